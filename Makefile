@@ -1,0 +1,27 @@
+# Every target installs what it needs, and leaves nothing running.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test lint build deps
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: deps ## run a whole flash sale on a local stack, audit it, and show the result
+	@go run ./ctl demo
+
+up: deps ## keep the same stack running with a few products until Ctrl-C
+	@go run ./ctl up
+
+test: deps lint ## unit, integration and end-to-end tests on real servers, with the race detector
+	go test -race -timeout 8m ./...
+
+lint: ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	go tool staticcheck ./...
+
+build: ## build edge, worker and ctl into bin/
+	go build -o bin/ ./edge ./worker ./ctl
+
+deps: # install redis-server and mariadb-server if they are missing
+	@scripts/install-deps

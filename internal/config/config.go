@@ -1,0 +1,181 @@
+// Package config reads a program's configuration from the environment, and from nothing else. Every
+// error names its variable, and -help prints all variables with their defaults.
+package config
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// Set is the set of variables that a program reads. Declare them, then call Parse once.
+type Set struct {
+	program string
+	flags   *flag.FlagSet // does the conversions; a variable is a flag by the variable's name
+	order   []string
+	rules   map[string]func() error
+}
+
+// New makes an empty set for a program of this name.
+func New(program string) *Set {
+	flags := flag.NewFlagSet(program, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	return &Set{program: program, flags: flags, rules: map[string]func() error{}}
+}
+
+// String declares a variable. Without a default it must be set.
+func (s *Set) String(name, fallback, usage string, checks ...func(string) error) *string {
+	p := s.flags.String(name, fallback, usage)
+	s.add(name, func() error {
+		if *p == "" {
+			return errors.New("is not set")
+		}
+		for _, check := range checks {
+			if err := check(*p); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return p
+}
+
+// Secret declares a variable that must be set and whose value is never printed, nor may its checks repeat it.
+func (s *Set) Secret(name, usage string, checks ...func(string) error) *string {
+	return s.String(name, "", usage, checks...)
+}
+
+// Duration declares a variable such as 20s, between two bounds.
+func (s *Set) Duration(name string, fallback, low, high time.Duration, usage string) *time.Duration {
+	p := s.flags.Duration(name, fallback, usage)
+	s.add(name, func() error {
+		if *p < low || *p > high {
+			return fmt.Errorf("%s is not between %s and %s", *p, low, high)
+		}
+		return nil
+	})
+	return p
+}
+
+// Int declares a whole number between two bounds.
+func (s *Set) Int(name string, fallback, low, high int, usage string) *int {
+	p := s.flags.Int(name, fallback, usage)
+	s.add(name, func() error {
+		if *p < low || *p > high {
+			return fmt.Errorf("%d is not between %d and %d", *p, low, high)
+		}
+		return nil
+	})
+	return p
+}
+
+func (s *Set) add(name string, rule func() error) {
+	s.order = append(s.order, name)
+	s.rules[name] = rule
+}
+
+// Parse reads the environment and checks every variable. The error holds a line for each that is wrong.
+func (s *Set) Parse() error {
+	var errs []error
+	for _, name := range s.order {
+		err := error(nil)
+		if value, ok := os.LookupEnv(name); ok && value != "" {
+			if err = s.flags.Set(name, value); err != nil {
+				// A secret does not come here: it is a string, and every value is one.
+				err = fmt.Errorf("%q cannot be read: %w", value, err)
+			}
+		}
+		if err == nil {
+			err = s.rules[name]()
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Usage writes every variable with its default and meaning.
+func (s *Set) Usage(w io.Writer, about string) {
+	fmt.Fprintf(w, "%s %s\n\nEnvironment variables:\n\n", s.program, about)
+	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, name := range s.order {
+		f := s.flags.Lookup(name)
+		fallback := f.DefValue
+		if fallback == "" {
+			fallback = "(required)"
+		}
+		fmt.Fprintf(tab, "  %s\t%s\t%s\n", name, fallback, f.Usage)
+	}
+	fmt.Fprint(tab, "  AWS_…\t\tregion, credentials and endpoint (AWS_ENDPOINT_URL_SQS) as the AWS SDK reads them\n")
+	tab.Flush()
+}
+
+// OneOf is a check that a value is one of a few words.
+func OneOf(words ...string) func(string) error {
+	return func(value string) error {
+		for _, word := range words {
+			if value == word {
+				return nil
+			}
+		}
+		return fmt.Errorf("%q is not one of %s", value, strings.Join(words, ", "))
+	}
+}
+
+// Address is a check that a value is an address to listen on.
+func Address(value string) error {
+	_, port, err := net.SplitHostPort(value)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return fmt.Errorf("%q is not an address such as :8080 or 127.0.0.1:8080", value)
+	}
+	return nil
+}
+
+// SetLog makes the program log JSON lines to stderr from a level on: debug, info, warn or error.
+func SetLog(level string) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		panic(err) // a check of the variable comes first
+	}
+	slog.SetDefault(slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: l})))
+}
+
+// The variables that edge, worker and ctl have in common. The packages that use a value check it.
+
+// RedisURL declares REDIS_URL.
+func (s *Set) RedisURL() *string {
+	return s.Secret("REDIS_URL", "redis://[user:password@]host:port[/db], rediss:// for TLS; several hosts, comma-separated, mean Cluster")
+}
+
+// MySQLDSN declares MYSQL_DSN.
+func (s *Set) MySQLDSN() *string {
+	return s.Secret("MYSQL_DSN", "user:password@tcp(host:port)/database")
+}
+
+// Queues declares ORDERS_QUEUE and ORDERS_DLQ.
+func (s *Set) Queues() (name, dlq *string) {
+	return s.String("ORDERS_QUEUE", "orders", "name of the queue of orders"),
+		s.String("ORDERS_DLQ", "orders-dlq", "name of its dead-letter queue")
+}
+
+// AdminAddr declares ADMIN_ADDR.
+func (s *Set) AdminAddr() *string {
+	return s.String("ADMIN_ADDR", ":9090", "address of metrics, profiles and health, for operators only", Address)
+}
+
+// LogLevel declares LOG_LEVEL, which is for SetLog.
+func (s *Set) LogLevel() *string {
+	return s.String("LOG_LEVEL", "info", "debug, info, warn or error", OneOf("debug", "info", "warn", "error"))
+}

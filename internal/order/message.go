@@ -1,0 +1,81 @@
+package order
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+const (
+	// MessageVersion is the version of the envelope that this program writes and the only one it reads.
+	MessageVersion = 1
+	// MaxMessageBytes bounds an envelope: SQS bills a message by chunks of 64 KiB.
+	MaxMessageBytes = 64 << 10
+	// MaxOrdersPerMessage bounds how many orders share the fate of one envelope.
+	MaxOrdersPerMessage = 100
+)
+
+// envelope is the body of a message.
+type envelope struct {
+	V      int     `json:"v"`
+	Orders []Order `json:"orders"`
+}
+
+// ErrUndecodable marks a message body that no retry can make readable.
+var ErrUndecodable = errors.New("message cannot be decoded")
+
+// Pack writes orders into as few envelopes as their bounds allow and returns the bodies with the
+// orders that each holds, in order. Every order fits an envelope alone, since its parts are bounded.
+func Pack(orders []Order) (bodies [][]byte, groups [][]Order) {
+	const head, tail = `{"v":1,"orders":[`, `]}`
+	var body []byte
+	start := 0
+	flush := func(end int) {
+		if end > start {
+			bodies = append(bodies, append(body, tail...))
+			groups = append(groups, orders[start:end])
+		}
+		body, start = nil, end
+	}
+	for i := range orders {
+		encoded, err := json.Marshal(&orders[i])
+		if err != nil {
+			panic(fmt.Sprintf("order: encode order %s: %v", orders[i].ID, err)) // only an invalid time can do this
+		}
+		if i-start == MaxOrdersPerMessage || len(body)+1+len(encoded)+len(tail) > MaxMessageBytes {
+			flush(i)
+		}
+		if body == nil {
+			body = append(make([]byte, 0, len(head)+len(encoded)+len(tail)), head...)
+		} else {
+			body = append(body, ',')
+		}
+		body = append(body, encoded...)
+	}
+	flush(len(orders))
+	return bodies, groups
+}
+
+// Decode reads an envelope. Unknown fields are ignored; anything else that does not fit is
+// ErrUndecodable with the reason, and then no order of the envelope is returned.
+func Decode(body []byte) ([]Order, error) {
+	if len(body) > MaxMessageBytes {
+		return nil, fmt.Errorf("%w: %d bytes are more than %d", ErrUndecodable, len(body), MaxMessageBytes)
+	}
+	var e envelope
+	if err := json.Unmarshal(body, &e); err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrUndecodable, err)
+	}
+	if e.V != MessageVersion {
+		return nil, fmt.Errorf("%w: version %d is not %d", ErrUndecodable, e.V, MessageVersion)
+	}
+	if len(e.Orders) == 0 || len(e.Orders) > MaxOrdersPerMessage {
+		return nil, fmt.Errorf("%w: %d orders are not 1 to %d", ErrUndecodable, len(e.Orders), MaxOrdersPerMessage)
+	}
+	for i := range e.Orders {
+		if err := e.Orders[i].Validate(); err != nil {
+			return nil, fmt.Errorf("%w: order %d: %v", ErrUndecodable, i, err)
+		}
+	}
+	return e.Orders, nil
+}

@@ -1,0 +1,135 @@
+// Package order says what an order is: its identity, its states and reasons, and the
+// message that carries it from the edge to a worker. It knows no other technology.
+package order
+
+import (
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Bounds of one order. They keep every product of quantity and unit price far inside an int64.
+const (
+	// MaxQuantity is the most units that one order may ask for.
+	MaxQuantity = 1_000
+	// MaxUnitPrice is the highest price of one unit, in minor units of its currency.
+	MaxUnitPrice = 1_000_000_000_000
+	// MaxIdempotencyKeyBytes is the longest idempotency key; Stripe's limit, which clients know.
+	MaxIdempotencyKeyBytes = 255
+)
+
+// Status is the state of an order. An order leaves Pending exactly once; only an order that
+// failed as a dead letter may be decided anew, when an operator redrives it.
+type Status string
+
+// The states of an order.
+const (
+	Pending   Status = "pending"
+	Completed Status = "completed"
+	Failed    Status = "failed"
+)
+
+// Reason says why an order failed. It is stored with the order and shown to the buyer.
+type Reason string
+
+// The reasons for which an order fails.
+const (
+	// SoldOut: MySQL had fewer units than the order asked for.
+	SoldOut Reason = "sold_out"
+	// LimitExceeded: the order would take the buyer over the product's limit per user.
+	LimitExceeded Reason = "limit_exceeded"
+	// IdempotencyConflict: another order of the same user was decided under the same key.
+	IdempotencyConflict Reason = "idempotency_conflict"
+	// UnknownProduct: the order names a product that MySQL does not have.
+	UnknownProduct Reason = "unknown_product"
+	// DeadLetter: deciding the order failed again and again for a reason of its own.
+	DeadLetter Reason = "dead_letter"
+)
+
+// Order is what a buyer asked for and was promised at the 202.
+type Order struct {
+	// ID is a UUIDv7, so that ids sort by the time of their making.
+	ID        uuid.UUID `json:"order_id"`
+	UserID    int64     `json:"user_id"`
+	ProductID int64     `json:"product_id"`
+	// Quantity is in units, 1 to MaxQuantity.
+	Quantity int64 `json:"quantity"`
+	// UnitPrice is in minor units of the product's currency, as promised when the units were reserved.
+	UnitPrice int64 `json:"unit_price"`
+	// ReservedAt is the time of the reservation by the clock of Redis, to the millisecond.
+	ReservedAt time.Time `json:"reserved_at"`
+	// IdempotencyKey is what the client sent, or empty.
+	IdempotencyKey string `json:"idempotency_key,omitempty"`
+}
+
+// TotalPrice is the price of the whole order in minor units.
+func (o Order) TotalPrice() int64 { return o.UnitPrice * o.Quantity }
+
+// Validate says what is wrong with an order that came from outside, or nil.
+func (o Order) Validate() error {
+	switch {
+	case o.ID == uuid.Nil:
+		return errors.New("order_id is missing")
+	case o.UserID <= 0:
+		return errors.New("user_id is not positive")
+	case o.ProductID <= 0:
+		return errors.New("product_id is not positive")
+	case o.Quantity <= 0 || o.Quantity > MaxQuantity:
+		return errors.New("quantity is out of range")
+	case o.UnitPrice < 0 || o.UnitPrice > MaxUnitPrice:
+		return errors.New("unit_price is out of range")
+	case o.ReservedAt.IsZero():
+		return errors.New("reserved_at is missing")
+	case o.ReservedAt.UTC().Year() < 1970 || o.ReservedAt.UTC().Year() > 9999:
+		// Redis says no time before the epoch, and MySQL has none after 9999. Such an order could never be decided.
+		return errors.New("reserved_at is out of range")
+	case len(o.IdempotencyKey) > MaxIdempotencyKeyBytes:
+		return errors.New("idempotency_key is too long")
+	}
+	return nil
+}
+
+// Record is an order with what has become of it: what a buyer sees.
+type Record struct {
+	Order
+	// Currency is an ISO 4217 code.
+	Currency     string `json:"currency"`
+	Status       Status `json:"status"`
+	FailedReason Reason `json:"failed_reason,omitempty"`
+	// DecidedAt is zero while the order is pending.
+	DecidedAt time.Time `json:"decided_at,omitzero"`
+}
+
+// Decision is what MySQL says of an order.
+type Decision struct {
+	Record
+	// Fresh tells that this call inserted the order's row. A decision that is not fresh was read
+	// from a row that was there before, and nobody knows how far its settling came.
+	Fresh bool
+	// Version is the product's version that the commit of a fresh decision made; 0 otherwise.
+	Version int64
+}
+
+// Product is something on sale.
+type Product struct {
+	ID          int64
+	Name        string
+	Description string
+	// Price of one unit, in minor units of Currency.
+	Price int64
+	// Currency is an ISO 4217 code.
+	Currency string
+	// Stock is the number of units that MySQL has not sold.
+	Stock int64
+	// Version is raised by every change of Stock in MySQL.
+	Version int64
+	// StartsAt and EndsAt bound the sale; a zero time is no bound.
+	StartsAt, EndsAt time.Time
+	// LimitPerUser is the most units one user may buy; 0 is no limit.
+	LimitPerUser int64
+	CreatedAt    time.Time
+}
+
+// NewID makes the id of a new order: a UUIDv7 (RFC 9562), unique without coordination.
+func NewID() uuid.UUID { return uuid.Must(uuid.NewV7()) }

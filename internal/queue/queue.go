@@ -1,0 +1,153 @@
+// Package queue carries order messages through SQS: it sends them and knows which sends can be
+// undone, receives, keeps received messages invisible, deletes them, and writes dead letters.
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+	"github.com/aws/smithy-go"
+)
+
+const (
+	// VisibilityTimeout is how long workers hide a message that they receive, unless a heartbeat
+	// renews it.
+	VisibilityTimeout = 60 * time.Second
+
+	// maxEntries is SQS's limit of entries in a batch request.
+	maxEntries = 10
+	// maxMessageBytes is SQS's limit of a message, and of a batch, attributes included.
+	maxMessageBytes = 1 << 20
+	// maxBatchBytes stays below that limit.
+	maxBatchBytes = maxMessageBytes - 16<<10
+	// callTimeout bounds one request, long polling aside. SQS answers in tens of milliseconds.
+	callTimeout = 3 * time.Second
+	// maxConns bounds the connections to SQS that one process keeps; the SDK's 10 idle ones are too few.
+	maxConns = 128
+)
+
+// Queue is a connection to the queue of orders and its dead-letter queue. It is safe for concurrent use.
+type Queue struct {
+	api      *sqs.Client
+	url, dlq string
+}
+
+// Open finds the two queues by name. Region, endpoint and credentials come from the environment, as
+// the AWS SDK reads it.
+//
+// The SDK's own retries are off: its retry would hide that an earlier attempt may have succeeded,
+// which decides whether an order may still be cancelled.
+func Open(ctx context.Context, name, dlq string) (*Queue, error) {
+	client := awshttp.NewBuildableClient().
+		WithDialerOptions(func(d *net.Dialer) { d.Timeout = callTimeout }).
+		WithTransportOptions(func(t *http.Transport) {
+			t.MaxIdleConns, t.MaxIdleConnsPerHost, t.MaxConnsPerHost = maxConns, maxConns, maxConns
+		})
+	cfg, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(client),
+		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }))
+	if err != nil {
+		return nil, fmt.Errorf("read AWS configuration: %w", err)
+	}
+	if cfg.Region == "" {
+		return nil, errors.New("AWS_REGION is not set")
+	}
+	q := &Queue{api: sqs.NewFromConfig(cfg)}
+	if q.url, err = q.find(ctx, name); err != nil {
+		return nil, err
+	}
+	if q.dlq, err = q.find(ctx, dlq); err != nil {
+		return nil, err
+	}
+	return q, nil
+}
+
+func (q *Queue) find(ctx context.Context, name string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	out, err := q.api.GetQueueUrl(ctx, &sqs.GetQueueUrlInput{QueueName: &name})
+	if err != nil {
+		return "", fmt.Errorf("find queue %q: %w", name, err)
+	}
+	return aws.ToString(out.QueueUrl), nil
+}
+
+// Ping asks whether the queue answers.
+func (q *Queue) Ping(ctx context.Context) error {
+	_, err := q.Depth(ctx)
+	return err
+}
+
+// Depth counts messages. SQS calls its counts approximate: they may lag by up to a minute.
+type Depth struct {
+	// Visible messages wait, InFlight ones were received and not deleted, Delayed ones are not yet due.
+	Visible  int64 `json:"visible"`
+	InFlight int64 `json:"in_flight"`
+	Delayed  int64 `json:"delayed"`
+	// Dead counts the messages of the dead-letter queue, received or not.
+	Dead int64 `json:"dead"`
+}
+
+// Empty tells that no order is on its way.
+func (d Depth) Empty() bool { return d.Visible+d.InFlight+d.Delayed == 0 }
+
+// Depth reads the lengths of the queue and the dead-letter queue.
+func (q *Queue) Depth(ctx context.Context) (Depth, error) {
+	visible, inFlight, delayed, err := q.counts(ctx, q.url)
+	if err != nil {
+		return Depth{}, fmt.Errorf("read the queue's length: %w", err)
+	}
+	d := Depth{Visible: visible, InFlight: inFlight, Delayed: delayed}
+	visible, inFlight, delayed, err = q.counts(ctx, q.dlq)
+	if err != nil {
+		return Depth{}, fmt.Errorf("read the dead-letter queue's length: %w", err)
+	}
+	d.Dead = visible + inFlight + delayed
+	return d, nil
+}
+
+func (q *Queue) counts(ctx context.Context, url string) (visible, inFlight, delayed int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	names := []types.QueueAttributeName{
+		types.QueueAttributeNameApproximateNumberOfMessages,
+		types.QueueAttributeNameApproximateNumberOfMessagesNotVisible,
+		types.QueueAttributeNameApproximateNumberOfMessagesDelayed,
+	}
+	out, err := q.api.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: names})
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	var n [3]int64
+	for i, name := range names {
+		if n[i], err = strconv.ParseInt(out.Attributes[string(name)], 10, 64); err != nil {
+			return 0, 0, 0, fmt.Errorf("attribute %s: %w", name, err)
+		}
+	}
+	return n[0], n[1], n[2], nil
+}
+
+// refused tells that a request that ended with err has certainly had no effect: the service said so,
+// or there was no connection. An internal error or a gateway's time-out leaves it open.
+func refused(err error) bool {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" {
+		return true
+	}
+	var response *awshttp.ResponseError
+	var api smithy.APIError
+	if !errors.As(err, &response) || !errors.As(err, &api) {
+		return false
+	}
+	status := response.HTTPStatusCode()
+	return status >= 400 && status < 500 || status == http.StatusServiceUnavailable
+}

@@ -1,0 +1,47 @@
+package stock
+
+import (
+	"strconv"
+
+	"github.com/google/uuid"
+)
+
+// Every key that Stampede has in Redis is built here. The braces are a Redis Cluster hash tag: all
+// keys of a product share a slot, so that one script call can change them together.
+
+// productsKey is the set of the products that are loaded.
+const productsKey = "products"
+
+// noticesChannel is the channel on which edges hear what they must know at once.
+const noticesChannel = "notices"
+
+// productKeys are the keys of one product that the scripts work on.
+type productKeys struct {
+	stock    string // string: units available
+	reserved string // hash: order id → units
+	bought   string // hash: user id → units reserved or bought
+	sale     string // hash: price, window, limit, versions loaded and seen
+	outbox   string // hash: order id → order that the queue has not acknowledged
+	settled  string // set: orders settled by another than their decider, and restocks
+	idem     string // prefix of idempotency records, completed by user and key
+}
+
+func keysOf(productID int64) productKeys {
+	tag := "{" + strconv.FormatInt(productID, 10) + "}"
+	return productKeys{
+		stock:    "stock:" + tag,
+		reserved: "reserved:" + tag,
+		bought:   "bought:" + tag,
+		sale:     "sale:" + tag,
+		outbox:   "outbox:" + tag,
+		settled:  "settled:" + tag,
+		idem:     "idem:" + tag + ":",
+	}
+}
+
+func (k productKeys) idemKey(userID int64, key string) string {
+	return k.idem + strconv.FormatInt(userID, 10) + ":" + key
+}
+
+// orderKey is the key of an order's status. It has no hash tag, since who asks knows the order's id only.
+func orderKey(id uuid.UUID) string { return "order:" + id.String() }

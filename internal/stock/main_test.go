@@ -1,0 +1,314 @@
+package stock
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"stampede/internal/order"
+	"stampede/localstack/stacktest"
+)
+
+func TestMain(m *testing.M) { stacktest.Main(m, stacktest.Redis|stacktest.RedisCluster) }
+
+// scriptTests hold for a single server and for a Cluster alike. On a Cluster they also show that each
+// call stays in one slot, since the server refuses a call whose keys do not.
+var scriptTests = []struct {
+	name string
+	run  func(*testing.T, *shop)
+}{
+	{"load", testLoad},
+	{"load out of date", testLoadStale},
+	{"numbers beyond 2^53", testLargeNumbers},
+	{"restock", testRestock},
+	{"restock before load", testRestockNotLoaded},
+	{"level", testLevel},
+	{"products and available", testProductsAndAvailable},
+	{"reserve", testReserve},
+	{"reserve not loaded", testReserveNotLoaded},
+	{"reserve refuses", testReserveRefuses},
+	{"reserve batch", testReserveBatch},
+	{"reserve after a refusal under the same key", testReserveRefusedKey},
+	{"reserve window", testReserveWindow},
+	{"replay by order id", testReplayByOrderID},
+	{"replay by key", testReplayByKey},
+	{"replay outlives the sale", testReplayOutlivesTheSale},
+	{"replay within a call", testReplayWithinCall},
+	{"cancel", testCancel},
+	{"cancel too late", testCancelTooLate},
+	{"cancel leaves another order's key", testCancelForeignKey},
+	{"cancel after loss", testCancelAfterLoss},
+	{"settle reserved", testSettleReserved},
+	{"settle twice in a call", testSettleTwiceInCall},
+	{"settle without reservation", testSettleWithoutReservation},
+	{"settle leaves a mark", testSettleMark},
+	{"settle not loaded", testSettleNotLoaded},
+	{"claim", testClaim},
+	{"claim pages", testClaimPages},
+	{"acknowledge", testAcknowledge},
+	{"statuses", testStatuses},
+	{"largest calls", testLargestCalls},
+}
+
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	for _, test := range scriptTests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			test.run(t, openShop(t, stacktest.RedisURL(t)))
+		})
+	}
+}
+
+// It is not parallel, as the Cluster has only one database.
+func TestScriptsOnCluster(t *testing.T) {
+	url := stacktest.RedisClusterURL(t)
+	for _, test := range scriptTests {
+		t.Run(test.name, func(t *testing.T) { test.run(t, openShop(t, url)) })
+	}
+}
+
+// shop is a product that is the test's own, in a Redis that may hold others.
+type shop struct {
+	*Stock
+	product order.Product
+	keys    productKeys
+}
+
+func openShop(t testing.TB, url string) *shop {
+	t.Helper()
+	s, err := Open(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return newShop(s)
+}
+
+// newShop sells another product in the same Redis.
+func newShop(s *Stock) *shop {
+	p := order.Product{ID: 1 + rand.Int64N(1<<40), Price: 1999, Currency: "EUR", Stock: 10, Version: 5}
+	return &shop{Stock: s, product: p, keys: keysOf(p.ID)}
+}
+
+// load puts the product on sale after change, which may be nil.
+func (s *shop) load(t testing.TB, change func(*order.Product)) {
+	t.Helper()
+	if change != nil {
+		change(&s.product)
+	}
+	if loaded, err := s.Load(t.Context(), s.product); err != nil || !loaded {
+		t.Fatalf("Load = %v, %v", loaded, err)
+	}
+}
+
+func ask(userID, quantity int64, key string) Request {
+	return Request{OrderID: order.NewID(), UserID: userID, Quantity: quantity, IdempotencyKey: key}
+}
+
+// asks makes n requests for one unit, each of another user and with a key of its own.
+func asks(n int) []Request {
+	requests := make([]Request, n)
+	for i := range requests {
+		requests[i] = ask(int64(i+1), 1, "key-"+strconv.Itoa(i))
+	}
+	return requests
+}
+
+func (s *shop) reserve(t testing.TB, requests ...Request) []Reservation {
+	t.Helper()
+	_, results, err := s.Reserve(t.Context(), s.product.ID, requests)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return results
+}
+
+// order reserves one order and returns it.
+func (s *shop) order(t testing.TB, userID, quantity int64, key string) order.Order {
+	t.Helper()
+	result := s.reserve(t, ask(userID, quantity, key))[0]
+	if result.Outcome != Reserved {
+		t.Fatalf("the order is not reserved: %+v", result)
+	}
+	return result.Order
+}
+
+func outcomes(results []Reservation) []Outcome {
+	all := make([]Outcome, len(results))
+	for i := range results {
+		all[i] = results[i].Outcome
+	}
+	return all
+}
+
+func (s *shop) cancel(t testing.TB, orders ...order.Order) []bool {
+	t.Helper()
+	cancelled, err := s.Cancel(t.Context(), s.product.ID, orders)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cancelled
+}
+
+func (s *shop) settle(t testing.TB, decisions ...order.Decision) Settled {
+	t.Helper()
+	settled, err := s.Settle(t.Context(), s.product.ID, decisions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return settled
+}
+
+func (s *shop) claim(t testing.TB, minAge time.Duration) []order.Order {
+	t.Helper()
+	var all []order.Order
+	for cursor := uint64(0); ; {
+		orders, next, err := s.Claim(t.Context(), s.product.ID, minAge, cursor)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, orders...)
+		if cursor = next; cursor == 0 {
+			return all
+		}
+	}
+}
+
+// fresh is a decision that was made just now, in a commit that made this version.
+func fresh(o order.Order, status order.Status, version int64) order.Decision {
+	return order.Decision{Record: order.Record{Order: o, Status: status}, Fresh: true, Version: version}
+}
+
+// again is a decision that was read from MySQL.
+func again(o order.Order, status order.Status) order.Decision {
+	return order.Decision{Record: order.Record{Order: o, Status: status}}
+}
+
+// contents is all that Redis holds of a product.
+type contents struct {
+	stock                          string // empty if absent
+	reserved, bought, sale, outbox map[string]string
+	settled                        []string
+	idem                           map[string]string // by user and key
+}
+
+func (s *shop) contents(t testing.TB) contents {
+	t.Helper()
+	hash := func(key string) map[string]string { return must(s.rdb.HGetAll(t.Context(), key).Result())(t) }
+	c := contents{
+		reserved: hash(s.keys.reserved), bought: hash(s.keys.bought), sale: hash(s.keys.sale), outbox: hash(s.keys.outbox),
+		settled: must(s.rdb.SMembers(t.Context(), s.keys.settled).Result())(t), idem: map[string]string{},
+	}
+	slices.Sort(c.settled)
+	if s.exists(t, s.keys.stock) {
+		c.stock = must(s.rdb.Get(t.Context(), s.keys.stock).Result())(t)
+	}
+	for _, key := range s.scan(t, s.keys.idem+"*") {
+		c.idem[strings.TrimPrefix(key, s.keys.idem)] = must(s.rdb.Get(t.Context(), key).Result())(t)
+	}
+	return c
+}
+
+func (s *shop) exists(t testing.TB, key string) bool {
+	return must(s.rdb.Exists(t.Context(), key).Result())(t) == 1
+}
+
+func (s *shop) scan(t testing.TB, pattern string) []string {
+	t.Helper()
+	var keys []string
+	for cursor := uint64(0); ; {
+		page, next := must2(s.rdb.Scan(t.Context(), cursor, pattern, 1000).Result())(t)
+		keys = append(keys, page...)
+		if cursor = next; cursor == 0 {
+			return keys
+		}
+	}
+}
+
+// dump is every byte that Redis holds of the product.
+func (s *shop) dump(t testing.TB) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for _, key := range s.scan(t, "*{"+strconv.FormatInt(s.product.ID, 10)+"}*") {
+		all[key] = must(s.rdb.Dump(t.Context(), key).Result())(t)
+	}
+	return all
+}
+
+// unchanged runs f and fails if it has changed anything of the product.
+func (s *shop) unchanged(t testing.TB, what string, f func()) {
+	t.Helper()
+	before := s.dump(t)
+	f()
+	if after := s.dump(t); !maps.Equal(before, after) {
+		t.Errorf("%s has changed the keys from\n%q to\n%q", what, before, after)
+	}
+}
+
+// age makes an outbox entry older, and its claim if it has one.
+func (s *shop) age(t testing.TB, id uuid.UUID, by time.Duration) {
+	t.Helper()
+	entry := must(s.rdb.HGet(t.Context(), s.keys.outbox, id.String()).Result())(t)
+	f := strings.SplitN(entry, " ", 3)
+	for i := range 2 {
+		if ms := must(strconv.ParseInt(f[i], 10, 64))(t); ms > 0 {
+			f[i] = strconv.FormatInt(ms-by.Milliseconds(), 10)
+		}
+	}
+	if err := s.rdb.HSet(t.Context(), s.keys.outbox, id.String(), strings.Join(f, " ")).Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// flush makes Redis forget the product, and what else a Cluster holds.
+func (s *shop) flush(t testing.TB) {
+	t.Helper()
+	if err := s.rdb.FlushDB(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *shop) now(t testing.TB) time.Time {
+	t.Helper()
+	return must(s.rdb.Time(t.Context()).Result())(t)
+}
+
+func must[T any](v T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func must2[T, U any](v T, u U, err error) func(testing.TB) (T, U) {
+	return func(t testing.TB) (T, U) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v, u
+	}
+}
+
+// equal compares what prints alike, which for maps and slices is what is wanted: nil is empty.
+func equal(t testing.TB, what string, got, want any) {
+	t.Helper()
+	if g, w := fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", want); g != w {
+		t.Errorf("%s: got\n\t%s, want\n\t%s", what, g, w)
+	}
+}
+
+// background is for calls that outlive a test's context.
+var background = context.Background()

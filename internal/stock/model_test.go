@@ -1,0 +1,406 @@
+package stock
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"testing"
+
+	"github.com/google/uuid"
+	"pgregory.net/rapid"
+
+	"stampede/internal/order"
+	"stampede/localstack/stacktest"
+)
+
+// model is what Redis should hold of one product, by the rules of docs and scripts but without their code.
+type model struct {
+	loaded               bool
+	stock, version, seen int64
+	limit                int64
+	reserved             map[uuid.UUID]int64
+	bought               map[int64]int64
+	outbox               map[uuid.UUID]bool // true if claimed
+	keys                 map[string]Request
+	marks                map[string]bool
+}
+
+func newModel() *model {
+	return &model{
+		reserved: map[uuid.UUID]int64{}, bought: map[int64]int64{}, outbox: map[uuid.UUID]bool{},
+		keys: map[string]Request{}, marks: map[string]bool{},
+	}
+}
+
+func keyOf(r Request) string { return fmt.Sprint(r.UserID, ":", r.IdempotencyKey) }
+
+func (m *model) reserve(requests []Request) (results []Reservation) {
+	here := map[uuid.UUID]bool{}
+	for _, r := range requests {
+		first, known := m.keys[keyOf(r)]
+		mismatch := known && first.Quantity != r.Quantity
+		if !known {
+			first = r
+			first.Quantity, known = m.reserved[r.OrderID]
+		}
+		result := Reservation{Outcome: Reserved}
+		switch {
+		case mismatch:
+			result.Outcome = IdempotencyMismatch
+		case known:
+			result.Outcome = Replayed
+			result.Order.ID, result.Order.Quantity = first.OrderID, first.Quantity
+			if _, result.Unsent = m.outbox[first.OrderID]; result.Unsent && !here[first.OrderID] {
+				m.outbox[first.OrderID] = true
+			}
+		case m.limit > 0 && m.bought[r.UserID]+r.Quantity > m.limit:
+			result.Outcome = LimitExceeded
+		case m.stock < r.Quantity:
+			result.Outcome = SoldOut
+		default:
+			result.Order.ID, result.Order.Quantity = r.OrderID, r.Quantity
+			m.stock -= r.Quantity
+			m.reserved[r.OrderID] = r.Quantity
+			m.bought[r.UserID] += r.Quantity
+			m.outbox[r.OrderID] = false
+			here[r.OrderID] = true
+			if r.IdempotencyKey != "" {
+				m.keys[keyOf(r)] = r
+			}
+		}
+		results = append(results, result)
+	}
+	return results
+}
+
+func (m *model) giveBack(id uuid.UUID, userID int64) {
+	m.stock += m.reserved[id]
+	if m.bought[userID] -= m.reserved[id]; m.bought[userID] <= 0 {
+		delete(m.bought, userID)
+	}
+	delete(m.reserved, id)
+}
+
+func (m *model) cancel(r Request) bool {
+	claimed, ok := m.outbox[r.OrderID]
+	if _, reserved := m.reserved[r.OrderID]; !reserved || !ok || claimed {
+		return false
+	}
+	m.giveBack(r.OrderID, r.UserID)
+	delete(m.outbox, r.OrderID)
+	if m.keys[keyOf(r)].OrderID == r.OrderID {
+		delete(m.keys, keyOf(r))
+	}
+	return true
+}
+
+func (m *model) settle(decisions []order.Decision) (s Settled) {
+	for _, d := range decisions {
+		units, reserved := m.reserved[d.ID]
+		switch {
+		case reserved && d.Status == order.Failed:
+			m.giveBack(d.ID, d.UserID)
+			s.GivenBack += units
+		case reserved && !d.Fresh:
+			m.marks[d.ID.String()] = true
+		case !reserved && d.Fresh && d.Status == order.Completed && m.loaded && d.Version > m.version && !m.marks[d.ID.String()]:
+			m.stock -= d.Quantity
+			m.bought[d.UserID] += d.Quantity
+			s.TakenOut += d.Quantity
+		}
+		delete(m.reserved, d.ID)
+		delete(m.outbox, d.ID)
+		m.seen = max(m.seen, d.Version)
+	}
+	return s
+}
+
+// contents is the model as Redis should hold it, but for times and prices.
+func (m *model) contents() contents {
+	c := contents{reserved: map[string]string{}, bought: map[string]string{}, outbox: map[string]string{}, idem: map[string]string{}}
+	if m.loaded {
+		c.stock = strconv.FormatInt(m.stock, 10)
+	}
+	for id, n := range m.reserved {
+		c.reserved[id.String()] = strconv.FormatInt(n, 10)
+	}
+	for user, n := range m.bought {
+		c.bought[strconv.FormatInt(user, 10)] = strconv.FormatInt(n, 10)
+	}
+	for id, claimed := range m.outbox {
+		c.outbox[id.String()] = strconv.FormatBool(claimed)
+	}
+	for key, r := range m.keys {
+		c.idem[key] = r.OrderID.String()
+	}
+	c.settled = slices.Sorted(maps.Keys(m.marks))
+	return c
+}
+
+// world is the model with what surrounds Redis: MySQL, whose stock is the truth, the orders, and the
+// decisions and restocks that have not reached Redis yet.
+type world struct {
+	*model
+	shop      *shop
+	truth     order.Product
+	rows      map[uuid.UUID]order.Status
+	orders    []Request
+	sent      map[uuid.UUID]bool // by their edge, which then cancels no more
+	pending   [][]order.Decision
+	restocks  []restock
+	restocked int64 // restocks so far
+}
+
+type restock struct {
+	units, version int64
+	id             string
+}
+
+// decide decides orders in one transaction. What has a row is not fresh.
+func (w *world) decide(t *rapid.T, requests []Request) {
+	var decisions []order.Decision
+	changed := false
+	for _, r := range requests {
+		d := order.Decision{Record: order.Record{Order: order.Order{ID: r.OrderID, UserID: r.UserID, Quantity: r.Quantity}}}
+		status, decided := w.rows[r.OrderID]
+		if !decided {
+			d.Fresh, status = true, order.Failed
+			if w.truth.Stock >= r.Quantity && rapid.IntRange(0, 3).Draw(t, "fails") > 0 {
+				status, changed = order.Completed, true
+				w.truth.Stock -= r.Quantity
+			}
+			w.rows[r.OrderID] = status
+		}
+		d.Status = status
+		decisions = append(decisions, d)
+	}
+	if changed {
+		w.truth.Version++
+	}
+	for i := range decisions {
+		if decisions[i].Fresh {
+			decisions[i].Version = w.truth.Version
+		}
+	}
+	w.pending = append(w.pending, decisions)
+}
+
+func (w *world) settle(t *rapid.T, decisions []order.Decision) {
+	got, err := w.shop.Settle(background, w.shop.product.ID, decisions)
+	if want := w.model.settle(decisions); err != nil || got != want {
+		t.Fatalf("Settle(%+v) = %+v, %v, want %+v", decisions, got, err, want)
+	}
+}
+
+func (w *world) restock(t *rapid.T, r restock) {
+	want := w.loaded && !w.marks["restock:"+r.id] && r.version > w.version
+	if want {
+		w.stock += r.units
+		w.marks["restock:"+r.id] = true
+	}
+	w.seen = max(w.seen, r.version)
+	if got, err := w.shop.Restock(background, w.shop.product.ID, r.units, r.version, r.id); err != nil || got != want {
+		t.Fatalf("Restock(%+v) = %v, %v, want %v", r, got, err, want)
+	}
+}
+
+func (w *world) load(t *rapid.T, p order.Product) {
+	want := !w.loaded && p.Version >= w.seen
+	got, err := w.shop.Load(background, p)
+	if stale := !w.loaded && !want; got != want || (err == ErrStale) != stale || err != nil && !stale {
+		t.Fatalf("Load(%+v) = %v, %v, want %v", p, got, err, want)
+	}
+	if want {
+		w.loaded, w.stock, w.version, w.seen, w.limit = true, p.Stock, p.Version, p.Version, p.LimitPerUser
+	}
+}
+
+// compare compares Redis with the model, without times and prices.
+func (w *world) compare(t *rapid.T, tb testing.TB) {
+	got := w.shop.contents(tb)
+	got.sale = nil
+	for id, entry := range got.outbox {
+		var at, claimed int64
+		if _, err := fmt.Sscan(entry, &at, &claimed); err != nil {
+			t.Fatalf("outbox entry %q: %v", entry, err)
+		}
+		got.outbox[id] = strconv.FormatBool(claimed > 0)
+	}
+	for key, record := range got.idem {
+		got.idem[key] = record[:len(uuid.UUID{}.String())]
+	}
+	if g, want := fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", w.contents()); g != want {
+		t.Fatalf("Redis holds\n\t%s, want\n\t%s", g, want)
+	}
+}
+
+// TestScriptsDoAsTheModel plays edges, relay, workers and restocks on a few orders, in any order and
+// with repetitions. After each step Redis holds what the model says. In the end, when everything has
+// been delivered, it holds what MySQL has. In one play Redis loses its data, in another workers die
+// between commit and settle; both at once is for reconcile to mend.
+func TestScriptsDoAsTheModel(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, stacktest.RedisURL(t))
+	tb := testing.TB(t) // within actions, t is rapid's
+	rapid.Check(t, func(rt *rapid.T) {
+		s.flush(t)
+		w := &world{model: newModel(), shop: s, truth: s.product, rows: map[uuid.UUID]order.Status{}, sent: map[uuid.UUID]bool{}}
+		w.truth.Stock = rapid.Int64Range(0, 12).Draw(rt, "stock")
+		w.truth.LimitPerUser = rapid.Int64Range(0, 5).Draw(rt, "limit")
+		crashes := rapid.Bool().Draw(rt, "crashes, not losses")
+		snapshot := w.truth
+
+		some := func(all []Request) []Request {
+			if len(all) == 0 {
+				rt.Skip("none")
+			}
+			return rapid.SliceOfN(rapid.SampledFrom(all), 1, 3).Draw(rt, "orders")
+		}
+		where := func(keep func(Request) bool) []Request {
+			return slices.DeleteFunc(slices.Clone(w.orders), func(r Request) bool { return !keep(r) })
+		}
+		// Whatever was ever reserved may reach a worker, unless its edge has cancelled it.
+		onTheWay := func(r Request) bool { _, inOutbox := w.outbox[r.OrderID]; return inOutbox || w.sent[r.OrderID] }
+		undecided := func(r Request) bool { return w.rows[r.OrderID] == "" && !w.sent[r.OrderID] }
+
+		rt.Repeat(map[string]func(*rapid.T){
+			"":          func(t *rapid.T) { w.compare(t, tb) },
+			"load":      func(t *rapid.T) { w.load(t, w.truth) },
+			"look":      func(*rapid.T) { snapshot = w.truth },
+			"load late": func(t *rapid.T) { w.load(t, snapshot) },
+			"reserve": func(t *rapid.T) {
+				if !w.loaded {
+					t.Skip("not loaded")
+				}
+				requests := make([]Request, rapid.IntRange(1, 5).Draw(t, "requests"))
+				for i := range requests {
+					requests[i] = ask(rapid.Int64Range(1, 3).Draw(t, "user"), rapid.Int64Range(1, 4).Draw(t, "quantity"),
+						rapid.SampledFrom([]string{"", "", "a", "b"}).Draw(t, "key"))
+					if old := append(where(undecided), requests[:i]...); len(old) > 0 && rapid.IntRange(0, 3).Draw(t, "again") == 0 {
+						requests[i] = rapid.SampledFrom(old).Draw(t, "request")
+					}
+				}
+				_, got, err := s.Reserve(background, s.product.ID, requests)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i, want := range w.reserve(requests) {
+					g := Reservation{Outcome: got[i].Outcome, Unsent: got[i].Unsent}
+					g.Order.ID, g.Order.Quantity = got[i].Order.ID, got[i].Order.Quantity
+					if g != want {
+						t.Fatalf("request %d of %+v: got %+v, want %+v", i, requests, got[i], want)
+					}
+					if want.Outcome == Reserved && !slices.ContainsFunc(w.orders, func(r Request) bool { return r.OrderID == want.Order.ID }) {
+						w.orders = append(w.orders, requests[i])
+					}
+				}
+			},
+			"cancel": func(t *rapid.T) {
+				requests := some(where(func(r Request) bool { return !w.sent[r.OrderID] }))
+				orders := make([]order.Order, len(requests))
+				var want []bool
+				for i, r := range requests {
+					orders[i] = order.Order{ID: r.OrderID, UserID: r.UserID, IdempotencyKey: r.IdempotencyKey}
+					want = append(want, w.cancel(r))
+				}
+				if got, err := s.Cancel(background, s.product.ID, orders); err != nil || !slices.Equal(got, want) {
+					t.Fatalf("Cancel(%+v) = %v, %v, want %v", requests, got, err, want)
+				}
+			},
+			"send": func(*rapid.T) {
+				for _, r := range some(where(undecided)) {
+					if onTheWay(r) {
+						w.sent[r.OrderID] = true
+					}
+				}
+			},
+			"acknowledge": func(t *rapid.T) {
+				var orders []order.Order
+				for _, r := range some(where(func(r Request) bool { return w.sent[r.OrderID] })) {
+					orders = append(orders, order.Order{ID: r.OrderID})
+					delete(w.outbox, r.OrderID)
+				}
+				if err := s.Acknowledge(background, s.product.ID, orders); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"relay": func(t *rapid.T) {
+				orders, _, err := s.Claim(background, s.product.ID, 0, 0)
+				if err != nil || len(orders) != len(w.outbox) {
+					t.Fatalf("Claim = %+v, %v, want %v", orders, err, w.outbox)
+				}
+				for _, o := range orders {
+					w.outbox[o.ID] = true
+				}
+			},
+			"decide": func(t *rapid.T) {
+				w.decide(t, some(where(func(r Request) bool {
+					claimed := w.outbox[r.OrderID]
+					return claimed || w.sent[r.OrderID]
+				})))
+			},
+			"settle": func(t *rapid.T) {
+				if len(w.pending) == 0 {
+					t.Skip("none")
+				}
+				i := rapid.IntRange(0, len(w.pending)-1).Draw(t, "decisions")
+				w.settle(t, w.pending[i])
+				for j := range w.pending[i] {
+					w.pending[i][j].Fresh, w.pending[i][j].Version = false, 0
+				}
+				if rapid.Bool().Draw(t, "once") {
+					w.pending = slices.Delete(w.pending, i, i+1)
+				}
+			},
+			"worker dies before it settles": func(t *rapid.T) {
+				if len(w.pending) == 0 || !crashes {
+					t.Skip("none")
+				}
+				for i := range w.pending[0] {
+					w.pending[0][i].Fresh, w.pending[0][i].Version = false, 0
+				}
+			},
+			"restock": func(t *rapid.T) {
+				r := restock{units: rapid.Int64Range(1, 5).Draw(t, "units"), version: w.truth.Version + 1, id: fmt.Sprint(w.restocked)}
+				w.truth.Stock, w.truth.Version, w.restocked = w.truth.Stock+r.units, r.version, w.restocked+1
+				w.restocks = append(w.restocks, r)
+			},
+			"restock arrives": func(t *rapid.T) {
+				if len(w.restocks) == 0 {
+					t.Skip("none")
+				}
+				w.restock(t, rapid.SampledFrom(w.restocks).Draw(t, "restock"))
+			},
+			"loss": func(t *rapid.T) {
+				if crashes || rapid.IntRange(0, 3).Draw(t, "rarely") > 0 {
+					t.Skip("no loss")
+				}
+				s.flush(tb)
+				w.model = newModel()
+				// A row that was read before a loss and is loaded after it is for reconcile to mend as well:
+				// what Redis had heard of newer versions is lost.
+				snapshot = w.truth
+			},
+		})
+
+		// The faults end: everything on its way arrives.
+		if !w.loaded {
+			w.load(rt, w.truth)
+		}
+		if left := where(onTheWay); len(left) > 0 {
+			w.decide(rt, left)
+		}
+		for _, decisions := range w.pending {
+			w.settle(rt, decisions)
+		}
+		for _, r := range w.restocks {
+			w.restock(rt, r)
+		}
+		w.compare(rt, t)
+		if w.stock != w.truth.Stock || len(w.reserved) > 0 || len(w.outbox) > 0 {
+			rt.Fatalf("when all is quiet Redis has %d units, %v reserved and %v in the outbox, and MySQL %d units",
+				w.stock, w.reserved, w.outbox, w.truth.Stock)
+		}
+	})
+}

@@ -1,0 +1,191 @@
+package stock
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"stampede/internal/order"
+)
+
+// Outcome is what became of one request to reserve.
+type Outcome int
+
+// The outcomes of a request to reserve. All but Reserved and Replayed have changed nothing.
+const (
+	// Reserved: the units are this order's, and the order is in the outbox.
+	Reserved Outcome = 1
+	// Replayed: the order id or idempotency key was used before, and the order is the one of that time.
+	Replayed Outcome = 2
+	// SoldOut: fewer units are available than were asked for.
+	SoldOut Outcome = -1
+	// LimitExceeded: the units would take the buyer over the limit per user.
+	LimitExceeded Outcome = -2
+	// NotStarted and Ended: it is not the time of the sale, by the clock of Redis.
+	NotStarted Outcome = -3
+	Ended      Outcome = -4
+	// IdempotencyMismatch: the idempotency key was used for another quantity.
+	IdempotencyMismatch Outcome = -5
+)
+
+// Request asks for units of a product.
+type Request struct {
+	OrderID  uuid.UUID
+	UserID   int64
+	Quantity int64
+	// IdempotencyKey may be empty.
+	IdempotencyKey string
+}
+
+// Reservation is the answer to a Request.
+type Reservation struct {
+	Outcome Outcome
+	// Order is set if the outcome is Reserved or Replayed; if Replayed, its id may be another than
+	// the request's.
+	Order order.Order
+	// Unsent says of a replayed order that it is still in the outbox: it must be sent before it is
+	// promised. Unless this same call has reserved it, it is then claimed for the caller, and can no
+	// longer be cancelled.
+	Unsent bool
+}
+
+// Sale is what Redis holds of a product's sale besides its stock.
+type Sale struct {
+	Currency string
+	// StartsAt and EndsAt are zero if the sale is not bounded.
+	StartsAt, EndsAt time.Time
+	// LimitPerUser is 0 if there is no limit.
+	LimitPerUser int64
+}
+
+// Reserve reserves units of one product for up to MaxBatch requests; the answers are in the order of
+// the requests. It returns ErrNotLoaded if Redis does not have the product. After any other error
+// for which NotExecuted is false nobody knows whether the units are reserved; the outbox does.
+func (s *Stock) Reserve(ctx context.Context, productID int64, requests []Request) (Sale, []Reservation, error) {
+	if len(requests) > MaxBatch {
+		return Sale{}, nil, fmt.Errorf("reserve product %d: %d requests are more than %d", productID, len(requests), MaxBatch)
+	}
+	k := keysOf(productID)
+	keys := append(make([]string, 0, 5+len(requests)), k.stock, k.reserved, k.bought, k.sale, k.outbox)
+	args := append(make([]any, 0, 1+4*len(requests)), int64(StatusTTL/time.Second))
+	for i := range requests {
+		r := &requests[i]
+		args = append(args, r.OrderID.String(), r.UserID, r.Quantity, r.IdempotencyKey)
+		if r.IdempotencyKey != "" {
+			keys = append(keys, k.idemKey(r.UserID, r.IdempotencyKey))
+		}
+	}
+	reply, err := reserveScript.Run(ctx, s.rdb, keys, args...).Slice()
+	if err != nil {
+		return Sale{}, nil, fmt.Errorf("reserve product %d: %w", productID, err)
+	}
+	if len(reply) == 0 {
+		return Sale{}, nil, ErrNotLoaded
+	}
+	sale, results, err := readReserveReply(productID, requests, reply)
+	if err != nil {
+		return Sale{}, nil, fmt.Errorf("reserve product %d: %w", productID, err)
+	}
+	return sale, results, nil
+}
+
+func readReserveReply(productID int64, requests []Request, reply []any) (Sale, []Reservation, error) {
+	const head = 6
+	if len(reply) != head+len(requests) {
+		return Sale{}, nil, fmt.Errorf("reply has %d elements for %d requests", len(reply), len(requests))
+	}
+	var d decoder
+	price, now := d.int(reply[0]), fromMillis(d.int(reply[2]))
+	sale := Sale{
+		Currency: d.text(reply[1]), StartsAt: fromMillis(d.int(reply[3])),
+		EndsAt: fromMillis(d.int(reply[4])), LimitPerUser: d.int(reply[5]),
+	}
+	results := make([]Reservation, len(requests))
+	for i, request := range requests {
+		o := order.Order{
+			ID: request.OrderID, UserID: request.UserID, ProductID: productID, Quantity: request.Quantity,
+			UnitPrice: price, ReservedAt: now, IdempotencyKey: request.IdempotencyKey,
+		}
+		first, replayed := reply[head+i].([]any)
+		switch {
+		case replayed && len(first) == 5:
+			id, err := uuid.Parse(d.text(first[0]))
+			if err != nil {
+				return Sale{}, nil, err
+			}
+			o.ID, o.Quantity, o.UnitPrice = id, d.int(first[1]), d.int(first[2])
+			o.ReservedAt = fromMillis(d.int(first[3]))
+			results[i] = Reservation{Outcome: Replayed, Order: o, Unsent: d.int(first[4]) == 1}
+		case replayed:
+			return Sale{}, nil, fmt.Errorf("replayed order has %d elements", len(first))
+		default:
+			results[i].Outcome = Outcome(d.int(reply[head+i]))
+			if results[i].Outcome == Reserved {
+				results[i].Order = o
+			}
+		}
+	}
+	return sale, results, d.err
+}
+
+// decoder reads the values of a script's reply and keeps the first error.
+type decoder struct{ err error }
+
+func (d *decoder) int(v any) int64 {
+	switch v := v.(type) {
+	case int64:
+		return v
+	case string:
+		n, err := strconv.ParseInt(v, 10, 64)
+		if err != nil && d.err == nil {
+			d.err = err
+		}
+		return n
+	}
+	d.fail(v)
+	return 0
+}
+
+func (d *decoder) text(v any) string {
+	if s, ok := v.(string); ok {
+		return s
+	}
+	d.fail(v)
+	return ""
+}
+
+func (d *decoder) fail(v any) {
+	if d.err == nil {
+		d.err = fmt.Errorf("unexpected %T in a reply", v)
+	}
+}
+
+// Cancel gives back the units of orders of one product, up to MaxBatch, that the queue has certainly
+// refused. The answers are in the order of the orders; false means that nothing has changed, since the
+// order may be on its way, because somebody else has claimed it, or there is no reservation: it may
+// be decided, and nobody can say that it was not placed. Cancelling again is harmless, and false.
+func (s *Stock) Cancel(ctx context.Context, productID int64, orders []order.Order) ([]bool, error) {
+	k := keysOf(productID)
+	keys := append(make([]string, 0, 4+len(orders)), k.stock, k.reserved, k.bought, k.outbox)
+	args := make([]any, 0, 3*len(orders))
+	for i := range orders {
+		hasKey := 0
+		if orders[i].IdempotencyKey != "" {
+			hasKey = 1
+			keys = append(keys, k.idemKey(orders[i].UserID, orders[i].IdempotencyKey))
+		}
+		args = append(args, orders[i].ID.String(), orders[i].UserID, hasKey)
+	}
+	codes, err := cancelScript.Run(ctx, s.rdb, keys, args...).Int64Slice()
+	if err != nil {
+		return nil, fmt.Errorf("cancel orders of product %d: %w", productID, err)
+	}
+	cancelled := make([]bool, len(codes))
+	for i, code := range codes {
+		cancelled[i] = code == 1
+	}
+	return cancelled, nil
+}

@@ -1,0 +1,49 @@
+package stock
+
+import (
+	"context"
+	"fmt"
+
+	"stampede/internal/order"
+)
+
+// Settled says what settling has moved, in units.
+type Settled struct {
+	// GivenBack counts units of failed orders that are for sale again.
+	GivenBack int64
+	// TakenOut counts units of completed orders whose reservation Redis had lost.
+	TakenOut int64
+}
+
+// Settle clears the reservations of up to MaxBatch decided orders of one product. Fresh decisions
+// must come from one commit, whose version counts for all, and may be settled as fresh once: if the
+// outcome of a call is unknown, repeat it with Fresh false. Otherwise settling again changes nothing.
+func (s *Stock) Settle(ctx context.Context, productID int64, decisions []order.Decision) (Settled, error) {
+	k := keysOf(productID)
+	args := append(make([]any, 0, 1+5*len(decisions)), int64(0))
+	var version int64
+	for i := range decisions {
+		d := &decisions[i]
+		version = max(version, d.Version)
+		args = append(args, d.ID.String(), d.UserID, d.Quantity, bit(d.Status == order.Completed), bit(d.Fresh))
+	}
+	args[0] = version
+	reply, err := settleScript.Run(ctx, s.rdb,
+		[]string{k.stock, k.reserved, k.bought, k.sale, k.outbox, k.settled}, args...).Slice()
+	if err != nil {
+		return Settled{}, fmt.Errorf("settle orders of product %d: %w", productID, err)
+	}
+	if len(reply) != 2 {
+		return Settled{}, fmt.Errorf("settle orders of product %d: reply has %d elements", productID, len(reply))
+	}
+	var d decoder
+	settled := Settled{GivenBack: d.int(reply[0]), TakenOut: d.int(reply[1])}
+	return settled, d.err
+}
+
+func bit(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}

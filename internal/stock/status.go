@@ -1,0 +1,89 @@
+package stock
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
+
+	"stampede/internal/order"
+)
+
+// WritePending makes accepted orders visible to their buyers. It must come before the orders can
+// reach a worker; a state that is there already stays.
+func (s *Stock) WritePending(ctx context.Context, records []order.Record) error {
+	return s.writeStatus(ctx, records, true)
+}
+
+// WriteDecided replaces the state of orders by what MySQL has decided.
+func (s *Stock) WriteDecided(ctx context.Context, records []order.Record) error {
+	return s.writeStatus(ctx, records, false)
+}
+
+func (s *Stock) writeStatus(ctx context.Context, records []order.Record, onlyNew bool) error {
+	if len(records) == 0 {
+		return nil
+	}
+	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i := range records {
+			value, err := json.Marshal(&records[i])
+			if err != nil {
+				return err
+			}
+			if onlyNew {
+				p.SetNX(ctx, orderKey(records[i].ID), value, StatusTTL)
+			} else {
+				p.Set(ctx, orderKey(records[i].ID), value, StatusTTL)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("write status of %d orders: %w", len(records), err)
+	}
+	return nil
+}
+
+// Statuses reads the states of orders; one that Redis does not know is nil.
+func (s *Stock) Statuses(ctx context.Context, ids []uuid.UUID) ([]*order.Record, error) {
+	cmds := make([]*redis.StringCmd, len(ids))
+	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, id := range ids {
+			cmds[i] = p.Get(ctx, orderKey(id))
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, fmt.Errorf("read status of %d orders: %w", len(ids), err)
+	}
+	records := make([]*order.Record, len(ids))
+	for i, cmd := range cmds {
+		value, err := cmd.Bytes()
+		if errors.Is(err, redis.Nil) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read status of order %s: %w", ids[i], err)
+		}
+		record := new(order.Record)
+		if err := json.Unmarshal(value, record); err != nil {
+			return nil, fmt.Errorf("read status of order %s: %w", ids[i], err)
+		}
+		records[i] = record
+	}
+	return records, nil
+}
+
+// Forget removes the state of orders that were cancelled, as if they had never been.
+func (s *Stock) Forget(ctx context.Context, orders []order.Order) error {
+	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i := range orders {
+			p.Del(ctx, orderKey(orders[i].ID))
+		}
+		return nil
+	})
+	return err
+}

@@ -1,0 +1,316 @@
+// Package stock keeps the units on sale in Redis: available, reserved, and counted per buyer. Every
+// change is one call of a script in lua/, which does all of it or nothing, for many orders at once.
+package stock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"stampede/internal/order"
+	"stampede/lua"
+)
+
+const (
+	// MaxBatch is the most orders one call takes: Lua can unpack some thousand values, and a script
+	// must not hold up the other clients of a single-threaded server for long.
+	MaxBatch = 500
+	// StatusTTL is how long an order's status and an idempotency key are kept: Stripe's 24 hours.
+	StatusTTL = 24 * time.Hour
+
+	dialTimeout = 2 * time.Second
+	// ioTimeout bounds one command. A script of MaxBatch orders takes a few milliseconds.
+	ioTimeout = 3 * time.Second
+	// connLifetime bounds a connection, which after a fail-over may point at a replica.
+	connLifetime = 5 * time.Minute
+)
+
+var (
+	// ErrNotLoaded says that Redis does not know the product's stock: load it from MySQL.
+	ErrNotLoaded = errors.New("product is not loaded")
+	// ErrStale says that the stock to load is older than what Redis has heard of: read MySQL again.
+	ErrStale = errors.New("stock is out of date")
+)
+
+var (
+	loadScript    = redis.NewScript(lua.Load)
+	reserveScript = redis.NewScript(lua.Reserve)
+	cancelScript  = redis.NewScript(lua.Cancel)
+	settleScript  = redis.NewScript(lua.Settle)
+	restockScript = redis.NewScript(lua.Restock)
+	claimScript   = redis.NewScript(lua.Claim)
+)
+
+// Stock is a connection to Redis. It is safe for concurrent use.
+type Stock struct {
+	rdb client
+}
+
+// client is a connection to Redis that sends each script call once. A Cluster client repeats a command
+// whose answer it has lost, whatever MaxRetries says, unless the command itself forbids it. It still
+// follows redirections: a node that redirects has not carried the command out.
+type client struct{ redis.UniversalClient }
+
+// once is a command that is not repeated.
+type once struct{ *redis.Cmd }
+
+func (once) NoRetry() bool { return true }
+
+func (c client) Eval(ctx context.Context, script string, keys []string, args ...any) *redis.Cmd {
+	return c.once(ctx, "eval", script, keys, args)
+}
+
+func (c client) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	return c.once(ctx, "evalsha", sha, keys, args)
+}
+
+func (c client) once(ctx context.Context, name, script string, keys []string, args []any) *redis.Cmd {
+	all := append(make([]any, 0, 3+len(keys)+len(args)), name, script, len(keys))
+	for _, key := range keys {
+		all = append(all, key)
+	}
+	cmd := redis.NewCmd(ctx, append(all, args...)...)
+	cmd.SetFirstKeyPos(3)
+	_ = c.Process(ctx, once{cmd}) // cmd holds the error
+	return cmd
+}
+
+// The client's own log lines, most of them about connections that the caller hears of as an error, go
+// where the program's lines go.
+func init() { redis.SetLogger(logger{}) }
+
+type logger struct{}
+
+func (logger) Printf(ctx context.Context, format string, args ...any) {
+	slog.DebugContext(ctx, "go-redis", "message", fmt.Sprintf(format, args...))
+}
+
+// Open makes a client for a URL such as redis://user:password@host:6379/0, or rediss:// for TLS.
+// Several hosts, comma-separated, mean Redis Cluster. It does not connect. Errors hold no password.
+//
+// The client never repeats a script by itself: one whose answer was lost may have been carried out, and
+// only the caller knows whether repeating it is safe.
+func Open(rawURL string) (*Stock, error) {
+	opts, err := parseURL(rawURL)
+	if err != nil {
+		return nil, err
+	}
+	opts.MaxRetries = -1
+	opts.ContextTimeoutEnabled = true
+	opts.DialTimeout = dialTimeout
+	opts.DialerRetries = 1 // the default of five makes every call to a server that is gone take ten seconds
+	opts.ReadTimeout = ioTimeout
+	opts.WriteTimeout = ioTimeout
+	opts.ConnMaxLifetime = connLifetime
+	return &Stock{rdb: client{redis.NewUniversalClient(opts)}}, nil
+}
+
+func parseURL(rawURL string) (*redis.UniversalOptions, error) {
+	const want = "want redis://user:password@host:port/db or rediss://…, several hosts comma-separated, reserved characters in the password percent-encoded"
+	scheme, rest, _ := strings.Cut(rawURL, "://")
+	if scheme != "redis" && scheme != "rediss" || strings.Contains(rest, "#") {
+		return nil, errors.New(want)
+	}
+	hosts, path := rest, ""
+	if i := strings.IndexAny(rest, "/?"); i >= 0 {
+		hosts, path = rest[:i], rest[i:]
+	}
+	user, hosts := cutUser(hosts)
+	hosts, more, cluster := strings.Cut(hosts, ",")
+	single, err := redis.ParseURL(scheme + "://" + user + hosts + path)
+	if err != nil {
+		if strings.Contains(rawURL, "@") {
+			// The error may quote any part of the URL, and where a part ends is what is wrong.
+			return nil, errors.New(want)
+		}
+		return nil, fmt.Errorf("%s: %w", want, err)
+	}
+	opts := &redis.UniversalOptions{
+		Addrs: []string{single.Addr}, DB: single.DB,
+		Username: single.Username, Password: single.Password,
+		TLSConfig: single.TLSConfig, PoolSize: single.PoolSize,
+	}
+	if !cluster {
+		return opts, nil
+	}
+	if single.DB != 0 {
+		return nil, errors.New("a cluster has no databases but 0")
+	}
+	opts.IsClusterMode = true
+	for _, addr := range strings.Split(more, ",") {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			return nil, fmt.Errorf("host %q: want host:port", addr)
+		}
+		opts.Addrs = append(opts.Addrs, addr)
+	}
+	return opts, nil
+}
+
+// cutUser cuts the hosts of a URL after "user:password@". A password may hold an @.
+func cutUser(s string) (user, hosts string) {
+	i := strings.LastIndexByte(s, '@') + 1
+	return s[:i], s[i:]
+}
+
+// Close closes the connections.
+func (s *Stock) Close() error { return s.rdb.Close() }
+
+// Ping asks whether Redis answers.
+func (s *Stock) Ping(ctx context.Context) error { return s.rdb.Ping(ctx).Err() }
+
+// NotExecuted tells that the call that returned err has certainly changed nothing: no connection was
+// made, or the server refused the command before it ran.
+func NotExecuted(err error) bool {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" {
+		return true
+	}
+	if errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, redis.ErrClosed) {
+		return true
+	}
+	var reply redis.Error
+	if !errors.As(err, &reply) {
+		return false
+	}
+	for _, prefix := range []string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "OOM", "NOAUTH", "WRONGPASS", "NOPERM", "MISCONF", "BUSY", "TRYAGAIN", "NOREPLICAS", "MOVED", "ASK"} {
+		if strings.HasPrefix(reply.Error(), prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// Load puts a product on sale with the stock, version, price, window and limit that MySQL has. It
+// reports whether this call loaded it; if it was loaded before, nothing changes. ErrStale asks the
+// caller to read the product again.
+func (s *Stock) Load(ctx context.Context, p order.Product) (bool, error) {
+	// The set comes first: a product that is loaded must be known to relay and reconcile.
+	if err := s.rdb.SAdd(ctx, productsKey, p.ID).Err(); err != nil {
+		return false, fmt.Errorf("load product %d: %w", p.ID, err)
+	}
+	k := keysOf(p.ID)
+	n, err := loadScript.Run(ctx, s.rdb, []string{k.stock, k.sale},
+		p.Stock, p.Version, p.Price, p.Currency, millis(p.StartsAt), millis(p.EndsAt), p.LimitPerUser).Int()
+	if err != nil {
+		return false, fmt.Errorf("load product %d: %w", p.ID, err)
+	}
+	if n < 0 {
+		return false, ErrStale
+	}
+	return n == 1, nil
+}
+
+// Restock adds units that MySQL has put on sale under a version and a restock id, once. It reports
+// whether this call added them; it does not if the loaded stock holds them already.
+func (s *Stock) Restock(ctx context.Context, productID, units, version int64, id string) (bool, error) {
+	k := keysOf(productID)
+	n, err := restockScript.Run(ctx, s.rdb, []string{k.stock, k.sale, k.settled}, units, version, id).Int()
+	if err != nil {
+		return false, fmt.Errorf("restock product %d: %w", productID, err)
+	}
+	return n == 1, nil
+}
+
+// Products lists the ids of the products that are loaded.
+func (s *Stock) Products(ctx context.Context) ([]int64, error) {
+	var ids []int64
+	if err := s.rdb.SMembers(ctx, productsKey).ScanSlice(&ids); err != nil {
+		return nil, fmt.Errorf("list loaded products: %w", err)
+	}
+	return ids, nil
+}
+
+// Level is what Redis holds of a product.
+type Level struct {
+	// Loaded is false if Redis does not know the product's stock; Available is then 0.
+	Loaded    bool
+	Available int64
+	// Reserved counts units, Reservations and Outbox count orders.
+	Reserved, Reservations, Outbox int64
+	// Version is the version of the product's row in MySQL at the time of loading.
+	Version int64
+}
+
+// Level reads what Redis holds of a product, at one moment.
+func (s *Stock) Level(ctx context.Context, productID int64) (Level, error) {
+	k := keysOf(productID)
+	var (
+		stock, version *redis.StringCmd
+		reserved       *redis.StringSliceCmd
+		outbox         *redis.IntCmd
+	)
+	_, err := s.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		stock = p.Get(ctx, k.stock)
+		version = p.HGet(ctx, k.sale, "version")
+		reserved = p.HVals(ctx, k.reserved)
+		outbox = p.HLen(ctx, k.outbox)
+		return nil
+	})
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return Level{}, fmt.Errorf("read stock of product %d: %w", productID, err)
+	}
+	level := Level{Loaded: stock.Err() == nil, Outbox: outbox.Val()}
+	if level.Loaded {
+		if level.Available, err = stock.Int64(); err != nil {
+			return Level{}, fmt.Errorf("read stock of product %d: %w", productID, err)
+		}
+		level.Version, _ = version.Int64()
+	}
+	var units []int64
+	if err := reserved.ScanSlice(&units); err != nil {
+		return Level{}, fmt.Errorf("read reservations of product %d: %w", productID, err)
+	}
+	for _, n := range units {
+		level.Reserved += n
+	}
+	level.Reservations = int64(len(units))
+	return level, nil
+}
+
+// Available reads the units available of several products; a product that is not loaded is left out.
+func (s *Stock) Available(ctx context.Context, productIDs []int64) (map[int64]int64, error) {
+	cmds := make([]*redis.StringCmd, len(productIDs))
+	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, id := range productIDs {
+			cmds[i] = p.Get(ctx, keysOf(id).stock)
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, fmt.Errorf("read available units: %w", err)
+	}
+	available := make(map[int64]int64, len(productIDs))
+	for i, cmd := range cmds {
+		n, err := cmd.Int64()
+		if errors.Is(err, redis.Nil) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read available units of product %d: %w", productIDs[i], err)
+		}
+		available[productIDs[i]] = n
+	}
+	return available, nil
+}
+
+// millis is a time in milliseconds since the epoch, 0 for the zero time.
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+// fromMillis is the opposite of millis.
+func fromMillis(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}

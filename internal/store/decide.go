@@ -1,0 +1,214 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jmoiron/sqlx"
+
+	"stampede/internal/order"
+)
+
+const (
+	// MaxBatch is the most orders of one call of Decide. Beyond it a transaction gains nothing and holds its lock longer.
+	MaxBatch = 1_000
+	// noCurrency is the code of ISO 4217 for a transaction that involves no currency, for orders of unknown products.
+	noCurrency = "XXX"
+)
+
+// Decide decides up to MaxBatch orders of one product in one transaction and returns a decision for each, in the same
+// order. An order that has a row already, or that came before in the same call, is not decided again: its decision is
+// what the row says, and not Fresh. So a call may be repeated, above all after an error that leaves open whether the
+// transaction was committed.
+//
+// Orders are judged in the order given. One fails with
+//   - IdempotencyConflict if another order of the user holds its key, whatever the product (its row then has no key),
+//   - UnknownProduct if there is no such product (its currency is then XXX),
+//   - LimitExceeded if its buyer would have more units than the product's limit,
+//   - SoldOut if it asks for more units than are left; a smaller one after it may still be completed,
+//
+// whichever comes first in this list. A fresh decision has the product's version after the whole transaction, and 0 for an
+// unknown product. An order of another product, or one that is not valid, is ErrInvalid, and then none is decided.
+func (s *Store) Decide(ctx context.Context, productID int64, orders []order.Order) ([]order.Decision, error) {
+	return s.decide(ctx, productID, orders, "")
+}
+
+// Fail decides an order as failed for a reason that the caller gives. If the order has a row already, it changes nothing
+// and the decision is what the row says, as with Decide.
+func (s *Store) Fail(ctx context.Context, o order.Order, reason order.Reason) (order.Decision, error) {
+	if reason == "" {
+		return order.Decision{}, fmt.Errorf("fail order %s: %w: no reason is given", o.ID, ErrInvalid)
+	}
+	decisions, err := s.decide(ctx, o.ProductID, []order.Order{o}, reason)
+	if err != nil {
+		return order.Decision{}, err
+	}
+	return decisions[0], nil
+}
+
+// decide decides orders; if a verdict is given, that is the reason for which all of them fail.
+func (s *Store) decide(ctx context.Context, productID int64, orders []order.Order, verdict order.Reason) ([]order.Decision, error) {
+	if len(orders) == 0 {
+		return nil, nil
+	}
+	if len(orders) > MaxBatch {
+		return nil, fmt.Errorf("decide: %w: %d orders are more than %d", ErrInvalid, len(orders), MaxBatch)
+	}
+	for _, o := range orders {
+		if err := o.Validate(); err != nil {
+			return nil, fmt.Errorf("decide order %s: %w: %w", o.ID, ErrInvalid, err)
+		}
+		if o.ProductID != productID {
+			return nil, fmt.Errorf("decide order %s: %w: it is of product %d, not %d", o.ID, ErrInvalid, o.ProductID, productID)
+		}
+	}
+	var decisions []order.Decision
+	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+		b, err := openBook(ctx, tx, productID, orders)
+		if err != nil {
+			return err
+		}
+		decisions = b.judge(orders, verdict)
+		return b.write(ctx, tx)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("decide %d orders of product %d: %w", len(orders), productID, err)
+	}
+	return decisions, nil
+}
+
+// book is what a deciding transaction knows, and what it is going to write.
+type book struct {
+	product *productRow // as locked; nil if it is unknown
+	time    time.Time
+
+	decided map[uuid.UUID]orderRow // rows of the orders in question, stored or about to be
+	keys    map[userKey]bool       // idempotency keys that a row holds
+	bought  map[int64]int64        // units by user; empty if there is no limit
+
+	orders  []orderRow
+	changes []ledgerRow
+}
+
+// openBook locks the product and reads what judging the orders takes.
+func openBook(ctx context.Context, tx *sqlx.Tx, productID int64, orders []order.Order) (*book, error) {
+	product, err := lockProduct(ctx, tx, productID)
+	if err != nil {
+		return nil, err
+	}
+	related, err := readRelated(ctx, tx, orders)
+	if err != nil {
+		return nil, err
+	}
+	b := &book{
+		product: product, time: now(),
+		decided: make(map[uuid.UUID]orderRow, len(orders)+len(related)), keys: make(map[userKey]bool),
+	}
+	for _, row := range related {
+		b.note(row)
+	}
+	if product != nil && product.LimitPerUser > 0 {
+		users := make([]int64, len(orders))
+		for i, o := range orders {
+			users[i] = o.UserID
+		}
+		slices.Sort(users)
+		if b.bought, err = readBought(ctx, tx, productID, slices.Compact(users)); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+func (b *book) note(row orderRow) {
+	b.decided[uuid.UUID(row.ID)] = row
+	if row.IdempotencyKey != nil {
+		b.keys[userKey{row.UserID, string(row.IdempotencyKey)}] = true
+	}
+}
+
+// judge decides the orders one after the other, each in the light of those before it.
+func (b *book) judge(orders []order.Order, verdict order.Reason) []order.Decision {
+	decisions := make([]order.Decision, len(orders))
+	var stock, version int64
+	if b.product != nil {
+		stock, version = b.product.Stock, b.product.Version
+	}
+	for i, o := range orders {
+		if row, ok := b.decided[o.ID]; ok {
+			decisions[i].Record = row.record()
+			continue
+		}
+		reason := verdict
+		keyTaken := o.IdempotencyKey != "" && b.keys[userKey{o.UserID, o.IdempotencyKey}]
+		switch {
+		case reason != "":
+		case keyTaken:
+			reason = order.IdempotencyConflict
+		case b.product == nil:
+			reason = order.UnknownProduct
+		case b.product.LimitPerUser > 0 && b.bought[o.UserID]+o.Quantity > b.product.LimitPerUser:
+			reason = order.LimitExceeded
+		case o.Quantity > stock:
+			reason = order.SoldOut
+		}
+		row := b.row(o, reason)
+		if keyTaken {
+			row.IdempotencyKey = nil
+		}
+		if reason == "" {
+			stock -= o.Quantity
+			version++
+			if b.product.LimitPerUser > 0 {
+				b.bought[o.UserID] += o.Quantity
+			}
+			b.changes = append(b.changes, ledgerRow{
+				ProductID: o.ProductID, Version: version, Delta: -o.Quantity, Balance: stock,
+				Reason: ledgerOrder, Ref: o.ID[:], CreatedAt: b.time,
+			})
+		}
+		b.note(row)
+		b.orders = append(b.orders, row)
+		decisions[i] = order.Decision{Record: row.record(), Fresh: true}
+	}
+	for i := range decisions {
+		if decisions[i].Fresh {
+			decisions[i].Version = version
+		}
+	}
+	return decisions
+}
+
+// row is the row of an order that fails for a reason, or is completed if there is none.
+func (b *book) row(o order.Order, reason order.Reason) orderRow {
+	row := orderRow{
+		ID: orderID(o.ID), UserID: o.UserID, ProductID: o.ProductID, Quantity: o.Quantity, UnitPrice: o.UnitPrice,
+		Currency: noCurrency, Status: order.Completed, FailedReason: sql.NullString{String: string(reason), Valid: reason != ""},
+		ReservedAt: o.ReservedAt.UTC().Truncate(time.Millisecond), DecidedAt: b.time,
+	}
+	if b.product != nil {
+		row.Currency = b.product.Currency
+	}
+	if reason != "" {
+		row.Status = order.Failed
+	}
+	if o.IdempotencyKey != "" {
+		row.IdempotencyKey = []byte(o.IdempotencyKey)
+	}
+	return row
+}
+
+// write stores what was judged.
+func (b *book) write(ctx context.Context, tx *sqlx.Tx) error {
+	if len(b.orders) == 0 {
+		return nil
+	}
+	if err := insertOrders(ctx, tx, b.orders); err != nil {
+		return err
+	}
+	return changeStock(ctx, tx, b.product, b.changes)
+}

@@ -1,0 +1,198 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jmoiron/sqlx"
+
+	"stampede/internal/order"
+)
+
+// orderID is a UUID in a BINARY(16) column; the UUID type itself would be written as text.
+type orderID uuid.UUID
+
+// Value implements driver.Valuer.
+func (id orderID) Value() (driver.Value, error) { return id[:], nil }
+
+// Scan implements sql.Scanner.
+func (id *orderID) Scan(value any) error { return (*uuid.UUID)(id).Scan(value) }
+
+// orderRow is a row of the table orders.
+type orderRow struct {
+	ID             orderID        `db:"id"`
+	UserID         int64          `db:"user_id"`
+	ProductID      int64          `db:"product_id"`
+	Quantity       int64          `db:"quantity"`
+	UnitPrice      int64          `db:"unit_price"`
+	Currency       string         `db:"currency"`
+	Status         order.Status   `db:"status"`
+	FailedReason   sql.NullString `db:"failed_reason"`
+	IdempotencyKey []byte         `db:"idempotency_key"` // nil is NULL
+	ReservedAt     time.Time      `db:"reserved_at"`
+	DecidedAt      time.Time      `db:"decided_at"`
+}
+
+const orderColumns = `id, user_id, product_id, quantity, unit_price, currency, status, failed_reason, idempotency_key, reserved_at, decided_at`
+
+func (r orderRow) record() order.Record {
+	return order.Record{
+		Order: order.Order{
+			ID: uuid.UUID(r.ID), UserID: r.UserID, ProductID: r.ProductID, Quantity: r.Quantity, UnitPrice: r.UnitPrice,
+			ReservedAt: r.ReservedAt, IdempotencyKey: string(r.IdempotencyKey),
+		},
+		Currency: r.Currency, Status: r.Status, FailedReason: order.Reason(r.FailedReason.String), DecidedAt: r.DecidedAt,
+	}
+}
+
+// Order reads a decided order, or returns ErrNotFound.
+func (s *Store) Order(ctx context.Context, id uuid.UUID) (order.Record, error) {
+	var row orderRow
+	err := s.db.GetContext(ctx, &row, `SELECT `+orderColumns+` FROM orders WHERE id = ?`, orderID(id))
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return order.Record{}, fmt.Errorf("order %s %w", id, ErrNotFound)
+	case err != nil:
+		return order.Record{}, fmt.Errorf("read order %s: %w", id, err)
+	}
+	return row.record(), nil
+}
+
+// Orders reads up to limit decided orders of a user, at most MaxPage, newest first by id. A page goes on after the last
+// id of the page before it; uuid.Nil is the start.
+func (s *Store) Orders(ctx context.Context, userID int64, before uuid.UUID, limit int) ([]order.Record, error) {
+	if before == uuid.Nil {
+		before = uuid.Max
+	}
+	var rows []orderRow
+	err := s.db.SelectContext(ctx, &rows, `SELECT `+orderColumns+` FROM orders WHERE user_id = ? AND id < ? ORDER BY id DESC LIMIT ?`,
+		userID, orderID(before), pageSize(limit))
+	if err != nil {
+		return nil, fmt.Errorf("read orders of user %d: %w", userID, err)
+	}
+	records := make([]order.Record, len(rows))
+	for i, row := range rows {
+		records[i] = row.record()
+	}
+	return records, nil
+}
+
+// Undecided returns those of the ids that have no row, in the order given.
+func (s *Store) Undecided(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+	decided := make(map[uuid.UUID]bool, len(ids))
+	for chunk := range slices.Chunk(ids, maxInList) {
+		query, args, err := sqlx.In(`SELECT id FROM orders WHERE id IN (?)`, orderIDs(chunk))
+		if err != nil {
+			return nil, fmt.Errorf("read undecided orders: %w", err)
+		}
+		var found []orderID
+		if err := s.db.SelectContext(ctx, &found, query, args...); err != nil {
+			return nil, fmt.Errorf("read undecided orders: %w", err)
+		}
+		for _, id := range found {
+			decided[uuid.UUID(id)] = true
+		}
+	}
+	var undecided []uuid.UUID
+	for _, id := range ids {
+		if !decided[id] {
+			undecided = append(undecided, id)
+		}
+	}
+	return undecided, nil
+}
+
+func orderIDs(ids []uuid.UUID) []orderID {
+	converted := make([]orderID, len(ids))
+	for i, id := range ids {
+		converted[i] = orderID(id)
+	}
+	return converted
+}
+
+// userKey is an idempotency key, which is a user's own.
+type userKey struct {
+	userID int64
+	key    string
+}
+
+// The reads below happen while a product's row is locked, in a table that grows fast, so that an optimizer may go by
+// statistics of a much smaller one. Each names its index, so that none can take another.
+
+// readRelated reads the rows that have the id, or the user and idempotency key, of one of the orders.
+func readRelated(ctx context.Context, tx *sqlx.Tx, orders []order.Order) ([]orderRow, error) {
+	var related []orderRow
+	for chunk := range slices.Chunk(orders, maxInList) {
+		ids := make([]orderID, len(chunk))
+		var keys []any
+		for i, o := range chunk {
+			ids[i] = orderID(o.ID)
+			if o.IdempotencyKey != "" {
+				keys = append(keys, o.UserID, []byte(o.IdempotencyKey))
+			}
+		}
+		query, args, err := sqlx.In(`SELECT `+orderColumns+` FROM orders FORCE INDEX (PRIMARY) WHERE id IN (?)`, ids)
+		if err != nil {
+			return nil, fmt.Errorf("read orders: %w", err)
+		}
+		if len(keys) > 0 {
+			// Two reads of one round trip, since the product's row is locked meanwhile.
+			pairs := strings.Repeat(", (?, ?)", len(keys)/2)[2:]
+			query += ` UNION ALL SELECT ` + orderColumns + ` FROM orders FORCE INDEX (orders_idempotency)
+				WHERE (user_id, idempotency_key) IN (` + pairs + `)`
+			args = append(args, keys...)
+		}
+		var rows []orderRow
+		if err := tx.SelectContext(ctx, &rows, query, args...); err != nil {
+			return nil, fmt.Errorf("read orders: %w", err)
+		}
+		related = append(related, rows...)
+	}
+	return related, nil
+}
+
+// readBought reads how many units of a product each of the users has bought. Users without any are not in the map.
+func readBought(ctx context.Context, tx *sqlx.Tx, productID int64, users []int64) (map[int64]int64, error) {
+	bought := make(map[int64]int64, len(users))
+	for chunk := range slices.Chunk(users, maxInList) {
+		query, args, err := sqlx.In(`SELECT user_id, SUM(quantity) AS units FROM orders FORCE INDEX (orders_limit)
+			WHERE product_id = ? AND user_id IN (?) AND status = ? GROUP BY user_id`, productID, chunk, order.Completed)
+		if err != nil {
+			return nil, fmt.Errorf("read units bought: %w", err)
+		}
+		var sums []struct {
+			UserID int64 `db:"user_id"`
+			Units  int64 `db:"units"`
+		}
+		if err := tx.SelectContext(ctx, &sums, query, args...); err != nil {
+			return nil, fmt.Errorf("read units bought: %w", err)
+		}
+		for _, sum := range sums {
+			bought[sum.UserID] = sum.Units
+		}
+	}
+	return bought, nil
+}
+
+// insertOrders writes rows, of which there must be at least one, by id, so that transactions which insert the same
+// rows meet at the first and do not each hold one that the other wants. It returns errLostRace if one of the ids, or
+// one of the idempotency keys, was taken since this transaction looked.
+func insertOrders(ctx context.Context, tx *sqlx.Tx, rows []orderRow) error {
+	rows = slices.SortedFunc(slices.Values(rows), func(a, b orderRow) int { return slices.Compare(a.ID[:], b.ID[:]) })
+	_, err := tx.NamedExecContext(ctx, `INSERT INTO orders (`+orderColumns+`)
+		VALUES (:id, :user_id, :product_id, :quantity, :unit_price, :currency, :status, :failed_reason, :idempotency_key, :reserved_at, :decided_at)`, rows)
+	switch {
+	case errorNumber(err) == errDuplicateEntry:
+		return fmt.Errorf("insert orders: %w: %w", errLostRace, err)
+	case err != nil:
+		return fmt.Errorf("insert orders: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,207 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"github.com/jmoiron/sqlx"
+
+	"stampede/internal/order"
+)
+
+const (
+	// MaxStock is the most units that a product may have unsold at any time. It keeps sums of units exact in the
+	// floating-point numbers of Lua with room to spare.
+	MaxStock = 1_000_000_000
+	// MaxNameChars and MaxDescriptionChars bound the texts of a product, in characters.
+	MaxNameChars        = 200
+	MaxDescriptionChars = 10_000
+)
+
+// productRow is a row of the table products.
+type productRow struct {
+	ID           int64        `db:"id"`
+	Name         string       `db:"name"`
+	Description  string       `db:"description"`
+	Price        int64        `db:"price"`
+	Currency     string       `db:"currency"`
+	Stock        int64        `db:"stock"`
+	StartsAt     sql.NullTime `db:"starts_at"`
+	EndsAt       sql.NullTime `db:"ends_at"`
+	LimitPerUser int64        `db:"limit_per_user"`
+	Version      int64        `db:"version"`
+	CreatedAt    time.Time    `db:"created_at"`
+}
+
+const productColumns = `id, name, description, price, currency, stock, starts_at, ends_at, limit_per_user, version, created_at`
+
+func (r productRow) product() order.Product {
+	return order.Product{
+		ID: r.ID, Name: r.Name, Description: r.Description, Price: r.Price, Currency: r.Currency, Stock: r.Stock,
+		Version: r.Version, StartsAt: r.StartsAt.Time, EndsAt: r.EndsAt.Time, LimitPerUser: r.LimitPerUser,
+		CreatedAt: r.CreatedAt,
+	}
+}
+
+// AddProduct puts a product into the catalogue with its first stock, and returns it as stored: with its id, version 1
+// and the time. An id of 0 lets the database choose one; a taken one is ErrExists, so that repeating a call with an id
+// is safe. Bounds of the sale are kept to the millisecond.
+func (s *Store) AddProduct(ctx context.Context, p order.Product) (order.Product, error) {
+	if err := validateProduct(p); err != nil {
+		return order.Product{}, fmt.Errorf("add product: %w: %w", ErrInvalid, err)
+	}
+	row := productRow{
+		ID: p.ID, Name: p.Name, Description: p.Description, Price: p.Price, Currency: p.Currency, Stock: p.Stock,
+		StartsAt: nullMillis(p.StartsAt), EndsAt: nullMillis(p.EndsAt), LimitPerUser: p.LimitPerUser,
+		Version: 1, CreatedAt: now(),
+	}
+	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+		row.ID = p.ID
+		if err := insertProduct(ctx, tx, &row); err != nil {
+			return err
+		}
+		return insertLedger(ctx, tx, []ledgerRow{{
+			ProductID: row.ID, Version: 1, Delta: row.Stock, Balance: row.Stock,
+			Reason: ledgerInitial, Ref: []byte(ledgerInitial), CreatedAt: row.CreatedAt,
+		}})
+	})
+	if err != nil {
+		return order.Product{}, fmt.Errorf("add product: %w", err)
+	}
+	return row.product(), nil
+}
+
+func validateProduct(p order.Product) error {
+	switch {
+	case p.ID < 0:
+		return errors.New("the id is negative")
+	case p.Name == "" || !utf8.ValidString(p.Name) || utf8.RuneCountInString(p.Name) > MaxNameChars:
+		return fmt.Errorf("the name does not have 1 to %d characters", MaxNameChars)
+	case !utf8.ValidString(p.Description) || utf8.RuneCountInString(p.Description) > MaxDescriptionChars:
+		return fmt.Errorf("the description is not text of at most %d characters", MaxDescriptionChars)
+	case p.Price < 0 || p.Price > order.MaxUnitPrice:
+		return fmt.Errorf("the price is not 0 to %d minor units", int64(order.MaxUnitPrice))
+	case !isCurrency(p.Currency):
+		return errors.New("the currency is not three capital letters (ISO 4217)")
+	case p.Stock < 0 || p.Stock > MaxStock:
+		return fmt.Errorf("the stock is not 0 to %d units", MaxStock)
+	case p.LimitPerUser < 0:
+		return errors.New("the limit per user is negative")
+	case !isStorable(p.StartsAt) || !isStorable(p.EndsAt):
+		return errors.New("a bound of the sale is not in the years 1000 to 9999")
+	case !p.StartsAt.IsZero() && !p.EndsAt.IsZero() && !p.EndsAt.After(p.StartsAt):
+		return errors.New("the sale does not end after its start")
+	}
+	return nil
+}
+
+func isCurrency(code string) bool {
+	for _, c := range []byte(code) {
+		if c < 'A' || c > 'Z' {
+			return false
+		}
+	}
+	return len(code) == 3
+}
+
+// isStorable says whether a time is zero or in the range of DATETIME.
+func isStorable(t time.Time) bool {
+	year := t.UTC().Year()
+	return t.IsZero() || (year >= 1000 && year <= 9999)
+}
+
+// nullMillis is a time for a DATETIME(3) column: NULL if it is zero. It is cut here because MySQL would round it.
+func nullMillis(t time.Time) sql.NullTime {
+	return sql.NullTime{Time: t.UTC().Truncate(time.Millisecond), Valid: !t.IsZero()}
+}
+
+// insertProduct inserts a row and, where it has no id, sets the one that the database chose.
+func insertProduct(ctx context.Context, tx *sqlx.Tx, row *productRow) error {
+	insert := `INSERT INTO products (` + productColumns + `)
+		VALUES (NULLIF(:id, 0), :name, :description, :price, :currency, :stock, :starts_at, :ends_at, :limit_per_user, :version, :created_at)`
+	result, err := tx.NamedExecContext(ctx, insert, row)
+	switch {
+	case errorNumber(err) == errDuplicateEntry:
+		return fmt.Errorf("product %d %w", row.ID, ErrExists)
+	case err != nil:
+		return fmt.Errorf("insert product: %w", err)
+	case row.ID != 0:
+		return nil
+	}
+	if row.ID, err = result.LastInsertId(); err != nil {
+		return fmt.Errorf("insert product: %w", err)
+	}
+	return nil
+}
+
+// Product reads one product, or returns ErrNotFound.
+func (s *Store) Product(ctx context.Context, id int64) (order.Product, error) {
+	var row productRow
+	err := s.db.GetContext(ctx, &row, `SELECT `+productColumns+` FROM products WHERE id = ?`, id)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return order.Product{}, fmt.Errorf("product %d %w", id, ErrNotFound)
+	case err != nil:
+		return order.Product{}, fmt.Errorf("read product %d: %w", id, err)
+	}
+	return row.product(), nil
+}
+
+// Products reads up to limit products, at most MaxPage, with ids greater than afterID, by id.
+func (s *Store) Products(ctx context.Context, afterID int64, limit int) ([]order.Product, error) {
+	var rows []productRow
+	err := s.db.SelectContext(ctx, &rows, `SELECT `+productColumns+` FROM products WHERE id > ? ORDER BY id LIMIT ?`,
+		afterID, pageSize(limit))
+	if err != nil {
+		return nil, fmt.Errorf("read products: %w", err)
+	}
+	products := make([]order.Product, len(rows))
+	for i, row := range rows {
+		products[i] = row.product()
+	}
+	return products, nil
+}
+
+// pageSize brings a limit into the bounds of a page.
+func pageSize(limit int) int { return min(max(limit, 0), MaxPage) }
+
+// lockProduct locks a product's row until the transaction ends and reads it, or returns nil if there is none. It must be
+// the first statement of its transaction: under REPEATABLE READ the first plain read takes the snapshot that all later
+// ones see, so every plain read that follows sees all that was committed under this lock before.
+func lockProduct(ctx context.Context, tx *sqlx.Tx, id int64) (*productRow, error) {
+	var row productRow
+	err := tx.GetContext(ctx, &row, `SELECT `+productColumns+` FROM products WHERE id = ? FOR UPDATE`, id)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("lock product %d: %w", id, err)
+	}
+	return &row, nil
+}
+
+// changeStock writes the stock and version of a product that this transaction has locked, and the ledger rows that
+// led from its old version to the new one. That the old version is still there is checked, so that a fault in locking
+// is an error and never a wrong stock.
+func changeStock(ctx context.Context, tx *sqlx.Tx, p *productRow, changes []ledgerRow) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	if err := insertLedger(ctx, tx, changes); err != nil {
+		return err
+	}
+	last := changes[len(changes)-1]
+	result, err := tx.ExecContext(ctx, `UPDATE products SET stock = ?, version = ? WHERE id = ? AND version = ?`,
+		last.Balance, last.Version, p.ID, p.Version)
+	if err != nil {
+		return fmt.Errorf("update product %d: %w", p.ID, err)
+	}
+	if n, err := result.RowsAffected(); err != nil || n != 1 {
+		return fmt.Errorf("update product %d: version %d is gone though its row is locked (%d rows, %v)", p.ID, p.Version, n, err)
+	}
+	return nil
+}

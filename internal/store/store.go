@@ -1,0 +1,230 @@
+// Package store keeps what is true in MySQL: products, the decision of every order, and a ledger of every change of
+// stock. It runs unchanged on MySQL 8.4 and 9, MariaDB 10.11 and 11, and Aurora MySQL.
+//
+// Each exported method owns its transaction. Times go in and come out in UTC.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/jmoiron/sqlx"
+)
+
+const (
+	// maxConns bounds the connections of one process. Deciders of one product wait for each other's row lock, so more
+	// connections than this only make the queue for it longer.
+	maxConns = 32
+	// connLifetime is under the five minutes after which load balancers and servers are known to cut connections, and
+	// lets connections find a new primary after a fail-over.
+	connLifetime = 4 * time.Minute
+
+	defaultDialTimeout  = 5 * time.Second
+	defaultReadTimeout  = 30 * time.Second
+	defaultWriteTimeout = 10 * time.Second
+
+	// maxLockWait is how long a statement waits for a row lock before the server refuses it with error 1205. It must be
+	// shorter than the read timeout, or a long wait looks like a lost connection.
+	maxLockWait = 5 * time.Second
+
+	// maxAttempts bounds how often one transaction is run. A deadlock or a lost race to insert the same row is over
+	// after one repetition or two; more of them in a row are a fault that the caller should see.
+	maxAttempts = 8
+	// maxPause is the longest pause before the second attempt; it grows by the same amount with each further one.
+	maxPause = 5 * time.Millisecond
+
+	// maxInList bounds an IN list. From 1,000 elements on MariaDB rewrites a list into a join with a derived table, for
+	// which it may choose to scan (its variable in_predicate_conversion_threshold).
+	maxInList = 500
+
+	// MaxPage is the most rows that one call of Products or Orders returns.
+	MaxPage = 1_000
+
+	// sessionMode makes the server refuse a value that does not fit, however it is configured, where it might otherwise
+	// store a shortened one.
+	sessionMode = "'TRADITIONAL,ONLY_FULL_GROUP_BY'"
+)
+
+// Store is a pool of connections to one database. Its methods may be called concurrently.
+type Store struct {
+	db     *sqlx.DB
+	config *mysql.Config
+}
+
+// Open reads a DSN in the form of github.com/go-sql-driver/mysql, user:password@tcp(host:port)/database?parameters,
+// and does not connect yet. What the store's correctness rests on (times in UTC, interpolated parameters, strict SQL
+// mode and such) is set whatever the DSN says; timeouts are set where the DSN has none. No error contains the password.
+func Open(dsn string) (*Store, error) {
+	config, err := parseDSN(dsn)
+	if err != nil {
+		return nil, err
+	}
+	db, err := openPool(config)
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(maxConns)
+	db.SetMaxIdleConns(maxConns)
+	db.SetConnMaxLifetime(connLifetime)
+	return &Store{db: db, config: config}, nil
+}
+
+// Close closes the connections. Calls that are under way may fail.
+func (s *Store) Close() error { return s.db.Close() }
+
+// Ping says whether the database answers.
+func (s *Store) Ping(ctx context.Context) error {
+	if err := s.db.PingContext(ctx); err != nil {
+		return fmt.Errorf("ping mysql: %w", err)
+	}
+	return nil
+}
+
+// openPatient opens a pool without a read timeout, for the few statements that may rightly take minutes. They are
+// bounded by their context. The caller closes the pool.
+func (s *Store) openPatient() (*sqlx.DB, error) {
+	config := s.config.Clone()
+	config.ReadTimeout = 0
+	return openPool(config)
+}
+
+func openPool(config *mysql.Config) (*sqlx.DB, error) {
+	connector, err := mysql.NewConnector(config)
+	if err != nil {
+		return nil, fmt.Errorf("mysql DSN: %s", dsnFault("", err))
+	}
+	return sqlx.NewDb(sql.OpenDB(connector), "mysql"), nil
+}
+
+func parseDSN(dsn string) (*mysql.Config, error) {
+	if dsn == "" {
+		return nil, errors.New("mysql DSN: it is empty; it looks like user:password@tcp(host:3306)/database")
+	}
+	config, err := mysql.ParseDSN(dsn)
+	if err != nil {
+		return nil, fmt.Errorf("mysql DSN: %s", dsnFault(dsn, err))
+	}
+	// A slash or an @ in the wrong place makes the parser take a part of the password for something else, which would
+	// then appear in the errors of connecting.
+	switch {
+	case config.Net != "tcp" && config.Net != "unix":
+		return nil, errors.New("mysql DSN: the network before the address is neither tcp nor unix")
+	case config.DBName == "":
+		return nil, errors.New("mysql DSN: no database is named after the last slash")
+	case strings.ContainsAny(config.DBName, "@()/:"):
+		return nil, errors.New("mysql DSN: what follows the last slash is not the name of a database")
+	case config.User == "":
+		return nil, errors.New("mysql DSN: no user is named")
+	}
+
+	config.ParseTime = true
+	config.Loc = time.UTC
+	config.InterpolateParams = true // saves a round trip for each statement, most of them under a row lock
+	config.RejectReadOnly = true    // a connection to a demoted primary is dropped instead of being used again
+	config.MultiStatements = false
+	config.ClientFoundRows = false
+	config.Logger = &mysql.NopLogger{} // what it would print is returned as an error as well
+	// The driver's escaping of interpolated parameters is safe in this character set, and not in some others.
+	if err := config.Apply(mysql.Charset("utf8mb4", "utf8mb4_unicode_ci")); err != nil {
+		return nil, fmt.Errorf("mysql DSN: %w", err)
+	}
+	if config.Timeout == 0 {
+		config.Timeout = defaultDialTimeout
+	}
+	if config.ReadTimeout == 0 {
+		config.ReadTimeout = defaultReadTimeout
+	}
+	if config.WriteTimeout == 0 {
+		config.WriteTimeout = defaultWriteTimeout
+	}
+	if config.Params == nil {
+		config.Params = map[string]string{}
+	}
+	config.Params["sql_mode"] = sessionMode
+	if config.Params["innodb_lock_wait_timeout"] == "" {
+		wait := max(time.Second, min(maxLockWait, config.ReadTimeout/2))
+		config.Params["innodb_lock_wait_timeout"] = strconv.Itoa(int(wait / time.Second))
+	}
+	return config, nil
+}
+
+// driverParams are the parameters whose values the driver checks.
+var driverParams = []string{
+	"allowAllFiles", "allowCleartextPasswords", "allowFallbackToPlaintext", "allowNativePasswords", "allowOldPasswords",
+	"charset", "checkConnLiveness", "clientFoundRows", "collation", "columnsWithAlias", "compress", "connectionAttributes",
+	"interpolateParams", "loc", "maxAllowedPacket", "multiStatements", "parseTime", "readTimeout", "rejectReadOnly",
+	"serverPubKey", "strict", "timeTruncate", "timeout", "tls", "writeTimeout",
+}
+
+// dsnFault says what is wrong with a DSN that the driver refused. Many of the driver's texts quote the DSN, and a DSN
+// that is malformed may have its password anywhere, so only the texts that quote nothing are passed on.
+func dsnFault(dsn string, err error) string {
+	if text, ok := strings.CutPrefix(err.Error(), "invalid DSN: "); ok {
+		return text
+	}
+	if i := strings.LastIndexByte(dsn, '?'); i >= 0 {
+		for param := range strings.SplitSeq(dsn[i+1:], "&") {
+			name, _, _ := strings.Cut(param, "=")
+			if !slices.Contains(driverParams, name) {
+				continue
+			}
+			if _, err := mysql.ParseDSN("u@tcp(h:1)/d?" + param); err != nil {
+				return "the value of its parameter " + name + " is not valid"
+			}
+		}
+	}
+	return "it is not of the form user:password@tcp(host:3306)/database?parameters"
+}
+
+// errLostRace marks a transaction that met a row which another transaction inserted after this one had looked.
+var errLostRace = errors.New("another transaction inserted the row first")
+
+// inTx runs fn in a transaction and commits it. A transaction that the server undid for the sake of others, or that
+// lost a race to insert a row, is run again from the start, so fn must set its results anew each time. Nothing else is
+// repeated. After an error of the commit itself nobody knows whether the changes were made.
+func (s *Store) inTx(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
+	for attempt := 1; ; attempt++ {
+		err := s.tryTx(ctx, fn)
+		if err == nil || (Classify(err) != Transient && !errors.Is(err, errLostRace)) {
+			return err
+		}
+		if attempt == maxAttempts {
+			return fmt.Errorf("%d attempts: %w", attempt, err)
+		}
+		pause := time.NewTimer(rand.N(maxPause * time.Duration(attempt)))
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return errors.Join(ctx.Err(), err)
+		}
+	}
+}
+
+func (s *Store) tryTx(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
+	tx, err := s.db.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead})
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	// A lock wait timeout undoes only its statement, so the rollback must come from here. If it fails the connection is
+	// thrown away, and the transaction with it. After a commit it does nothing.
+	defer func() { _ = tx.Rollback() }()
+	if err := fn(tx); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// now is the time to store, in the resolution of the columns that take it. MySQL would round it up.
+func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }

@@ -1,0 +1,429 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/jmoiron/sqlx"
+
+	"stampede/internal/order"
+	"stampede/localstack"
+	"stampede/localstack/stacktest"
+)
+
+func TestOpenRefuses(t *testing.T) {
+	t.Parallel()
+	const secret = "s3cr3t"
+	for dsn, want := range map[string]string{
+		"":                                     "empty",
+		"u:" + secret:                          "slash",
+		"u:" + secret + "@tcp(db:3306)":        "slash",
+		"u:" + secret + "@tcp(db:3306)/":       "no database",
+		"u:" + secret + "@tcp(db:3306/shop":    "brace",
+		"u:" + secret + "@db:3306/shop":        "not of the form",
+		"u:" + secret + "@udp(db:3306)/shop":   "neither tcp nor unix",
+		"u:" + secret + "/" + secret + "@tcp(": "not of the form",
+		"u:x/" + secret + "@tcp(db:3306)":      "not of the form",
+		"@tcp(x)/" + secret + "@tcp(db:3306)":  "not the name of a database",
+		"tcp(db:3306)/shop":                    "no user",
+		"u:" + secret + "@tcp(db:3306)/shop?readTimeout=" + secret:      "readTimeout",
+		"u:" + secret + "@tcp(db:3306)/shop?x=1&parseTime=" + secret:    "parseTime",
+		"u:" + secret + "@tcp(db:3306)/shop?tls=" + secret:              "tls",
+		"u:" + secret + "@tcp(db:3306)/shop?time_zone=%zz" + secret:     "not of the form",
+		"u:" + secret + "@tcp(db:3306)/shop?maxAllowedPacket=" + secret: "maxAllowedPacket",
+		"u:" + secret + "@tcp(db:3306)/%zz" + secret:                    "not of the form",
+	} {
+		_, err := Open(dsn)
+		switch {
+		case err == nil:
+			t.Errorf("%q: no error", dsn)
+		case !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "mysql DSN"):
+			t.Errorf("%q: %v, want something with %q", dsn, err, want)
+		case strings.Contains(err.Error(), secret):
+			t.Errorf("%q: the error shows the password: %v", dsn, err)
+		}
+	}
+}
+
+func TestOpenSettings(t *testing.T) {
+	t.Parallel()
+	c, err := parseDSN("u:p@tcp(db)/shop?parseTime=false&loc=Europe%2FParis&interpolateParams=false&multiStatements=true&charset=latin1&sql_mode=''")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !c.ParseTime || c.Loc != time.UTC || !c.InterpolateParams || !c.RejectReadOnly || c.MultiStatements || c.Params["sql_mode"] != sessionMode {
+		t.Errorf("settings of the DSN were kept: %+v", c)
+	}
+	if c.Timeout != 5*time.Second || c.ReadTimeout != 30*time.Second || c.WriteTimeout != 10*time.Second || c.Params["innodb_lock_wait_timeout"] != "5" {
+		t.Errorf("defaults: %v %v %v %v", c.Timeout, c.ReadTimeout, c.WriteTimeout, c.Params)
+	}
+	if strings.Contains(c.FormatDSN(), "latin1") {
+		t.Errorf("the character set of the DSN was kept: %s", c.FormatDSN())
+	}
+
+	c, err = parseDSN("u:p@tcp(db)/shop?timeout=1s&readTimeout=4s&writeTimeout=3s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Timeout != time.Second || c.ReadTimeout != 4*time.Second || c.WriteTimeout != 3*time.Second || c.Params["innodb_lock_wait_timeout"] != "2" {
+		t.Errorf("timeouts of the DSN: %v %v %v %v", c.Timeout, c.ReadTimeout, c.WriteTimeout, c.Params)
+	}
+
+	s := newStore(t)
+	var mode, charset string
+	if err := s.db.QueryRow("SELECT @@sql_mode, @@character_set_client").Scan(&mode, &charset); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(mode, "STRICT_ALL_TABLES") || charset != "utf8mb4" {
+		t.Errorf("session: mode %s, character set %s", mode, charset)
+	}
+}
+
+// lastMigration is the number of the last file in migrations.
+const lastMigration = 7
+
+func TestMigrateConcurrently(t *testing.T) {
+	t.Parallel()
+	dsn := testDSN(t)
+	s := open(t, dsn)
+	err := s.CheckSchema(t.Context())
+	if !errors.Is(err, ErrSchema) || !strings.Contains(err.Error(), "ctl migrate") || Classify(err) != Systemic {
+		t.Errorf("an empty database: error %v", err)
+	}
+	var tables []string
+	if err := s.db.Select(&tables, "SHOW TABLES"); err != nil || len(tables) != 0 {
+		t.Errorf("the check made tables: %v, error %v", tables, err)
+	}
+
+	var functions []func() error
+	for range 8 {
+		starter := open(t, dsn)
+		functions = append(functions, func() error {
+			version, err := starter.Migrate(t.Context())
+			if err == nil && version != lastMigration {
+				err = fmt.Errorf("version %d", version)
+			}
+			return errors.Join(err, starter.CheckSchema(t.Context()))
+		})
+	}
+	together(t, functions...)
+	var applied int
+	if err := s.db.Get(&applied, "SELECT COUNT(*) FROM goose_db_version WHERE version_id > 0"); err != nil || applied != lastMigration {
+		t.Errorf("%d migrations were applied, error %v", applied, err)
+	}
+
+	// A process that died between a statement and the note of its version leaves this.
+	exec(t, s, "DELETE FROM goose_db_version WHERE version_id = ?", lastMigration)
+	if err := s.CheckSchema(t.Context()); !errors.Is(err, ErrSchema) {
+		t.Errorf("an older schema: error %v", err)
+	}
+	if version, err := s.Migrate(t.Context()); err != nil || version != lastMigration {
+		t.Errorf("after a crash: version %d, error %v", version, err)
+	}
+	// One that died between making the table of versions and its first row leaves this.
+	exec(t, s, "DELETE FROM goose_db_version")
+	if version, err := s.Migrate(t.Context()); err != nil || version != lastMigration {
+		t.Errorf("after an early crash: version %d, error %v", version, err)
+	}
+	// A newer program has been here.
+	exec(t, s, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (99, TRUE)")
+	if version, err := s.Migrate(t.Context()); err != nil || version != 99 {
+		t.Errorf("a newer schema: version %d, error %v", version, err)
+	}
+	if err := s.CheckSchema(t.Context()); err != nil {
+		t.Errorf("a newer schema: error %v", err)
+	}
+}
+
+func TestMigrateWaitsForTheLock(t *testing.T) {
+	t.Parallel()
+	s := open(t, testDSN(t))
+	conn, err := s.db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	name := migrationLockName(s.config.DBName)
+	if err := lockSession(t.Context(), conn, name); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := s.Migrate(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("while another holds the lock: error %v", err)
+	}
+	if err := unlockSession(t.Context(), conn, name); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Migrate(t.Context()); err != nil {
+		t.Errorf("after that: error %v", err)
+	}
+}
+
+func TestMigrationLockName(t *testing.T) {
+	t.Parallel()
+	if name := migrationLockName("shop"); !strings.Contains(name, "shop") {
+		t.Errorf("%q", name)
+	}
+	a, b := migrationLockName(strings.Repeat("é", 63)+"a"), migrationLockName(strings.Repeat("é", 63)+"b")
+	if a == b || len([]rune(a)) > maxLockName || !strings.Contains(a, "éé") {
+		t.Errorf("%q and %q", a, b)
+	}
+}
+
+func TestInTx(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	deadlock, duplicate := &mysql.MySQLError{Number: 1213}, &mysql.MySQLError{Number: 1062}
+	for _, test := range []struct {
+		err  error
+		want int
+	}{
+		{fmt.Errorf("wrapped: %w", deadlock), maxAttempts},
+		{fmt.Errorf("%w: %w", errLostRace, duplicate), maxAttempts},
+		{duplicate, 1},
+		{driver.ErrBadConn, 1},
+		{errors.New("anything"), 1},
+		{nil, 1},
+	} {
+		attempts := 0
+		err := s.inTx(t.Context(), func(*sqlx.Tx) error { attempts++; return test.err })
+		if attempts != test.want || !errors.Is(err, test.err) {
+			t.Errorf("%v: %d attempts, error %v", test.err, attempts, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	attempts := 0
+	err := s.inTx(ctx, func(*sqlx.Tx) error { attempts++; cancel(); return deadlock })
+	if !errors.Is(err, context.Canceled) || Classify(err) != Systemic || attempts != 1 {
+		t.Errorf("canceled: %d attempts, error %v", attempts, err)
+	}
+}
+
+func TestClassify(t *testing.T) {
+	t.Parallel()
+	number := func(n uint16) error { return fmt.Errorf("wrapped: %w", &mysql.MySQLError{Number: n}) }
+	for _, test := range []struct {
+		err  error
+		want Class
+	}{
+		{nil, 0},
+		{number(1213), Transient}, {number(1205), Transient}, {number(1020), Transient},
+		{number(1040), Systemic}, {number(1053), Systemic}, {number(1290), Systemic}, {number(1836), Systemic},
+		{number(1021), Systemic}, {number(1114), Systemic}, {number(1203), Systemic}, {number(1045), Systemic},
+		{number(1927), Systemic}, {number(3024), Systemic}, {number(1146), Systemic},
+		{number(1062), Own}, {number(1406), Own}, {number(1292), Own}, {number(3819), Own}, {number(4025), Own}, {number(1064), Own},
+		{context.Canceled, Systemic}, {context.DeadlineExceeded, Systemic},
+		{driver.ErrBadConn, Systemic}, {mysql.ErrInvalidConn, Systemic}, {sql.ErrConnDone, Systemic}, {sql.ErrTxDone, Systemic},
+		{io.EOF, Systemic}, {io.ErrUnexpectedEOF, Systemic}, {syscall.ECONNREFUSED, Systemic},
+		{&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, Systemic}, {&net.DNSError{}, Systemic},
+		{ErrInvalid, Own}, {ErrNotFound, Own}, {errors.New("anything"), Own}, {mysql.ErrPktTooLarge, Own},
+	} {
+		if got := Classify(test.err); got != test.want {
+			t.Errorf("%v: %s, want %s", test.err, got, test.want)
+		}
+	}
+}
+
+// TestServerFaults has a server killed, stopped and started under a stream of orders: every error is the system's fault,
+// and a repeated call finds out what became of the first.
+func TestServerFaults(t *testing.T) {
+	t.Parallel()
+	server := stacktest.NewMariaDB(t, localstack.MariaDBOptions{})
+	if err := server.CreateDatabase(t.Context(), "shop"); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, server.DSN("shop")+"?readTimeout=2s&timeout=1s")
+	if _, err := s.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	product := addProduct(t, s, 1_000_000, 0)
+
+	type answer struct {
+		order order.Order
+		err   error
+	}
+	// stream sends one order after the other until the fault has shown, and returns the orders it sent. The fault is told
+	// when it has shown.
+	stream := func(fault func(shown <-chan struct{}) error) (answers []answer) {
+		t.Helper()
+		const before = 20
+		broken, shown := make(chan error, 1), make(chan struct{})
+		deadline := time.Now().Add(time.Minute)
+		for i := 0; ; i++ {
+			if i == before {
+				go func() { broken <- fault(shown) }()
+			}
+			if time.Now().After(deadline) {
+				close(shown)
+				t.Fatalf("the fault has not shown in %d orders", i)
+			}
+			o := newOrder(product.ID, 1, 1, "")
+			_, err := s.Decide(t.Context(), product.ID, []order.Order{o})
+			answers = append(answers, answer{o, err})
+			if err != nil {
+				if i < before {
+					t.Fatalf("before the fault: %v", err)
+				}
+				close(shown)
+				if err := <-broken; err != nil {
+					t.Fatal(err)
+				}
+				return answers
+			}
+		}
+	}
+	settle := func(name string, answers []answer) {
+		t.Helper()
+		last := answers[len(answers)-1]
+		if Classify(last.err) != Systemic {
+			t.Errorf("%s: %s: %v", name, Classify(last.err), last.err)
+		}
+		for i, a := range answers {
+			d := mustDecide(t, s, product.ID, a.order)[0]
+			if d.Status != order.Completed || (a.err == nil && d.Fresh) {
+				t.Fatalf("%s: order %d of %d, error %v, then %s", name, i, len(answers), a.err, short(d))
+			}
+		}
+		mustBeSound(t, s)
+	}
+
+	// The store's connections are ended by the server until that meets a transaction: the pool replaces an idle one
+	// without a word.
+	other := open(t, server.DSN("shop"))
+	answers := stream(func(shown <-chan struct{}) error {
+		for {
+			var ids []int64
+			if err := other.db.Select(&ids, "SELECT id FROM information_schema.processlist WHERE id <> CONNECTION_ID() AND db = 'shop'"); err != nil {
+				return err
+			}
+			for _, id := range ids {
+				_, _ = other.db.Exec(fmt.Sprintf("KILL %d", id)) // it may be gone
+			}
+			select {
+			case <-shown:
+				return nil
+			default:
+			}
+		}
+	})
+	settle("kill of the connection", answers)
+
+	answers = stream(func(<-chan struct{}) error { return server.Kill() })
+	if err := s.Ping(t.Context()); Classify(err) != Systemic {
+		t.Errorf("ping of a dead server: %v", err)
+	}
+	_, err := s.Product(t.Context(), product.ID)
+	if Classify(err) != Systemic || errors.Is(err, ErrNotFound) {
+		t.Errorf("read from a dead server: %v", err)
+	}
+	if err := server.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	settle("kill of the server", answers)
+
+	answers = stream(func(<-chan struct{}) error { return server.Signal(syscall.SIGSTOP) })
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := s.Ping(ctx); !errors.Is(err, context.DeadlineExceeded) || Classify(err) != Systemic {
+		t.Errorf("ping of a server that hangs: %v", err)
+	}
+	if err := server.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	settle("a server that hangs", answers)
+
+	exec(t, other, "SET GLOBAL max_connections = 10")
+	crowd := open(t, server.DSN("shop"))
+	var crowded error
+	for range 20 { // the server reserves some for administrators
+		conn, err := crowd.db.Conn(t.Context())
+		if err != nil {
+			crowded = err
+			break
+		}
+		defer conn.Close()
+	}
+	if errorNumber(crowded) != 1040 || Classify(crowded) != Systemic {
+		t.Errorf("too many connections: %v", crowded)
+	}
+}
+
+// TestLockWait holds a product's row for longer than a statement waits for it: the transaction is run again, and
+// succeeds when the row is free.
+func TestLockWait(t *testing.T) {
+	t.Parallel()
+	dsn := testDSN(t)
+	separator := "?"
+	if strings.Contains(dsn, "?") {
+		separator = "&"
+	}
+	s := open(t, dsn+separator+"innodb_lock_wait_timeout=1")
+	if _, err := s.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	product := addProduct(t, s, 10, 0)
+
+	holder := s.db.MustBegin()
+	defer func() { _ = holder.Rollback() }()
+	var held int64
+	if err := holder.Get(&held, "SELECT id FROM products WHERE id = ? FOR UPDATE", product.ID); err != nil {
+		t.Fatal(err)
+	}
+	var attempts atomic.Int64
+	done := make(chan error, 1)
+	go func() {
+		done <- s.inTx(t.Context(), func(tx *sqlx.Tx) error {
+			attempts.Add(1)
+			_, err := lockProduct(t.Context(), tx, product.ID)
+			return err
+		})
+	}()
+	stacktest.Eventually(t, 20*time.Second, func() error {
+		if n := attempts.Load(); n < 2 {
+			return fmt.Errorf("%d attempts", n)
+		}
+		return nil
+	})
+	if err := holder.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDeadlock makes a real one, and expects the loser's error to be transient.
+func TestDeadlock(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	a, b := addProduct(t, s, 10, 0), addProduct(t, s, 10, 0)
+	lock := func(tx *sqlx.Tx, id int64) error {
+		_, err := lockProduct(t.Context(), tx, id)
+		return err
+	}
+	first, second := s.db.MustBegin(), s.db.MustBegin()
+	defer func() { _, _ = first.Rollback(), second.Rollback() }()
+	if err := errors.Join(lock(first, a.ID), lock(second, b.ID)); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- lock(first, b.ID) }()
+	err := lock(second, a.ID)
+	_ = second.Rollback()
+	err = errors.Join(err, <-done)
+	if errorNumber(err) != 1213 || Classify(err) != Transient {
+		t.Errorf("%s: %v", Classify(err), err)
+	}
+}

@@ -1,0 +1,144 @@
+// Package token makes and checks the access tokens that name a buyer: JSON Web Tokens (RFC 7519)
+// signed with HMAC-SHA-256 and nothing else.
+package token
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/google/uuid"
+)
+
+const (
+	// MinSecretBytes is the shortest key that HS256 allows (RFC 7518, section 3.2).
+	MinSecretBytes = 32
+	// maxSecrets bounds the keys that are valid at a time.
+	maxSecrets = 8
+	// maxTokenBytes bounds what is parsed; a token of ours has about 150 bytes.
+	maxTokenBytes = 4 << 10
+	// clockSkew is by how much the clocks of the maker and the checker of a token may differ.
+	clockSkew = 5 * time.Second
+)
+
+// ErrInvalid is the one answer to every token that does not name a buyer. It does not say why, since
+// that would help only who makes tokens up.
+var ErrInvalid = errors.New("token is missing, malformed, forged or expired")
+
+// Claims are what a token says of the one who carries it.
+type Claims struct {
+	UserID int64
+	// SessionID is the session that the token belongs to and ends with; Nil if it was made without one.
+	SessionID uuid.UUID
+	// Role is empty or what the maker of the token has written.
+	Role string
+}
+
+// wireClaims are the claims as they are in a token.
+type wireClaims struct {
+	jwt.RegisteredClaims
+	SessionID string `json:"sid,omitempty"`
+	Role      string `json:"role,omitempty"`
+}
+
+// Keeper makes and checks tokens. It is safe for concurrent use.
+type Keeper struct {
+	keys   []key
+	parser *jwt.Parser
+}
+
+// key is a secret with the name under which a token refers to it.
+type key struct {
+	id     string
+	secret []byte
+}
+
+// CheckSecret says what is wrong with a secret, or with one of several, without repeating it.
+func CheckSecret(secret string) error {
+	secrets := strings.Split(secret, ",")
+	if len(secrets) > maxSecrets {
+		return fmt.Errorf("has %d secrets, want at most %d", len(secrets), maxSecrets)
+	}
+	for _, s := range secrets {
+		if len(s) < MinSecretBytes {
+			return fmt.Errorf("has a secret of %d bytes, want at least %d; make one with: openssl rand -hex 32", len(s), MinSecretBytes)
+		}
+	}
+	return nil
+}
+
+// NewKeeper makes a Keeper of a secret that CheckSecret accepts. It may be several, comma-separated:
+// tokens are signed with the first and accepted with any, so that keys can be rotated by putting a new
+// one in front, and taking the old one away when its last token has expired. A token names its key by
+// the start of the key's SHA-256, as kid.
+func NewKeeper(secret string) *Keeper {
+	k := &Keeper{parser: jwt.NewParser(
+		jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}),
+		jwt.WithExpirationRequired(), jwt.WithLeeway(clockSkew), jwt.WithIssuedAt(), jwt.WithStrictDecoding(),
+	)}
+	for s := range strings.SplitSeq(secret, ",") {
+		sum := sha256.Sum256([]byte(s))
+		k.keys = append(k.keys, key{hex.EncodeToString(sum[:4]), []byte(s)})
+	}
+	return k
+}
+
+// Sign makes a token that expires after ttl.
+func (k *Keeper) Sign(c Claims, ttl time.Duration) (string, error) {
+	now := time.Now()
+	claims := wireClaims{Role: c.Role, RegisteredClaims: jwt.RegisteredClaims{
+		Subject:   strconv.FormatInt(c.UserID, 10),
+		IssuedAt:  jwt.NewNumericDate(now),
+		ExpiresAt: jwt.NewNumericDate(now.Add(ttl)),
+	}}
+	if c.SessionID != uuid.Nil {
+		claims.SessionID = c.SessionID.String()
+	}
+	t := jwt.NewWithClaims(jwt.SigningMethodHS256, claims)
+	t.Header["kid"] = k.keys[0].id
+	return t.SignedString(k.keys[0].secret)
+}
+
+// Verify returns what a token says, or ErrInvalid.
+func (k *Keeper) Verify(raw string) (Claims, error) {
+	if len(raw) > maxTokenBytes {
+		return Claims{}, ErrInvalid
+	}
+	var wire wireClaims
+	if _, err := k.parser.ParseWithClaims(raw, &wire, k.find); err != nil {
+		return Claims{}, ErrInvalid
+	}
+	c := Claims{Role: wire.Role}
+	var err error
+	if c.UserID, err = strconv.ParseInt(wire.Subject, 10, 64); err != nil || c.UserID <= 0 {
+		return Claims{}, ErrInvalid
+	}
+	if wire.SessionID != "" {
+		if c.SessionID, err = uuid.Parse(wire.SessionID); err != nil {
+			return Claims{}, ErrInvalid
+		}
+	}
+	return c, nil
+}
+
+// find returns the key that a token names. One that names none, which others may have made with our
+// secret, is tried with all.
+func (k *Keeper) find(t *jwt.Token) (any, error) {
+	id, named := t.Header["kid"]
+	var all jwt.VerificationKeySet
+	for _, key := range k.keys {
+		if named && id == key.id {
+			return key.secret, nil
+		}
+		all.Keys = append(all.Keys, key.secret)
+	}
+	if named {
+		return nil, ErrInvalid
+	}
+	return all, nil
+}

@@ -1,0 +1,22 @@
+-- Puts a product on sale in Redis, with the stock that MySQL has.
+--
+-- Stock is stored only if none is loaded, so that of many edges that load at once one wins, and only
+-- if no settle or restock has shown a newer version of the product, since then the row that the
+-- caller read is out of date and orders decided since would be counted twice.
+--
+-- KEYS  1 stock:{p}   2 sale:{p}
+-- ARGV  1 units in MySQL   2 version of the product's row in MySQL   3 unit price in minor units
+--       4 currency   5 start of the sale, ms since the epoch, 0 for none   6 end, likewise
+--       7 limit of units per user, 0 for none
+-- Returns  1 loaded   0 was loaded already, nothing changed   -1 out of date, nothing changed: read MySQL again
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  return 0
+end
+local seen = tonumber(redis.call('HGET', KEYS[2], 'seen') or 0)
+if tonumber(ARGV[2]) < seen then
+  return -1
+end
+redis.call('SET', KEYS[1], ARGV[1])
+redis.call('HSET', KEYS[2], 'version', ARGV[2], 'seen', ARGV[2], 'price', ARGV[3], 'currency', ARGV[4],
+  'starts_at', ARGV[5], 'ends_at', ARGV[6], 'limit', ARGV[7])
+return 1

@@ -1,0 +1,21 @@
+// Package lua holds the Redis scripts, one file each. The head of a file lists its keys, its
+// arguments and every value it returns. All keys of a call share the hash tag of one product.
+package lua
+
+import _ "embed"
+
+// The sources of the scripts.
+var (
+	//go:embed load.lua
+	Load string
+	//go:embed reserve.lua
+	Reserve string
+	//go:embed cancel.lua
+	Cancel string
+	//go:embed settle.lua
+	Settle string
+	//go:embed restock.lua
+	Restock string
+	//go:embed claim.lua
+	Claim string
+)

@@ -1,0 +1,66 @@
+-- Clears the reservations of orders that MySQL has decided. Settling an order again, as a decision
+-- that is not fresh, changes nothing.
+--
+-- A failed order gives its units and its buyer's count back. A completed order's reservation is
+-- dropped. If it was dropped by another than the worker that decided the order, the order's id is
+-- left in settled:{p}, where that worker finds it when it comes late.
+--
+-- A fresh completed order that has no reservation was decided after Redis had lost it. Its units are
+-- taken out of available only if its version is newer than the loaded one, since otherwise the
+-- loaded stock is already without them. A fresh decision may be settled as fresh once only: who does
+-- not know whether a call was carried out repeats it with fresh = 0.
+--
+-- KEYS  1 stock:{p}   2 reserved:{p}   3 bought:{p}   4 sale:{p}   5 outbox:{p}   6 settled:{p}
+-- ARGV  1 version of the product after the commit of the fresh decisions, 0 if there are none
+--       then for each order: order id, user id, quantity, 1 completed or 0 failed, 1 fresh or 0
+-- Returns  {units given back, units taken out}
+local loaded = redis.call('EXISTS', KEYS[1]) == 1
+local sale = redis.call('HMGET', KEYS[4], 'version', 'seen')
+local loaded_version, version = tonumber(sale[1] or 0), tonumber(ARGV[1])
+
+local n = (#ARGV - 1) / 5
+local ids = {}
+for i = 1, n do
+  ids[i] = ARGV[i * 5 - 3]
+end
+local held = redis.call('HMGET', KEYS[2], unpack(ids))
+
+local given, taken = 0, 0
+local bought, tombs, here = {}, {}, {}
+for i = 1, n do
+  local id, user, quantity = ids[i], ARGV[i * 5 - 2], tonumber(ARGV[i * 5 - 1])
+  local completed, fresh = ARGV[i * 5] == '1', ARGV[i * 5 + 1] == '1'
+  if here[id] then
+    -- The same order twice in a call: the first has settled it.
+  elseif held[i] then
+    if not completed then
+      given = given + held[i]
+      bought[#bought + 1] = {user, -held[i]}
+    elseif not fresh then
+      tombs[#tombs + 1] = id
+    end
+  elseif fresh and completed and loaded and version > loaded_version
+    and redis.call('SISMEMBER', KEYS[6], id) == 0 then
+    taken = taken + quantity
+    bought[#bought + 1] = {user, quantity}
+  end
+  here[id] = true
+end
+
+if version > tonumber(sale[2] or 0) then
+  redis.call('HSET', KEYS[4], 'seen', ARGV[1])
+end
+redis.call('HDEL', KEYS[2], unpack(ids))
+redis.call('HDEL', KEYS[5], unpack(ids))
+if loaded and given ~= taken then
+  redis.call('INCRBY', KEYS[1], given - taken)
+end
+for i = 1, #bought do
+  if redis.call('HINCRBY', KEYS[3], bought[i][1], bought[i][2]) <= 0 then
+    redis.call('HDEL', KEYS[3], bought[i][1])
+  end
+end
+if #tombs > 0 then
+  redis.call('SADD', KEYS[6], unpack(tombs))
+end
+return {given, taken}
