@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/valyala/fasthttp"
+
+	"stampede/internal/password"
+	"stampede/internal/store"
+	"stampede/internal/token"
+)
+
+const (
+	// sessionTTL is how long a login lasts, however often its tokens are refreshed.
+	sessionTTL = 30 * 24 * time.Hour
+	// accountTimeout bounds the work of a request about an account, the wait for a free hasher included.
+	accountTimeout = 5 * time.Second
+	// refreshTokenBytes is the entropy of a refresh token; its hash needs no salt.
+	refreshTokenBytes = 32
+)
+
+// userBody is a user as clients see it.
+type userBody struct {
+	UserID    int64      `json:"user_id"`
+	Email     string     `json:"email"`
+	Name      string     `json:"name"`
+	Role      store.Role `json:"role"`
+	CreatedAt time.Time  `json:"created_at"`
+}
+
+func newUserBody(u store.User) userBody {
+	return userBody{UserID: u.ID, Email: u.Email, Name: u.Name, Role: u.Role, CreatedAt: u.CreatedAt}
+}
+
+// tokensBody is the answer to a login and a refresh, with the member names of OAuth 2 (RFC 6749, 5.1).
+type tokensBody struct {
+	AccessToken  string `json:"access_token"`
+	TokenType    string `json:"token_type"`
+	ExpiresIn    int64  `json:"expires_in"` // seconds
+	RefreshToken string `json:"refresh_token"`
+}
+
+// readFields reads a JSON object of strings. If it cannot, it answers the request and returns false.
+func readFields(ctx *fasthttp.RequestCtx, fields any, example string) bool {
+	if !isJSON(ctx.Request.Header.ContentType()) {
+		sendProblem(ctx, unsupportedMediaType, "Send the body with Content-Type: application/json.")
+		return false
+	}
+	if err := json.Unmarshal(ctx.PostBody(), fields); err != nil {
+		sendProblem(ctx, malformedRequest, "The body must be a JSON object such as "+example+".")
+		return false
+	}
+	return true
+}
+
+// postRegister makes an account.
+func (e *Edge) postRegister(ctx *fasthttp.RequestCtx) {
+	var in struct{ Email, Name, Password string }
+	if !readFields(ctx, &in, `{"email":"ada@example.org","name":"Ada","password":"…"}`) {
+		return
+	}
+	if _, err := store.NormalizeEmail(in.Email); err != nil {
+		sendProblem(ctx, invalidEmail, err.Error())
+		return
+	}
+	name, err := store.NormalizeName(in.Name)
+	if err != nil {
+		sendProblem(ctx, invalidName, err.Error())
+		return
+	}
+	if err := password.Check(in.Password); err != nil {
+		sendProblem(ctx, weakPassword, err.Error())
+		return
+	}
+	work, cancel := context.WithTimeout(context.Background(), accountTimeout)
+	defer cancel()
+	hash, err := e.passwords.Hash(work, in.Password)
+	if err != nil {
+		e.accountsFail(ctx, err)
+		return
+	}
+	user, err := e.store.AddUser(work, store.User{Email: in.Email, Name: name, PasswordHash: hash, Role: store.Buyer})
+	switch {
+	case errors.Is(err, store.ErrExists):
+		sendProblem(ctx, emailTaken, "Log in, or use another address.")
+	case err != nil:
+		e.accountsFail(ctx, err)
+	default:
+		sendJSON(ctx, fasthttp.StatusCreated, newUserBody(user))
+		ctx.Response.Header.Set(fasthttp.HeaderLocation, "/api/me")
+	}
+}
+
+// postLogin begins a session. Whether the address is unknown or the password wrong, the answer and the
+// work are the same.
+func (e *Edge) postLogin(ctx *fasthttp.RequestCtx) {
+	var in struct{ Email, Password string }
+	if !readFields(ctx, &in, `{"email":"ada@example.org","password":"…"}`) {
+		return
+	}
+	work, cancel := context.WithTimeout(context.Background(), accountTimeout)
+	defer cancel()
+	user, err := e.store.UserByEmail(work, in.Email)
+	var match bool
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		err = e.passwords.VerifyNobody(work, in.Password)
+	case err == nil:
+		match, err = e.passwords.Verify(work, in.Password, user.PasswordHash)
+	}
+	if err != nil {
+		e.accountsFail(ctx, err)
+		return
+	}
+	if !match {
+		sendProblem(ctx, invalidCredentials, "")
+		return
+	}
+	if e.passwords.NeedsRehash(user.PasswordHash) {
+		e.rehash(work, user, in.Password)
+	}
+	refresh, hash := newRefreshToken()
+	session, err := e.store.StartSession(work, user.ID, hash, sessionTTL)
+	if err != nil {
+		e.accountsFail(ctx, err)
+		return
+	}
+	e.sessions.announce(session.Displaced...)
+	e.sendTokens(ctx, session, user, refresh)
+}
+
+// rehash stores a password by the parameters of today. If that fails, the next login tries again.
+func (e *Edge) rehash(ctx context.Context, user store.User, plain string) {
+	hash, err := e.passwords.Hash(ctx, plain)
+	if err == nil {
+		_, err = e.store.ReplacePasswordHash(ctx, user.ID, user.PasswordHash, hash)
+	}
+	if err != nil {
+		slog.Warn("a password keeps its old hash", "user", user.ID, "error", err)
+	}
+}
+
+// postRefresh replaces a refresh token. A token that comes back after it was replaced is in two hands,
+// so that the whole session ends.
+func (e *Edge) postRefresh(ctx *fasthttp.RequestCtx) {
+	var in struct {
+		RefreshToken string `json:"refresh_token"`
+	}
+	if !readFields(ctx, &in, `{"refresh_token":"…"}`) {
+		return
+	}
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(in.RefreshToken)
+	if err != nil || len(raw) != refreshTokenBytes {
+		sendProblem(ctx, invalidRefreshToken, "")
+		return
+	}
+	work, cancel := context.WithTimeout(context.Background(), accountTimeout)
+	defer cancel()
+	refresh, hash := newRefreshToken()
+	session, user, err := e.store.Refresh(work, sha256.Sum256(raw), hash)
+	switch {
+	case errors.Is(err, store.ErrReused):
+		slog.Warn("a refresh token was used twice; its session has ended", "user", session.UserID, "session", session.ID)
+		e.sessions.announce(session.ID)
+		sendProblem(ctx, invalidRefreshToken, "")
+	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrEnded):
+		sendProblem(ctx, invalidRefreshToken, "")
+	case err != nil:
+		e.accountsFail(ctx, err)
+	default:
+		e.sendTokens(ctx, session, user, refresh)
+	}
+}
+
+// postLogout ends the session that the access token belongs to, on every edge.
+func (e *Edge) postLogout(ctx *fasthttp.RequestCtx, who token.Claims) {
+	if who.SessionID == uuid.Nil {
+		sendProblem(ctx, malformedRequest, "This token belongs to no session; it expires by itself.")
+		return
+	}
+	work, cancel := context.WithTimeout(context.Background(), accountTimeout)
+	defer cancel()
+	if _, err := e.store.EndSession(work, who.SessionID); err != nil {
+		e.accountsFail(ctx, err)
+		return
+	}
+	e.sessions.announce(who.SessionID)
+	ctx.SetStatusCode(fasthttp.StatusNoContent)
+}
+
+// getMe tells users who they are.
+func (e *Edge) getMe(ctx *fasthttp.RequestCtx, who token.Claims) {
+	work, cancel := context.WithTimeout(context.Background(), accountTimeout)
+	defer cancel()
+	user, err := e.store.User(work, who.UserID)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		sendProblem(ctx, userNotFound, "The token was made for a user without an account.")
+	case err != nil:
+		e.accountsFail(ctx, err)
+	default:
+		sendJSON(ctx, fasthttp.StatusOK, newUserBody(user))
+	}
+}
+
+// accountsFail answers a request about an account that could not be worked.
+func (e *Edge) accountsFail(ctx *fasthttp.RequestCtx, err error) {
+	if !errors.Is(err, password.ErrBusy) {
+		slog.Error("a request about an account failed", "error", err)
+	}
+	sendProblem(ctx, accountsUnavailable, "")
+}
+
+func (e *Edge) sendTokens(ctx *fasthttp.RequestCtx, session store.Session, user store.User, refresh string) {
+	ttl := min(accessTTL, time.Until(session.ExpiresAt))
+	access, err := e.tokens.Sign(token.Claims{UserID: user.ID, SessionID: session.ID, Role: string(user.Role)}, ttl)
+	if err != nil {
+		e.accountsFail(ctx, err)
+		return
+	}
+	ctx.Response.Header.Set(fasthttp.HeaderCacheControl, "no-store")
+	sendJSON(ctx, fasthttp.StatusOK, tokensBody{access, "Bearer", int64(ttl / time.Second), refresh})
+}
+
+// newRefreshToken makes a token for the client and the hash that is stored of it.
+func newRefreshToken() (refresh string, hash [sha256.Size]byte) {
+	raw := make([]byte, refreshTokenBytes)
+	rand.Read(raw)
+	return base64.RawURLEncoding.EncodeToString(raw), sha256.Sum256(raw)
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"sync/atomic"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/valyala/fasthttp"
+
+	"stampede/internal/order"
+	"stampede/internal/stock"
+	"stampede/internal/store"
+	"stampede/internal/token"
+	"stampede/localstack"
+	"stampede/localstack/sqs"
+	"stampede/localstack/stacktest"
+)
+
+// BenchmarkPostOrders takes orders through the whole handler, with Redis and the queue behind it. The time
+// of an operation depends on how many requests are under way, since they share calls.
+func BenchmarkPostOrders(b *testing.B) {
+	for _, clients := range []int{1, 64, 512} {
+		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) { benchmarkPostOrders(b, clients) })
+	}
+}
+
+func benchmarkPostOrders(b *testing.B, clients int) {
+	must := func(err error) {
+		b.Helper()
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	db, err := store.Open(stacktest.DSN(b))
+	must(err)
+	defer db.Close()
+	_, err = db.Migrate(b.Context())
+	must(err)
+	st, err := stock.Open(stacktest.RedisURL(b))
+	must(err)
+	defer st.Close()
+	server := stacktest.NewSQS(b, sqs.Options{Region: localstack.Region})
+	must(localstack.CreateQueues(b.Context(), localstack.SQSClient(server.URL()), localstack.QueueName, localstack.DLQName))
+	tokens := token.NewKeeper(secret)
+	e := New(st, db, openQueue(b, server.URL()), tokens, newHasher(b), prometheus.NewRegistry())
+	p, err := db.AddProduct(b.Context(), order.Product{Name: "thing", Price: 1999, Currency: "EUR", Stock: store.MaxStock})
+	must(err)
+	bearer := make([]string, 1000)
+	for i := range bearer {
+		signed, err := tokens.Sign(token.Claims{UserID: int64(i + 1)}, 24*60*60*1e9)
+		must(err)
+		bearer[i] = "Bearer " + signed
+	}
+	body := fmt.Appendf(nil, `{"product_id":%d,"quantity":1}`, p.ID)
+
+	var users atomic.Int64
+	b.SetParallelism(clients)
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		var request fasthttp.Request
+		for pb.Next() {
+			request.Reset()
+			request.Header.SetMethod("POST")
+			request.SetRequestURI("/api/orders")
+			request.Header.SetContentType("application/json")
+			request.Header.Set("Authorization", bearer[users.Add(1)%int64(len(bearer))])
+			request.SetBody(body)
+			var ctx fasthttp.RequestCtx
+			ctx.Init(&request, nil, nil)
+			e.server.Handler(&ctx)
+			if ctx.Response.StatusCode() != 202 {
+				b.Errorf("got %d %s", ctx.Response.StatusCode(), ctx.Response.Body())
+				return
+			}
+		}
+	})
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "orders/s")
+	e.reserver.tickets.Wait()
+	e.sender.parcels.Wait()
+	if n := server.Requests()[sendBatch]; n > 0 {
+		b.ReportMetric(float64(b.N)/float64(n), "orders/send")
+	}
+}

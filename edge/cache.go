@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/singleflight"
+
+	"stampede/internal/store"
+)
+
+const (
+	// cacheTTL is how old what a buyer reads of a product may be.
+	cacheTTL = time.Second
+	// cacheEntries bounds a cache, whatever ids clients make up.
+	cacheEntries = 10_000
+	// loadTimeout bounds one load for which a crowd may be waiting.
+	loadTimeout = 2 * time.Second
+)
+
+// cache keeps values that a crowd asks for. However many ask, a value is loaded once at a time; that a
+// key has no value is kept too; and while the source fails, the last known value is served.
+type cache[K comparable, V any] struct {
+	load    func(context.Context, K) (V, error)
+	entries *lru.Cache[K, cached[V]]
+	loads   singleflight.Group
+}
+
+type cached[V any] struct {
+	value V
+	err   error // nil or store.ErrNotFound
+	at    time.Time
+}
+
+func (e cached[V]) fresh() bool { return time.Since(e.at) < cacheTTL }
+
+func newCache[K comparable, V any](load func(context.Context, K) (V, error)) *cache[K, V] {
+	entries, err := lru.New[K, cached[V]](cacheEntries)
+	if err != nil {
+		panic(err) // only a size below 1 does this
+	}
+	return &cache[K, V]{load: load, entries: entries}
+}
+
+// get returns the value of a key, at most cacheTTL old unless the source fails.
+func (c *cache[K, V]) get(key K) (V, error) {
+	if entry, ok := c.entries.Get(key); ok && entry.fresh() {
+		return entry.value, entry.err
+	}
+	loaded, err, _ := c.loads.Do(fmt.Sprint(key), func() (any, error) {
+		known, ok := c.entries.Peek(key)
+		if ok && known.fresh() {
+			return known, nil // a load has ended since we looked
+		}
+		// The load is everybody's, so that it ends with nobody's request.
+		ctx, cancel := context.WithTimeout(context.Background(), loadTimeout)
+		defer cancel()
+		value, err := c.load(ctx, key)
+		switch {
+		case err == nil || errors.Is(err, store.ErrNotFound):
+			known = cached[V]{value, err, time.Now()}
+		case ok:
+			slog.Warn("what is known is served, since it could not be loaded anew", "key", key, "error", err)
+			known.at = time.Now() // the crowd shall not wait for the source again at once
+		default:
+			return nil, err
+		}
+		c.entries.Add(key, known)
+		return known, nil
+	})
+	if err != nil {
+		var none V
+		return none, err
+	}
+	entry := loaded.(cached[V])
+	return entry.value, entry.err
+}
+
+// setMissing keeps that a key has no value, for who found out without the cache.
+func (c *cache[K, V]) setMissing(key K) {
+	c.entries.Add(key, cached[V]{err: store.ErrNotFound, at: time.Now()})
+}
+
+// missing tells that the key was found to have no value a moment ago.
+func (c *cache[K, V]) missing(key K) bool {
+	entry, ok := c.entries.Peek(key)
+	return ok && entry.err != nil && entry.fresh()
+}

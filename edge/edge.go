@@ -1,0 +1,281 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fasthttp/router"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/valyala/fasthttp"
+
+	"stampede/internal/order"
+	"stampede/internal/password"
+	"stampede/internal/queue"
+	"stampede/internal/stock"
+	"stampede/internal/store"
+	"stampede/internal/token"
+)
+
+const (
+	// maxBodyBytes bounds a request body; an order has some 40 bytes.
+	maxBodyBytes = 16 << 10
+	// maxHeaderBytes bounds the request line and the headers.
+	maxHeaderBytes = 16 << 10
+	// maxConns bounds the connections of one edge.
+	maxConns = 50_000
+	// readTimeout is how long a request may take to arrive.
+	readTimeout = 10 * time.Second
+	// writeTimeout is how long a client may take to read its answer.
+	writeTimeout = 10 * time.Second
+	// idleTimeout is above the 60 s of common load balancers, which otherwise meet a closed connection.
+	idleTimeout = 75 * time.Second
+	// lookupTimeout bounds what a request reads from Redis and MySQL to be answered.
+	lookupTimeout = 5 * time.Second
+	// readyTimeout bounds a readiness check, so that a probe gets an answer before it gives up.
+	readyTimeout = 2 * time.Second
+)
+
+// Edge is the HTTP service.
+type Edge struct {
+	stock     *stock.Stock
+	store     *store.Store
+	tokens    *token.Keeper
+	passwords *password.Hasher
+	sessions  *sessions
+	bans      *bans
+	proxies   proxies // set before Serve
+	reserver  *reserver
+	sender    *sender
+	watcher   *watcher
+
+	products     *cache[int64, order.Product]
+	productPages *cache[int64, []order.Product]
+
+	server   *fasthttp.Server
+	draining atomic.Bool
+	mu       sync.Mutex
+	ln       net.Listener    // set while it serves, guarded by mu
+	running  context.Context // ends with the edge's own loops
+	endLoops context.CancelFunc
+	loops    sync.WaitGroup
+	endWaits sync.Once
+}
+
+// New makes an edge of its parts. It closes none of them.
+func New(st *stock.Stock, db *store.Store, q *queue.Queue, tokens *token.Keeper, passwords *password.Hasher, reg prometheus.Registerer) *Edge {
+	c := catalog{stock: st, store: db}
+	e := &Edge{
+		stock: st, store: db, tokens: tokens, passwords: passwords, sessions: newSessions(st, db), bans: newBans(db),
+		products: newCache(c.product), productPages: newCache(c.page),
+		sender:  newSender(st, q),
+		watcher: &watcher{stock: st, stop: make(chan struct{}), waiting: map[uuid.UUID][]chan *order.Record{}},
+	}
+	e.reserver = newReserver(st, db, e.products, e.sender)
+	e.running, e.endLoops = context.WithCancel(context.Background())
+	m := newMetrics(reg)
+	e.server = &fasthttp.Server{
+		Handler: e.routes(m),
+		ErrorHandler: func(ctx *fasthttp.RequestCtx, err error) {
+			m.measure("none", func(ctx *fasthttp.RequestCtx) { sendReadError(ctx, err) })(ctx)
+		},
+		Name: "stampede", MaxRequestBodySize: maxBodyBytes, ReadBufferSize: maxHeaderBytes,
+		ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		Concurrency: maxConns, CloseOnShutdown: true,
+		DisablePreParseMultipartForm: true, // no form is taken, so none is worth reading
+		Logger:                       quietLogger{},
+	}
+	return e
+}
+
+// routes is the whole public interface.
+func (e *Edge) routes(m *metrics) fasthttp.RequestHandler {
+	r := router.New()
+	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
+	r.SaveMatchedRoutePath = false
+	r.NotFound = m.measure("none", func(ctx *fasthttp.RequestCtx) { sendProblem(ctx, notFound, "") })
+	r.MethodNotAllowed = m.measure("none", func(ctx *fasthttp.RequestCtx) { sendProblem(ctx, methodNotAllowed, "") })
+	handle := func(method, path string, h fasthttp.RequestHandler) {
+		if strings.HasPrefix(path, "/api/") {
+			h = e.admit(h)
+		}
+		h = m.measure(path, survive(h))
+		r.Handle(method, path, h)
+		if method == fasthttp.MethodGet {
+			r.Handle(fasthttp.MethodHead, path, h) // fasthttp leaves the body out
+		}
+	}
+	handle("POST", "/api/orders", e.forUser(e.postOrder))
+	handle("GET", "/api/orders", e.forUser(e.listOrders))
+	handle("GET", "/api/orders/{id}", e.forUser(e.getOrder))
+	handle("POST", "/api/register", e.postRegister)
+	handle("POST", "/api/login", e.postLogin)
+	handle("POST", "/api/refresh", e.postRefresh)
+	handle("POST", "/api/logout", e.forUser(e.postLogout))
+	handle("GET", "/api/me", e.forUser(e.getMe))
+	handle("GET", "/api/products", e.listProducts)
+	handle("GET", "/api/products/{id}", e.getProduct)
+	handle("GET", "/healthz", func(ctx *fasthttp.RequestCtx) { ctx.SetBodyString("ok\n") })
+	handle("GET", "/readyz", e.getReady)
+	return r.Handler
+}
+
+// survive answers for a handler that panics, which fasthttp by itself would not survive.
+func survive(next fasthttp.RequestHandler) fasthttp.RequestHandler {
+	return func(ctx *fasthttp.RequestCtx) {
+		defer func() {
+			if v := recover(); v != nil {
+				slog.Error("a handler panicked", "panic", v, "stack", string(debug.Stack()))
+				sendProblem(ctx, internalError, "")
+			}
+		}()
+		next(ctx)
+	}
+}
+
+// forUser lets only requests with a valid token through, and tells the handler whose it is.
+func (e *Edge) forUser(next func(*fasthttp.RequestCtx, token.Claims)) fasthttp.RequestHandler {
+	return func(ctx *fasthttp.RequestCtx) {
+		scheme, raw, _ := strings.Cut(string(ctx.Request.Header.Peek(fasthttp.HeaderAuthorization)), " ")
+		who, err := token.Claims{}, token.ErrInvalid
+		if strings.EqualFold(scheme, "Bearer") {
+			who, err = e.tokens.Verify(strings.TrimSpace(raw))
+		}
+		if err != nil || e.sessions.hasEnded(who.SessionID) {
+			sendProblem(ctx, unauthenticated, "Send Authorization: Bearer with a token that has not expired.")
+			return
+		}
+		if e.bans.user(who.UserID) {
+			sendProblem(ctx, banned, "")
+			return
+		}
+		next(ctx, who)
+	}
+}
+
+// Ready tells whether the edge can take orders. MySQL is not asked: orders are taken without it for as
+// long as the stock that is loaded lasts.
+func (e *Edge) Ready(ctx context.Context) error {
+	if e.draining.Load() {
+		return errors.New("the edge is stopping")
+	}
+	if err := e.stock.Ping(ctx); err != nil {
+		return fmt.Errorf("no answer from Redis: %w", err)
+	}
+	return nil
+}
+
+// getReady answers whoever asks on the public port; why the edge is not ready is on the admin port only.
+func (e *Edge) getReady(ctx *fasthttp.RequestCtx) {
+	check, cancel := context.WithTimeout(context.Background(), readyTimeout)
+	defer cancel()
+	if err := e.Ready(check); err != nil {
+		sendProblem(ctx, notReady, "")
+		return
+	}
+	ctx.SetBodyString("ok\n")
+}
+
+// Serve answers requests from ln until Stop. It is called once.
+func (e *Edge) Serve(ln net.Listener) error {
+	// Before the first request, so that no token is taken whose session ended before this edge started.
+	if err := e.sessions.poll(e.running); err != nil {
+		slog.Warn("it is not known which sessions have ended before", "error", err)
+	}
+	if err := e.bans.poll(e.running); err != nil {
+		slog.Warn("it is not known who is banned", "error", err)
+	}
+	ln = newListener(ln)
+	e.mu.Lock()
+	if e.draining.Load() { // stopped before it has begun
+		e.mu.Unlock()
+		return ln.Close()
+	}
+	e.ln = ln
+	e.loops.Go(func() { e.sessions.run(e.running) })
+	e.loops.Go(func() { keepUp(e.running, bansInterval, e.bans.poll, "new bans are not known") })
+	e.mu.Unlock()
+	return e.server.Serve(ln)
+}
+
+// Stop fails readiness, waits for as long as a load balancer may take to notice, then takes no more
+// connections and finishes the requests under way, until ctx ends. It may be called again.
+func (e *Edge) Stop(ctx context.Context, notice time.Duration) error {
+	e.mu.Lock()
+	e.draining.Store(true)
+	ln := e.ln
+	e.mu.Unlock()
+	select {
+	case <-time.After(notice):
+	case <-ctx.Done():
+	}
+	e.endWaits.Do(func() { close(e.watcher.stop) })
+	if ln != nil {
+		_ = ln.Close() // the server does not know it yet if Serve has only just begun
+	}
+	err := e.server.ShutdownWithContext(ctx)
+	if errors.Is(err, net.ErrClosed) {
+		err = nil
+	}
+	finished := make(chan struct{})
+	go func() {
+		e.reserver.tickets.Wait()
+		e.sender.parcels.Wait()
+		e.watcher.loop.Wait()
+		e.endLoops()
+		e.loops.Wait()
+		close(finished)
+	}()
+	select {
+	case <-finished:
+	case <-ctx.Done():
+		err = errors.Join(err, errors.New("orders under way were left to the outbox relay"))
+	}
+	return err
+}
+
+// sendJSON answers with a value as JSON.
+func sendJSON(ctx *fasthttp.RequestCtx, status int, value any) {
+	body, err := json.Marshal(value)
+	if err != nil {
+		panic(fmt.Sprintf("edge: encode answer: %v", err))
+	}
+	ctx.SetStatusCode(status)
+	ctx.SetContentType("application/json")
+	ctx.SetBody(body)
+}
+
+// sendReadError answers a request that could not be read, or not to its end.
+func sendReadError(ctx *fasthttp.RequestCtx, err error) {
+	if c, ok := ctx.Conn().(*conn); ok {
+		c.unread.Store(true)
+	}
+	var small *fasthttp.ErrSmallBuffer
+	var network net.Error
+	switch {
+	case errors.Is(err, fasthttp.ErrBodyTooLarge):
+		sendProblem(ctx, bodyTooLarge, fmt.Sprintf("A body may have %d bytes.", maxBodyBytes))
+	case errors.As(err, &small):
+		sendProblem(ctx, headersTooLarge, fmt.Sprintf("Request line and headers may have %d bytes.", maxHeaderBytes))
+	case errors.As(err, &network) && network.Timeout():
+		sendProblem(ctx, requestTimeout, "")
+	default:
+		sendProblem(ctx, malformedRequest, "This is not a valid HTTP request.")
+	}
+}
+
+// quietLogger drops what fasthttp says about broken clients: bad input is not our failure.
+type quietLogger struct{}
+
+func (quietLogger) Printf(format string, args ...any) {
+	slog.Debug("fasthttp", "message", fmt.Sprintf(format, args...))
+}

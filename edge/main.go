@@ -1,0 +1,122 @@
+// Edge is the HTTP service of Stampede. It reserves stock in Redis, puts orders on SQS, and answers
+// 202 once the queue has them.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"stampede/internal/admin"
+	"stampede/internal/config"
+	"stampede/internal/password"
+	"stampede/internal/queue"
+	"stampede/internal/stock"
+	"stampede/internal/store"
+	"stampede/internal/token"
+)
+
+// stopTimeout bounds a graceful stop, the notice to the load balancer included: 5 s below the 30 s
+// after which container platforms kill.
+const stopTimeout = 25 * time.Second
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "edge:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	vars := config.New("edge")
+	params := password.DefaultParams()
+	addr := vars.String("EDGE_ADDR", ":8080", "address to take orders on", config.Address)
+	adminAddr := vars.AdminAddr()
+	redisURL := vars.RedisURL()
+	dsn := vars.MySQLDSN()
+	queueName, dlqName := vars.Queues()
+	secret := vars.Secret("JWT_SECRET", "key of the access tokens, at least 32 bytes; to rotate: new,old", token.CheckSecret)
+	level := vars.LogLevel()
+	notice := vars.Duration("SHUTDOWN_NOTICE", 2*time.Second, 0, 10*time.Second, "how long to go on after readiness fails, for load balancers to notice")
+
+	trusted := vars.String("TRUSTED_PROXIES", noProxies, "ranges of addresses, comma-separated, whose X-Forwarded-For is believed", checkProxies)
+	memory := vars.Int("PASSWORD_MEMORY_KIB", int(params.MemoryKiB), 7168, 1<<20, "memory of one password hash (argon2id)")
+	iterations := vars.Int("PASSWORD_ITERATIONS", int(params.Iterations), 1, 100, "iterations of one password hash")
+	parallelism := vars.Int("PASSWORD_PARALLELISM", int(params.Parallelism), 1, 16, "threads of one password hash")
+
+	health := flag.Bool("healthcheck", false, "ask a running edge whether it is healthy, and exit 0 or 1")
+	flag.Usage = func() { vars.Usage(os.Stderr, "takes orders over HTTP. It is configured by the environment alone.") }
+	flag.Parse()
+	if err := vars.Parse(); err != nil {
+		return fmt.Errorf("configuration:\n%w", err)
+	}
+	if *health {
+		return admin.Probe(*addr)
+	}
+	config.SetLog(*level)
+
+	db, err := store.Open(*dsn)
+	if err != nil {
+		return fmt.Errorf("MYSQL_DSN: %w", err)
+	}
+	defer db.Close()
+	st, err := stock.Open(*redisURL)
+	if err != nil {
+		return fmt.Errorf("REDIS_URL: %w", err)
+	}
+	defer st.Close()
+	start, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	q, err := queue.Open(start, *queueName, *dlqName)
+	if err != nil {
+		return fmt.Errorf("ORDERS_QUEUE, ORDERS_DLQ, AWS_…: %w", err)
+	}
+
+	passwords, err := password.New(password.Params{
+		MemoryKiB: uint32(*memory), Iterations: uint32(*iterations), Parallelism: uint8(*parallelism),
+	})
+	if err != nil {
+		return fmt.Errorf("PASSWORD_MEMORY_KIB, PASSWORD_ITERATIONS, PASSWORD_PARALLELISM: %w", err)
+	}
+
+	reg := admin.NewRegistry()
+	e := New(st, db, q, token.NewKeeper(*secret), passwords, reg)
+	if e.proxies, err = parseProxies(*trusted); err != nil {
+		return fmt.Errorf("TRUSTED_PROXIES: %w", err)
+	}
+	adminServer, err := admin.Start(*adminAddr, reg, e.Ready)
+	if err != nil {
+		return err
+	}
+	defer adminServer.Close()
+	ln, err := net.Listen("tcp", *addr)
+	if err != nil {
+		return fmt.Errorf("EDGE_ADDR: %w", err)
+	}
+	slog.Info("edge started", "addr", ln.Addr().String(), "admin", adminServer.Addr())
+
+	stop, unregister := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	served := make(chan error, 1)
+	go func() { served <- e.Serve(ln) }()
+	select {
+	case err := <-served:
+		unregister()
+		return fmt.Errorf("serve: %w", err)
+	case <-stop.Done():
+	}
+	unregister() // a second signal ends the process at once
+	slog.Info("edge is stopping")
+	ctx, cancelStop := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancelStop()
+	if err := e.Stop(ctx, *notice); err != nil {
+		return fmt.Errorf("stop: %w", err)
+	}
+	slog.Info("edge stopped")
+	return nil
+}

@@ -1,0 +1,256 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/valyala/fasthttp"
+
+	"stampede/internal/order"
+	"stampede/internal/stock"
+	"stampede/internal/store"
+	"stampede/internal/token"
+)
+
+const (
+	// maxStatusWait bounds ?wait=: below the idle time-out that load balancers commonly have.
+	maxStatusWait = 20 * time.Second
+	// pageSize is how many orders or products a page of a list holds.
+	pageSize = 50
+)
+
+// orderBody is an order as clients see it.
+type orderBody struct {
+	OrderID      string       `json:"order_id"`
+	Status       order.Status `json:"status"`
+	FailedReason order.Reason `json:"failed_reason,omitempty"`
+	ProductID    int64        `json:"product_id"`
+	Quantity     int64        `json:"quantity"`
+	UnitPrice    int64        `json:"unit_price"`
+	TotalPrice   int64        `json:"total_price"`
+	Currency     string       `json:"currency"`
+	ReservedAt   time.Time    `json:"reserved_at,omitzero"`
+	DecidedAt    time.Time    `json:"decided_at,omitzero"`
+}
+
+func newOrderBody(r *order.Record) orderBody {
+	return orderBody{
+		OrderID: r.ID.String(), Status: r.Status, FailedReason: r.FailedReason,
+		ProductID: r.ProductID, Quantity: r.Quantity, UnitPrice: r.UnitPrice, TotalPrice: r.TotalPrice(),
+		Currency: r.Currency, ReservedAt: r.ReservedAt, DecidedAt: r.DecidedAt,
+	}
+}
+
+// postOrder takes an order: 202 once the queue has it.
+func (e *Edge) postOrder(ctx *fasthttp.RequestCtx, who token.Claims) {
+	if !isJSON(ctx.Request.Header.ContentType()) {
+		sendProblem(ctx, unsupportedMediaType, "Send the order with Content-Type: application/json.")
+		return
+	}
+	key, detail := idempotencyKey(ctx)
+	if detail != "" {
+		sendProblem(ctx, malformedRequest, detail)
+		return
+	}
+	productID, quantity, c, detail := parseOrder(ctx.PostBody())
+	if c != "" {
+		sendProblem(ctx, c, detail)
+		return
+	}
+	if e.products.missing(productID) {
+		sendProblem(ctx, productNotFound, "")
+		return
+	}
+	t := &ticket{
+		request:   stock.Request{OrderID: order.NewID(), UserID: who.UserID, Quantity: quantity, IdempotencyKey: key},
+		productID: productID, since: time.Now(), answer: make(chan answer, 1),
+	}
+	e.reserver.submit(t)
+	a := <-t.answer
+	location := "/api/orders/" + a.order.ID.String()
+	switch a.code {
+	case "":
+		sendJSON(ctx, fasthttp.StatusAccepted, acceptedBody{
+			OrderID: a.order.ID.String(), Status: order.Pending, ProductID: productID, Quantity: a.order.Quantity,
+			UnitPrice: a.order.UnitPrice, TotalPrice: a.order.TotalPrice(), Currency: a.sale.Currency,
+		})
+		ctx.Response.Header.Set(fasthttp.HeaderLocation, location)
+		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(retryAfterSeconds))
+	case outcomeUnknown:
+		sendProblem(ctx, a.code, "Ask for the order, or repeat the request with the same Idempotency-Key.",
+			extra{"order_id", a.order.ID.String()})
+		ctx.Response.Header.Set(fasthttp.HeaderLocation, location)
+	case saleNotStarted:
+		sendProblem(ctx, a.code, "", extra{"starts_at", a.sale.StartsAt})
+	case saleEnded:
+		sendProblem(ctx, a.code, "", extra{"ends_at", a.sale.EndsAt})
+	case limitExceeded:
+		sendProblem(ctx, a.code, fmt.Sprintf("One buyer may have %d units.", a.sale.LimitPerUser),
+			extra{"limit_per_user", a.sale.LimitPerUser})
+	default:
+		sendProblem(ctx, a.code, "")
+	}
+}
+
+// acceptedBody is the body of a 202. It says what was promised, and is the same for every retry.
+type acceptedBody struct {
+	OrderID    string       `json:"order_id"`
+	Status     order.Status `json:"status"`
+	ProductID  int64        `json:"product_id"`
+	Quantity   int64        `json:"quantity"`
+	UnitPrice  int64        `json:"unit_price"`
+	TotalPrice int64        `json:"total_price"`
+	Currency   string       `json:"currency"`
+}
+
+func isJSON(contentType []byte) bool {
+	mediaType, _, _ := bytes.Cut(contentType, []byte(";"))
+	return bytes.EqualFold(bytes.TrimSpace(mediaType), []byte("application/json"))
+}
+
+// idempotencyKey reads the header of that name, which is an expired IETF draft (07) that clients know
+// from payment services. Without the header the key is empty. If something is wrong with it, detail
+// says what.
+func idempotencyKey(ctx *fasthttp.RequestCtx) (key, detail string) {
+	values := ctx.Request.Header.PeekAll("Idempotency-Key")
+	if len(values) == 0 {
+		return "", ""
+	}
+	value := values[0]
+	if len(values) > 1 || len(value) == 0 || len(value) > order.MaxIdempotencyKeyBytes {
+		return "", fmt.Sprintf("Idempotency-Key must be given once and have 1 to %d characters.", order.MaxIdempotencyKeyBytes)
+	}
+	for _, b := range value {
+		if b <= ' ' || b > '~' {
+			return "", "Idempotency-Key must be visible ASCII characters without spaces."
+		}
+	}
+	return string(value), ""
+}
+
+// parseOrder reads {"product_id":1,"quantity":1}. If something is wrong with it, c and detail say what.
+func parseOrder(body []byte) (productID, quantity int64, c code, detail string) {
+	var fields struct {
+		ProductID json.RawMessage `json:"product_id"`
+		Quantity  json.RawMessage `json:"quantity"`
+	}
+	if err := json.Unmarshal(body, &fields); err != nil {
+		return 0, 0, malformedRequest, `The body must be a JSON object such as {"product_id":1,"quantity":1}.`
+	}
+	if !isNumber(fields.ProductID) {
+		return 0, 0, malformedRequest, "product_id must be a number."
+	}
+	if !isNumber(fields.Quantity) {
+		return 0, 0, malformedRequest, "quantity must be a number."
+	}
+	productID, err := strconv.ParseInt(string(fields.ProductID), 10, 64)
+	if err != nil || productID <= 0 {
+		return 0, 0, productNotFound, "product_id must be a positive whole number."
+	}
+	quantity, err = strconv.ParseInt(string(fields.Quantity), 10, 64)
+	if err != nil || quantity < 1 || quantity > order.MaxQuantity {
+		return 0, 0, invalidQuantity, fmt.Sprintf("quantity must be a whole number from 1 to %d.", order.MaxQuantity)
+	}
+	return productID, quantity, "", ""
+}
+
+// isNumber tells whether a valid JSON value is a number.
+func isNumber(value json.RawMessage) bool {
+	return len(value) > 0 && (value[0] == '-' || value[0] >= '0' && value[0] <= '9')
+}
+
+// getOrder answers with the state of one of the user's orders; with ?wait= it waits for the decision.
+func (e *Edge) getOrder(ctx *fasthttp.RequestCtx, who token.Claims) {
+	text, _ := ctx.UserValue("id").(string)
+	id, err := uuid.Parse(text)
+	if err != nil || len(text) != len(uuid.Nil.String()) {
+		sendProblem(ctx, malformedRequest, "An order's id is a UUID.")
+		return
+	}
+	var wait time.Duration
+	if raw := ctx.QueryArgs().Peek("wait"); len(raw) > 0 {
+		if wait, err = time.ParseDuration(string(raw)); err != nil || wait < 0 || wait > maxStatusWait {
+			sendProblem(ctx, malformedRequest, fmt.Sprintf("wait must be a time from 0s to %s.", maxStatusWait))
+			return
+		}
+	}
+	record, err := e.findOrder(id)
+	switch {
+	case errors.Is(err, store.ErrNotFound) || err == nil && record.UserID != who.UserID:
+		sendProblem(ctx, orderNotFound, "")
+		return
+	case err != nil:
+		slog.Error("an order could not be looked up", "order", id, "error", err)
+		sendProblem(ctx, ordersUnavailable, "")
+		return
+	}
+	if record.Status == order.Pending && wait > 0 {
+		if decided := e.watcher.wait(id, wait); decided != nil {
+			record = decided
+		}
+	}
+	if record.Status == order.Pending {
+		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(retryAfterSeconds))
+	}
+	sendJSON(ctx, fasthttp.StatusOK, newOrderBody(record))
+}
+
+// findOrder asks Redis, which knows every order that is on its way, and then MySQL, which knows every
+// order that is decided.
+func (e *Edge) findOrder(id uuid.UUID) (*order.Record, error) {
+	// The request's own context has no deadline and ends with the server, before the last requests do.
+	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+	defer cancel()
+	records, redisErr := e.stock.Statuses(ctx, []uuid.UUID{id})
+	if redisErr == nil && records[0] != nil {
+		return records[0], nil
+	}
+	record, err := e.store.Order(ctx, id)
+	if errors.Is(err, store.ErrNotFound) && redisErr != nil {
+		return nil, redisErr // MySQL alone cannot know that there is no such order
+	}
+	return &record, err
+}
+
+// listOrders answers with the user's decided orders, newest first.
+func (e *Edge) listOrders(ctx *fasthttp.RequestCtx, who token.Claims) {
+	var before uuid.UUID
+	if cursor := ctx.QueryArgs().Peek("cursor"); len(cursor) > 0 {
+		raw, err := base64.RawURLEncoding.DecodeString(string(cursor))
+		if err == nil {
+			before, err = uuid.FromBytes(raw)
+		}
+		if err != nil {
+			sendProblem(ctx, malformedRequest, "cursor must be the next_cursor of an earlier page.")
+			return
+		}
+	}
+	lookup, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+	defer cancel()
+	records, err := e.store.Orders(lookup, who.UserID, before, pageSize+1)
+	if err != nil {
+		slog.Error("orders could not be listed", "error", err)
+		sendProblem(ctx, ordersUnavailable, "")
+		return
+	}
+	page := struct {
+		Orders     []orderBody `json:"orders"`
+		NextCursor string      `json:"next_cursor,omitempty"`
+	}{Orders: []orderBody{}}
+	if len(records) > pageSize {
+		records = records[:pageSize]
+		page.NextCursor = base64.RawURLEncoding.EncodeToString(records[pageSize-1].ID[:])
+	}
+	for i := range records {
+		page.Orders = append(page.Orders, newOrderBody(&records[i]))
+	}
+	sendJSON(ctx, fasthttp.StatusOK, page)
+}

@@ -1,0 +1,309 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"stampede/internal/order"
+	"stampede/localstack/sqs"
+)
+
+func TestAccepted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.addProduct(10)
+	r := w.post(7, p.ID, 3, "Idempotency-Key", "k-1")
+	if r.status != 202 {
+		t.Fatalf("got %v", r)
+	}
+	orders := w.orders() // before anything else: it must be there when the answer is
+	var accepted acceptedBody
+	r.read(t, &accepted)
+	id, err := uuid.Parse(accepted.OrderID)
+	if err != nil || id.Version() != 7 {
+		t.Errorf("order_id %q: version %d, %v", accepted.OrderID, id.Version(), err)
+	}
+	want := fmt.Sprintf(`{"order_id":"%s","status":"pending","product_id":%d,"quantity":3,"unit_price":1999,"total_price":5997,"currency":"EUR"}`, id, p.ID)
+	if r.body != want {
+		t.Errorf("got  %s\nwant %s", r.body, want)
+	}
+	for name, value := range map[string]string{
+		"Location": "/api/orders/" + id.String(), "Retry-After": "1", "Content-Type": "application/json",
+	} {
+		if got := r.header.Values(name); len(got) != 1 || got[0] != value {
+			t.Errorf("%s: %q, want %q", name, got, value)
+		}
+	}
+
+	if len(orders) != 1 {
+		t.Fatalf("the queue holds %d orders", len(orders))
+	}
+	o := orders[0]
+	if time.Since(o.ReservedAt).Abs() > time.Minute {
+		t.Errorf("reserved at %v", o.ReservedAt)
+	}
+	o.ReservedAt = time.Time{}
+	if o != (order.Order{ID: id, UserID: 7, ProductID: p.ID, Quantity: 3, UnitPrice: 1999, IdempotencyKey: "k-1"}) {
+		t.Errorf("the queue holds %+v", o)
+	}
+	w.wantSettledOutbox(p.ID)
+	w.wantLevel(p.ID, 7, 3, 0)
+	if got := w.requests("/api/orders", "202", ""); got != 1 {
+		t.Errorf("counted %v orders", got)
+	}
+}
+
+// The pending order is visible at once, to its buyer only, and costs MySQL nothing.
+func TestPending(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.addProduct(10)
+	id := w.mustPost(7, p.ID, 2)
+	w.mysql.cut()
+	w.mysql.forget()
+	r := w.get(7, "/api/orders/"+id)
+	var body orderBody
+	r.read(t, &body)
+	if r.status != 200 || r.header.Get("Retry-After") != "1" || body.ReservedAt.IsZero() {
+		t.Errorf("got %v", r)
+	}
+	body.ReservedAt = time.Time{}
+	if body != (orderBody{OrderID: id, Status: order.Pending, ProductID: p.ID, Quantity: 2, UnitPrice: 1999, TotalPrice: 3998, Currency: "EUR"}) {
+		t.Errorf("got %+v", body)
+	}
+	wantProblem(t, w.get(8, "/api/orders/"+id), 404, orderNotFound)
+	if n := w.mysql.asked(""); n != 0 {
+		t.Errorf("MySQL was asked %d times", n)
+	}
+	// Without MySQL nobody can know that there is no such order.
+	wantProblem(t, w.get(7, "/api/orders/"+order.NewID().String()), 503, ordersUnavailable)
+	w.mysql.heal()
+	wantProblem(t, w.get(7, "/api/orders/"+order.NewID().String()), 404, orderNotFound)
+}
+
+func TestNoAnswerBeforeTheQueueHasTheOrder(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.addProduct(10)
+	const delay = 500 * time.Millisecond
+	w.sqs.SetFaults(sqs.Faults{Actions: []string{"SendMessageBatch"}, Delay: delay})
+	if r := w.post(7, p.ID, 1); r.status != 202 || r.took < delay {
+		t.Errorf("got %v, though the queue acknowledges after %v", r, delay)
+	}
+}
+
+// decide writes to Redis what a worker would.
+func (w *world) decide(id string, user int64, status order.Status, reason order.Reason) {
+	w.Helper()
+	w.must(w.stock.WriteDecided(w.Context(), []order.Record{{
+		Order:    order.Order{ID: uuid.MustParse(id), UserID: user, ProductID: 1, Quantity: 1, UnitPrice: 1999, ReservedAt: time.Now()},
+		Currency: "EUR", Status: status, FailedReason: reason, DecidedAt: time.Now(),
+	}}))
+}
+
+// waiting is how many clients wait for a decision.
+func (w *world) waiting() int {
+	w.edge.watcher.mu.Lock()
+	defer w.edge.watcher.mu.Unlock()
+	return w.edge.watcher.count
+}
+
+func TestLongPoll(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.addProduct(100)
+	completed, failed, idle := w.mustPost(1, p.ID, 1), w.mustPost(1, p.ID, 1), w.mustPost(1, p.ID, 1)
+	answers := make(chan []reply)
+	go func() {
+		answers <- crowd(20, func(i int) reply {
+			return w.get(1, "/api/orders/"+[]string{completed, failed}[i%2]+"?wait=20s")
+		})
+	}()
+	w.eventually("20 clients wait", func() bool { return w.waiting() == 20 })
+
+	if r := w.get(1, "/api/orders/"+idle+"?wait=300ms"); r.status != 200 || r.header.Get("Retry-After") != "1" || r.took < 300*time.Millisecond || r.took > 5*time.Second {
+		t.Errorf("nothing is decided: got %v", r)
+	}
+	wantProblem(t, w.get(2, "/api/orders/"+completed+"?wait=20s"), 404, orderNotFound)
+
+	w.decide(completed, 1, order.Completed, "")
+	w.decide(failed, 1, order.Failed, order.SoldOut)
+	decided := time.Now()
+	for i, r := range <-answers {
+		var body orderBody
+		r.read(t, &body)
+		want := []orderBody{{Status: order.Completed}, {Status: order.Failed, FailedReason: order.SoldOut}}[i%2]
+		if r.status != 200 || body.Status != want.Status || body.FailedReason != want.FailedReason || body.DecidedAt.IsZero() || r.header.Get("Retry-After") != "" {
+			t.Errorf("got %v", r)
+		}
+	}
+	if late := time.Since(decided); late > 5*time.Second {
+		t.Errorf("the answers came %v after the decision", late)
+	}
+	if r := w.get(1, "/api/orders/"+completed+"?wait=20s"); r.status != 200 || r.took > 5*time.Second {
+		t.Errorf("of a decided order got %v", r)
+	}
+	w.eventually("nobody waits and nothing is looked at", func() bool {
+		w.edge.watcher.mu.Lock()
+		defer w.edge.watcher.mu.Unlock()
+		return w.edge.watcher.count == 0 && len(w.edge.watcher.waiting) == 0 && !w.edge.watcher.running
+	})
+
+	w.edge.watcher.mu.Lock()
+	w.edge.watcher.count = maxWatches
+	w.edge.watcher.mu.Unlock()
+	if r := w.get(1, "/api/orders/"+idle+"?wait=20s"); r.status != 200 || r.took > 5*time.Second {
+		t.Errorf("when too many wait got %v", r)
+	}
+}
+
+func TestHistory(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.addProduct(1000)
+	page := func(user int64, cursor string) (ids []string, next string) {
+		t.Helper()
+		r := w.get(user, "/api/orders?cursor="+cursor)
+		var body struct {
+			Orders     []orderBody
+			NextCursor string `json:"next_cursor"`
+		}
+		r.read(t, &body)
+		if r.status != 200 {
+			t.Fatalf("got %v", r)
+		}
+		for _, o := range body.Orders {
+			if o.Status != order.Completed || o.UnitPrice != 1500 || o.TotalPrice != 3000 || o.Currency != "EUR" || o.DecidedAt.IsZero() {
+				t.Errorf("got %+v", o)
+			}
+			ids = append(ids, o.OrderID)
+		}
+		return ids, body.NextCursor
+	}
+	if r := w.get(1, "/api/orders"); r.status != 200 || r.body != `{"orders":[]}` {
+		t.Errorf("of nothing got %v", r)
+	}
+
+	var want []string // newest first
+	for range 120 {
+		for user := int64(1); user <= 2; user++ {
+			o := order.Order{ID: order.NewID(), UserID: user, ProductID: p.ID, Quantity: 2, UnitPrice: 1500, ReservedAt: time.Now()}
+			if _, err := w.db.Decide(t.Context(), p.ID, []order.Order{o}); err != nil {
+				t.Fatal(err)
+			}
+			if user == 1 {
+				want = append([]string{o.ID.String()}, want...)
+			}
+		}
+	}
+	var got []string
+	cursor := ""
+	for _, size := range []int{50, 50, 20} {
+		ids, next := page(1, cursor)
+		if len(ids) != size || (next == "") != (size == 20) {
+			t.Errorf("a page has %d orders and goes on with %q", len(ids), next)
+		}
+		got, cursor = append(got, ids...), next
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+	// An order that Redis has forgotten is read from MySQL.
+	if r := w.get(1, "/api/orders/"+want[0]); r.status != 200 || r.header.Get("Retry-After") != "" {
+		t.Errorf("got %v", r)
+	}
+	wantProblem(t, w.get(2, "/api/orders/"+want[0]), 404, orderNotFound)
+	w.mysql.cut()
+	wantProblem(t, w.get(1, "/api/orders"), 503, ordersUnavailable)
+}
+
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	plain := w.addProduct(5)
+	limited := w.addProduct(100, func(p *order.Product) { p.LimitPerUser = 3 })
+	start, end := time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond), time.Now().Add(-time.Hour).UTC().Truncate(time.Millisecond)
+	early := w.addProduct(5, func(p *order.Product) { p.StartsAt = start })
+	over := w.addProduct(5, func(p *order.Product) { p.EndsAt = end })
+
+	w.mustPost(1, plain.ID, 3, "Idempotency-Key", "mine")
+	w.mustPost(1, limited.ID, 2)
+	wantProblem(t, w.post(1, plain.ID, 2, "Idempotency-Key", "mine"), 422, idempotencyMismatch)
+	w.mustPost(2, plain.ID, 1, "Idempotency-Key", "mine") // keys are each user's own
+	wantProblem(t, w.post(1, plain.ID, 2), 409, soldOut)
+	w.mustPost(1, plain.ID, 1) // fewer are left, not none
+	wantProblem(t, w.post(1, plain.ID, 1), 409, soldOut)
+
+	r := w.post(1, limited.ID, 2)
+	wantProblem(t, r, 409, limitExceeded)
+	var document struct {
+		StartsAt time.Time `json:"starts_at"`
+		EndsAt   time.Time `json:"ends_at"`
+		Limit    int64     `json:"limit_per_user"`
+	}
+	if r.read(t, &document); document.Limit != 3 {
+		t.Errorf("got %v", r)
+	}
+	w.mustPost(1, limited.ID, 1)
+
+	r = w.post(1, early.ID, 1)
+	wantProblem(t, r, 409, saleNotStarted)
+	if r.read(t, &document); !document.StartsAt.Equal(start) {
+		t.Errorf("got %v, want %v", r, start)
+	}
+	r = w.post(1, over.ID, 1)
+	wantProblem(t, r, 409, saleEnded)
+	if r.read(t, &document); !document.EndsAt.Equal(end) {
+		t.Errorf("got %v, want %v", r, end)
+	}
+	w.wantSettledOutbox(plain.ID)
+	w.wantLevel(plain.ID, 0, 5, 0)
+	w.wantLevel(early.ID, 5, 0, 0)
+	w.wantLevel(over.ID, 5, 0, 0)
+	// The code of one answer does not stick to the next on its connection.
+	if got := w.requests("/api/orders", "202", soldOut); got != 0 {
+		t.Errorf("%v orders were counted as accepted and sold out", got)
+	}
+	if got := w.requests("/api/orders", "409", soldOut); got != 2 {
+		t.Errorf("%v orders were counted as sold out", got)
+	}
+}
+
+func TestCursorOfNobody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, path := range []string{
+		"/api/orders?cursor=" + base64.RawURLEncoding.EncodeToString(make([]byte, 16)),
+		"/api/products?cursor=" + base64.RawURLEncoding.EncodeToString([]byte{255, 255, 255, 255, 255, 255, 255, 255}),
+	} {
+		if r := w.get(1, path); r.status != 200 || !json.Valid([]byte(r.body)) {
+			t.Errorf("%s: %v", path, r)
+		}
+	}
+}
+
+func TestHead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.addProduct(5)
+	for _, path := range []string{"/healthz", "/readyz", "/api/products", "/api/products/" + strconv.FormatInt(p.ID, 10)} {
+		get := w.get(1, path)
+		head := w.send("HEAD", path, "")
+		if head.status != http.StatusOK || head.body != "" || head.header.Get("Content-Type") != get.header.Get("Content-Type") {
+			t.Errorf("HEAD %s: %v", path, head)
+		}
+		if get.status != http.StatusOK {
+			t.Errorf("GET %s: %v", path, get)
+		}
+	}
+	if r := w.get(1, "/healthz"); r.body != "ok\n" || r.header.Get("Content-Type") != "text/plain; charset=utf-8" {
+		t.Errorf("got %v, %q", r, r.header)
+	}
+}

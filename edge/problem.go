@@ -1,0 +1,126 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/valyala/fasthttp"
+)
+
+// code is the stable name of an outcome that is not what the client asked for. Clients branch on it.
+type code string
+
+// The codes of all problem documents that the edge sends.
+const (
+	malformedRequest     code = "malformed_request"
+	unauthenticated      code = "unauthenticated"
+	notFound             code = "not_found"
+	orderNotFound        code = "order_not_found"
+	productNotFound      code = "product_not_found"
+	methodNotAllowed     code = "method_not_allowed"
+	soldOut              code = "sold_out"
+	limitExceeded        code = "limit_exceeded"
+	saleNotStarted       code = "sale_not_started"
+	saleEnded            code = "sale_ended"
+	requestTimeout       code = "request_timeout"
+	bodyTooLarge         code = "body_too_large"
+	headersTooLarge      code = "headers_too_large"
+	unsupportedMediaType code = "unsupported_media_type"
+	invalidQuantity      code = "invalid_quantity"
+	idempotencyMismatch  code = "idempotency_mismatch"
+	internalError        code = "internal_error"
+	notReady             code = "not_ready"
+	queueUnavailable     code = "queue_unavailable"
+	stockUnavailable     code = "stock_unavailable"
+	ordersUnavailable    code = "orders_unavailable"
+	outcomeUnknown       code = "outcome_unknown"
+	banned               code = "banned"
+	emailTaken           code = "email_taken"
+	invalidEmail         code = "invalid_email"
+	invalidName          code = "invalid_name"
+	weakPassword         code = "weak_password"
+	invalidCredentials   code = "invalid_credentials"
+	invalidRefreshToken  code = "invalid_refresh_token"
+	userNotFound         code = "user_not_found"
+	accountsUnavailable  code = "accounts_unavailable"
+)
+
+// problems is the one place that maps a code to HTTP: the status, and the title for a person.
+var problems = map[code]struct {
+	status int
+	title  string
+}{
+	malformedRequest:     {http.StatusBadRequest, "The request cannot be read."},
+	unauthenticated:      {http.StatusUnauthorized, "A valid bearer token is required."},
+	notFound:             {http.StatusNotFound, "There is nothing at this address."},
+	orderNotFound:        {http.StatusNotFound, "You have no such order."},
+	productNotFound:      {http.StatusNotFound, "There is no such product."},
+	methodNotAllowed:     {http.StatusMethodNotAllowed, "This address does not take that method."},
+	soldOut:              {http.StatusConflict, "The product is sold out."},
+	limitExceeded:        {http.StatusConflict, "You may not buy that many of this product."},
+	saleNotStarted:       {http.StatusConflict, "The sale has not started."},
+	saleEnded:            {http.StatusConflict, "The sale has ended."},
+	requestTimeout:       {http.StatusRequestTimeout, "The request took too long to arrive."},
+	bodyTooLarge:         {http.StatusRequestEntityTooLarge, "The request body is too large."},
+	headersTooLarge:      {http.StatusRequestHeaderFieldsTooLarge, "The request headers are too large."},
+	unsupportedMediaType: {http.StatusUnsupportedMediaType, "The request body must be application/json."},
+	invalidQuantity:      {http.StatusUnprocessableEntity, "The quantity is not possible."},
+	idempotencyMismatch:  {http.StatusUnprocessableEntity, "The idempotency key was used for another order."},
+	internalError:        {http.StatusInternalServerError, "Something went wrong on our side."},
+	notReady:             {http.StatusServiceUnavailable, "This server takes no orders right now."},
+	queueUnavailable:     {http.StatusServiceUnavailable, "Orders cannot be taken right now; nothing was ordered."},
+	stockUnavailable:     {http.StatusServiceUnavailable, "The stock cannot be reached right now."},
+	ordersUnavailable:    {http.StatusServiceUnavailable, "Orders cannot be looked up right now."},
+	banned:               {http.StatusForbidden, "You are not admitted."},
+	emailTaken:           {http.StatusConflict, "There is an account with this e-mail address."},
+	invalidEmail:         {http.StatusUnprocessableEntity, "The e-mail address is not valid."},
+	invalidName:          {http.StatusUnprocessableEntity, "The name is not valid."},
+	weakPassword:         {http.StatusUnprocessableEntity, "The password is not acceptable."},
+	invalidCredentials:   {http.StatusUnauthorized, "E-mail address and password do not match."},
+	invalidRefreshToken:  {http.StatusUnauthorized, "The refresh token is not valid; log in again."},
+	userNotFound:         {http.StatusNotFound, "There is no such user."},
+	accountsUnavailable:  {http.StatusServiceUnavailable, "Accounts cannot be reached right now."},
+	outcomeUnknown:       {http.StatusServiceUnavailable, "The order may have been placed; look at its location."},
+}
+
+// retryAfterSeconds is what a client is asked to wait after a 503.
+const retryAfterSeconds = 1
+
+// extra is a member that a problem document has besides the standard ones.
+type extra struct {
+	name  string
+	value any
+}
+
+// sendProblem answers with a problem document (RFC 9457) for a code. The detail says what is wrong
+// with this request and what to do; it may be empty.
+func sendProblem(ctx *fasthttp.RequestCtx, c code, detail string, extras ...extra) {
+	p := problems[c]
+	document := map[string]any{"status": p.status, "title": p.title, "code": c}
+	if detail != "" {
+		document["detail"] = detail
+	}
+	for _, e := range extras {
+		document[e.name] = e.value
+	}
+	body, err := json.Marshal(document)
+	if err != nil {
+		panic(fmt.Sprintf("edge: encode problem %s: %v", c, err))
+	}
+	ctx.Response.ResetBody()
+	ctx.SetStatusCode(p.status)
+	ctx.SetContentType("application/problem+json")
+	ctx.SetBody(body)
+	switch p.status {
+	case http.StatusServiceUnavailable:
+		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(retryAfterSeconds))
+	case http.StatusUnauthorized:
+		ctx.Response.Header.Set(fasthttp.HeaderWWWAuthenticate, "Bearer")
+	}
+	ctx.SetUserValue(codeValue, c)
+}
+
+// codeValue is the request value under which the code of a problem is kept for the metrics.
+const codeValue = "code"

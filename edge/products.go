@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"stampede/internal/order"
+	"stampede/internal/stock"
+	"stampede/internal/store"
+)
+
+// productBody is a product as clients see it.
+type productBody struct {
+	ID          int64  `json:"product_id"`
+	Name        string `json:"name"`
+	Description string `json:"description,omitempty"`
+	Price       int64  `json:"price"`
+	Currency    string `json:"currency"`
+	// Available is up to a second old, and 0 when the product is sold out.
+	Available    int64     `json:"available"`
+	StartsAt     time.Time `json:"starts_at,omitzero"`
+	EndsAt       time.Time `json:"ends_at,omitzero"`
+	LimitPerUser int64     `json:"limit_per_user,omitempty"`
+}
+
+func newProductBody(p order.Product) productBody {
+	return productBody{
+		ID: p.ID, Name: p.Name, Description: p.Description, Price: p.Price, Currency: p.Currency,
+		Available: max(p.Stock, 0), StartsAt: p.StartsAt, EndsAt: p.EndsAt, LimitPerUser: p.LimitPerUser,
+	}
+}
+
+// catalog loads products for the caches, with the stock that is available rather than MySQL's, which
+// does not know what is reserved.
+type catalog struct {
+	stock *stock.Stock
+	store *store.Store
+}
+
+func (c catalog) product(ctx context.Context, id int64) (order.Product, error) {
+	p, err := c.store.Product(ctx, id)
+	if err != nil {
+		return order.Product{}, err
+	}
+	products := []order.Product{p}
+	c.showAvailable(ctx, products)
+	return products[0], nil
+}
+
+// page loads the products that follow an id.
+func (c catalog) page(ctx context.Context, after int64) ([]order.Product, error) {
+	products, err := c.store.Products(ctx, after, pageSize+1)
+	if err != nil {
+		return nil, err
+	}
+	c.showAvailable(ctx, products)
+	return products, nil
+}
+
+func (c catalog) showAvailable(ctx context.Context, products []order.Product) {
+	ids := make([]int64, len(products))
+	for i := range products {
+		ids[i] = products[i].ID
+	}
+	available, err := c.stock.Available(ctx, ids)
+	if err != nil {
+		slog.Warn("products are shown with the stock of MySQL", "error", err)
+	}
+	for i := range products {
+		if n, ok := available[products[i].ID]; ok {
+			products[i].Stock = n
+		}
+	}
+}
+
+func (e *Edge) getProduct(ctx *fasthttp.RequestCtx) {
+	text, _ := ctx.UserValue("id").(string)
+	id, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || id <= 0 {
+		sendProblem(ctx, productNotFound, "A product's id is a positive whole number.")
+		return
+	}
+	product, err := e.products.get(id)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		sendProblem(ctx, productNotFound, "")
+	case err != nil:
+		slog.Error("a product could not be read", "product", id, "error", err)
+		sendProblem(ctx, stockUnavailable, "")
+	default:
+		sendJSON(ctx, fasthttp.StatusOK, newProductBody(product))
+	}
+}
+
+func (e *Edge) listProducts(ctx *fasthttp.RequestCtx) {
+	var after int64
+	if cursor := ctx.QueryArgs().Peek("cursor"); len(cursor) > 0 {
+		raw, err := base64.RawURLEncoding.DecodeString(string(cursor))
+		if err != nil || len(raw) != 8 {
+			sendProblem(ctx, malformedRequest, "cursor must be the next_cursor of an earlier page.")
+			return
+		}
+		after = int64(binary.BigEndian.Uint64(raw))
+	}
+	products, err := e.productPages.get(after)
+	if err != nil {
+		slog.Error("products could not be listed", "error", err)
+		sendProblem(ctx, stockUnavailable, "")
+		return
+	}
+	page := struct {
+		Products   []productBody `json:"products"`
+		NextCursor string        `json:"next_cursor,omitempty"`
+	}{Products: []productBody{}}
+	if len(products) > pageSize {
+		products = products[:pageSize]
+		last := binary.BigEndian.AppendUint64(nil, uint64(products[pageSize-1].ID))
+		page.NextCursor = base64.RawURLEncoding.EncodeToString(last)
+	}
+	for _, p := range products {
+		page.Products = append(page.Products, newProductBody(p))
+	}
+	sendJSON(ctx, fasthttp.StatusOK, page)
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"stampede/internal/batch"
+	"stampede/internal/order"
+	"stampede/internal/stock"
+	"stampede/internal/store"
+)
+
+const (
+	// maxWaiting bounds the requests that wait for one product's reservation. More than this could
+	// not be served before their clients give up.
+	maxWaiting = 8 * stock.MaxBatch
+	// maxWait is how long a request may wait before its reservation is tried at all.
+	maxWait = 5 * time.Second
+	// maxLoads bounds how often a product is read anew when its stock changes while it is loaded.
+	maxLoads = 5
+)
+
+// ticket is a request to order on its way through the edge.
+type ticket struct {
+	request   stock.Request
+	productID int64
+	since     time.Time
+	answer    chan answer // buffered for one answer, so that nobody waits for a client
+}
+
+// answer is what became of a ticket.
+type answer struct {
+	// code is empty if the order was accepted.
+	code  code
+	order order.Order // set if accepted, or if its outcome is unknown
+	sale  stock.Sale
+}
+
+// reserver moves units from available to reserved, one call of the script per product at a time.
+type reserver struct {
+	stock    *stock.Stock
+	store    *store.Store
+	products *cache[int64, order.Product]
+	sender   *sender
+	tickets  batch.Batcher[int64, *ticket] // by product
+}
+
+func newReserver(st *stock.Stock, db *store.Store, products *cache[int64, order.Product], s *sender) *reserver {
+	r := &reserver{stock: st, store: db, products: products, sender: s}
+	r.tickets = batch.Batcher[int64, *ticket]{Do: r.reserve, Size: stock.MaxBatch, Parallel: 1, Waiting: maxWaiting}
+	return r
+}
+
+// submit takes a ticket in; its answer comes through the ticket.
+func (r *reserver) submit(t *ticket) {
+	if r.tickets.Add(t.productID, t) == 0 {
+		t.answer <- answer{code: stockUnavailable}
+	}
+}
+
+// reserve makes one call for a batch and sends every ticket on its way.
+func (r *reserver) reserve(productID int64, waiting []*ticket) {
+	tickets := waiting[:0]
+	for _, t := range waiting {
+		if time.Since(t.since) > maxWait {
+			t.answer <- answer{code: stockUnavailable}
+		} else {
+			tickets = append(tickets, t)
+		}
+	}
+	if len(tickets) == 0 {
+		return
+	}
+	requests := make([]stock.Request, len(tickets))
+	for i, t := range tickets {
+		requests[i] = t.request
+	}
+	sale, results, err := r.stock.Reserve(context.Background(), productID, requests)
+	if errors.Is(err, stock.ErrNotLoaded) {
+		if err = r.load(productID); err == nil {
+			sale, results, err = r.stock.Reserve(context.Background(), productID, requests)
+		}
+	}
+	if err != nil {
+		c := stockUnavailable
+		if errors.Is(err, store.ErrNotFound) {
+			c = productNotFound
+		} else {
+			slog.Error("units could not be reserved", "product", productID, "orders", len(tickets), "error", err)
+		}
+		for _, t := range tickets {
+			t.answer <- answer{code: c}
+		}
+		return
+	}
+	var send []*parcel
+	for i, t := range tickets {
+		result := &results[i]
+		switch {
+		case result.Outcome == stock.Reserved || result.Unsent:
+			send = append(send, &parcel{order: result.Order, sale: sale, since: time.Now(), tickets: []*ticket{t}})
+		case result.Outcome == stock.Replayed:
+			t.answer <- answer{order: result.Order, sale: sale}
+		default:
+			t.answer <- answer{code: refusals[result.Outcome], sale: sale}
+		}
+	}
+	r.sender.submit(send)
+}
+
+// refusals maps the outcomes of a reservation that change nothing to what the client is told.
+var refusals = map[stock.Outcome]code{
+	stock.SoldOut:             soldOut,
+	stock.LimitExceeded:       limitExceeded,
+	stock.NotStarted:          saleNotStarted,
+	stock.Ended:               saleEnded,
+	stock.IdempotencyMismatch: idempotencyMismatch,
+}
+
+// load brings a product's stock from MySQL to Redis. It runs once for all that wait for the product
+// on this edge, and of several edges one wins.
+func (r *reserver) load(productID int64) error {
+	if r.products.missing(productID) {
+		return store.ErrNotFound
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), maxWait)
+	defer cancel()
+	var err error
+	for range maxLoads {
+		var product order.Product
+		if product, err = r.store.Product(ctx, productID); err != nil {
+			if errors.Is(err, store.ErrNotFound) {
+				r.products.setMissing(productID) // so that the next request for it need not ask MySQL
+			}
+			return err
+		}
+		var loaded bool
+		if loaded, err = r.stock.Load(ctx, product); !errors.Is(err, stock.ErrStale) {
+			if loaded {
+				slog.Info("stock loaded", "product", productID, "units", product.Stock, "version", product.Version)
+			}
+			return err
+		}
+	}
+	return err
+}

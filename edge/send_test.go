@@ -1,0 +1,353 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"strings"
+	"testing"
+	"time"
+
+	"stampede/internal/order"
+	"stampede/internal/stock"
+	"stampede/localstack/sqs"
+)
+
+// shortDeadline makes the edge give up on the queue's acknowledgement early.
+func shortDeadline(e *Edge) { e.sender.deadline = 700 * time.Millisecond }
+
+// sendBatch is the action by which orders reach the queue.
+const sendBatch = "SendMessageBatch"
+
+func TestQueueRefuses(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.addProduct(10, func(p *order.Product) { p.LimitPerUser = 3 })
+	w.mustPost(2, p.ID, 1)
+	w.wantSettledOutbox(p.ID)
+	before := w.dump()
+	w.sqs.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Refuse: 1})
+	r := w.post(1, p.ID, 3, "Idempotency-Key", "k")
+	wantProblem(t, r, 503, queueUnavailable)
+	if r.header.Get("Location") != "" || r.took > 5*time.Second {
+		t.Errorf("got %v, %q", r, r.header)
+	}
+	// Units, buyer's count, key and order are as if nothing had been.
+	if after := w.dump(); !maps.Equal(before, after) {
+		t.Errorf("before %q\nafter  %q", before, after)
+	}
+	w.sqs.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Refuse: 1, RefuseWith: "OverLimit"})
+	wantProblem(t, w.post(1, p.ID, 3), 503, queueUnavailable)
+
+	w.sqs.SetFaults(sqs.Faults{})
+	w.sqs.RefuseNext(sendBatch, 2) // a moment's refusal is not the client's business
+	w.mustPost(1, p.ID, 2, "Idempotency-Key", "k")
+	w.wantSettledOutbox(p.ID)
+	w.wantLevel(p.ID, 7, 3, 0)
+	if n := len(w.orders()); n != 2 {
+		t.Errorf("the queue holds %d orders", n)
+	}
+}
+
+// A refused order is forgotten, also by who has learnt its id meanwhile.
+func TestRefusedOrderIsForgotten(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.addProduct(10)
+	w.sqs.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Refuse: 1, Delay: 300 * time.Millisecond})
+	answered := make(chan reply, 1)
+	go func() { answered <- w.post(1, p.ID, 1) }()
+	var id string
+	w.eventually("the order is pending", func() bool {
+		keys, err := w.rdb.Keys(t.Context(), "order:*").Result()
+		if err == nil && len(keys) == 1 {
+			id = strings.TrimPrefix(keys[0], "order:")
+		}
+		return id != ""
+	})
+	wantProblem(t, <-answered, 503, queueUnavailable)
+	wantProblem(t, w.get(1, "/api/orders/"+id), 404, orderNotFound)
+}
+
+func TestQueueIsNotThere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.addProduct(10)
+	w.aws.cut()
+	// The connection of before may break with the first request on it, which is then of unknown outcome.
+	var r reply
+	var before map[string]string
+	for range 3 {
+		before = w.dump()
+		if r = w.post(1, p.ID, 1, "Idempotency-Key", "k"); r.code() == string(queueUnavailable) {
+			break
+		}
+	}
+	wantProblem(t, r, 503, queueUnavailable)
+	for key, value := range w.dump() {
+		if before[key] != value && !strings.HasPrefix(key, "sale:") && !strings.HasPrefix(key, "stock:") && key != "products" {
+			t.Errorf("%s is left behind", key)
+		}
+	}
+	w.aws.heal()
+	w.mustPost(1, p.ID, 1, "Idempotency-Key", "k")
+	w.wantSettledOutbox(p.ID)
+	if l := w.level(p.ID); l.Available+l.Reserved != 10 {
+		t.Errorf("got %+v", l)
+	}
+}
+
+func TestAnswerIsLost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.addProduct(10)
+	w.sqs.LoseNext(sendBatch, 2)
+	id := w.mustPost(1, p.ID, 1)
+	if copies := w.copies(); len(copies) != 1 || copies[id] != 3 {
+		t.Errorf("the queue holds %v", copies)
+	}
+	w.wantSettledOutbox(p.ID)
+	w.wantLevel(p.ID, 9, 1, 0)
+}
+
+// An order whose first sending had no answer may be on the queue, so that no later refusal cancels it.
+func TestUnknownIsNeverCancelled(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.addProduct(10)
+	w.sqs.LoseNext(sendBatch, 1)
+	w.sqs.RefuseNext(sendBatch, 4) // the first of which nobody hears of
+	r := w.post(1, p.ID, 1, "Idempotency-Key", "k")
+	wantProblem(t, r, 503, outcomeUnknown)
+	w.wantUnknown(r, p, "k")
+}
+
+// wantUnknown checks that the order of an answer is named, is visible, stays reserved, and is sent by a retry.
+func (w *world) wantUnknown(r reply, p order.Product, key string) {
+	w.Helper()
+	var document struct {
+		OrderID string `json:"order_id"`
+	}
+	r.read(w, &document)
+	if got := r.header.Get("Location"); document.OrderID == "" || got != "/api/orders/"+document.OrderID {
+		w.Fatalf("Location is %q for order %q", got, document.OrderID)
+	}
+	w.wantLevel(p.ID, p.Stock-1, 1, 1)
+	w.sqs.SetFaults(sqs.Faults{})
+	if got := w.get(1, r.header.Get("Location")); got.status != 200 || !strings.Contains(got.body, `"pending"`) {
+		w.Errorf("got %v", got)
+	}
+	if id := w.mustPost(1, p.ID, 1, "Idempotency-Key", key); id != document.OrderID {
+		w.Errorf("the retry is order %s, want %s", id, document.OrderID)
+	}
+	if copies := w.copies(); len(copies) != 1 || copies[document.OrderID] == 0 {
+		w.Errorf("the queue holds %v", copies)
+	}
+	w.wantSettledOutbox(p.ID)
+	w.wantLevel(p.ID, p.Stock-1, 1, 0)
+}
+
+func TestQueueIsUnreachable(t *testing.T) {
+	t.Parallel()
+	for name, fail := range map[string]func(*world){
+		"closes connections": func(w *world) { w.sqs.SetFaults(sqs.Faults{Unavailable: true}) },
+		"says nothing":       func(w *world) { w.aws.hang() },
+		"loses all answers":  func(w *world) { w.sqs.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Lose: 1}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, shortDeadline)
+			p := w.addProduct(10)
+			fail(w)
+			r := w.post(1, p.ID, 1, "Idempotency-Key", "k")
+			wantProblem(t, r, 503, outcomeUnknown)
+			if r.took < w.edge.sender.deadline || r.took > w.edge.sender.deadline+5*time.Second {
+				t.Errorf("the answer took %v", r.took)
+			}
+			w.aws.heal()
+			w.wantUnknown(r, p, "k")
+		})
+	}
+}
+
+// reserveMany reserves an order for each of n users, and returns what is to be sent.
+func (w *world) reserveMany(p order.Product, n int) []*parcel {
+	w.Helper()
+	_, err := w.stock.Load(w.Context(), p)
+	w.must(err)
+	var parcels []*parcel
+	for len(parcels) < n {
+		requests := make([]stock.Request, min(n-len(parcels), stock.MaxBatch))
+		for i := range requests {
+			requests[i] = stock.Request{OrderID: order.NewID(), UserID: int64(len(parcels) + i + 1), Quantity: 1, IdempotencyKey: fmt.Sprint(i)}
+		}
+		sale, results, err := w.stock.Reserve(w.Context(), p.ID, requests)
+		w.must(err)
+		for i := range results {
+			parcels = append(parcels, &parcel{
+				order: results[i].Order, sale: sale, since: time.Now(),
+				tickets: []*ticket{{request: requests[i], productID: p.ID, answer: make(chan answer, 1)}},
+			})
+		}
+	}
+	return parcels
+}
+
+// Of a batch of messages of which the queue takes some, each order has its own fate.
+func TestQueueTakesAPart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.addProduct(2000)
+	w.sqs.SetFaults(sqs.Faults{Actions: []string{sendBatch}, FailEntry: 0.7, Seed: 1})
+	parcels := w.reserveMany(p, 1000)
+	all := append([]*parcel(nil), parcels...)
+	w.edge.sender.submit(parcels)
+	var accepted, refused int
+	answers := make([]answer, len(all))
+	for i, sent := range all {
+		answers[i] = <-sent.tickets[0].answer
+	}
+	copies := w.copies()
+	for i, sent := range all {
+		id := sent.order.ID.String()
+		n, known := copies[id], w.get(sent.order.UserID, "/api/orders/"+id).status
+		switch answers[i].code {
+		case "":
+			accepted++
+			if n != 1 || known != 200 {
+				t.Errorf("an accepted order is %d times on the queue, its state gets %d", n, known)
+			}
+		case queueUnavailable:
+			refused++
+			if n != 0 || known != 404 {
+				t.Errorf("a refused order is %d times on the queue, its state gets %d", n, known)
+			}
+		default:
+			t.Errorf("got %q", answers[i].code)
+		}
+	}
+	if accepted == 0 || refused == 0 {
+		t.Errorf("%d accepted and %d refused: the fault tests nothing", accepted, refused)
+	}
+	w.wantSettledOutbox(p.ID)
+	w.wantLevel(p.ID, 2000-int64(accepted), int64(accepted), 0)
+}
+
+// An order that the relay has claimed may be on its way through it, so that its edge can no longer cancel it.
+func TestClaimedOrderIsNotCancelled(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.addProduct(10)
+	w.sqs.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Refuse: 1, Delay: 300 * time.Millisecond})
+	answered := make(chan reply, 1)
+	go func() { answered <- w.post(1, p.ID, 1, "Idempotency-Key", "k") }()
+	w.eventually("the order is in the outbox", func() bool { return w.level(p.ID).Outbox == 1 })
+	claimed, _, err := w.stock.Claim(t.Context(), p.ID, 0, 0)
+	if err != nil || len(claimed) != 1 {
+		t.Fatalf("claimed %v, %v", claimed, err)
+	}
+	r := <-answered
+	wantProblem(t, r, 503, outcomeUnknown)
+	w.wantUnknown(r, p, "k")
+}
+
+// A client that repeats a request whose order is on its way gets the answer of that order, and no earlier.
+func TestRetryOfWhatIsOnItsWay(t *testing.T) {
+	t.Parallel()
+	for name, lost := range map[string]bool{"acknowledged": false, "not acknowledged": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, shortDeadline)
+			p := w.addProduct(10)
+			w.aws.hang()
+			answers := make(chan reply, 10)
+			post := func() { answers <- w.post(1, p.ID, 1, "Idempotency-Key", "k") }
+			go post()
+			w.eventually("the order is in the outbox", func() bool { return w.level(p.ID).Outbox == 1 })
+			for range cap(answers) - 1 {
+				go post()
+			}
+			w.eventually("all wait for it", func() bool {
+				w.edge.sender.mu.Lock()
+				defer w.edge.sender.mu.Unlock()
+				for _, sent := range w.edge.sender.pending {
+					return len(sent.tickets) == cap(answers)
+				}
+				return len(answers) > 0
+			})
+			if !lost {
+				w.aws.heal()
+			}
+			first := <-answers
+			if (first.status == 202) == lost {
+				t.Errorf("got %v", first)
+			}
+			for range cap(answers) - 1 {
+				if r := <-answers; r.status != first.status || r.body != first.body {
+					t.Errorf("got %v, want %v", r, first)
+				}
+			}
+			w.aws.heal()
+			w.mustPost(1, p.ID, 1, "Idempotency-Key", "k")
+			w.wantSettledOutbox(p.ID)
+			w.wantLevel(p.ID, 9, 1, 0)
+			if copies := w.copies(); len(copies) != 1 {
+				t.Errorf("the queue holds %v", copies)
+			}
+			w.edge.sender.mu.Lock()
+			defer w.edge.sender.mu.Unlock()
+			if len(w.edge.sender.pending) != 0 {
+				t.Errorf("%d parcels are never forgotten", len(w.edge.sender.pending))
+			}
+		})
+	}
+}
+
+// Orders that cannot be made visible are not sent; if they cannot be cancelled either, nobody knows.
+func TestNotVisibleNotSent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.addProduct(10)
+	parcels := w.reserveMany(p, 3)
+	gone := w.openStock(w.redisURL)
+	w.must(gone.Close())
+	s := newSender(gone, w.queue)
+	s.submit(append([]*parcel(nil), parcels...))
+	for _, sent := range parcels {
+		if a := <-sent.tickets[0].answer; a.code != outcomeUnknown || a.order.ID != sent.order.ID {
+			t.Errorf("got %q of order %s", a.code, a.order.ID)
+		}
+	}
+	s.parcels.Wait()
+	if n := len(w.orders()); n != 0 {
+		t.Errorf("the queue holds %d orders", n)
+	}
+	w.wantLevel(p.ID, 7, 3, 3)
+}
+
+// Reserved orders that have waited too long for a failing queue are given back unsent.
+func TestLateParcels(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.addProduct(10)
+	parcels := w.reserveMany(p, 3)
+	_, results, err := w.stock.Reserve(t.Context(), p.ID, []stock.Request{{ // which claims it, as a retry does
+		OrderID: parcels[1].order.ID, UserID: 2, Quantity: 1, IdempotencyKey: parcels[1].order.IdempotencyKey,
+	}})
+	if err != nil || !results[0].Unsent {
+		t.Fatalf("got %+v, %v", results, err)
+	}
+	for _, late := range parcels[:2] {
+		late.since = time.Now().Add(-2 * maxWait)
+	}
+	w.edge.sender.submit(append([]*parcel(nil), parcels...))
+	for i, want := range []code{queueUnavailable, outcomeUnknown, ""} {
+		if a := <-parcels[i].tickets[0].answer; a.code != want {
+			t.Errorf("%d: got %q, want %q", i, a.code, want)
+		}
+	}
+	w.eventually("the sent order has left the outbox", func() bool { return w.level(p.ID).Outbox == 1 })
+	w.wantLevel(p.ID, 8, 2, 1)
+	if copies := w.copies(); len(copies) != 1 || copies[parcels[2].order.ID.String()] != 1 {
+		t.Errorf("the queue holds %v", copies)
+	}
+}
