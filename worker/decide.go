@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"stampede/internal/order"
+	"stampede/internal/queue"
+	"stampede/internal/stock"
+	"stampede/internal/store"
+)
+
+const (
+	// maxAttempts is how often an order may fail for its own reason before it is given up.
+	maxAttempts = 3
+	// attemptPause is the wait before an order's second attempt; the third waits twice as long.
+	attemptPause = 5 * time.Second
+)
+
+// decide decides the orders of one product in one transaction, and hands them on to be settled.
+func (w *Worker) decide(productID int64, jobs []*job) {
+	orders := make([]order.Order, len(jobs))
+	for i, j := range jobs {
+		orders[i] = j.order
+	}
+	var decisions []order.Decision
+	err := w.persist(func(ctx context.Context) (err error) {
+		start := time.Now()
+		decisions, err = w.store.Decide(ctx, productID, orders)
+		w.metrics.decideSeconds.Observe(time.Since(start).Seconds())
+		return err
+	}, ownFault)
+	switch {
+	case err == nil:
+		w.metrics.batchOrders.Observe(float64(len(jobs)))
+		if jobs[0].last() {
+			// If it has failed already, its dead letter may not have been written.
+			w.finish(jobs[0], decisions[0], fmt.Sprintf("order %s had failed before", jobs[0].order.ID))
+			return
+		}
+		w.countDecisions(decisions)
+		w.settles.Add(productID, settlement{decisions, jobs})
+	case !ownFault(err):
+		// The worker is stopping: what it holds goes back to the queue.
+	case len(jobs) > 1:
+		// One of the orders is at fault. Alone, each meets its own fate.
+		for _, j := range jobs {
+			w.decide(productID, []*job{j})
+		}
+	default:
+		w.fail(jobs[0], err)
+	}
+}
+
+// persist calls f until it succeeds or fails by the order's own fault. While a dependency is down the
+// gate is shut. When receiving has ended, f is not called again.
+func (w *Worker) persist(f func(context.Context) error, own func(error) bool) error {
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), decideTimeout)
+		err := f(ctx)
+		cancel()
+		if err == nil || own(err) {
+			return err
+		}
+		w.gate.shut(w.receiving, err)
+		if !w.gate.pass(w.receiving) {
+			return err
+		}
+	}
+}
+
+// ownFault tells that MySQL refused an order for a reason of the order's own.
+func ownFault(err error) bool { return store.Classify(err) == store.Own }
+
+// noFault is for calls that fail only because a dependency is down.
+func noFault(error) bool { return false }
+
+// fail deals with an order that cannot be decided for a reason of its own. It is sent again, alone and
+// later; after its last attempt it fails, gives its units back, and becomes a dead letter.
+func (w *Worker) fail(j *job, reason error) {
+	attempts := j.attempts + 1
+	slog.Warn("an order could not be decided", "order", j.order.ID, "attempt", attempts, "error", reason)
+	if attempts < maxAttempts {
+		w.sendAgain(j, attempts)
+		return
+	}
+	var decision order.Decision
+	err := w.persist(func(ctx context.Context) (err error) {
+		decision, err = w.store.Fail(ctx, j.order, order.DeadLetter)
+		return err
+	}, ownFault)
+	switch {
+	case err == nil:
+		w.finish(j, decision, fmt.Sprintf("order %s failed %d times: %v", j.order.ID, attempts, reason))
+	case ownFault(err):
+		// Its message comes back, until the queue's redrive policy makes it a dead letter.
+		slog.Error("an order could not be marked as failed", "order", j.order.ID, "error", err)
+		w.abandon([]*job{j})
+	}
+}
+
+// sendAgain sends an order alone, to be decided later.
+func (w *Worker) sendAgain(j *job, attempts int) {
+	again := queue.Outgoing{
+		Body:       body(j.order),
+		Attributes: map[string]string{queue.AttemptsAttribute: strconv.Itoa(attempts)},
+		Delay:      time.Duration(attempts) * w.attemptPause,
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), decideTimeout)
+	defer cancel()
+	var sent bool
+	w.queue.Send(ctx, []queue.Outgoing{again}, func(_ int, r queue.Result) { sent = r.Outcome == queue.Sent })
+	if sent {
+		w.done([]*job{j})
+	} else {
+		w.abandon([]*job{j})
+	}
+}
+
+// body is the body of a message with one order.
+func body(o order.Order) string {
+	bodies, _ := order.Pack([]order.Order{o})
+	return string(bodies[0])
+}
+
+// finish deals with the decision of an order after its last attempt. If it failed as a dead letter its
+// message becomes one before anything else, so that one that comes back is not forgotten.
+func (w *Worker) finish(j *job, decision order.Decision, reason string) {
+	w.countDecisions([]order.Decision{decision})
+	if decision.FailedReason == order.DeadLetter {
+		if err := w.queue.DeadLetter(context.Background(), body(j.order), reason); err != nil {
+			slog.Error("a dead letter could not be written; its message will come back", "order", j.order.ID, "error", err)
+			w.abandon([]*job{j})
+			return
+		}
+		w.metrics.deadLetters.WithLabelValues("undecidable").Inc()
+	}
+	w.settles.Add(j.order.ProductID, settlement{[]order.Decision{decision}, []*job{j}})
+}
+
+// settle clears the reservations of decided orders, shows the decisions to their buyers, and has the
+// messages deleted. Until that is done the messages are kept.
+func (w *Worker) settle(productID int64, settlements []settlement) {
+	for _, s := range settlements {
+		records := make([]order.Record, len(s.decisions))
+		for i := range s.decisions {
+			records[i] = s.decisions[i].Record
+		}
+		settled := false
+		err := w.persist(func(ctx context.Context) error {
+			if !settled {
+				moved, err := w.stock.Settle(ctx, productID, s.decisions)
+				if err != nil {
+					if !stock.NotExecuted(err) {
+						// It may have been carried out. Repeating it must not take units out again.
+						for i := range s.decisions {
+							s.decisions[i].Fresh = false
+						}
+					}
+					return err
+				}
+				settled = true
+				w.metrics.givenBack.Add(float64(moved.GivenBack))
+				w.metrics.takenOut.Add(float64(moved.TakenOut))
+			}
+			return w.stock.WriteDecided(ctx, records)
+		}, noFault)
+		if err != nil {
+			// Only a stop ends this early. The decisions stand; who receives the messages next settles them.
+			continue
+		}
+		w.done(s.jobs)
+	}
+}
+
+func (w *Worker) countDecisions(decisions []order.Decision) {
+	for i := range decisions {
+		d := &decisions[i]
+		if d.Fresh {
+			w.metrics.decisions.WithLabelValues(string(d.Status), string(d.FailedReason)).Inc()
+		} else {
+			w.metrics.repeated.Inc()
+		}
+	}
+}

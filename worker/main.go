@@ -1,0 +1,96 @@
+// Worker is the queue consumer of Stampede. It decides orders in MySQL, settles them in Redis, and
+// sends what edges left in the outbox.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"stampede/internal/admin"
+	"stampede/internal/config"
+	"stampede/internal/queue"
+	"stampede/internal/stock"
+	"stampede/internal/store"
+)
+
+const (
+	// startTimeout bounds how long a worker waits for its dependencies at its start.
+	startTimeout = 10 * time.Second
+	// stopTimeout bounds a graceful stop; giving messages back comes on top, with a bound of its own.
+	// Container platforms kill after 30 s.
+	stopTimeout = 20 * time.Second
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "worker:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	vars := config.New("worker")
+	adminAddr := vars.AdminAddr()
+	redisURL := vars.RedisURL()
+	dsn := vars.MySQLDSN()
+	queueName, dlqName := vars.Queues()
+	level := vars.LogLevel()
+
+	health := flag.Bool("healthcheck", false, "ask a running worker whether it is healthy, and exit 0 or 1")
+	flag.Usage = func() { vars.Usage(os.Stderr, "decides orders. It is configured by the environment alone.") }
+	flag.Parse()
+	if err := vars.Parse(); err != nil {
+		return fmt.Errorf("configuration:\n%w", err)
+	}
+	if *health {
+		return admin.Probe(*adminAddr)
+	}
+	config.SetLog(*level)
+
+	db, err := store.Open(*dsn)
+	if err != nil {
+		return fmt.Errorf("MYSQL_DSN: %w", err)
+	}
+	defer db.Close()
+	st, err := stock.Open(*redisURL)
+	if err != nil {
+		return fmt.Errorf("REDIS_URL: %w", err)
+	}
+	defer st.Close()
+	start, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	if err := db.CheckSchema(start); err != nil {
+		return fmt.Errorf("MYSQL_DSN: %w", err)
+	}
+	q, err := queue.Open(start, *queueName, *dlqName)
+	if err != nil {
+		return fmt.Errorf("ORDERS_QUEUE, ORDERS_DLQ, AWS_…: %w", err)
+	}
+
+	reg := admin.NewRegistry()
+	w := New(st, db, q, reg)
+	adminServer, err := admin.Start(*adminAddr, reg, w.Ready)
+	if err != nil {
+		return err
+	}
+	defer adminServer.Close()
+	stop, unregister := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	w.Start()
+	slog.Info("worker started", "admin", adminServer.Addr())
+	<-stop.Done()
+	unregister() // a second signal ends the process at once
+	slog.Info("worker is stopping")
+	ctx, cancelStop := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancelStop()
+	if err := w.Stop(ctx); err != nil {
+		return fmt.Errorf("stop: %w", err)
+	}
+	slog.Info("worker stopped")
+	return nil
+}

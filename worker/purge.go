@@ -1,0 +1,27 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+const (
+	// purgeInterval is how often sessions that are over are deleted, and purgeLimit how many at a time.
+	purgeInterval = time.Minute
+	purgeLimit    = 500
+	// purgeAge is how long a session is kept after its end: longer than any access token of it, by which
+	// edges that start must know it, and long enough to look into a stolen one.
+	purgeAge = 7 * 24 * time.Hour
+)
+
+// purge deletes sessions that have been over for long, with their refresh tokens.
+func (w *Worker) purge(ctx context.Context) {
+	n, err := w.store.PurgeSessions(ctx, time.Now().Add(-purgeAge), purgeLimit)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		slog.Warn("old sessions could not be deleted now", "error", err)
+	case n > 0:
+		slog.Info("old sessions were deleted", "sessions", n)
+	}
+}

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"testing"
+	"time"
+
+	"stampede/internal/store"
+)
+
+func TestOldSessionsAreDeleted(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	w := r.worker()
+	user, err := w.store.AddUser(t.Context(), store.User{Email: "ada@example.org", Name: "Ada", PasswordHash: "$argon2id$v=19$m=7168,t=5,p=1$c2FsdHNhbHRzYWx0c2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g", Role: store.Buyer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, age := range []time.Duration{0, purgeAge - time.Hour, purgeAge + time.Hour} {
+		session, err := w.store.StartSession(t.Context(), user.ID, [32]byte{byte(i)}, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.mysql.ExecContext(t.Context(), "UPDATE sessions SET expires_at = ? WHERE id = ?",
+			time.Now().UTC().Add(-age), session.ID[:]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.purge(t.Context())
+	var left int
+	if err := r.mysql.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM sessions").Scan(&left); err != nil {
+		t.Fatal(err)
+	}
+	if left != 2 {
+		t.Errorf("%d sessions are left, want the live one and the one that ended lately", left)
+	}
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"stampede/internal/order"
+	"stampede/internal/queue"
+	"stampede/internal/stock"
+)
+
+// relay sends what edges have left in the outbox: orders that were reserved, and never acknowledged
+// by the queue as far as their edge could tell. An order that was sent after all is decided once.
+func (w *Worker) relay(ctx context.Context) {
+	if w.gate.isShut() {
+		return
+	}
+	products, err := w.stock.Products(ctx)
+	if err != nil {
+		w.warnRelay(ctx, err)
+		return
+	}
+	for _, productID := range products {
+		for cursor := uint64(0); ; {
+			orders, next, err := w.stock.Claim(ctx, productID, w.relayAge, cursor)
+			if err == nil && len(orders) > 0 {
+				err = w.relayOrders(ctx, productID, orders)
+			}
+			if err != nil {
+				w.warnRelay(ctx, err)
+				break
+			}
+			if cursor = next; cursor == 0 {
+				break
+			}
+		}
+	}
+}
+
+func (w *Worker) warnRelay(ctx context.Context, err error) {
+	if ctx.Err() == nil {
+		slog.Warn("the outbox could not be relayed now", "error", err)
+	}
+}
+
+// relayOrders sends orders that this worker has claimed. What the queue does not acknowledge stays in
+// the outbox, and can be claimed again when the claim is old.
+func (w *Worker) relayOrders(ctx context.Context, productID int64, orders []order.Order) error {
+	currency, err := w.stock.Currency(ctx, productID)
+	if err != nil && !errors.Is(err, stock.ErrNotLoaded) {
+		return err
+	}
+	pending := make([]order.Record, len(orders))
+	for i, o := range orders {
+		pending[i] = order.Record{Order: o, Currency: currency, Status: order.Pending}
+	}
+	if err := w.stock.WritePending(ctx, pending); err != nil {
+		return err
+	}
+	bodies, groups := order.Pack(orders)
+	messages := make([]queue.Outgoing, len(bodies))
+	for i := range bodies {
+		messages[i].Body = string(bodies[i])
+	}
+	send, cancel := context.WithTimeout(ctx, w.relayAge/2) // well before the claim can be taken over
+	defer cancel()
+	var sent []order.Order
+	w.queue.Send(send, messages, func(i int, r queue.Result) {
+		if r.Outcome == queue.Sent {
+			sent = append(sent, groups[i]...)
+		} else {
+			err = errors.Join(err, r.Err)
+		}
+	})
+	if len(sent) > 0 {
+		slog.Info("orders were sent that their edge had left behind", "product", productID, "orders", len(sent))
+		w.metrics.relayed.Add(float64(len(sent)))
+		err = errors.Join(err, w.stock.Acknowledge(ctx, productID, sent))
+	}
+	return err
+}

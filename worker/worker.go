@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"stampede/internal/batch"
+	"stampede/internal/order"
+	"stampede/internal/queue"
+	"stampede/internal/stock"
+	"stampede/internal/store"
+)
+
+const (
+	// pollers is how many receives wait at a time. One hands out up to 10 messages of up to 100 orders.
+	pollers = 4
+	// maxDeliveries bounds the messages that a worker holds. It keeps memory small, and the work that
+	// another worker has to do again if this one dies.
+	maxDeliveries = 200
+	// maxTransaction bounds the orders of one transaction, and with it the time for which the
+	// product's row stays locked.
+	maxTransaction = stock.MaxBatch
+	// decideTimeout bounds one transaction, with its repetitions.
+	decideTimeout = 30 * time.Second
+	// maxSettles bounds the settle calls of one product that are under way. While they run, the next
+	// transaction is decided already.
+	maxSettles = 4
+	// maxDeletes bounds the delete requests under way; each deletes up to 10 messages.
+	maxDeletes = 4
+	// maxDeleteBatch bounds the messages of a call to delete.
+	maxDeleteBatch = 50
+	// relayInterval and relayAge say how often the outbox is looked at, and after what time an order
+	// in it is taken for left behind by its edge, whose own deadline is much shorter.
+	relayInterval = 10 * time.Second
+	relayAge      = 30 * time.Second
+	// giveBackTimeout bounds giving messages back at the end of a stop.
+	giveBackTimeout = 4 * time.Second
+)
+
+// Worker drains the queue: it decides orders in MySQL, settles them in Redis, and deletes them.
+type Worker struct {
+	stock   *stock.Stock
+	store   *store.Store
+	queue   *queue.Queue
+	metrics *metrics
+	gate    gate
+	held    deliveries
+
+	jobs    batch.Batcher[int64, *job]         // by product, to be decided
+	settles batch.Batcher[int64, settlement]   // by product, to be settled
+	deletes batch.Batcher[struct{}, *delivery] // to be deleted
+
+	// What the constants of the same names say; tests are less patient.
+	visibility, heartbeatInterval, attemptPause, relayInterval, relayAge time.Duration
+
+	// receiving ends first: then nothing new is begun or tried again, but what is under way finishes.
+	receiving context.Context
+	stop      context.CancelFunc
+	loops     sync.WaitGroup
+}
+
+// New makes a worker of its parts. It closes none of them.
+func New(st *stock.Stock, db *store.Store, q *queue.Queue, reg prometheus.Registerer) *Worker {
+	w := &Worker{
+		stock: st, store: db, queue: q, visibility: queue.VisibilityTimeout, heartbeatInterval: heartbeatInterval,
+		attemptPause: attemptPause, relayInterval: relayInterval, relayAge: relayAge,
+	}
+	w.metrics = newMetrics(reg, w)
+	w.gate.probe = w.Ready
+	w.held.all = make(map[*delivery]struct{})
+	// What waits is bounded by the messages held.
+	w.jobs = batch.Batcher[int64, *job]{Do: w.decide, Size: maxTransaction, Parallel: 1, Alone: (*job).alone}
+	w.settles = batch.Batcher[int64, settlement]{Do: w.settle, Size: 1, Parallel: maxSettles}
+	w.deletes = batch.Batcher[struct{}, *delivery]{Do: w.delete, Size: maxDeleteBatch, Parallel: maxDeletes}
+	w.receiving, w.stop = context.WithCancel(context.Background())
+	return w
+}
+
+// Ready tells whether the worker can decide and settle orders.
+func (w *Worker) Ready(ctx context.Context) error {
+	if err := w.store.CheckSchema(ctx); err != nil {
+		return fmt.Errorf("mysql: %w", err)
+	}
+	if err := w.stock.Ping(ctx); err != nil {
+		return fmt.Errorf("redis: %w", err)
+	}
+	return nil
+}
+
+// Start begins to receive messages.
+func (w *Worker) Start() {
+	for range pollers {
+		w.loops.Go(w.poll)
+	}
+	w.loops.Go(func() { every(w.receiving, w.heartbeatInterval, w.heartbeat) })
+	w.loops.Go(func() { every(w.receiving, w.relayInterval, w.relay) })
+	w.loops.Go(func() { every(w.receiving, purgeInterval, w.purge) })
+}
+
+// every calls f again and again until ctx ends.
+func every(ctx context.Context, interval time.Duration, f func(context.Context)) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			f(ctx)
+		}
+	}
+}
+
+// Stop ends receiving, finishes what is under way until ctx ends, and gives the rest back to the queue.
+func (w *Worker) Stop(ctx context.Context) error {
+	w.stop()
+	finished := make(chan struct{})
+	go func() {
+		w.loops.Wait()
+		w.jobs.Wait()
+		w.settles.Wait()
+		w.deletes.Wait()
+		w.gate.probes.Wait()
+		close(finished)
+	}()
+	var err error
+	select {
+	case <-finished:
+	case <-ctx.Done():
+		err = errors.New("work was still under way when time ran out")
+	}
+	rest := w.held.receipts()
+	if len(rest) == 0 {
+		return err
+	}
+	slog.Info("giving messages back", "messages", len(rest))
+	// The context may have ended; what the queue does not hear now it finds out by itself.
+	giveBack, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveBackTimeout)
+	defer cancel()
+	return errors.Join(err, w.queue.Hide(giveBack, rest, 0))
+}
+
+// settlement is a batch of decisions to settle.
+type settlement struct {
+	decisions []order.Decision
+	jobs      []*job
+}
