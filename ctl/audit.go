@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"stampede/internal/queue"
+	"stampede/internal/stock"
+	"stampede/internal/store"
+)
+
+const (
+	// quietInterval is how often a system that is not quiet is looked at again.
+	quietInterval = 100 * time.Millisecond
+	// quietLooks is how often in a row it must look quiet: a message may be between two counters.
+	quietLooks = 3
+)
+
+// parts are the three places that hold a sale.
+type parts struct {
+	store *store.Store
+	stock *stock.Stock
+	queue *queue.Queue
+}
+
+func (p parts) close() {
+	p.stock.Close()
+	p.store.Close()
+}
+
+// auditReport is what an audit found.
+type auditReport struct {
+	OK bool `json:"ok"`
+	// Quiet is false while orders are on their way; conservation cannot be judged then.
+	Quiet    bool           `json:"quiet"`
+	Queue    queue.Depth    `json:"queue"`
+	Products []productAudit `json:"products"`
+	// Problems holds every problem of every product, and those of the system.
+	Problems []string `json:"problems"`
+}
+
+// productAudit is what is in MySQL and in Redis of a product, and what does not fit.
+type productAudit struct {
+	ID             int64  `json:"product_id"`
+	Name           string `json:"name"`
+	Stock          int64  `json:"mysql_stock"`
+	Initial        int64  `json:"initial"`
+	Restocked      int64  `json:"restocked"`
+	CompletedUnits int64  `json:"completed_units"`
+	Completed      int64  `json:"completed_orders"`
+	Failed         int64  `json:"failed_orders"`
+	DecidedTwice   int64  `json:"decided_twice"`
+	OverLimit      int64  `json:"users_over_limit"`
+	// Loaded tells whether Redis has the product's stock.
+	Loaded    bool     `json:"redis_loaded"`
+	Available int64    `json:"redis_available"`
+	Reserved  int64    `json:"redis_reserved"`
+	Outbox    int64    `json:"redis_outbox"`
+	Problems  []string `json:"problems"`
+}
+
+// audit checks promises P1, P3, P4, P5 and P7 (docs/design.md) for every product.
+func (p parts) audit(ctx context.Context) (auditReport, error) {
+	var report auditReport
+	var err error
+	if report.Queue, err = p.queue.Depth(ctx); err != nil {
+		return report, err
+	}
+	products, err := p.store.Audit(ctx)
+	if err != nil {
+		return report, err
+	}
+	report.Quiet = report.Queue.Empty()
+	report.Problems = []string{}
+	for _, m := range products {
+		level, err := p.stock.Level(ctx, m.ID)
+		if err != nil {
+			return report, err
+		}
+		a := productAudit{
+			ID: m.ID, Name: m.Name, Stock: m.Stock, Initial: m.Initial, Restocked: m.Restocked,
+			CompletedUnits: m.CompletedUnits, Completed: m.CompletedOrders, Failed: m.FailedOrders,
+			DecidedTwice: m.DecidedTwice, OverLimit: m.UsersOverLimit,
+			Loaded: level.Loaded, Available: level.Available, Reserved: level.Reserved, Outbox: level.Outbox,
+			Problems: append([]string{}, m.Problems...),
+		}
+		if report.Queue.Empty() {
+			a.compare(level)
+		}
+		for _, problem := range a.Problems {
+			report.Problems = append(report.Problems, fmt.Sprintf("product %d: %s", a.ID, problem))
+		}
+		report.Products = append(report.Products, a)
+	}
+	if !report.Quiet {
+		report.Problems = append(report.Problems, fmt.Sprintf(
+			"orders are on their way (%d messages wait, %d are being worked, %d are delayed), so that Redis and MySQL cannot be compared: wait, or use --wait",
+			report.Queue.Visible, report.Queue.InFlight, report.Queue.Delayed))
+	}
+	report.OK = len(report.Problems) == 0
+	return report, nil
+}
+
+// compare checks what must hold between Redis and MySQL when no order is on its way.
+func (a *productAudit) compare(level stock.Level) {
+	if level.Reservations > 0 {
+		a.Problems = append(a.Problems, fmt.Sprintf("%d units in %d orders are reserved though no order is on its way", level.Reserved, level.Reservations))
+	}
+	if level.Outbox > 0 {
+		a.Problems = append(a.Problems, fmt.Sprintf("%d orders are in the outbox", level.Outbox))
+	}
+	if level.Loaded && level.Available+level.Reserved != a.Stock {
+		a.Problems = append(a.Problems, fmt.Sprintf("redis has %d available + %d reserved = %d units, mysql has %d",
+			level.Available, level.Reserved, level.Available+level.Reserved, a.Stock))
+	}
+}
+
+// look is how busy the system is.
+type look struct {
+	queue queue.Depth
+	// available, reserved and outbox are summed up over the loaded products.
+	available, reserved, outbox int64
+}
+
+func (l look) quiet() bool { return l.queue.Empty() && l.reserved == 0 && l.outbox == 0 }
+
+func (p parts) look(ctx context.Context) (l look, err error) {
+	if l.queue, err = p.queue.Depth(ctx); err != nil {
+		return l, err
+	}
+	products, err := p.stock.Products(ctx)
+	if err != nil {
+		return l, err
+	}
+	for _, id := range products {
+		level, err := p.stock.Level(ctx, id)
+		if err != nil {
+			return l, err
+		}
+		l.available += level.Available
+		l.reserved += level.Reserved
+		l.outbox += level.Outbox
+	}
+	return l, nil
+}
+
+// waitQuiet returns when the system has looked quiet several times in a row, or after wait. It calls
+// tell with every look.
+func (p parts) waitQuiet(ctx context.Context, wait time.Duration, tell func(look)) error {
+	deadline := time.Now().Add(wait)
+	for quiet := 0; quiet < quietLooks && time.Now().Before(deadline); {
+		l, err := p.look(ctx)
+		if err != nil {
+			return err
+		}
+		tell(l)
+		if quiet++; !l.quiet() {
+			quiet = 0
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(quietInterval):
+		}
+	}
+	return nil
+}
+
+func runAudit(ctx context.Context, args []string) error {
+	in := newInput("audit")
+	asJSON := in.Bool("json", false, "print JSON")
+	wait := in.Duration("wait", 0, "how long to wait for orders that are on their way")
+	dsn, redisURL := in.vars.MySQLDSN(), in.vars.RedisURL()
+	name, dlq := in.vars.Queues()
+	if err := in.parse(args); err != nil {
+		return err
+	}
+	p, err := openParts(ctx, *dsn, *redisURL, *name, *dlq)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	if err := p.waitQuiet(ctx, *wait, func(look) {}); err != nil {
+		return err
+	}
+	report, err := p.audit(ctx)
+	if err != nil {
+		return err
+	}
+	if *asJSON {
+		if err := printJSON(report); err != nil {
+			return err
+		}
+	} else {
+		report.print()
+	}
+	if !report.OK {
+		return errBroken
+	}
+	return nil
+}
+
+func openParts(ctx context.Context, dsn, redisURL, name, dlq string) (parts, error) {
+	db, err := openStore(dsn)
+	if err != nil {
+		return parts{}, err
+	}
+	st, err := openStock(redisURL)
+	if err != nil {
+		db.Close()
+		return parts{}, err
+	}
+	q, err := openQueue(ctx, name, dlq)
+	if err != nil {
+		db.Close()
+		st.Close()
+		return parts{}, err
+	}
+	return parts{db, st, q}, nil
+}
+
+// print writes the report as a table and a list of problems.
+func (r auditReport) print() {
+	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(tab, "product\tinitial\trestocked\tcompleted\tmysql stock\tredis available\treserved\toutbox\torders\tfailed\t")
+	for _, a := range r.Products {
+		fmt.Fprintf(tab, "%d\t%d\t%d\t%d\t%d\t%s\t%d\t%d\t%d\t%d\t\n", a.ID, a.Initial, a.Restocked, a.CompletedUnits, a.Stock,
+			orDash(a.Loaded, a.Available), a.Reserved, a.Outbox, a.Completed+a.Failed, a.Failed)
+	}
+	tab.Flush()
+	fmt.Printf("\nqueue: %d waiting, %d being worked, %d delayed; dead letters: %d\n", r.Queue.Visible, r.Queue.InFlight, r.Queue.Delayed, r.Queue.Dead)
+	if r.OK {
+		fmt.Println("audit: ok")
+		return
+	}
+	fmt.Println("audit: FAILED")
+	for _, problem := range r.Problems {
+		fmt.Println("  -", problem)
+	}
+}

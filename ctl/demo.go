@@ -1,0 +1,266 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"stampede/internal/order"
+)
+
+// drainWait bounds the wait for the queue to drain; the outbox relay, the slowest part, needs 40 s.
+const drainWait = 90 * time.Second
+
+// demoOptions say what sale to run.
+type demoOptions struct {
+	units, quantity        int64
+	buyers, edges, workers int
+	rate                   float64
+	asJSON                 bool
+	dir                    string
+}
+
+// demoResult is what a demo measured and found. Counts are of buyers and orders, units of goods.
+type demoResult struct {
+	Buyers       int     `json:"buyers"`
+	Accepted     int     `json:"accepted"`
+	SoldOut      int     `json:"sold_out"`
+	Errors       int     `json:"errors"`
+	Completed    int64   `json:"completed"`
+	Failed       int64   `json:"failed"`
+	Pending      int     `json:"pending"` // accepted and still on their way when time ran out
+	UnitsSold    int64   `json:"units_sold"`
+	Oversold     int64   `json:"oversold"`      // units sold beyond those put on sale
+	Lost         int     `json:"lost"`          // accepted, never decided, and no longer on their way
+	Leaked       int64   `json:"leaked"`        // units reserved for no order
+	DecidedTwice int64   `json:"decided_twice"` // orders that took units more than once
+	DurationS    float64 `json:"duration_s"`    // from the first request to the last answer
+	OrdersPerS   float64 `json:"orders_per_s"`  // order requests answered per second of that time
+	LatencyMS    struct {
+		P50  float64 `json:"p50"`
+		P99  float64 `json:"p99"`
+		P999 float64 `json:"p999"`
+	} `json:"latency_ms"`
+	// Audit is "ok" or a list of what is broken.
+	Audit any `json:"audit"`
+
+	units    int64
+	promises []promise
+	errors   map[string]int
+}
+
+// promise is one promise of docs/design.md with the check that this run made of it.
+type promise struct {
+	id, name, check string
+	kept            bool
+}
+
+func runDemo(ctx context.Context, args []string) (err error) {
+	in := newInput("demo")
+	var o demoOptions
+	in.Int64Var(&o.units, "units", 500, "units on sale")
+	in.IntVar(&o.buyers, "buyers", 2000, "buyers who come")
+	in.Float64Var(&o.rate, "rate", 1000, "buyers per second, in an open model")
+	in.IntVar(&o.edges, "edges", 1, "edge processes")
+	in.IntVar(&o.workers, "workers", 2, "worker processes")
+	in.Int64Var(&o.quantity, "quantity", 1, "units that each buyer orders")
+	in.StringVar(&o.dir, "dir", localDir, "where to keep programs, data and logs while it runs")
+	in.BoolVar(&o.asJSON, "json", false, "print the result as one JSON object on stdout")
+	if err := in.parse(args); err != nil {
+		return err
+	}
+	switch {
+	case o.units < 0 || o.buyers < 1 || o.buyers > 10_000_000:
+		return usagef("demo: --units must be at least 0, --buyers 1 to 10000000")
+	case !(o.rate > 0 && o.rate <= 1_000_000):
+		return usagef("demo: --rate must be above 0 and at most 1000000")
+	case o.edges < 1 || o.edges > 32 || o.workers < 1 || o.workers > 32:
+		return usagef("demo: --edges and --workers must be 1 to 32")
+	case o.quantity < 1 || o.quantity > order.MaxQuantity:
+		return usagef("demo: --quantity must be 1 to %d", order.MaxQuantity)
+	}
+
+	show := newProgress(os.Stderr)
+	f, err := startFleet(ctx, o.dir, "demo", show.step)
+	keep := true // the logs of a run that went wrong
+	defer func() {
+		show.step("stopping")
+		err = errors.Join(err, f.close(keep))
+		if keep && f.dir != "" {
+			show.step("logs and data are kept in " + f.dir)
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	show.step(fmt.Sprintf("starting %d edge and %d worker processes", o.edges, o.workers))
+	if err := f.run(ctx, o.edges, o.workers); err != nil {
+		return err
+	}
+	product, err := f.parts.store.AddProduct(ctx, order.Product{
+		Name: "Concert ticket", Price: 4990, Currency: "EUR", Stock: o.units, LimitPerUser: o.quantity,
+	})
+	if err != nil {
+		return err
+	}
+	show.step(fmt.Sprintf("%d buyers want %d of %d units each, %g buyers a second", o.buyers, o.quantity, o.units, o.rate))
+	result, err := o.sell(ctx, f, product.ID, show)
+	if err != nil {
+		return err
+	}
+	if o.asJSON {
+		if err := json.NewEncoder(os.Stdout).Encode(result); err != nil {
+			return err
+		}
+	} else {
+		result.print(os.Stdout)
+	}
+	if result.Audit != "ok" {
+		return errBroken
+	}
+	keep = false
+	return nil
+}
+
+// sell sends the buyers, waits for their orders to be decided, and checks what became of them.
+func (o demoOptions) sell(ctx context.Context, f *fleet, productID int64, show *progress) (*demoResult, error) {
+	l := &load{urls: f.urls, tokens: f.tokens, productID: productID, quantity: o.quantity, buyers: o.buyers, rate: o.rate}
+	watch, stopWatching := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		for watch.Err() == nil {
+			look, err := f.parts.look(watch)
+			if err == nil {
+				show.show(l.sent.Load(), int64(o.buyers), fmt.Sprintf("%d/%d buyers  accepted %d  sold out %d  errors %d  |  in stock %d  reserved %d  messages %d",
+					l.sent.Load(), o.buyers, l.accepted.Load(), l.soldOut.Load(), l.failed.Load(),
+					look.available, look.reserved, look.queue.Visible+look.queue.InFlight))
+			}
+			select {
+			case <-watch.Done():
+			case <-time.After(show.interval()):
+			}
+		}
+	}()
+	l.run(ctx)
+	stopWatching()
+	<-watched
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	show.step("waiting until all orders are decided")
+	accepted := l.accepted.Load()
+	err := f.parts.waitQuiet(ctx, drainWait, func(look look) {
+		show.show(accepted*o.quantity-look.reserved, accepted*o.quantity, fmt.Sprintf("reserved %d  messages %d", look.reserved, look.queue.Visible+look.queue.InFlight))
+	})
+	if err != nil {
+		return nil, err
+	}
+	show.step("auditing")
+	report, err := f.parts.audit(ctx)
+	if err != nil {
+		return nil, err
+	}
+	undecided, err := f.parts.store.Undecided(ctx, l.orders)
+	if err != nil {
+		return nil, err
+	}
+	return o.judge(l, report, productID, len(undecided)), nil
+}
+
+// judge compares what the buyers were told with what the audit found.
+func (o demoOptions) judge(l *load, report auditReport, productID int64, undecided int) *demoResult {
+	r := &demoResult{
+		Buyers: o.buyers, Accepted: len(l.orders), SoldOut: int(l.soldOut.Load()), Errors: int(l.failed.Load()),
+		DurationS: l.duration.Seconds(), OrdersPerS: float64(o.buyers) / l.duration.Seconds(),
+		units: o.units, errors: l.errors,
+	}
+	sorted := l.sortedLatencies()
+	r.LatencyMS.P50, r.LatencyMS.P99, r.LatencyMS.P999 = percentile(sorted, .5), percentile(sorted, .99), percentile(sorted, .999)
+
+	var p productAudit
+	if i := slices.IndexFunc(report.Products, func(p productAudit) bool { return p.ID == productID }); i >= 0 {
+		p = report.Products[i]
+	}
+	r.Completed, r.Failed, r.UnitsSold = p.Completed, p.Failed, p.CompletedUnits
+	r.Oversold = max(0, p.CompletedUnits-o.units)
+	r.DecidedTwice = p.DecidedTwice
+	if report.Quiet {
+		r.Lost, r.Leaked = undecided, p.Reserved
+	} else {
+		r.Pending = undecided
+	}
+	check := func(id, name string, kept bool, format string, args ...any) {
+		r.promises = append(r.promises, promise{id, name, fmt.Sprintf(format, args...), kept})
+	}
+	check("P1", "never oversell", r.Oversold == 0 && p.Stock >= 0, "%d of %d units sold", r.UnitsSold, o.units)
+	// A buyer who got an error may have an order all the same; nobody else may.
+	decided := r.Completed + r.Failed
+	check("P2", "a 202 is kept", undecided == 0 && decided >= int64(r.Accepted) && decided <= int64(r.Accepted+r.Errors),
+		"%d accepted = %d completed + %d failed", r.Accepted, r.Completed, r.Failed)
+	check("P3", "decided once", r.DecidedTwice == 0, "%d orders took units twice", r.DecidedTwice)
+	check("P4", "conservation", report.OK, "redis %d + %d = mysql %d; mysql %d + %d sold = %d put on sale",
+		p.Available, p.Reserved, p.Stock, p.Stock, p.CompletedUnits, p.Initial+p.Restocked)
+	check("P5", "no leaked reservation", p.Reserved == 0 && p.Outbox == 0, "%d units reserved, %d orders in the outbox", p.Reserved, p.Outbox)
+	check("P6", "no phantom sold out", r.SoldOut == 0 || p.Available < o.quantity, "%d sent away, %d units left", r.SoldOut, p.Available)
+	check("P7", "purchase limit holds", p.OverLimit == 0 && l.refused == l.greedy, "%d second orders, %d refused; %d buyers over the limit", l.greedy, l.refused, p.OverLimit)
+	check("P8", "a retry is safe", l.sameOrder == l.retries, "%d requests repeated, %d got the same order", l.retries, l.sameOrder)
+
+	broken := slices.Clone(report.Problems)
+	for _, p := range r.promises {
+		if !p.kept {
+			broken = append(broken, fmt.Sprintf("%s %s: %s", p.id, p.name, p.check))
+		}
+	}
+	r.Audit = broken
+	if len(broken) == 0 {
+		r.Audit = "ok"
+	}
+	return r
+}
+
+// print writes the result as tables that line up.
+func (r *demoResult) print(w io.Writer) {
+	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w)
+	fmt.Fprintln(tab, "buyers\taccepted\tsold out\terrors\tcompleted\tfailed\tpending\t")
+	fmt.Fprintf(tab, "%d\t%d\t%d\t%d\t%d\t%d\t%d\t\n", r.Buyers, r.Accepted, r.SoldOut, r.Errors, r.Completed, r.Failed, r.Pending)
+	tab.Flush()
+	fmt.Fprintln(w)
+	fmt.Fprintln(tab, "units\tsold\toversold\tlost\tleaked\tdecided twice\t")
+	fmt.Fprintf(tab, "%d\t%d\t%d\t%d\t%d\t%d\t\n", r.units, r.UnitsSold, r.Oversold, r.Lost, r.Leaked, r.DecidedTwice)
+	tab.Flush()
+	fmt.Fprintln(w)
+	fmt.Fprintln(tab, "orders/s\tduration s\tp50 ms\tp99 ms\tp99.9 ms\t")
+	fmt.Fprintf(tab, "%.0f\t%.2f\t%.1f\t%.1f\t%.1f\t\n", r.OrdersPerS, r.DurationS, r.LatencyMS.P50, r.LatencyMS.P99, r.LatencyMS.P999)
+	tab.Flush()
+	fmt.Fprintln(w)
+	left := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(left, "promise\t\tcheck\tresult")
+	for _, p := range r.promises {
+		verdict := "kept"
+		if !p.kept {
+			verdict = "BROKEN"
+		}
+		fmt.Fprintf(left, "%s\t%s\t%s\t%s\n", p.id, p.name, p.check, verdict)
+	}
+	left.Flush()
+	fmt.Fprintln(w)
+	for what, n := range r.errors {
+		fmt.Fprintf(w, "error, %d times: %s\n", n, what)
+	}
+	if r.Audit == "ok" {
+		fmt.Fprintln(w, "audit: ok")
+		return
+	}
+	fmt.Fprintln(w, "audit: FAILED")
+	for _, problem := range r.Audit.([]string) {
+		fmt.Fprintln(w, "  -", problem)
+	}
+}

@@ -1,0 +1,177 @@
+// Ctl is the operator's command of Stampede: it runs a demo sale, keeps a local stack up, migrates the
+// database, manages products, and audits the promises.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"text/tabwriter"
+
+	"stampede/internal/config"
+	"stampede/internal/queue"
+	"stampede/internal/stock"
+	"stampede/internal/store"
+)
+
+// command is one thing that ctl does.
+type command struct {
+	name, args, summary string
+	run                 func(ctx context.Context, args []string) error
+}
+
+// commands are all of them, in the order in which a newcomer meets them.
+func commands() []command {
+	return []command{
+		{"demo", "[flags]", "run a whole sale on a stack of its own, audit it, and show the result", runDemo},
+		{"up", "[flags]", "keep a local stack with a few products running until Ctrl-C", runUp},
+		{"token", "--user N [--ttl 1h]", "print an access token for a user", runToken},
+		{"migrate", "", "bring the database schema up to date", runMigrate},
+		{"queues", "", "create the queue, its dead-letter queue and the redrive policy", runQueues},
+		{"product add", "--name … --price … --stock …", "put a product on sale", runProductAdd},
+		{"product list", "[--json]", "list the products", runProductList},
+		{"restock", "--product N --units N --id …", "add units to a product, once per id", runRestock},
+		{"user role", "--email … --role …", "make a user a buyer, merchant or admin", runUserRole},
+		{"ban add", "--user N | --address A --reason …", "keep a user or a range of addresses out", runBanAdd},
+		{"ban list", "", "list the bans", runBanList},
+		{"ban lift", "--user N | --address A", "let a user or a range of addresses in again", runBanLift},
+		{"audit", "[--wait 30s] [--json]", "check the promises in MySQL, Redis and the queue; exit 1 if one is broken", runAudit},
+	}
+}
+
+func main() {
+	// The first signal stops the command in order, the second ends it at once.
+	ctx, unregister := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, unregister)
+	err := dispatch(ctx, os.Args[1:])
+	var bad *usageError
+	switch {
+	case err == nil:
+	case errors.As(err, &bad):
+		fmt.Fprintln(os.Stderr, "ctl:", err)
+		os.Exit(2)
+	case errors.Is(err, errBroken): // the report has said everything
+		os.Exit(1)
+	default:
+		fmt.Fprintln(os.Stderr, "ctl:", err)
+		os.Exit(1)
+	}
+}
+
+// errBroken ends a command whose output shows that a promise is broken.
+var errBroken = errors.New("a promise is broken")
+
+// usageError says that a command was called wrongly.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+
+// dispatch finds the command that the arguments name and runs it with the rest.
+func dispatch(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		printHelp(os.Stderr)
+		return usagef("name a command")
+	}
+	switch args[0] {
+	case "help", "-h", "-help", "--help":
+		printHelp(os.Stdout)
+		return nil
+	}
+	for _, c := range commands() {
+		words := 1
+		name := args[0]
+		if len(args) > 1 && name+" "+args[1] == c.name {
+			name, words = c.name, 2
+		}
+		if name == c.name {
+			return c.run(ctx, args[words:])
+		}
+	}
+	return usagef("there is no command %q; see: ctl help", args[0])
+}
+
+func printHelp(w io.Writer) {
+	fmt.Fprint(w, "ctl operates Stampede.\n\nCommands:\n\n")
+	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, c := range commands() {
+		fmt.Fprintf(tab, "  %s %s\t%s\n", c.name, c.args, c.summary)
+	}
+	tab.Flush()
+	fmt.Fprint(w, "\nctl COMMAND -h lists the flags of a command and the variables that it reads.\n")
+}
+
+// input is what a command reads: flags, and variables of the environment.
+type input struct {
+	*flag.FlagSet
+	vars *config.Set
+}
+
+func newInput(name string) *input {
+	in := &input{FlagSet: flag.NewFlagSet(name, flag.ContinueOnError), vars: config.New("ctl " + name)}
+	in.SetOutput(io.Discard)
+	return in
+}
+
+// parse reads the arguments and the environment. After -h it returns errHelp.
+func (in *input) parse(args []string) error {
+	err := in.FlagSet.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Printf("Flags of ctl %s:\n\n", in.Name())
+		in.SetOutput(os.Stdout)
+		in.PrintDefaults()
+		fmt.Println()
+		in.vars.Usage(os.Stdout, "reads the environment as well.")
+		os.Exit(0)
+	}
+	if err != nil {
+		return usagef("%s: %w; see: ctl %s -h", in.Name(), err, in.Name())
+	}
+	if in.NArg() > 0 {
+		return usagef("%s: %q is one argument too many; see: ctl %s -h", in.Name(), in.Arg(0), in.Name())
+	}
+	if err := in.vars.Parse(); err != nil {
+		return usagef("configuration:\n%w", err)
+	}
+	return nil
+}
+
+// parseAndOpenStore parses the arguments of a command that needs MySQL and nothing else.
+func (in *input) parseAndOpenStore(args []string) (*store.Store, error) {
+	dsn := in.vars.MySQLDSN()
+	if err := in.parse(args); err != nil {
+		return nil, err
+	}
+	return openStore(*dsn)
+}
+
+func openStore(dsn string) (*store.Store, error) {
+	db, err := store.Open(dsn)
+	if err != nil {
+		return nil, fmt.Errorf("MYSQL_DSN: %w", err)
+	}
+	return db, nil
+}
+
+func openStock(url string) (*stock.Stock, error) {
+	st, err := stock.Open(url)
+	if err != nil {
+		return nil, fmt.Errorf("REDIS_URL: %w", err)
+	}
+	return st, nil
+}
+
+func openQueue(ctx context.Context, name, dlq string) (*queue.Queue, error) {
+	q, err := queue.Open(ctx, name, dlq)
+	if err != nil {
+		return nil, fmt.Errorf("ORDERS_QUEUE, ORDERS_DLQ, AWS_…: %w", err)
+	}
+	return q, nil
+}

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/google/uuid"
+
+	"stampede/internal/order"
+	"stampede/internal/store"
+	"stampede/internal/token"
+	"stampede/localstack"
+)
+
+func runToken(_ context.Context, args []string) error {
+	in := newInput("token")
+	user := in.Int64("user", 0, "user id, a positive number")
+	ttl := in.Duration("ttl", time.Hour, "how long the token is valid")
+	secret := in.vars.Secret("JWT_SECRET", "key of the access tokens, at least 32 bytes", token.CheckSecret)
+	if err := in.parse(args); err != nil {
+		return err
+	}
+	if *user <= 0 || *ttl <= 0 {
+		return usagef("token: --user and --ttl must be positive")
+	}
+	raw, err := token.NewKeeper(*secret).Sign(token.Claims{UserID: *user}, *ttl)
+	if err != nil {
+		return err
+	}
+	fmt.Println(raw)
+	return nil
+}
+
+func runMigrate(ctx context.Context, args []string) error {
+	in := newInput("migrate")
+	db, err := in.parseAndOpenStore(args)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	version, err := db.Migrate(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Println("schema version", version)
+	return nil
+}
+
+func runQueues(ctx context.Context, args []string) error {
+	in := newInput("queues")
+	name, dlq := in.vars.Queues()
+	if err := in.parse(args); err != nil {
+		return err
+	}
+	cfg, err := config.LoadDefaultConfig(ctx)
+	if err != nil {
+		return fmt.Errorf("AWS_…: %w", err)
+	}
+	if err := localstack.CreateQueues(ctx, sqs.NewFromConfig(cfg), *name, *dlq); err != nil {
+		return err
+	}
+	fmt.Printf("queues %s and %s are there\n", *name, *dlq)
+	return nil
+}
+
+func runProductAdd(ctx context.Context, args []string) error {
+	in := newInput("product add")
+	p := order.Product{}
+	in.Int64Var(&p.ID, "id", 0, "id of the product; 0 takes the next free one")
+	in.StringVar(&p.Name, "name", "", "name that buyers see")
+	in.StringVar(&p.Description, "description", "", "description that buyers see")
+	in.Int64Var(&p.Price, "price", 0, "price of one unit in minor units, such as cents")
+	in.StringVar(&p.Currency, "currency", "EUR", "ISO 4217 code of the price")
+	in.Int64Var(&p.Stock, "stock", 0, "units on sale")
+	in.Int64Var(&p.LimitPerUser, "limit", 0, "most units that one user may buy; 0 is no limit")
+	in.TextVar(&p.StartsAt, "starts", time.Time{}, "start of the sale in RFC 3339, such as 2026-11-27T08:00:00Z; none if not given")
+	in.TextVar(&p.EndsAt, "ends", time.Time{}, "end of the sale, likewise")
+	db, err := in.parseAndOpenStore(args)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	added, err := db.AddProduct(ctx, p)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("product %d: %s, %d units at %d %s\n", added.ID, added.Name, added.Stock, added.Price, added.Currency)
+	return nil
+}
+
+func runProductList(ctx context.Context, args []string) error {
+	in := newInput("product list")
+	asJSON := in.Bool("json", false, "print JSON")
+	db, err := in.parseAndOpenStore(args)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	products := []order.Product{}
+	for after := int64(0); ; {
+		page, err := db.Products(ctx, after, store.MaxPage)
+		if err != nil {
+			return err
+		}
+		products = append(products, page...)
+		if len(page) < store.MaxPage {
+			break
+		}
+		after = page[len(page)-1].ID
+	}
+	if *asJSON {
+		return printJSON(products)
+	}
+	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(tab, "id\tstock\tprice\t\tlimit\tstarts\tends\tname\t")
+	for _, p := range products {
+		fmt.Fprintf(tab, "%d\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t\n", p.ID, p.Stock, p.Price, p.Currency,
+			orDash(p.LimitPerUser != 0, p.LimitPerUser), orDash(!p.StartsAt.IsZero(), p.StartsAt.Format(time.RFC3339)),
+			orDash(!p.EndsAt.IsZero(), p.EndsAt.Format(time.RFC3339)), p.Name)
+	}
+	return tab.Flush()
+}
+
+func orDash(known bool, value any) string {
+	if !known {
+		return "-"
+	}
+	return fmt.Sprint(value)
+}
+
+// runUserRole also ends the user's sessions, whose tokens carry the old role.
+func runUserRole(ctx context.Context, args []string) error {
+	in := newInput("user role")
+	email := in.String("email", "", "e-mail address of the user")
+	role := in.String("role", "", "buyer, merchant or admin")
+	db, err := in.parseAndOpenStore(args)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	user, err := db.UserByEmail(ctx, *email)
+	if errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("there is no user %q", *email)
+	}
+	if err != nil {
+		return err
+	}
+	if err := db.SetRole(ctx, user.ID, store.Role(*role)); err != nil {
+		return err
+	}
+	ended, err := db.EndSessions(ctx, user.ID)
+	if err != nil {
+		return fmt.Errorf("the role is set; repeat the command to end the user's sessions too: %w", err)
+	}
+	fmt.Printf("user %d (%s) is now %s; %d sessions ended\n", user.ID, user.Email, *role, len(ended))
+	return nil
+}
+
+// runRestock changes MySQL first. If it dies before Redis knows, the same command again does the rest.
+func runRestock(ctx context.Context, args []string) error {
+	in := newInput("restock")
+	product := in.Int64("product", 0, "id of the product")
+	units := in.Int64("units", 0, "units to add")
+	id := in.String("id", "", "id of the restock, such as the number of the delivery: the same id is applied once")
+	dsn, redisURL := in.vars.MySQLDSN(), in.vars.RedisURL()
+	if err := in.parse(args); err != nil {
+		return err
+	}
+	if *id == "" {
+		return usagef("restock: --id is not given; choose one, or use %s", uuid.NewString())
+	}
+	db, err := openStore(*dsn)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	st, err := openStock(*redisURL)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	done, err := db.Restock(ctx, *product, *units, *id)
+	if errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("there is no product %d", *product)
+	}
+	if err != nil {
+		return err
+	}
+	added, err := st.Restock(ctx, *product, *units, done.Version, *id)
+	if err != nil {
+		return fmt.Errorf("MySQL has the units; repeat the command for Redis to have them too: %w", err)
+	}
+	switch {
+	case done.Applied:
+		fmt.Printf("product %d: %d units added, %d in stock\n", *product, *units, done.Balance)
+	case added:
+		fmt.Printf("product %d: restock %s was in MySQL already and is in Redis now\n", *product, *id)
+	default:
+		fmt.Printf("product %d: restock %s was applied before; nothing changed\n", *product, *id)
+	}
+	return nil
+}
+
+func printJSON(value any) error {
+	enc := json.NewEncoder(os.Stdout)
+	enc.SetIndent("", "  ")
+	return enc.Encode(value)
+}

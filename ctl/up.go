@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"stampede/internal/order"
+	"stampede/internal/token"
+)
+
+// demoTokenTTL is for how long the token that up prints is valid.
+const demoTokenTTL = 12 * time.Hour
+
+func runUp(ctx context.Context, args []string) (err error) {
+	in := newInput("up")
+	edges := in.Int("edges", 1, "edge processes")
+	workers := in.Int("workers", 2, "worker processes")
+	dir := in.String("dir", localDir, "where to keep programs, data and logs while it runs")
+	if err := in.parse(args); err != nil {
+		return err
+	}
+	if *edges < 1 || *edges > 32 || *workers < 1 || *workers > 32 {
+		return usagef("up: --edges and --workers must be 1 to 32")
+	}
+	tell := func(text string) { fmt.Fprintln(os.Stderr, text) }
+	f, err := startFleet(ctx, *dir, "up", tell)
+	stopped := false
+	defer func() {
+		tell("\nstopping")
+		err = errors.Join(err, f.close(!stopped))
+	}()
+	if err != nil {
+		return err
+	}
+	if err := f.run(ctx, *edges, *workers); err != nil {
+		return err
+	}
+	for _, p := range []order.Product{
+		{Name: "Concert ticket", Price: 4990, Currency: "EUR", Stock: 500, LimitPerUser: 4},
+		{Name: "Sneaker, limited edition", Price: 18900, Currency: "EUR", Stock: 50, LimitPerUser: 1},
+		{Name: "Console", Price: 49900, Currency: "EUR", Stock: 10_000},
+	} {
+		if _, err := f.parts.store.AddProduct(ctx, p); err != nil {
+			return err
+		}
+	}
+	access, err := f.tokens.Sign(token.Claims{UserID: 7}, demoTokenTTL)
+	if err != nil {
+		return err
+	}
+
+	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	for i, url := range f.urls {
+		fmt.Fprintf(tab, "edge %d\t%s\n", i+1, url)
+	}
+	for i, admin := range f.admins {
+		name := fmt.Sprintf("edge %d admin", i+1)
+		if i >= *edges {
+			name = fmt.Sprintf("worker %d admin", i-*edges+1)
+		}
+		fmt.Fprintf(tab, "%s\thttp://%s/metrics\n", name, admin)
+	}
+	fmt.Fprintf(tab, "logs\t%s\n", f.dir)
+	tab.Flush()
+	fmt.Println("\nFor ctl in another terminal:")
+	for _, variable := range f.env {
+		for _, name := range []string{"REDIS_URL", "MYSQL_DSN", "JWT_SECRET", "AWS_REGION", "AWS_ENDPOINT_URL_SQS", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} {
+			if value, ok := strings.CutPrefix(variable, name+"="); ok {
+				fmt.Printf("  export %s='%s'\n", name, value)
+			}
+		}
+	}
+	fmt.Printf("\nOrder a product as user 7:\n  curl -i %s/api/orders -H 'Authorization: Bearer %s' -H 'Content-Type: application/json' -d '{\"product_id\":1,\"quantity\":1}'\n", f.urls[0], access)
+	fmt.Println("\nCtrl-C stops everything.")
+	for _, p := range append(f.edges[:len(f.edges):len(f.edges)], f.workers...) {
+		go func() {
+			select {
+			case <-p.Done():
+				if ctx.Err() == nil {
+					tell("a process ended by itself; its log: " + p.LogTail())
+				}
+			case <-ctx.Done():
+			}
+		}()
+	}
+	<-ctx.Done()
+	stopped = true
+	return nil
+}
