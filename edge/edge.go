@@ -54,6 +54,7 @@ type Edge struct {
 	sessions  *sessions
 	bans      *bans
 	proxies   proxies // set before Serve
+	closed    *closed
 	reserver  *reserver
 	sender    *sender
 	watcher   *watcher
@@ -76,11 +77,11 @@ func New(st *stock.Stock, db *store.Store, q *queue.Queue, tokens *token.Keeper,
 	c := catalog{stock: st, store: db}
 	e := &Edge{
 		stock: st, store: db, tokens: tokens, passwords: passwords, sessions: newSessions(st, db), bans: newBans(db),
-		products: newCache(c.product), productPages: newCache(c.page),
+		products: newCache(c.product), productPages: newCache(c.page), closed: newClosed(),
 		sender:  newSender(st, q),
 		watcher: &watcher{stock: st, stop: make(chan struct{}), waiting: map[uuid.UUID][]chan *order.Record{}},
 	}
-	e.reserver = newReserver(st, db, e.products, e.sender)
+	e.reserver = newReserver(st, db, e.products, e.closed, e.sender)
 	e.running, e.endLoops = context.WithCancel(context.Background())
 	m := newMetrics(reg)
 	e.server = &fasthttp.Server{
@@ -201,10 +202,19 @@ func (e *Edge) Serve(ln net.Listener) error {
 		return ln.Close()
 	}
 	e.ln = ln
-	e.loops.Go(func() { e.sessions.run(e.running) })
+	e.loops.Go(func() { e.stock.Listen(e.running, e.hear) })
+	e.loops.Go(func() {
+		keepUp(e.running, endedInterval, e.sessions.poll, "ended sessions are known from notices only")
+	})
 	e.loops.Go(func() { keepUp(e.running, bansInterval, e.bans.poll, "new bans are not known") })
 	e.mu.Unlock()
 	return e.server.Serve(ln)
+}
+
+// hear takes in what Redis tells all edges at once.
+func (e *Edge) hear(n stock.Notice) {
+	e.sessions.end(n.EndedSessions...)
+	e.closed.reopen(n.Reopened...)
 }
 
 // Stop fails readiness, waits for as long as a load balancer may take to notice, then takes no more

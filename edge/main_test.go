@@ -102,8 +102,14 @@ type world struct {
 // newWorld starts an edge; tune may change it before it serves.
 func newWorld(t *testing.T, tune ...func(*Edge)) *world {
 	t.Helper()
+	return newWorldOn(t, stacktest.RedisURL(t), tune...)
+}
+
+// newWorldOn starts an edge on a Redis that the test chooses.
+func newWorldOn(t *testing.T, redisURL string, tune ...func(*Edge)) *world {
+	t.Helper()
 	w := &world{T: t, tokens: token.NewKeeper(secret)}
-	dsn, redisURL := stacktest.DSN(t), stacktest.RedisURL(t)
+	dsn := stacktest.DSN(t)
 	w.sqs = stacktest.NewSQS(t, sqs.Options{Region: localstack.Region})
 	w.sqsClient = localstack.SQSClient(w.sqs.URL())
 	w.must(localstack.CreateQueues(t.Context(), w.sqsClient, localstack.QueueName, localstack.DLQName))

@@ -69,6 +69,12 @@ func (e *Edge) postOrder(ctx *fasthttp.RequestCtx, who token.Claims) {
 		sendProblem(ctx, productNotFound, "")
 		return
 	}
+	if key == "" { // a request with a key may be the repetition of an accepted one, which only Redis knows
+		if c, sale := e.closed.ask(productID, quantity); c != "" {
+			sendRefusal(ctx, c, sale)
+			return
+		}
+	}
 	t := &ticket{
 		request:   stock.Request{OrderID: order.NewID(), UserID: who.UserID, Quantity: quantity, IdempotencyKey: key},
 		productID: productID, since: time.Now(), answer: make(chan answer, 1),
@@ -88,15 +94,23 @@ func (e *Edge) postOrder(ctx *fasthttp.RequestCtx, who token.Claims) {
 		sendProblem(ctx, a.code, "Ask for the order, or repeat the request with the same Idempotency-Key.",
 			extra{"order_id", a.order.ID.String()})
 		ctx.Response.Header.Set(fasthttp.HeaderLocation, location)
-	case saleNotStarted:
-		sendProblem(ctx, a.code, "", extra{"starts_at", a.sale.StartsAt})
-	case saleEnded:
-		sendProblem(ctx, a.code, "", extra{"ends_at", a.sale.EndsAt})
-	case limitExceeded:
-		sendProblem(ctx, a.code, fmt.Sprintf("One buyer may have %d units.", a.sale.LimitPerUser),
-			extra{"limit_per_user", a.sale.LimitPerUser})
 	default:
-		sendProblem(ctx, a.code, "")
+		sendRefusal(ctx, a.code, a.sale)
+	}
+}
+
+// sendRefusal tells why an order was not taken.
+func sendRefusal(ctx *fasthttp.RequestCtx, c code, sale stock.Sale) {
+	switch c {
+	case saleNotStarted:
+		sendProblem(ctx, c, "", extra{"starts_at", sale.StartsAt})
+	case saleEnded:
+		sendProblem(ctx, c, "", extra{"ends_at", sale.EndsAt})
+	case limitExceeded:
+		sendProblem(ctx, c, fmt.Sprintf("One buyer may have %d units.", sale.LimitPerUser),
+			extra{"limit_per_user", sale.LimitPerUser})
+	default:
+		sendProblem(ctx, c, "")
 	}
 }
 

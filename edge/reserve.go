@@ -43,12 +43,13 @@ type reserver struct {
 	stock    *stock.Stock
 	store    *store.Store
 	products *cache[int64, order.Product]
+	closed   *closed
 	sender   *sender
 	tickets  batch.Batcher[int64, *ticket] // by product
 }
 
-func newReserver(st *stock.Stock, db *store.Store, products *cache[int64, order.Product], s *sender) *reserver {
-	r := &reserver{stock: st, store: db, products: products, sender: s}
+func newReserver(st *stock.Stock, db *store.Store, products *cache[int64, order.Product], c *closed, s *sender) *reserver {
+	r := &reserver{stock: st, store: db, products: products, closed: c, sender: s}
 	r.tickets = batch.Batcher[int64, *ticket]{Do: r.reserve, Size: stock.MaxBatch, Parallel: 1, Waiting: maxWaiting}
 	return r
 }
@@ -77,9 +78,11 @@ func (r *reserver) reserve(productID int64, waiting []*ticket) {
 	for i, t := range tickets {
 		requests[i] = t.request
 	}
+	asked := time.Now()
 	sale, results, err := r.stock.Reserve(context.Background(), productID, requests)
 	if errors.Is(err, stock.ErrNotLoaded) {
 		if err = r.load(productID); err == nil {
+			asked = time.Now()
 			sale, results, err = r.stock.Reserve(context.Background(), productID, requests)
 		}
 	}
@@ -95,6 +98,7 @@ func (r *reserver) reserve(productID int64, waiting []*ticket) {
 		}
 		return
 	}
+	r.closed.learn(productID, sale, asked)
 	var send []*parcel
 	for i, t := range tickets {
 		result := &results[i]

@@ -90,14 +90,6 @@ func (s *sessions) announce(ids ...uuid.UUID) {
 	}
 }
 
-// run keeps up with the sessions that end elsewhere, until ctx ends.
-func (s *sessions) run(ctx context.Context) {
-	var listening sync.WaitGroup
-	listening.Go(func() { s.stock.Listen(ctx, func(n stock.Notice) { s.end(n.EndedSessions...) }) })
-	defer listening.Wait()
-	keepUp(ctx, endedInterval, s.poll, "ended sessions are known from notices only")
-}
-
 // keepUp calls poll again and again until ctx ends. Of several failures in a row it logs the first.
 func keepUp(ctx context.Context, interval time.Duration, poll func(context.Context) error, complaint string) {
 	ticker := time.NewTicker(interval)

@@ -6,9 +6,10 @@
 -- KEYS  1 stock:{p}   2 reserved:{p}   3 bought:{p}   4 outbox:{p}
 --       5.. idem:{p}:<user>:<key> of each order that has an idempotency key, in the order of ARGV
 -- ARGV  for each order: order id, user id, 1 if it has an idempotency key, else 0
+-- Publishes on notices, if units are available again, that the product is reopened.
 -- Returns for each order  1 cancelled   0 there is no such reservation   -1 too late, nothing changed
 local n = #ARGV / 3
-local reply, k = {}, 4
+local reply, k, given = {}, 4, false
 for i = 1, n do
   local id, user = ARGV[i * 3 - 2], ARGV[i * 3 - 1]
   local idem = nil
@@ -27,6 +28,7 @@ for i = 1, n do
     local record = idem and redis.call('GET', idem)
     if redis.call('EXISTS', KEYS[1]) == 1 then
       redis.call('INCRBY', KEYS[1], units)
+      given = true
     end
     redis.call('HDEL', KEYS[2], id)
     redis.call('HDEL', KEYS[4], id)
@@ -37,5 +39,8 @@ for i = 1, n do
       redis.call('DEL', idem)
     end
   end
+end
+if given then
+  redis.call('PUBLISH', 'notices', '{"reopened":[' .. string.match(KEYS[1], '{(.-)}') .. ']}')
 end
 return reply

@@ -8,6 +8,7 @@
 -- ARGV  1 units in MySQL   2 version of the product's row in MySQL   3 unit price in minor units
 --       4 currency   5 start of the sale, ms since the epoch, 0 for none   6 end, likewise
 --       7 limit of units per user, 0 for none
+-- Publishes on notices, if it has loaded, that the product is reopened.
 -- Returns  1 loaded   0 was loaded already, nothing changed   -1 out of date, nothing changed: read MySQL again
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return 0
@@ -19,4 +20,5 @@ end
 redis.call('SET', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[2], 'version', ARGV[2], 'seen', ARGV[2], 'price', ARGV[3], 'currency', ARGV[4],
   'starts_at', ARGV[5], 'ends_at', ARGV[6], 'limit', ARGV[7])
+redis.call('PUBLISH', 'notices', '{"reopened":[' .. string.match(KEYS[1], '{(.-)}') .. ']}')
 return 1

@@ -10,7 +10,8 @@
 -- ARGV  1 lifetime of an idempotency key in seconds
 --       then for each order: order id, user id, quantity, idempotency key or ''
 -- Returns  {} if the product is not loaded, else
---       {unit price, currency, now in ms, starts_at, ends_at, limit, then for each order one of
+--       {unit price, currency, now in ms, starts_at, ends_at, limit, units available after the call, then
+--       for each order one of
 --         1                                     reserved
 --         {order id, quantity, unit price, reserved at in ms, unsent}
 --                                               the order that was reserved before under this order id
@@ -78,7 +79,7 @@ elseif ends_at > 0 and now >= ends_at then
   window = -4
 end
 
-local reply = {price, sale[2], now, starts_at, ends_at, limit}
+local reply = {price, sale[2], now, starts_at, ends_at, limit, 0}
 local taken, reserve, outbox, buyers, idem_set = 0, {}, {}, {}, {}
 local here, here_idem = {}, {}
 local k = 0
@@ -126,8 +127,9 @@ for i = 1, n do
       idem_set[#idem_set + 1] = idem
     end
   end
-  reply[6 + i] = result
+  reply[7 + i] = result
 end
+reply[7] = stock - taken
 
 if taken > 0 then
   redis.call('DECRBY', KEYS[1], taken)

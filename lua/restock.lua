@@ -2,6 +2,7 @@
 --
 -- KEYS  1 stock:{p}   2 sale:{p}   3 settled:{p}
 -- ARGV  1 units   2 version of the product after the restock's commit   3 id of the restock
+-- Publishes on notices, if units were added, that the product is reopened.
 -- Returns  1 added   0 nothing to do: added before, part of the loaded stock, or the product is not loaded
 local stock = redis.call('EXISTS', KEYS[1])
 local sale = redis.call('HMGET', KEYS[2], 'version', 'seen')
@@ -15,4 +16,5 @@ if stock == 0 or known == 1 or version <= tonumber(sale[1] or 0) then
 end
 redis.call('INCRBY', KEYS[1], ARGV[1])
 redis.call('SADD', KEYS[3], mark)
+redis.call('PUBLISH', 'notices', '{"reopened":[' .. string.match(KEYS[1], '{(.-)}') .. ']}')
 return 1

@@ -13,6 +13,7 @@
 -- KEYS  1 stock:{p}   2 reserved:{p}   3 bought:{p}   4 sale:{p}   5 outbox:{p}   6 settled:{p}
 -- ARGV  1 version of the product after the commit of the fresh decisions, 0 if there are none
 --       then for each order: order id, user id, quantity, 1 completed or 0 failed, 1 fresh or 0
+-- Publishes on notices, if units are available again, that the product is reopened.
 -- Returns  {units given back, units taken out}
 local loaded = redis.call('EXISTS', KEYS[1]) == 1
 local sale = redis.call('HMGET', KEYS[4], 'version', 'seen')
@@ -54,6 +55,9 @@ redis.call('HDEL', KEYS[2], unpack(ids))
 redis.call('HDEL', KEYS[5], unpack(ids))
 if loaded and given ~= taken then
   redis.call('INCRBY', KEYS[1], given - taken)
+  if given > taken then
+    redis.call('PUBLISH', 'notices', '{"reopened":[' .. string.match(KEYS[1], '{(.-)}') .. ']}')
+  end
 end
 for i = 1, #bought do
   if redis.call('HINCRBY', KEYS[3], bought[i][1], bought[i][2]) <= 0 then

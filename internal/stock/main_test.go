@@ -55,6 +55,7 @@ var scriptTests = []struct {
 	{"claim pages", testClaimPages},
 	{"acknowledge", testAcknowledge},
 	{"statuses", testStatuses},
+	{"notices", testNotices},
 	{"largest calls", testLargestCalls},
 }
 

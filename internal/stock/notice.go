@@ -14,6 +14,9 @@ import (
 type Notice struct {
 	// EndedSessions are sessions whose access tokens are no longer valid.
 	EndedSessions []uuid.UUID `json:"ended_sessions,omitempty"`
+	// Reopened are products of which more may be had than before. The scripts publish it together with the
+	// change, so that nobody can die in between.
+	Reopened []int64 `json:"reopened,omitempty"`
 }
 
 // Publish sends a notice to all who listen.

@@ -59,6 +59,10 @@ type Sale struct {
 	StartsAt, EndsAt time.Time
 	// LimitPerUser is 0 if there is no limit.
 	LimitPerUser int64
+	// Now is the time by the clock of Redis, to the millisecond, and Available the units that the call has
+	// left; below zero they are as good as none.
+	Now       time.Time
+	Available int64
 }
 
 // Reserve reserves units of one product for up to MaxBatch requests; the answers are in the order of
@@ -93,21 +97,21 @@ func (s *Stock) Reserve(ctx context.Context, productID int64, requests []Request
 }
 
 func readReserveReply(productID int64, requests []Request, reply []any) (Sale, []Reservation, error) {
-	const head = 6
+	const head = 7
 	if len(reply) != head+len(requests) {
 		return Sale{}, nil, fmt.Errorf("reply has %d elements for %d requests", len(reply), len(requests))
 	}
 	var d decoder
-	price, now := d.int(reply[0]), fromMillis(d.int(reply[2]))
+	price := d.int(reply[0])
 	sale := Sale{
-		Currency: d.text(reply[1]), StartsAt: fromMillis(d.int(reply[3])),
-		EndsAt: fromMillis(d.int(reply[4])), LimitPerUser: d.int(reply[5]),
+		Currency: d.text(reply[1]), Now: fromMillis(d.int(reply[2])), StartsAt: fromMillis(d.int(reply[3])),
+		EndsAt: fromMillis(d.int(reply[4])), LimitPerUser: d.int(reply[5]), Available: d.int(reply[6]),
 	}
 	results := make([]Reservation, len(requests))
 	for i, request := range requests {
 		o := order.Order{
 			ID: request.OrderID, UserID: request.UserID, ProductID: productID, Quantity: request.Quantity,
-			UnitPrice: price, ReservedAt: now, IdempotencyKey: request.IdempotencyKey,
+			UnitPrice: price, ReservedAt: sale.Now, IdempotencyKey: request.IdempotencyKey,
 		}
 		first, replayed := reply[head+i].([]any)
 		switch {

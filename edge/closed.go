@@ -1,0 +1,82 @@
+package main
+
+import (
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"stampede/internal/order"
+	"stampede/internal/stock"
+)
+
+// closedTTL is how long an edge answers from memory what it has learned of a product. It is under the second
+// within which units that came back must be for sale even if the notice of it was lost.
+const closedTTL = 750 * time.Millisecond
+
+// closed remembers of products why nobody can order them right now, so that the crowd which comes too late,
+// or too early, costs Redis no call. Whoever asks for what may be possible is sent on to Redis, which judges.
+type closed struct {
+	mu      sync.Mutex // held over a look and the change that rests on it
+	entries *lru.Cache[int64, closure]
+}
+
+// closure is what Redis said of a product at a time.
+type closure struct {
+	code  code // why no unit can be had, or empty
+	sale  stock.Sale
+	at    time.Time // before Redis was asked, so that the answer is no older than that
+	opens time.Time // of a sale that has not started, by the clock of this machine
+}
+
+func newClosed() *closed {
+	entries, err := lru.New[int64, closure](cacheEntries)
+	if err != nil {
+		panic(err) // only a size below 1 does this
+	}
+	return &closed{entries: entries}
+}
+
+// ask returns why an order for so many units of a product would be refused, or an empty code if that is not
+// known.
+func (c *closed) ask(productID, quantity int64) (code, stock.Sale) {
+	known, ok := c.entries.Get(productID)
+	switch {
+	case !ok || time.Since(known.at) > closedTTL:
+		return "", stock.Sale{}
+	case known.code == saleNotStarted && !time.Now().Before(known.opens):
+		return "", stock.Sale{}
+	case known.code != "":
+		return known.code, known.sale
+	case quantity > known.sale.Available:
+		return soldOut, known.sale
+	}
+	return "", stock.Sale{}
+}
+
+// learn takes in what Redis said of a product, when it was asked at a time. An answer that was on its way
+// when the product was reopened says nothing any more.
+func (c *closed) learn(productID int64, sale stock.Sale, asked time.Time) {
+	entry := closure{sale: sale, at: asked}
+	switch {
+	case sale.Now.Before(sale.StartsAt):
+		entry.code, entry.opens = saleNotStarted, asked.Add(sale.StartsAt.Sub(sale.Now))
+	case !sale.EndsAt.IsZero() && !sale.Now.Before(sale.EndsAt):
+		entry.code = saleEnded
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if known, ok := c.entries.Peek(productID); !ok || !known.at.After(asked) {
+		c.entries.Add(productID, entry)
+	}
+}
+
+// reopen forgets what is known of products of which more may be had than before.
+func (c *closed) reopen(productIDs ...int64) {
+	open := closure{sale: stock.Sale{Available: order.MaxQuantity}, at: time.Now()}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range productIDs {
+		c.entries.Add(id, open)
+	}
+}

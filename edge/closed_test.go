@@ -1,0 +1,237 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"stampede/internal/order"
+	"stampede/internal/stock"
+	"stampede/localstack"
+	"stampede/localstack/stacktest"
+)
+
+// TestClosed is what an edge remembers of a product, without a server.
+func TestClosed(t *testing.T) {
+	t.Parallel()
+	c := newClosed()
+	now := time.Now()
+	redis := now.Add(42 * time.Hour) // its clock may be another
+	wants := func(what string, quantity int64, want code) {
+		t.Helper()
+		if got, _ := c.ask(1, quantity); got != want {
+			t.Errorf("%s: %q, want %q", what, got, want)
+		}
+	}
+	wants("a product nobody has asked for", 1, "")
+
+	c.learn(1, stock.Sale{Now: redis, Available: 2}, now)
+	wants("two are left", 2, "")
+	wants("two are left of three", 3, soldOut)
+	if got, _ := c.ask(2, 3); got != "" {
+		t.Errorf("another product: %q", got)
+	}
+	c.learn(1, stock.Sale{Now: redis}, now)
+	wants("none is left", 1, soldOut)
+	c.learn(1, stock.Sale{Now: redis, Available: -3}, now)
+	wants("fewer than none are left", 1, soldOut)
+
+	c.reopen(2, 1)
+	wants("units came back", 1, "")
+	c.learn(1, stock.Sale{Now: redis}, now)
+	wants("an answer from before they came back", 1, "")
+	c.learn(1, stock.Sale{Now: redis}, time.Now())
+	wants("an answer from after", 1, soldOut)
+	c.learn(1, stock.Sale{Now: redis, Available: order.MaxQuantity}, time.Now())
+	wants("enough for any order", order.MaxQuantity, "")
+
+	c.reopen(1)
+	c.learn(1, stock.Sale{Now: redis, EndsAt: redis}, time.Now())
+	wants("the end", 1, saleEnded)
+	c.learn(1, stock.Sale{Now: redis, EndsAt: redis.Add(1), Available: 1}, time.Now())
+	wants("before the end", 1, "")
+	c.learn(1, stock.Sale{Now: redis, StartsAt: redis.Add(time.Hour)}, time.Now())
+	wants("before the start", 1, saleNotStarted)
+	c.learn(1, stock.Sale{Now: redis, StartsAt: redis, Available: 1}, time.Now())
+	wants("the start", 1, "")
+	c.learn(1, stock.Sale{Now: redis, StartsAt: redis.Add(100 * time.Millisecond)}, time.Now().Add(-101*time.Millisecond))
+	wants("the start has come since", 1, "")
+
+	c.reopen(1)
+	c = newClosed()
+	c.learn(1, stock.Sale{Now: redis}, time.Now().Add(-closedTTL-time.Millisecond))
+	wants("an answer that is too old", 1, "")
+}
+
+// scriptCalls counts the scripts that a Redis has run.
+func (w *world) scriptCalls() (calls int) {
+	w.Helper()
+	stats, err := w.rdb.Info(w.Context(), "commandstats").Result()
+	w.must(err)
+	for line := range strings.Lines(stats) {
+		var n int
+		if _, err := fmt.Sscanf(line, "cmdstat_evalsha:calls=%d", &n); err == nil {
+			calls += n
+		}
+	}
+	return calls
+}
+
+// TestClosedAsksNobody sends a crowd to products that nobody can order, and counts the calls of Redis: none but
+// the one that each closedTTL allows.
+func TestClosedAsksNobody(t *testing.T) {
+	t.Parallel()
+	w := newWorldOn(t, stacktest.NewRedis(t, localstack.RedisOptions{}).URL())
+	gone := w.addProduct(1)
+	early := w.addProduct(5, func(p *order.Product) { p.StartsAt = time.Now().Add(time.Hour) })
+	late := w.addProduct(5, func(p *order.Product) { p.EndsAt = time.Now().Add(-time.Hour) })
+	first := w.mustPost(1, gone.ID, 1, "Idempotency-Key", "k")
+	for _, test := range []struct {
+		product order.Product
+		code    code
+		member  string
+	}{{gone, soldOut, ""}, {early, saleNotStarted, "starts_at"}, {late, saleEnded, "ends_at"}} {
+		r := w.post(2, test.product.ID, 1)
+		wantCode(t, "the first", r, http.StatusConflict, test.code)
+		w.eventually("the notice that the product was loaded is past", func() bool {
+			before := w.scriptCalls()
+			w.post(2, test.product.ID, 1)
+			return w.scriptCalls() == before
+		})
+		before, begin := w.scriptCalls(), time.Now()
+		replies := crowd(400, func(i int) reply { return w.post(int64(i+2), test.product.ID, 1) })
+		calls, allowed := w.scriptCalls()-before, 1+int(time.Since(begin)/closedTTL)
+		t.Logf("%s: %d calls of Redis for %d answers", test.code, calls, len(replies))
+		if got := count(replies)["409 "+string(test.code)]; got != len(replies) {
+			t.Errorf("%s: %v", test.code, count(replies))
+		}
+		for _, other := range replies {
+			if other.body != r.body {
+				t.Errorf("from memory %v, from Redis %v", other, r)
+				break
+			}
+		}
+		// Each renewal may find some requests already on their way.
+		if calls > 2*allowed {
+			t.Errorf("%s: %d calls, %d allowed", test.code, calls, allowed)
+		}
+	}
+	if again := w.mustPost(1, gone.ID, 1, "Idempotency-Key", "k"); again != first {
+		t.Errorf("a retry after the last unit is sold gets order %s, not %s", again, first)
+	}
+}
+
+// until orders one unit at an edge until it is accepted, and returns when that was. What comes in between must be
+// refused with c.
+func (w *world) until(url string, user, product int64, c code) (time.Time, error) {
+	at := *w
+	at.url = url
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+		r := at.post(user, product, 1)
+		switch {
+		case r.status == http.StatusAccepted:
+			return time.Now(), nil
+		case r.code() != string(c):
+			return time.Time{}, fmt.Errorf("%v, want %s", r, c)
+		}
+		time.Sleep(5 * time.Millisecond) // the pace of the client
+	}
+	return time.Time{}, errors.New("no order was accepted")
+}
+
+// TestReopened gives units back in every way there is, while a crowd asks three edges that know the product as sold
+// out, and measures when each of them sells again: within 250 ms, and within a second if nobody says so.
+func TestReopened(t *testing.T) { // not parallel, for the sake of what is measured
+	w := newWorldOn(t, stacktest.NewRedis(t, localstack.RedisOptions{}).URL())
+	urls := []string{w.url}
+	for range 2 {
+		_, _, addr := w.start()
+		urls = append(urls, "http://"+addr)
+	}
+	p := w.addProduct(6)
+	user := int64(100)
+	w.mustPost(1, p.ID, 3)
+	queued := w.orders()[0]
+	unsent := w.reserveUnsent(2, p, 3, "")
+	for _, step := range []struct {
+		what   string
+		within time.Duration
+		do     func()
+	}{
+		{"a failed order", 250 * time.Millisecond, func() {
+			_, err := w.stock.Settle(w.Context(), p.ID, []order.Decision{{Record: order.Record{Order: queued, Status: order.Failed}}})
+			w.must(err)
+		}},
+		{"a restock", 250 * time.Millisecond, func() {
+			done, err := w.db.Restock(w.Context(), p.ID, 3, "r")
+			w.must(err)
+			_, err = w.stock.Restock(w.Context(), p.ID, 3, done.Version, "r")
+			w.must(err)
+		}},
+		{"a lost message", time.Second, func() { w.must(w.rdb.IncrBy(w.Context(), fmt.Sprintf("stock:{%d}", p.ID), 3).Err()) }},
+		{"a cancelled order", 250 * time.Millisecond, func() {
+			if ok, err := w.stock.Cancel(w.Context(), p.ID, []order.Order{unsent}); err != nil || !ok[0] {
+				w.Fatalf("cancel: %v, %v", ok, err)
+			}
+		}},
+	} {
+		for _, url := range urls { // all of them know it, from this moment on
+			at := *w
+			at.url = url
+			wantCode(t, step.what, at.post(50, p.ID, 1), http.StatusConflict, soldOut)
+		}
+		var edges sync.WaitGroup
+		began := make(chan struct{})
+		var begin time.Time
+		sold := make([]time.Time, len(urls))
+		for i, url := range urls {
+			user++
+			edges.Go(func() {
+				<-began
+				var err error
+				if sold[i], err = w.until(url, user+int64(i), p.ID, soldOut); err != nil {
+					t.Errorf("%s, edge %d: %v", step.what, i, err)
+				}
+			})
+		}
+		begin = time.Now()
+		close(began)
+		step.do()
+		edges.Wait()
+		if t.Failed() {
+			return
+		}
+		for i, at := range sold {
+			took := at.Sub(begin)
+			t.Logf("%s: edge %d sells again after %v", step.what, i, took.Round(time.Millisecond))
+			if took > step.within {
+				t.Errorf("%s: edge %d sells again after %v, want %v", step.what, i, took, step.within)
+			}
+		}
+	}
+}
+
+// TestSaleOpens waits for a sale that opens in two seconds, at an edge that has known it as not started: no order
+// before, orders right after.
+func TestSaleOpens(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	opens, err := w.rdb.Time(t.Context()).Result()
+	w.must(err)
+	opens = opens.Add(2 * time.Second)
+	p := w.addProduct(10, func(p *order.Product) { p.StartsAt = opens })
+	var clients sync.WaitGroup
+	for i := range 4 {
+		clients.Go(func() {
+			sold, err := w.until(w.url, int64(i+1), p.ID, saleNotStarted)
+			if late := sold.Sub(opens); err != nil || late < -time.Millisecond || late > 400*time.Millisecond {
+				t.Errorf("client %d orders %v after the start, error %v", i, late, err)
+			}
+		})
+	}
+	clients.Wait()
+}
