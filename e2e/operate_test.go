@@ -33,6 +33,7 @@ func TestConfiguration(t *testing.T) {
 		{"edge", "LOG_LEVEL", "loud"}, {"worker", "LOG_LEVEL", "loud"},
 		{"edge", "SHUTDOWN_NOTICE", "1 hour"}, {"edge", "SHUTDOWN_NOTICE", "1h"},
 		{"edge", "TRUSTED_PROXIES", "everybody"}, {"edge", "PASSWORD_MEMORY_KIB", "1"}, {"edge", "PASSWORD_ITERATIONS", "x"},
+		{"edge", "RATE_LIMIT_USER", "5"}, {"edge", "RATE_LIMIT_ADDRESS", "0/5"},
 		{"edge", "AWS_ENDPOINT_URL_SQS", "http://127.0.0.1:1"}, {"worker", "MYSQL_DSN", "root:hunter2@tcp(127.0.0.1:1)/x"},
 	}
 	for _, test := range tests {

@@ -155,11 +155,15 @@ func checkProxies(text string) error {
 	return err
 }
 
-// admit lets requests through whose client is not banned.
+// admit lets requests through whose client is not banned and does not ask too often.
 func (e *Edge) admit(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
-		if e.bans.address(e.proxies.client(ctx)) {
+		client := e.proxies.client(ctx)
+		if e.bans.address(client) {
 			sendProblem(ctx, banned, "")
+			return
+		}
+		if client, ok := counted(client); ok && !e.addresses.allow(ctx, client) {
 			return
 		}
 		next(ctx)

@@ -15,7 +15,7 @@ import (
 // TestBans: a ban holds without a restart, and ends when it is lifted or over.
 func TestBans(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(e *Edge) { e.proxies = proxies{netip.MustParsePrefix("127.0.0.0/8")} })
+	w := newWorld(t, behindProxy)
 	product := w.addProduct(10_000)
 	w.mustPost(1, product.ID, 1)
 	from := func(address string) reply {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -53,7 +54,9 @@ type Edge struct {
 	passwords *password.Hasher
 	sessions  *sessions
 	bans      *bans
-	proxies   proxies // set before Serve
+	proxies   proxies // set before Serve, as are the limiters
+	users     *limiter[int64]
+	addresses *limiter[netip.Prefix]
 	closed    *closed
 	reserver  *reserver
 	sender    *sender
@@ -82,6 +85,9 @@ func New(st *stock.Stock, db *store.Store, q *queue.Queue, tokens *token.Keeper,
 		watcher: &watcher{stock: st, stop: make(chan struct{}), waiting: map[uuid.UUID][]chan *order.Record{}},
 	}
 	e.reserver = newReserver(st, db, e.products, e.closed, e.sender)
+	if err := e.limit(defaultUserLimit, defaultAddressLimit); err != nil {
+		panic(err) // the defaults are valid
+	}
 	e.running, e.endLoops = context.WithCancel(context.Background())
 	m := newMetrics(reg)
 	e.server = &fasthttp.Server{
@@ -96,6 +102,15 @@ func New(st *stock.Stock, db *store.Store, q *queue.Queue, tokens *token.Keeper,
 		Logger:                       quietLogger{},
 	}
 	return e
+}
+
+// limit sets how often a user and an address may ask, in the form of parseLimit.
+func (e *Edge) limit(user, address string) (err error) {
+	if e.users, err = newLimiter[int64]("user", user); err != nil {
+		return err
+	}
+	e.addresses, err = newLimiter[netip.Prefix]("address", address)
+	return err
 }
 
 // routes is the whole public interface.
@@ -157,6 +172,9 @@ func (e *Edge) forUser(next func(*fasthttp.RequestCtx, token.Claims)) fasthttp.R
 		}
 		if e.bans.user(who.UserID) {
 			sendProblem(ctx, banned, "")
+			return
+		}
+		if !e.users.allow(ctx, who.UserID) {
 			return
 		}
 		next(ctx, who)

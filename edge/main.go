@@ -46,6 +46,8 @@ func run() error {
 	notice := vars.Duration("SHUTDOWN_NOTICE", 2*time.Second, 0, 10*time.Second, "how long to go on after readiness fails, for load balancers to notice")
 
 	trusted := vars.String("TRUSTED_PROXIES", noProxies, "ranges of addresses, comma-separated, whose X-Forwarded-For is believed", checkProxies)
+	userLimit := vars.String("RATE_LIMIT_USER", defaultUserLimit, "requests per second and burst of one user; off for no limit", checkLimit)
+	addressLimit := vars.String("RATE_LIMIT_ADDRESS", defaultAddressLimit, "the same of one client address (IPv6: its /64)", checkLimit)
 	memory := vars.Int("PASSWORD_MEMORY_KIB", int(params.MemoryKiB), 7168, 1<<20, "memory of one password hash (argon2id)")
 	iterations := vars.Int("PASSWORD_ITERATIONS", int(params.Iterations), 1, 100, "iterations of one password hash")
 	parallelism := vars.Int("PASSWORD_PARALLELISM", int(params.Parallelism), 1, 16, "threads of one password hash")
@@ -89,6 +91,9 @@ func run() error {
 	e := New(st, db, q, token.NewKeeper(*secret), passwords, reg)
 	if e.proxies, err = parseProxies(*trusted); err != nil {
 		return fmt.Errorf("TRUSTED_PROXIES: %w", err)
+	}
+	if err := e.limit(*userLimit, *addressLimit); err != nil {
+		return fmt.Errorf("RATE_LIMIT_USER, RATE_LIMIT_ADDRESS: %w", err)
 	}
 	adminServer, err := admin.Start(*adminAddr, reg, e.Ready)
 	if err != nil {

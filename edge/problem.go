@@ -37,6 +37,7 @@ const (
 	ordersUnavailable    code = "orders_unavailable"
 	outcomeUnknown       code = "outcome_unknown"
 	banned               code = "banned"
+	rateLimited          code = "rate_limited"
 	emailTaken           code = "email_taken"
 	invalidEmail         code = "invalid_email"
 	invalidName          code = "invalid_name"
@@ -74,6 +75,7 @@ var problems = map[code]struct {
 	stockUnavailable:     {http.StatusServiceUnavailable, "The stock cannot be reached right now."},
 	ordersUnavailable:    {http.StatusServiceUnavailable, "Orders cannot be looked up right now."},
 	banned:               {http.StatusForbidden, "You are not admitted."},
+	rateLimited:          {http.StatusTooManyRequests, "There are too many requests; wait a little."},
 	emailTaken:           {http.StatusConflict, "There is an account with this e-mail address."},
 	invalidEmail:         {http.StatusUnprocessableEntity, "The e-mail address is not valid."},
 	invalidName:          {http.StatusUnprocessableEntity, "The name is not valid."},

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/valyala/fasthttp"
+	"golang.org/x/time/rate"
+)
+
+const (
+	// defaultUserLimit lets a hasty buyer retry, and stops a script that does nothing else.
+	defaultUserLimit = "50/500"
+	// defaultAddressLimit is for an office or a mobile network behind one address.
+	defaultAddressLimit = "1000/5000"
+	// noLimit is the value that switches a limit off.
+	noLimit = "off"
+	// maxBuckets bounds the users or addresses that are counted at a time. Beyond it those that asked least
+	// recently are forgotten, whose buckets are the fullest.
+	maxBuckets = 65_536
+	// addressBits6 is how much of an IPv6 address counts as one client, who commonly has that many to choose from.
+	addressBits6 = 64
+)
+
+// limit is a rate that may be exceeded for a while.
+type limit struct {
+	perSecond rate.Limit // 0 is no limit
+	burst     int
+}
+
+// parseLimit reads requests per second and burst, such as 50/500, or "off".
+func parseLimit(text string) (limit, error) {
+	if text == noLimit {
+		return limit{}, nil
+	}
+	const most = 1_000_000
+	first, second, _ := strings.Cut(text, "/")
+	perSecond, err := strconv.ParseFloat(first, 64)
+	burst, err2 := strconv.Atoi(second)
+	if errors.Join(err, err2) != nil || !(perSecond >= 0.01 && perSecond <= most) || burst < 1 || burst > most {
+		return limit{}, fmt.Errorf("%q is neither requests per second and burst, such as 50/500, nor %s", text, noLimit)
+	}
+	return limit{rate.Limit(perSecond), burst}, nil
+}
+
+// checkLimit is parseLimit as a check of the configuration.
+func checkLimit(text string) error {
+	_, err := parseLimit(text)
+	return err
+}
+
+// limiter keeps a token bucket for each client of a kind, as far as this edge has seen them lately.
+type limiter[K comparable] struct {
+	limit
+	name    string
+	policy  string
+	buckets *lru.Cache[K, *rate.Limiter]
+}
+
+// newLimiter makes a limiter that clients are told of by a name.
+func newLimiter[K comparable](name, text string) (*limiter[K], error) {
+	l, err := parseLimit(text)
+	if err != nil {
+		return nil, err
+	}
+	buckets, err := lru.New[K, *rate.Limiter](maxBuckets)
+	if err != nil {
+		return nil, err
+	}
+	policy := fmt.Sprintf("%q;q=%d;w=%d", name, l.burst, seconds(float64(l.burst), l.perSecond))
+	return &limiter[K]{limit: l, name: name, policy: policy, buckets: buckets}, nil
+}
+
+// allow takes a token from a client's bucket and tells the client how many are left, in the fields of
+// draft-ietf-httpapi-ratelimit-headers-10. If there is none it answers the request and returns false.
+func (l *limiter[K]) allow(ctx *fasthttp.RequestCtx, client K) bool {
+	if l.perSecond == 0 {
+		return true
+	}
+	bucket, ok := l.buckets.Get(client)
+	if !ok {
+		bucket = rate.NewLimiter(l.perSecond, l.burst)
+		if first, ok, _ := l.buckets.PeekOrAdd(client, bucket); ok {
+			bucket = first
+		}
+	}
+	now := time.Now()
+	allowed := bucket.AllowN(now, 1)
+	left := max(bucket.TokensAt(now), 0)
+	state := make([]byte, 0, 64)
+	state = append(state, '"')
+	state = append(state, l.name...)
+	state = append(state, `";r=`...)
+	state = strconv.AppendInt(state, int64(left), 10)
+	state = append(state, ";t="...)
+	state = strconv.AppendInt(state, seconds(float64(l.burst)-left, l.perSecond), 10)
+	addToList(ctx, "RateLimit-Policy", l.policy)
+	addToList(ctx, "RateLimit", string(state))
+	if !allowed {
+		sendProblem(ctx, rateLimited, "There are too many requests from this "+l.name+".")
+		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.FormatInt(max(seconds(1-left, l.perSecond), 1), 10))
+	}
+	return allowed
+}
+
+// seconds is how long a bucket takes to get so many tokens, rounded up.
+func seconds(tokens float64, perSecond rate.Limit) int64 {
+	return int64(math.Ceil(tokens / float64(perSecond)))
+}
+
+// addToList appends a member to a header field that is a list (RFC 9651).
+func addToList(ctx *fasthttp.RequestCtx, field, member string) {
+	if before := ctx.Response.Header.Peek(field); len(before) > 0 {
+		member = string(before) + ", " + member
+	}
+	ctx.Response.Header.Set(field, member)
+}
+
+// counted is what of an address is counted as one client. There is none for loopback: behind it is a proxy on this
+// machine that TRUSTED_PROXIES does not name, so that all clients look alike, or somebody who works on this machine.
+func counted(addr netip.Addr) (netip.Prefix, bool) {
+	if !addr.IsValid() || addr.IsLoopback() {
+		return netip.Prefix{}, false
+	}
+	bits := addr.BitLen()
+	if addr.Is6() {
+		bits = addressBits6
+	}
+	prefix, err := addr.Prefix(bits)
+	return prefix, err == nil
+}
