@@ -56,6 +56,14 @@ var scriptTests = []struct {
 	{"acknowledge", testAcknowledge},
 	{"statuses", testStatuses},
 	{"largest calls", testLargestCalls},
+	{"configure", testConfigure},
+	{"configure not loaded", testConfigureNotLoaded},
+	{"configure and load in every order", testConfigureInEveryOrder},
+	{"configure tells the edges", testConfigureNotice},
+	{"off sale", testOffSale},
+	{"price of the first time", testPriceOfTheFirstTime},
+	{"limit set later", testLimitSetLater},
+	{"product of an older program", testOlderProgram},
 }
 
 func TestScripts(t *testing.T) {
@@ -95,7 +103,8 @@ func openShop(t testing.TB, url string) *shop {
 
 // newShop sells another product in the same Redis.
 func newShop(s *Stock) *shop {
-	p := order.Product{ID: 1 + rand.Int64N(1<<40), Price: 1999, Currency: "EUR", Stock: 10, Version: 5}
+	p := order.Product{ID: 1 + rand.Int64N(1<<40), Price: 1999, Currency: "EUR", Stock: 10, Version: 5,
+		Revision: 3, State: order.OnSale}
 	return &shop{Stock: s, product: p, keys: keysOf(p.ID)}
 }
 

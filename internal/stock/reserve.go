@@ -29,6 +29,8 @@ const (
 	Ended      Outcome = -4
 	// IdempotencyMismatch: the idempotency key was used for another quantity.
 	IdempotencyMismatch Outcome = -5
+	// NotOnSale: the product was taken off sale.
+	NotOnSale Outcome = -6
 )
 
 // Request asks for units of a product.
