@@ -16,6 +16,8 @@ var (
 	Settle string
 	//go:embed restock.lua
 	Restock string
+	//go:embed configure.lua
+	Configure string
 	//go:embed claim.lua
 	Claim string
 )

@@ -10,8 +10,8 @@
 -- ARGV  1 lifetime of an idempotency key in seconds
 --       then for each order: order id, user id, quantity, idempotency key or ''
 -- Returns  {} if the product is not loaded, else
---       {unit price, currency, now in ms, starts_at, ends_at, limit, units available after the call, then
---       for each order one of
+--       {unit price, currency, now in ms, starts_at, ends_at, limit, state, units available after the call,
+--       then for each order one of
 --         1                                     reserved
 --         {order id, quantity, unit price, reserved at in ms, unsent}
 --                                               the order that was reserved before under this order id
@@ -19,7 +19,11 @@
 --                                               outbox, where it is then claimed for the caller to send,
 --                                               unless this call has put it there
 --         -1 sold out   -2 limit exceeded   -3 sale not started   -4 sale ended
---         -5 the idempotency key was used with another quantity}
+--         -5 the idempotency key was used with another quantity   -6 not on sale}
+--
+-- An order that was reserved before is found whatever the settings are by now, and at the price of that
+-- time. Only of one that is found by its order id alone, and is no longer in the outbox, Redis knows
+-- neither price nor time: it gets those of now, and whoever has such an order knows better.
 --
 -- An outbox entry is 'reserved_at claimed_at user quantity unit_price key', times in ms, claimed_at 0
 -- if unclaimed. An idempotency record is 'order_id quantity unit_price reserved_at'; the product is in
@@ -35,7 +39,7 @@ for i = 1, n do
   ids[i] = ARGV[i * 4 - 2]
   users[i] = ARGV[i * 4 - 1]
 end
-local sale = redis.call('HMGET', KEYS[4], 'price', 'currency', 'starts_at', 'ends_at', 'limit')
+local sale = redis.call('HMGET', KEYS[4], 'price', 'currency', 'starts_at', 'ends_at', 'limit', 'state')
 local price, limit = sale[1], tonumber(sale[5])
 local starts_at, ends_at = tonumber(sale[3]), tonumber(sale[4])
 local time = redis.call('TIME')
@@ -72,14 +76,16 @@ local function replay(id, quantity, unit_price, reserved_at)
   return {id, quantity, unit, at, 1}
 end
 
-local window = nil
-if starts_at > 0 and now < starts_at then
-  window = -3
+local closed = nil
+if sale[6] == 'off_sale' then
+  closed = -6
+elseif starts_at > 0 and now < starts_at then
+  closed = -3
 elseif ends_at > 0 and now >= ends_at then
-  window = -4
+  closed = -4
 end
 
-local reply = {price, sale[2], now, starts_at, ends_at, limit, 0}
+local reply = {price, sale[2], now, starts_at, ends_at, limit, sale[6], 0}
 local taken, reserve, outbox, buyers, idem_set = 0, {}, {}, {}, {}
 local here, here_idem = {}, {}
 local k = 0
@@ -104,8 +110,8 @@ for i = 1, n do
     result = {id, here[id], price, now_text, 1}
   elseif held[i] then
     result = replay(id, held[i], price, now_text)
-  elseif window then
-    result = window
+  elseif closed then
+    result = closed
   elseif limit > 0 and counts[user] + quantity > limit then
     result = -2
   elseif stock - taken < quantity then
@@ -127,9 +133,9 @@ for i = 1, n do
       idem_set[#idem_set + 1] = idem
     end
   end
-  reply[7 + i] = result
+  reply[8 + i] = result
 end
-reply[7] = stock - taken
+reply[8] = stock - taken
 
 if taken > 0 then
   redis.call('DECRBY', KEYS[1], taken)

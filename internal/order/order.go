@@ -111,7 +111,16 @@ type Decision struct {
 	Version int64
 }
 
-// Product is something on sale.
+// SaleState says whether a product may be ordered at all, whatever its window and its stock.
+type SaleState string
+
+// The states of a product.
+const (
+	OnSale  SaleState = "on_sale"
+	OffSale SaleState = "off_sale"
+)
+
+// Product is something on sale, or taken off sale.
 type Product struct {
 	ID          int64
 	Name        string
@@ -124,6 +133,10 @@ type Product struct {
 	Stock int64
 	// Version is raised by every change of Stock in MySQL.
 	Version int64
+	// Revision is raised by every change of the settings, which are all that is neither ID, Currency, Stock nor
+	// CreatedAt.
+	Revision int64
+	State    SaleState
 	// StartsAt and EndsAt bound the sale; a zero time is no bound.
 	StartsAt, EndsAt time.Time
 	// LimitPerUser is the most units one user may buy; 0 is no limit.

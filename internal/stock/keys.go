@@ -20,7 +20,7 @@ type productKeys struct {
 	stock    string // string: units available
 	reserved string // hash: order id → units
 	bought   string // hash: user id → units reserved or bought
-	sale     string // hash: price, window, limit, versions loaded and seen
+	sale     string // hash: settings and their revision, versions loaded and seen
 	outbox   string // hash: order id → order that the queue has not acknowledged
 	settled  string // set: orders settled by another than their decider, and restocks
 	idem     string // prefix of idempotency records, completed by user and key

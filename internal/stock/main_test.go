@@ -57,6 +57,12 @@ var scriptTests = []struct {
 	{"statuses", testStatuses},
 	{"notices", testNotices},
 	{"largest calls", testLargestCalls},
+	{"configure", testConfigure},
+	{"configure not loaded", testConfigureNotLoaded},
+	{"configure and load in every order", testConfigureInEveryOrder},
+	{"off sale", testOffSale},
+	{"price of the first time", testPriceOfTheFirstTime},
+	{"limit set later", testLimitSetLater},
 }
 
 func TestScripts(t *testing.T) {
@@ -96,7 +102,8 @@ func openShop(t testing.TB, url string) *shop {
 
 // newShop sells another product in the same Redis.
 func newShop(s *Stock) *shop {
-	p := order.Product{ID: 1 + rand.Int64N(1<<40), Price: 1999, Currency: "EUR", Stock: 10, Version: 5}
+	p := order.Product{ID: 1 + rand.Int64N(1<<40), Price: 1999, Currency: "EUR", Stock: 10, Version: 5,
+		Revision: 3, State: order.OnSale}
 	return &shop{Stock: s, product: p, keys: keysOf(p.ID)}
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"pgregory.net/rapid"
@@ -14,22 +15,33 @@ import (
 	"stampede/localstack/stacktest"
 )
 
+// settings are what a merchant can change. The window is on a clock of the test's own, see model.clock.
+type settings struct {
+	revision, price, limit int64
+	offSale                bool
+	starts, ends           int64 // hours, 0 for no bound
+}
+
 // model is what Redis should hold of one product, by the rules of docs and scripts but without their code.
 type model struct {
 	loaded               bool
 	stock, version, seen int64
-	limit                int64
-	reserved             map[uuid.UUID]int64
-	bought               map[int64]int64
-	outbox               map[uuid.UUID]bool // true if claimed
-	keys                 map[string]Request
-	marks                map[string]bool
+	settings             // only the revision, if the product is not loaded
+	// clock is the time in hours. Bounds of the sale are half an hour later than their number says, so that
+	// what a play takes does not matter.
+	clock    int64
+	price    map[uuid.UUID]int64 // as promised
+	reserved map[uuid.UUID]int64
+	bought   map[int64]int64
+	outbox   map[uuid.UUID]bool // true if claimed
+	keys     map[string]Request
+	marks    map[string]bool
 }
 
 func newModel() *model {
 	return &model{
-		reserved: map[uuid.UUID]int64{}, bought: map[int64]int64{}, outbox: map[uuid.UUID]bool{},
-		keys: map[string]Request{}, marks: map[string]bool{},
+		price: map[uuid.UUID]int64{}, reserved: map[uuid.UUID]int64{}, bought: map[int64]int64{}, outbox: map[uuid.UUID]bool{},
+		clock: noon, keys: map[string]Request{}, marks: map[string]bool{},
 	}
 }
 
@@ -51,15 +63,26 @@ func (m *model) reserve(requests []Request) (results []Reservation) {
 		case known:
 			result.Outcome = Replayed
 			result.Order.ID, result.Order.Quantity = first.OrderID, first.Quantity
+			result.Order.UnitPrice = m.price[first.OrderID]
+			if _, sending := m.outbox[first.OrderID]; !sending && m.keys[keyOf(r)].OrderID != first.OrderID {
+				result.Order.UnitPrice = m.settings.price // Redis knows no better, and says so
+			}
 			if _, result.Unsent = m.outbox[first.OrderID]; result.Unsent && !here[first.OrderID] {
 				m.outbox[first.OrderID] = true
 			}
+		case m.offSale:
+			result.Outcome = NotOnSale
+		case m.starts > 0 && m.clock <= m.starts:
+			result.Outcome = NotStarted
+		case m.ends > 0 && m.clock > m.ends:
+			result.Outcome = Ended
 		case m.limit > 0 && m.bought[r.UserID]+r.Quantity > m.limit:
 			result.Outcome = LimitExceeded
 		case m.stock < r.Quantity:
 			result.Outcome = SoldOut
 		default:
-			result.Order.ID, result.Order.Quantity = r.OrderID, r.Quantity
+			result.Order.ID, result.Order.Quantity, result.Order.UnitPrice = r.OrderID, r.Quantity, m.settings.price
+			m.price[r.OrderID] = m.settings.price
 			m.stock -= r.Quantity
 			m.reserved[r.OrderID] = r.Quantity
 			m.bought[r.UserID] += r.Quantity
@@ -116,9 +139,49 @@ func (m *model) settle(decisions []order.Decision) (s Settled) {
 	return s
 }
 
-// contents is the model as Redis should hold it, but for times and prices.
-func (m *model) contents() contents {
-	c := contents{reserved: map[string]string{}, bought: map[string]string{}, outbox: map[string]string{}, idem: map[string]string{}}
+// noon is when a play begins, and as late as a bound may be without being none.
+const noon = 12
+
+// ms is when the sale has a bound, in the milliseconds of Redis. What base is, in the same, is noon.
+func (m *model) ms(base, bound int64) int64 {
+	if bound == 0 {
+		return 0
+	}
+	return base + (time.Duration(bound-m.clock)*time.Hour + time.Hour/2).Milliseconds()
+}
+
+// product is a row of MySQL as it would be read now.
+func (m *model) product(base int64, p order.Product, s settings) order.Product {
+	p.Revision, p.Price, p.LimitPerUser, p.State = s.revision, s.price, s.limit, order.OnSale
+	if s.offSale {
+		p.State = order.OffSale
+	}
+	p.StartsAt, p.EndsAt = fromMillis(m.ms(base, s.starts)), fromMillis(m.ms(base, s.ends))
+	return p
+}
+
+// sale is the hash of that name.
+func (m *model) sale(base int64) map[string]string {
+	sale := map[string]string{}
+	if m.seen > 0 {
+		sale["seen"] = strconv.FormatInt(m.seen, 10)
+	}
+	if m.revision > 0 {
+		sale["revision"] = strconv.FormatInt(m.revision, 10)
+	}
+	if m.loaded {
+		sale["version"], sale["currency"] = strconv.FormatInt(m.version, 10), "EUR"
+		sale["price"], sale["limit"] = strconv.FormatInt(m.settings.price, 10), strconv.FormatInt(m.limit, 10)
+		sale["starts_at"], sale["ends_at"] = strconv.FormatInt(m.ms(base, m.starts), 10), strconv.FormatInt(m.ms(base, m.ends), 10)
+		sale["state"] = map[bool]string{false: "on_sale", true: "off_sale"}[m.offSale]
+	}
+	return sale
+}
+
+// contents is the model as Redis should hold it. An outbox entry is its price and whether it is claimed, an
+// idempotency record is its order and its price.
+func (m *model) contents(base int64) contents {
+	c := contents{sale: m.sale(base), reserved: map[string]string{}, bought: map[string]string{}, outbox: map[string]string{}, idem: map[string]string{}}
 	if m.loaded {
 		c.stock = strconv.FormatInt(m.stock, 10)
 	}
@@ -129,27 +192,35 @@ func (m *model) contents() contents {
 		c.bought[strconv.FormatInt(user, 10)] = strconv.FormatInt(n, 10)
 	}
 	for id, claimed := range m.outbox {
-		c.outbox[id.String()] = strconv.FormatBool(claimed)
+		c.outbox[id.String()] = fmt.Sprint(m.price[id], " ", claimed)
 	}
 	for key, r := range m.keys {
-		c.idem[key] = r.OrderID.String()
+		c.idem[key] = fmt.Sprint(r.OrderID, " ", m.price[r.OrderID])
 	}
 	c.settled = slices.Sorted(maps.Keys(m.marks))
 	return c
 }
 
 // world is the model with what surrounds Redis: MySQL, whose stock is the truth, the orders, and the
-// decisions and restocks that have not reached Redis yet.
+// decisions, restocks and changes that have not reached Redis yet.
 type world struct {
 	*model
 	shop      *shop
-	truth     order.Product
+	base      int64 // when it is noon, in ms by the clock of Redis
+	truth     row
+	changes   []settings // all that MySQL ever had
 	rows      map[uuid.UUID]order.Status
 	orders    []Request
 	sent      map[uuid.UUID]bool // by their edge, which then cancels no more
 	pending   [][]order.Decision
 	restocks  []restock
 	restocked int64 // restocks so far
+}
+
+// row is what MySQL holds of the product.
+type row struct {
+	stock, version int64
+	settings       settings
 }
 
 type restock struct {
@@ -166,9 +237,9 @@ func (w *world) decide(t *rapid.T, requests []Request) {
 		status, decided := w.rows[r.OrderID]
 		if !decided {
 			d.Fresh, status = true, order.Failed
-			if w.truth.Stock >= r.Quantity && rapid.IntRange(0, 3).Draw(t, "fails") > 0 {
+			if w.truth.stock >= r.Quantity && rapid.IntRange(0, 3).Draw(t, "fails") > 0 {
 				status, changed = order.Completed, true
-				w.truth.Stock -= r.Quantity
+				w.truth.stock -= r.Quantity
 			}
 			w.rows[r.OrderID] = status
 		}
@@ -176,11 +247,11 @@ func (w *world) decide(t *rapid.T, requests []Request) {
 		decisions = append(decisions, d)
 	}
 	if changed {
-		w.truth.Version++
+		w.truth.version++
 	}
 	for i := range decisions {
 		if decisions[i].Fresh {
-			decisions[i].Version = w.truth.Version
+			decisions[i].Version = w.truth.version
 		}
 	}
 	w.pending = append(w.pending, decisions)
@@ -205,38 +276,82 @@ func (w *world) restock(t *rapid.T, r restock) {
 	}
 }
 
-func (w *world) load(t *rapid.T, p order.Product) {
-	want := !w.loaded && p.Version >= w.seen
+func (w *world) load(t *rapid.T, r row) {
+	p := w.product(w.base, w.shop.product, r.settings)
+	p.Stock, p.Version = r.stock, r.version
+	want := !w.loaded && p.Version >= w.seen && p.Revision >= w.revision
 	got, err := w.shop.Load(background, p)
 	if stale := !w.loaded && !want; got != want || (err == ErrStale) != stale || err != nil && !stale {
 		t.Fatalf("Load(%+v) = %v, %v, want %v", p, got, err, want)
 	}
 	if want {
-		w.loaded, w.stock, w.version, w.seen, w.limit = true, p.Stock, p.Version, p.Version, p.LimitPerUser
+		w.loaded, w.stock, w.version, w.seen, w.settings = true, p.Stock, p.Version, p.Version, r.settings
 	}
 }
 
-// compare compares Redis with the model, without times and prices.
+// configure brings a change to Redis, be it new, old or there already.
+func (w *world) configure(t *rapid.T, s settings) {
+	want := w.loaded && s.revision >= w.revision
+	switch {
+	case want:
+		w.settings = s
+	case !w.loaded:
+		w.revision = max(w.revision, s.revision)
+	}
+	if got, err := w.shop.Configure(background, w.product(w.base, w.shop.product, s)); err != nil || got != want {
+		t.Fatalf("Configure(%+v) = %v, %v, want %v", s, got, err, want)
+	}
+}
+
+// stepClock makes it another hour, which for Redis, whose own clock goes on as ever, means another window.
+func (w *world) stepClock(t *rapid.T, hour int64) {
+	w.clock = hour
+	if !w.loaded {
+		return
+	}
+	err := w.shop.rdb.HSet(background, w.shop.keys.sale, "starts_at", w.ms(w.base, w.starts), "ends_at", w.ms(w.base, w.ends)).Err()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// drawSettings draws settings of the next revision.
+func (w *world) drawSettings(t *rapid.T) {
+	s := settings{
+		revision: w.truth.settings.revision + 1, price: rapid.Int64Range(0, 3).Draw(t, "price"),
+		limit: rapid.Int64Range(0, 5).Draw(t, "limit"), offSale: rapid.IntRange(0, 3).Draw(t, "off sale") == 0,
+		// Most windows are open at noon.
+		starts: rapid.SampledFrom([]int64{0, 0, noon - 2, noon + 1}).Draw(t, "starts"),
+		ends:   rapid.SampledFrom([]int64{0, 0, noon - 1, noon + 2}).Draw(t, "ends"),
+	}
+	w.truth.settings, w.changes = s, append(w.changes, s)
+}
+
+// compare compares Redis with the model, without the times of orders.
 func (w *world) compare(t *rapid.T, tb testing.TB) {
 	got := w.shop.contents(tb)
-	got.sale = nil
 	for id, entry := range got.outbox {
-		var at, claimed int64
-		if _, err := fmt.Sscan(entry, &at, &claimed); err != nil {
+		var at, claimed, user, quantity, price int64
+		if _, err := fmt.Sscan(entry, &at, &claimed, &user, &quantity, &price); err != nil {
 			t.Fatalf("outbox entry %q: %v", entry, err)
 		}
-		got.outbox[id] = strconv.FormatBool(claimed > 0)
+		got.outbox[id] = fmt.Sprint(price, " ", claimed > 0)
 	}
 	for key, record := range got.idem {
-		got.idem[key] = record[:len(uuid.UUID{}.String())]
+		var id string
+		var quantity, price int64
+		if _, err := fmt.Sscan(record, &id, &quantity, &price); err != nil {
+			t.Fatalf("idempotency record %q: %v", record, err)
+		}
+		got.idem[key] = fmt.Sprint(id, " ", price)
 	}
-	if g, want := fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", w.contents()); g != want {
+	if g, want := fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", w.contents(w.base)); g != want {
 		t.Fatalf("Redis holds\n\t%s, want\n\t%s", g, want)
 	}
 }
 
-// TestScriptsDoAsTheModel plays edges, relay, workers and restocks on a few orders, in any order and
-// with repetitions. After each step Redis holds what the model says. In the end, when everything has
+// TestScriptsDoAsTheModel plays edges, relay, workers, restocks and changes of the settings on a few orders,
+// in any order and with repetitions, before, within and after the sale. After each step Redis holds what the model says. In the end, when everything has
 // been delivered, it holds what MySQL has. In one play Redis loses its data, in another workers die
 // between commit and settle; both at once is for reconcile to mend.
 func TestScriptsDoAsTheModel(t *testing.T) {
@@ -245,9 +360,12 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 	tb := testing.TB(t) // within actions, t is rapid's
 	rapid.Check(t, func(rt *rapid.T) {
 		s.flush(t)
-		w := &world{model: newModel(), shop: s, truth: s.product, rows: map[uuid.UUID]order.Status{}, sent: map[uuid.UUID]bool{}}
-		w.truth.Stock = rapid.Int64Range(0, 12).Draw(rt, "stock")
-		w.truth.LimitPerUser = rapid.Int64Range(0, 5).Draw(rt, "limit")
+		w := &world{
+			model: newModel(), shop: s, base: s.now(t).UnixMilli(), truth: row{version: 5},
+			rows: map[uuid.UUID]order.Status{}, sent: map[uuid.UUID]bool{},
+		}
+		w.truth.stock = rapid.Int64Range(0, 12).Draw(rt, "stock")
+		w.drawSettings(rt)
 		crashes := rapid.Bool().Draw(rt, "crashes, not losses")
 		snapshot := w.truth
 
@@ -287,7 +405,7 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 				}
 				for i, want := range w.reserve(requests) {
 					g := Reservation{Outcome: got[i].Outcome, Unsent: got[i].Unsent}
-					g.Order.ID, g.Order.Quantity = got[i].Order.ID, got[i].Order.Quantity
+					g.Order.ID, g.Order.Quantity, g.Order.UnitPrice = got[i].Order.ID, got[i].Order.Quantity, got[i].Order.UnitPrice
 					if g != want {
 						t.Fatalf("request %d of %+v: got %+v, want %+v", i, requests, got[i], want)
 					}
@@ -331,7 +449,9 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 					t.Fatalf("Claim = %+v, %v, want %v", orders, err, w.outbox)
 				}
 				for _, o := range orders {
-					w.outbox[o.ID] = true
+					if w.outbox[o.ID] = true; o.UnitPrice != w.price[o.ID] {
+						t.Fatalf("the relay would send %+v, which was promised at %d", o, w.price[o.ID])
+					}
 				}
 			},
 			"decide": func(t *rapid.T) {
@@ -362,8 +482,8 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 				}
 			},
 			"restock": func(t *rapid.T) {
-				r := restock{units: rapid.Int64Range(1, 5).Draw(t, "units"), version: w.truth.Version + 1, id: fmt.Sprint(w.restocked)}
-				w.truth.Stock, w.truth.Version, w.restocked = w.truth.Stock+r.units, r.version, w.restocked+1
+				r := restock{units: rapid.Int64Range(1, 5).Draw(t, "units"), version: w.truth.version + 1, id: fmt.Sprint(w.restocked)}
+				w.truth.stock, w.truth.version, w.restocked = w.truth.stock+r.units, r.version, w.restocked+1
 				w.restocks = append(w.restocks, r)
 			},
 			"restock arrives": func(t *rapid.T) {
@@ -372,12 +492,19 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 				}
 				w.restock(t, rapid.SampledFrom(w.restocks).Draw(t, "restock"))
 			},
+			"settings change": w.drawSettings,
+			"change arrives":  func(t *rapid.T) { w.configure(t, rapid.SampledFrom(w.changes).Draw(t, "change")) },
+			"clock steps": func(t *rapid.T) {
+				w.stepClock(t, rapid.SampledFrom([]int64{noon - 3, noon, noon, noon + 3}).Draw(t, "hour"))
+			},
 			"loss": func(t *rapid.T) {
 				if crashes || rapid.IntRange(0, 3).Draw(t, "rarely") > 0 {
 					t.Skip("no loss")
 				}
 				s.flush(tb)
+				clock := w.clock
 				w.model = newModel()
+				w.clock = clock
 				// A row that was read before a loss and is loaded after it is for reconcile to mend as well:
 				// what Redis had heard of newer versions is lost.
 				snapshot = w.truth
@@ -397,10 +524,16 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 		for _, r := range w.restocks {
 			w.restock(rt, r)
 		}
+		for _, s := range w.changes {
+			w.configure(rt, s)
+		}
 		w.compare(rt, t)
-		if w.stock != w.truth.Stock || len(w.reserved) > 0 || len(w.outbox) > 0 {
+		if w.settings != w.truth.settings {
+			rt.Fatalf("when all is quiet Redis sells by %+v, and MySQL by %+v", w.settings, w.truth.settings)
+		}
+		if w.stock != w.truth.stock || len(w.reserved) > 0 || len(w.outbox) > 0 {
 			rt.Fatalf("when all is quiet Redis has %d units, %v reserved and %v in the outbox, and MySQL %d units",
-				w.stock, w.reserved, w.outbox, w.truth.Stock)
+				w.stock, w.reserved, w.outbox, w.truth.stock)
 		}
 	})
 }

@@ -29,6 +29,8 @@ const (
 	Ended      Outcome = -4
 	// IdempotencyMismatch: the idempotency key was used for another quantity.
 	IdempotencyMismatch Outcome = -5
+	// NotOnSale: the product was taken off sale.
+	NotOnSale Outcome = -6
 )
 
 // Request asks for units of a product.
@@ -59,6 +61,7 @@ type Sale struct {
 	StartsAt, EndsAt time.Time
 	// LimitPerUser is 0 if there is no limit.
 	LimitPerUser int64
+	State        order.SaleState
 	// Now is the time by the clock of Redis, to the millisecond, and Available the units that the call has
 	// left; below zero they are as good as none.
 	Now       time.Time
@@ -97,7 +100,7 @@ func (s *Stock) Reserve(ctx context.Context, productID int64, requests []Request
 }
 
 func readReserveReply(productID int64, requests []Request, reply []any) (Sale, []Reservation, error) {
-	const head = 7
+	const head = 8
 	if len(reply) != head+len(requests) {
 		return Sale{}, nil, fmt.Errorf("reply has %d elements for %d requests", len(reply), len(requests))
 	}
@@ -105,7 +108,8 @@ func readReserveReply(productID int64, requests []Request, reply []any) (Sale, [
 	price := d.int(reply[0])
 	sale := Sale{
 		Currency: d.text(reply[1]), Now: fromMillis(d.int(reply[2])), StartsAt: fromMillis(d.int(reply[3])),
-		EndsAt: fromMillis(d.int(reply[4])), LimitPerUser: d.int(reply[5]), Available: d.int(reply[6]),
+		EndsAt: fromMillis(d.int(reply[4])), LimitPerUser: d.int(reply[5]), State: order.SaleState(d.text(reply[6])),
+		Available: d.int(reply[7]),
 	}
 	results := make([]Reservation, len(requests))
 	for i, request := range requests {

@@ -22,7 +22,7 @@ func testReserve(t *testing.T, s *shop) {
 		t.Fatal(err)
 	}
 	after := s.now(t)
-	equal(t, "sale", sale, Sale{Currency: "EUR", StartsAt: starts, LimitPerUser: 5, Now: sale.Now, Available: 5})
+	equal(t, "sale", sale, Sale{Currency: "EUR", StartsAt: starts, LimitPerUser: 5, State: order.OnSale, Now: sale.Now, Available: 5})
 	at := sale.Now
 	if at.Before(before) || at.After(after) {
 		t.Errorf("reserved at %v, not between %v and %v", at, before, after)

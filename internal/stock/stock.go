@@ -45,6 +45,8 @@ var (
 	settleScript  = redis.NewScript(lua.Settle)
 	restockScript = redis.NewScript(lua.Restock)
 	claimScript   = redis.NewScript(lua.Claim)
+
+	configureScript = redis.NewScript(lua.Configure)
 )
 
 // Stock is a connection to Redis. It is safe for concurrent use.
@@ -186,7 +188,7 @@ func NotExecuted(err error) bool {
 	return false
 }
 
-// Load puts a product on sale with the stock, version, price, window and limit that MySQL has. It
+// Load brings a product to Redis with the stock, version and settings that MySQL has. It
 // reports whether this call loaded it; if it was loaded before, nothing changes. ErrStale asks the
 // caller to read the product again.
 func (s *Stock) Load(ctx context.Context, p order.Product) (bool, error) {
@@ -196,12 +198,26 @@ func (s *Stock) Load(ctx context.Context, p order.Product) (bool, error) {
 	}
 	k := keysOf(p.ID)
 	n, err := loadScript.Run(ctx, s.rdb, []string{k.stock, k.sale},
-		p.Stock, p.Version, p.Price, p.Currency, millis(p.StartsAt), millis(p.EndsAt), p.LimitPerUser).Int()
+		p.Stock, p.Version, p.Price, p.Currency, millis(p.StartsAt), millis(p.EndsAt), p.LimitPerUser,
+		string(p.State), p.Revision).Int()
 	if err != nil {
 		return false, fmt.Errorf("load product %d: %w", p.ID, err)
 	}
 	if n < 0 {
 		return false, ErrStale
+	}
+	return n == 1, nil
+}
+
+// Configure brings the settings of a product, as MySQL has them after a change, to Redis. It reports
+// whether they hold there by this call: if not, the product is not loaded, or newer settings hold.
+// Repeating it is harmless, and needed if the answer is an error.
+func (s *Stock) Configure(ctx context.Context, p order.Product) (bool, error) {
+	k := keysOf(p.ID)
+	n, err := configureScript.Run(ctx, s.rdb, []string{k.stock, k.sale},
+		p.Revision, p.Price, p.Currency, millis(p.StartsAt), millis(p.EndsAt), p.LimitPerUser, string(p.State)).Int()
+	if err != nil {
+		return false, fmt.Errorf("configure product %d: %w", p.ID, err)
 	}
 	return n == 1, nil
 }

@@ -21,6 +21,7 @@ func testLoad(t *testing.T, s *shop) {
 		sale: map[string]string{
 			"version": "5", "seen": "5", "price": "1999", "currency": "EUR",
 			"starts_at": "1700000000123", "ends_at": "4000000000000", "limit": "3",
+			"state": "on_sale", "revision": "3",
 		},
 	})
 	s.unchanged(t, "loading again", func() {

@@ -28,7 +28,8 @@ type ProductAudit struct {
 	// DecidedTwice counts ledger rows that took units for an order which is not completed, or which another row had
 	// taken them for already.
 	DecidedTwice int64
-	// UsersOverLimit counts users with more units than the product's limit.
+	// UsersOverLimit counts users with more units than the highest limit that the product ever had. It is 0 if the product
+	// ever had none.
 	UsersOverLimit int64
 	// Problems says in words what does not fit together. It is empty for a sound product.
 	Problems []string
@@ -90,7 +91,7 @@ type findings struct {
 	Undue        int64 `db:"undue"`         // ledger rows for an order that is not completed
 	Repeated     int64 `db:"repeated"`      // ledger rows for an order that has one already
 	OverLimit    int64 `db:"over_limit"`    // users over the limit
-	LimitPerUser int64 `db:"limit_of_user"` // the limit that they are over
+	LimitCeiling int64 `db:"limit_ceiling"` // the limit that they are over
 }
 
 // auditQueries are set-based and read each table in the order of an index, once or twice in all.
@@ -135,12 +136,13 @@ var auditQueries = []string{
 
 	`SELECT product_id, COUNT(*) - COUNT(DISTINCT ref) AS repeated FROM stock_ledger WHERE reason = 'order' GROUP BY product_id`,
 
-	`SELECT product_id, COUNT(*) AS over_limit, MAX(limit_per_user) AS limit_of_user FROM (
-		SELECT o.product_id, o.user_id, p.limit_per_user FROM orders o
-		JOIN products p ON p.id = o.product_id
-		WHERE p.limit_per_user > 0 AND o.status = 'completed'
-		GROUP BY o.product_id, o.user_id, p.limit_per_user
-		HAVING SUM(o.quantity) > p.limit_per_user
+	// A limit may be lowered below what users have bought, and set when they have bought, so the highest one counts.
+	`SELECT product_id, COUNT(*) AS over_limit, MAX(limit_ceiling) AS limit_ceiling FROM (
+		SELECT o.product_id, o.user_id, p.limit_ceiling FROM orders o
+		JOIN (SELECT id, COALESCE(limit_ceiling, limit_per_user) AS limit_ceiling FROM products) AS p ON p.id = o.product_id
+		WHERE p.limit_ceiling > 0 AND o.status = 'completed'
+		GROUP BY o.product_id, o.user_id, p.limit_ceiling
+		HAVING SUM(o.quantity) > p.limit_ceiling
 	) AS users GROUP BY product_id`,
 }
 
@@ -206,6 +208,6 @@ func (f *findings) audit(id int64) ProductAudit {
 	problem(f.WrongUnits > 0, "completed orders whose ledger row has other units: %d", f.WrongUnits)
 	problem(f.Undue > 0, "ledger rows for an order that is not a completed order of this product: %d", f.Undue)
 	problem(f.Repeated > 0, "ledger rows for an order that has one already: %d", f.Repeated)
-	problem(f.OverLimit > 0, "users over the limit of %d: %d", f.LimitPerUser, f.OverLimit)
+	problem(f.OverLimit > 0, "users over the limit of %d: %d", f.LimitCeiling, f.OverLimit)
 	return p
 }

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 
@@ -20,9 +21,22 @@ var (
 	ErrExists = errors.New("exists already")
 	// ErrInvalid: an argument is out of its bounds. Repeating the call is of no use.
 	ErrInvalid = errors.New("invalid")
+	// ErrMismatch: the id was used before, for something else.
+	ErrMismatch = errors.New("used before for something else")
 	// ErrSchema: the database's schema is older than this program needs.
 	ErrSchema = errors.New("the database schema is too old")
 )
+
+// InvalidError is an ErrInvalid that says which argument is out of its bounds, in words that a client may read. It calls
+// the argument by the name that it has in the database and in the API.
+type InvalidError struct{ Detail string }
+
+func (e *InvalidError) Error() string { return ErrInvalid.Error() + ": " + e.Detail }
+
+// Is makes every InvalidError an ErrInvalid.
+func (e *InvalidError) Is(target error) bool { return target == ErrInvalid }
+
+func invalidf(format string, args ...any) error { return &InvalidError{fmt.Sprintf(format, args...)} }
 
 // Class says whose fault an error is, and so what to do about it.
 type Class int
@@ -54,8 +68,9 @@ func (c Class) String() string {
 
 // Numbers of MySQL and MariaDB errors (the servers' error message references).
 const (
-	errDuplicateEntry = 1062
-	errNoSuchTable    = 1146
+	errDuplicateColumn = 1060
+	errDuplicateEntry  = 1062
+	errNoSuchTable     = 1146
 )
 
 // transientNumbers are the errors after which the same transaction is likely to succeed at once.

@@ -140,6 +140,14 @@ func TestStoreDoesAsTheModel(t *testing.T) {
 					t.Errorf("%s, want %s, error %v", got, want, err)
 				}
 			},
+			"update": func(t *rapid.T) {
+				id, limit := rapid.SampledFrom(products).Draw(t, "product"), rapid.Int64Range(0, 8).Draw(t, "limit")
+				state := rapid.SampledFrom([]order.SaleState{order.OnSale, order.OffSale}).Draw(t, "state")
+				p, err := s.UpdateProduct(t.Context(), id, func(p *order.Product) { p.LimitPerUser, p.State, p.Price = limit, state, limit })
+				if m.limit[id] = limit; err != nil || p.LimitPerUser != limit || p.State != state {
+					t.Errorf("%+v, want limit %d and %s, error %v", p, limit, state, err)
+				}
+			},
 			"": func(t *rapid.T) {
 				for _, id := range products {
 					p, err := s.Product(t.Context(), id)

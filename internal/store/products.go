@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -17,6 +18,8 @@ const (
 	// MaxStock is the most units that a product may have unsold at any time. It keeps sums of units exact in the
 	// floating-point numbers of Lua with room to spare.
 	MaxStock = 1_000_000_000
+	// MaxLimitPerUser is the highest purchase limit; a higher one would allow no more than it does.
+	MaxLimitPerUser = MaxStock
 	// MaxNameChars and MaxDescriptionChars bound the texts of a product, in characters.
 	MaxNameChars        = 200
 	MaxDescriptionChars = 10_000
@@ -35,29 +38,40 @@ type productRow struct {
 	LimitPerUser int64        `db:"limit_per_user"`
 	Version      int64        `db:"version"`
 	CreatedAt    time.Time    `db:"created_at"`
+
+	State    order.SaleState `db:"state"`
+	Revision int64           `db:"revision"`
+	// LimitCeiling is the highest limit that was ever in force, 0 if there ever was none. It is NULL until the limit is
+	// changed for the first time.
+	LimitCeiling sql.NullInt64 `db:"limit_ceiling"`
 }
 
-const productColumns = `id, name, description, price, currency, stock, starts_at, ends_at, limit_per_user, version, created_at`
+const productColumns = `id, name, description, price, currency, stock, starts_at, ends_at, limit_per_user, version, created_at,
+	state, revision, limit_ceiling`
 
 func (r productRow) product() order.Product {
 	return order.Product{
 		ID: r.ID, Name: r.Name, Description: r.Description, Price: r.Price, Currency: r.Currency, Stock: r.Stock,
 		Version: r.Version, StartsAt: r.StartsAt.Time, EndsAt: r.EndsAt.Time, LimitPerUser: r.LimitPerUser,
-		CreatedAt: r.CreatedAt,
+		CreatedAt: r.CreatedAt, State: r.State, Revision: r.Revision,
 	}
 }
 
-// AddProduct puts a product into the catalogue with its first stock, and returns it as stored: with its id, version 1
-// and the time. An id of 0 lets the database choose one; a taken one is ErrExists, so that repeating a call with an id
-// is safe. Bounds of the sale are kept to the millisecond.
+// AddProduct puts a product into the catalogue with its first stock, and returns it as stored: with its id, version and
+// revision 1, and the time. An id of 0 lets the database choose one; a taken one is ErrExists, so that repeating a call
+// with an id is safe. Without a state it is on sale. Bounds of the sale are kept to the millisecond. A product that is
+// not valid is an InvalidError.
 func (s *Store) AddProduct(ctx context.Context, p order.Product) (order.Product, error) {
-	if err := validateProduct(p); err != nil {
-		return order.Product{}, fmt.Errorf("add product: %w: %w", ErrInvalid, err)
+	if p.State == "" {
+		p.State = order.OnSale
 	}
 	row := productRow{
 		ID: p.ID, Name: p.Name, Description: p.Description, Price: p.Price, Currency: p.Currency, Stock: p.Stock,
 		StartsAt: nullMillis(p.StartsAt), EndsAt: nullMillis(p.EndsAt), LimitPerUser: p.LimitPerUser,
-		Version: 1, CreatedAt: now(),
+		Version: 1, CreatedAt: now(), State: p.State, Revision: 1,
+	}
+	if err := validateProduct(row.product()); err != nil {
+		return order.Product{}, fmt.Errorf("add product: %w", err)
 	}
 	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
 		row.ID = p.ID
@@ -75,26 +89,31 @@ func (s *Store) AddProduct(ctx context.Context, p order.Product) (order.Product,
 	return row.product(), nil
 }
 
+// validateProduct says what is wrong with a product, its settings included, as an InvalidError.
 func validateProduct(p order.Product) error {
 	switch {
 	case p.ID < 0:
-		return errors.New("the id is negative")
-	case p.Name == "" || !utf8.ValidString(p.Name) || utf8.RuneCountInString(p.Name) > MaxNameChars:
-		return fmt.Errorf("the name does not have 1 to %d characters", MaxNameChars)
+		return invalidf("product_id must not be negative")
+	case strings.TrimSpace(p.Name) == "" || !utf8.ValidString(p.Name) || utf8.RuneCountInString(p.Name) > MaxNameChars:
+		return invalidf("name must have 1 to %d characters, and not only blanks", MaxNameChars)
 	case !utf8.ValidString(p.Description) || utf8.RuneCountInString(p.Description) > MaxDescriptionChars:
-		return fmt.Errorf("the description is not text of at most %d characters", MaxDescriptionChars)
+		return invalidf("description must be text of at most %d characters", MaxDescriptionChars)
 	case p.Price < 0 || p.Price > order.MaxUnitPrice:
-		return fmt.Errorf("the price is not 0 to %d minor units", int64(order.MaxUnitPrice))
+		return invalidf("price must be 0 to %d minor units", int64(order.MaxUnitPrice))
 	case !isCurrency(p.Currency):
-		return errors.New("the currency is not three capital letters (ISO 4217)")
+		return invalidf("currency must be three capital letters (ISO 4217)")
 	case p.Stock < 0 || p.Stock > MaxStock:
-		return fmt.Errorf("the stock is not 0 to %d units", MaxStock)
-	case p.LimitPerUser < 0:
-		return errors.New("the limit per user is negative")
-	case !isStorable(p.StartsAt) || !isStorable(p.EndsAt):
-		return errors.New("a bound of the sale is not in the years 1000 to 9999")
+		return invalidf("stock must be 0 to %d units", MaxStock)
+	case p.LimitPerUser < 0 || p.LimitPerUser > MaxLimitPerUser:
+		return invalidf("limit_per_user must be 1 to %d units, or absent", MaxLimitPerUser)
+	case !isBound(p.StartsAt):
+		return invalidf("starts_at must be in the years 1970 to 9999")
+	case !isBound(p.EndsAt):
+		return invalidf("ends_at must be in the years 1970 to 9999")
 	case !p.StartsAt.IsZero() && !p.EndsAt.IsZero() && !p.EndsAt.After(p.StartsAt):
-		return errors.New("the sale does not end after its start")
+		return invalidf("ends_at must be after starts_at")
+	case p.State != order.OnSale && p.State != order.OffSale:
+		return invalidf("state must be %s or %s", order.OnSale, order.OffSale)
 	}
 	return nil
 }
@@ -114,6 +133,10 @@ func isStorable(t time.Time) bool {
 	return t.IsZero() || (year >= 1000 && year <= 9999)
 }
 
+// isBound says whether a time can bound a sale, or is zero. Redis counts milliseconds from the epoch, and takes none of
+// them for no bound.
+func isBound(t time.Time) bool { return t.IsZero() || isStorable(t) && t.UnixMilli() > 0 }
+
 // nullMillis is a time for a DATETIME(3) column: NULL if it is zero. It is cut here because MySQL would round it.
 func nullMillis(t time.Time) sql.NullTime {
 	return sql.NullTime{Time: t.UTC().Truncate(time.Millisecond), Valid: !t.IsZero()}
@@ -122,7 +145,8 @@ func nullMillis(t time.Time) sql.NullTime {
 // insertProduct inserts a row and, where it has no id, sets the one that the database chose.
 func insertProduct(ctx context.Context, tx *sqlx.Tx, row *productRow) error {
 	insert := `INSERT INTO products (` + productColumns + `)
-		VALUES (NULLIF(:id, 0), :name, :description, :price, :currency, :stock, :starts_at, :ends_at, :limit_per_user, :version, :created_at)`
+		VALUES (NULLIF(:id, 0), :name, :description, :price, :currency, :stock, :starts_at, :ends_at, :limit_per_user, :version, :created_at,
+			:state, :revision, :limit_ceiling)`
 	result, err := tx.NamedExecContext(ctx, insert, row)
 	switch {
 	case errorNumber(err) == errDuplicateEntry:
@@ -153,10 +177,19 @@ func (s *Store) Product(ctx context.Context, id int64) (order.Product, error) {
 
 // Products reads up to limit products, at most MaxPage, with ids greater than afterID, by id.
 func (s *Store) Products(ctx context.Context, afterID int64, limit int) ([]order.Product, error) {
-	var rows []productRow
-	err := s.db.SelectContext(ctx, &rows, `SELECT `+productColumns+` FROM products WHERE id > ? ORDER BY id LIMIT ?`,
+	return s.selectProducts(ctx, `SELECT `+productColumns+` FROM products WHERE id > ? ORDER BY id LIMIT ?`,
 		afterID, pageSize(limit))
-	if err != nil {
+}
+
+// ProductsOnSale is Products without those that are off sale.
+func (s *Store) ProductsOnSale(ctx context.Context, afterID int64, limit int) ([]order.Product, error) {
+	return s.selectProducts(ctx, `SELECT `+productColumns+` FROM products WHERE id > ? AND state = ? ORDER BY id LIMIT ?`,
+		afterID, order.OnSale, pageSize(limit))
+}
+
+func (s *Store) selectProducts(ctx context.Context, query string, args ...any) ([]order.Product, error) {
+	var rows []productRow
+	if err := s.db.SelectContext(ctx, &rows, query, args...); err != nil {
 		return nil, fmt.Errorf("read products: %w", err)
 	}
 	products := make([]order.Product, len(rows))

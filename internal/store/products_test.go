@@ -29,7 +29,7 @@ func TestAddProduct(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := full
-	want.Version = 1
+	want.Version, want.Revision, want.State = 1, 1, order.OnSale
 	want.StartsAt = time.Date(2026, 11, 27, 7, 0, 0, 123_000_000, time.UTC)
 	want.EndsAt = want.StartsAt.Add(time.Hour)
 	want.CreatedAt = added.CreatedAt
@@ -66,6 +66,14 @@ func TestAddProduct(t *testing.T) {
 		"negative stock":    func(p *order.Product) { p.Stock = -1 },
 		"huge stock":        func(p *order.Product) { p.Stock = MaxStock + 1 },
 		"negative limit":    func(p *order.Product) { p.LimitPerUser = -1 },
+		"huge limit":        func(p *order.Product) { p.LimitPerUser = MaxLimitPerUser + 1 },
+		"blank name":        func(p *order.Product) { p.Name = " \t" },
+		"unknown state":     func(p *order.Product) { p.State = "sold" },
+		"starts in 1969":    func(p *order.Product) { p.StartsAt = time.Unix(-1, 0) },
+		"ends at the epoch": func(p *order.Product) { p.EndsAt = time.Unix(0, 0) },
+		"ends in the same millisecond": func(p *order.Product) {
+			p.StartsAt, p.EndsAt = start.Add(-time.Nanosecond), start
+		},
 		"ends before start": func(p *order.Product) { p.StartsAt, p.EndsAt = start, start.Add(-time.Second) },
 		"ends at the start": func(p *order.Product) { p.StartsAt, p.EndsAt = start, start },
 		"ends in year 30000": func(p *order.Product) {
@@ -74,12 +82,17 @@ func TestAddProduct(t *testing.T) {
 	} {
 		p := bare
 		spoil(&p)
-		if _, err := s.AddProduct(ctx, p); !errors.Is(err, ErrInvalid) {
+		_, err := s.AddProduct(ctx, p)
+		if detail, ok := errors.AsType[*InvalidError](err); !errors.Is(err, ErrInvalid) || !ok || !strings.Contains(err.Error(), detail.Detail) {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
+	off, err := s.AddProduct(ctx, order.Product{ID: 5, Name: "x", Currency: "EUR", State: order.OffSale})
+	if stored := mustProduct(t, s, 5); err != nil || stored != off || stored.State != order.OffSale {
+		t.Errorf("added off sale: %+v, error %v", stored, err)
+	}
 	audits := mustBeSound(t, s)
-	if len(audits) != 2 || audits[77].Initial != MaxStock || audits[77].LedgerRows != 1 {
+	if len(audits) != 3 || audits[77].Initial != MaxStock || audits[77].LedgerRows != 1 {
 		t.Errorf("audit: %+v", audits)
 	}
 }
@@ -112,6 +125,17 @@ func TestProducts(t *testing.T) {
 	}
 	if page, err := s.Products(t.Context(), 0, math.MaxInt); err != nil || len(page) != 7 {
 		t.Errorf("%d products without a limit, error %v", len(page), err)
+	}
+	if _, err := s.UpdateProduct(t.Context(), 30, func(p *order.Product) { p.State = order.OffSale }); err != nil {
+		t.Fatal(err)
+	}
+	ids = nil
+	onSale, err := s.ProductsOnSale(t.Context(), 10, 3)
+	for _, p := range onSale {
+		ids = append(ids, p.ID)
+	}
+	if err != nil || !slices.Equal(ids, []int64{20, 40, 50}) {
+		t.Errorf("on sale after 10: %v, error %v", ids, err)
 	}
 	if page, err := s.Products(t.Context(), 0, -1); err != nil || len(page) != 0 {
 		t.Errorf("%d products for a negative limit, error %v", len(page), err)
@@ -222,7 +246,7 @@ func TestRestock(t *testing.T) {
 		"blank in id":    func() (Restock, error) { return s.Restock(ctx, product.ID, 1, "a b") },
 		"id not ASCII":   func() (Restock, error) { return s.Restock(ctx, product.ID, 1, "é") },
 	} {
-		if _, err := try(); !errors.Is(err, ErrInvalid) {
+		if _, err := try(); !errors.Is(err, ErrInvalid) || errors.Is(err, ErrMismatch) != (name == "other units") {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}

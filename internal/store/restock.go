@@ -55,13 +55,14 @@ type Restock struct {
 
 // Restock adds units to a product's stock, once for each product and id. A repeated call changes nothing and returns
 // what the first returned, but for Applied. ErrInvalid: the id is not 1 to MaxRestockIDBytes of visible ASCII, units are
-// not positive or would take the stock over MaxStock, or the id was used with other units. ErrNotFound: no such product.
+// not positive or would take the stock over MaxStock, or the id was used with other units, which is an ErrMismatch as
+// well. ErrNotFound: no such product.
 func (s *Store) Restock(ctx context.Context, productID, units int64, id string) (Restock, error) {
 	switch {
 	case !isRestockID(id):
-		return Restock{}, fmt.Errorf("restock: %w: the id is not 1 to %d characters of visible ASCII", ErrInvalid, MaxRestockIDBytes)
+		return Restock{}, fmt.Errorf("restock: %w", invalidf("a restock's id must be 1 to %d characters of visible ASCII", MaxRestockIDBytes))
 	case units <= 0 || units > MaxStock:
-		return Restock{}, fmt.Errorf("restock: %w: units are not 1 to %d", ErrInvalid, MaxStock)
+		return Restock{}, fmt.Errorf("restock: %w", invalidf("units must be 1 to %d", MaxStock))
 	}
 	var done Restock
 	err := s.inTx(ctx, func(tx *sqlx.Tx) (err error) {
@@ -98,14 +99,15 @@ func restock(ctx context.Context, tx *sqlx.Tx, productID, units int64, id string
 		WHERE product_id = ? AND reason = ? AND ref = ?`, productID, ledgerRestock, []byte(id))
 	switch {
 	case err == nil && first.Delta != units:
-		return Restock{}, fmt.Errorf("%w: it was applied before with %d units, not %d", ErrInvalid, first.Delta, units)
+		return Restock{}, fmt.Errorf("%w: %w", ErrMismatch,
+			invalidf("this restock was applied before with %d units, not %d", first.Delta, units))
 	case err == nil:
 		done.Version, done.Balance = first.Version, first.Balance
 		return done, nil
 	case !errors.Is(err, sql.ErrNoRows):
 		return Restock{}, fmt.Errorf("read ledger: %w", err)
 	case product.Stock > MaxStock-units:
-		return Restock{}, fmt.Errorf("%w: the stock would be over %d", ErrInvalid, MaxStock)
+		return Restock{}, invalidf("units would take the stock, which is %d, over %d", product.Stock, MaxStock)
 	}
 
 	done.Version, done.Balance, done.Applied = product.Version+1, product.Stock+units, true

@@ -1,0 +1,90 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/jmoiron/sqlx"
+
+	"stampede/internal/order"
+)
+
+// UpdateProduct changes the settings of a product as change does, and returns the product as it is then. What change does
+// to anything but the settings is without effect. The revision is raised if a setting has become another, so repeating a
+// call is safe. Change may be called more than once, each time with the product as it is. ErrNotFound: no such product.
+// An InvalidError says what is wrong with the product as it would be.
+//
+// Orders that were accepted before keep their price, and are decided by the limit that is in force then.
+func (s *Store) UpdateProduct(ctx context.Context, id int64, change func(*order.Product)) (order.Product, error) {
+	var changed order.Product
+	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+		row, err := lockProduct(ctx, tx, id)
+		switch {
+		case err != nil:
+			return err
+		case row == nil:
+			return ErrNotFound
+		}
+		p := row.product()
+		change(&p)
+		next, err := row.with(p)
+		if err != nil {
+			return err
+		}
+		changed = next.product()
+		if next == *row {
+			return nil
+		}
+		return writeSettings(ctx, tx, next)
+	})
+	if err != nil {
+		return order.Product{}, fmt.Errorf("update product %d: %w", id, err)
+	}
+	return changed, nil
+}
+
+// with is the row with the settings of p, and the next revision if one of them is another.
+func (r productRow) with(p order.Product) (productRow, error) {
+	next := r
+	next.Name, next.Description, next.Price, next.State = p.Name, p.Description, p.Price, p.State
+	next.StartsAt, next.EndsAt = nullMillis(p.StartsAt), nullMillis(p.EndsAt)
+	next.LimitPerUser = p.LimitPerUser
+	if err := validateProduct(next.product()); err != nil {
+		return productRow{}, err
+	}
+	if next == r {
+		return r, nil
+	}
+	next.Revision++
+	if next.LimitPerUser != r.LimitPerUser {
+		next.LimitCeiling = sql.NullInt64{Int64: max(r.ceiling(), next.LimitPerUser), Valid: true}
+		if r.ceiling() == 0 || next.LimitPerUser == 0 {
+			next.LimitCeiling.Int64 = 0
+		}
+	}
+	return next, nil
+}
+
+// ceiling is the highest limit that was ever in force, 0 if there ever was none.
+func (r productRow) ceiling() int64 {
+	if r.LimitCeiling.Valid {
+		return r.LimitCeiling.Int64
+	}
+	return r.LimitPerUser
+}
+
+// writeSettings writes the settings of a product that this transaction has locked. That the revision before is still
+// there is checked, as changeStock checks the version.
+func writeSettings(ctx context.Context, tx *sqlx.Tx, row productRow) error {
+	result, err := tx.NamedExecContext(ctx, `UPDATE products SET name = :name, description = :description, price = :price,
+		starts_at = :starts_at, ends_at = :ends_at, limit_per_user = :limit_per_user, limit_ceiling = :limit_ceiling,
+		state = :state, revision = :revision WHERE id = :id AND revision = :revision - 1`, row)
+	if err != nil {
+		return fmt.Errorf("write settings: %w", err)
+	}
+	if n, err := result.RowsAffected(); err != nil || n != 1 {
+		return fmt.Errorf("write settings: revision %d is gone though its row is locked (%d rows, %v)", row.Revision-1, n, err)
+	}
+	return nil
+}
