@@ -18,8 +18,6 @@ const (
 	maxWaiting = 8 * stock.MaxBatch
 	// maxWait is how long a request may wait before its reservation is tried at all.
 	maxWait = 5 * time.Second
-	// maxLoads bounds how often a product is read anew when its stock changes while it is loaded.
-	maxLoads = 5
 )
 
 // ticket is a request to order on its way through the edge.
@@ -121,6 +119,7 @@ var refusals = map[stock.Outcome]code{
 	stock.NotStarted:          saleNotStarted,
 	stock.Ended:               saleEnded,
 	stock.IdempotencyMismatch: idempotencyMismatch,
+	stock.Paused:              stockUnavailable,
 }
 
 // load brings a product's stock from MySQL to Redis. It runs once for all that wait for the product
@@ -131,22 +130,16 @@ func (r *reserver) load(productID int64) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), maxWait)
 	defer cancel()
-	var err error
-	for range maxLoads {
-		var product order.Product
-		if product, err = r.store.Product(ctx, productID); err != nil {
-			if errors.Is(err, store.ErrNotFound) {
-				r.products.setMissing(productID) // so that the next request for it need not ask MySQL
-			}
-			return err
-		}
-		var loaded bool
-		if loaded, err = r.stock.Load(ctx, product); !errors.Is(err, stock.ErrStale) {
-			if loaded {
-				slog.Info("stock loaded", "product", productID, "units", product.Stock, "version", product.Version)
-			}
-			return err
-		}
+	var product order.Product
+	loaded, err := r.stock.Load(ctx, productID, func(ctx context.Context) (p order.Product, err error) {
+		product, err = r.store.Product(ctx, productID)
+		return product, err
+	})
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		r.products.setMissing(productID) // so that the next request for it need not ask MySQL
+	case loaded:
+		slog.Info("stock loaded", "product", productID, "units", product.Stock, "version", product.Version)
 	}
 	return err
 }

@@ -172,8 +172,7 @@ func TestQueueIsUnreachable(t *testing.T) {
 // reserveMany reserves an order for each of n users, and returns what is to be sent.
 func (w *world) reserveMany(p order.Product, n int) []*parcel {
 	w.Helper()
-	_, err := w.stock.Load(w.Context(), p)
-	w.must(err)
+	w.loadNow(p)
 	var parcels []*parcel
 	for len(parcels) < n {
 		requests := make([]stock.Request, min(n-len(parcels), stock.MaxBatch))

@@ -3,13 +3,13 @@
 -- Only an order that is still in the outbox and unclaimed can be cancelled: one that somebody claimed
 -- may be on its way to the queue, and one that has left the outbox is there already.
 --
--- KEYS  1 stock:{p}   2 reserved:{p}   3 bought:{p}   4 outbox:{p}
---       5.. idem:{p}:<user>:<key> of each order that has an idempotency key, in the order of ARGV
+-- KEYS  1 stock:{p}   2 reserved:{p}   3 bought:{p}   4 outbox:{p}   5 sale:{p}
+--       6.. idem:{p}:<user>:<key> of each order that has an idempotency key, in the order of ARGV
 -- ARGV  for each order: order id, user id, 1 if it has an idempotency key, else 0
 -- Publishes on notices, if units are available again, that the product is reopened.
 -- Returns for each order  1 cancelled   0 there is no such reservation   -1 too late, nothing changed
 local n = #ARGV / 3
-local reply, k, given = {}, 4, false
+local reply, k, given = {}, 5, false
 for i = 1, n do
   local id, user = ARGV[i * 3 - 2], ARGV[i * 3 - 1]
   local idem = nil
@@ -41,6 +41,7 @@ for i = 1, n do
   end
 end
 if given then
+  redis.call('HINCRBY', KEYS[5], 'changes', 1)
   redis.call('PUBLISH', 'notices', '{"reopened":[' .. string.match(KEYS[1], '{(.-)}') .. ']}')
 end
 return reply

@@ -20,4 +20,12 @@ var (
 	Configure string
 	//go:embed claim.lua
 	Claim string
+	//go:embed readmit.lua
+	Readmit string
+	//go:embed pause.lua
+	Pause string
+	//go:embed correct.lua
+	Correct string
+	//go:embed unload.lua
+	Unload string
 )

@@ -19,7 +19,8 @@
 --                                               outbox, where it is then claimed for the caller to send,
 --                                               unless this call has put it there
 --         -1 sold out   -2 limit exceeded   -3 sale not started   -4 sale ended
---         -5 the idempotency key was used with another quantity   -6 not on sale}
+--         -5 the idempotency key was used with another quantity   -6 not on sale
+--         -7 the sale is paused for a moment}
 --
 -- An order that was reserved before is found whatever the settings are by now, and at the price of that
 -- time. Only of one that is found by its order id alone, and is no longer in the outbox, Redis knows
@@ -39,7 +40,7 @@ for i = 1, n do
   ids[i] = ARGV[i * 4 - 2]
   users[i] = ARGV[i * 4 - 1]
 end
-local sale = redis.call('HMGET', KEYS[4], 'price', 'currency', 'starts_at', 'ends_at', 'limit', 'state')
+local sale = redis.call('HMGET', KEYS[4], 'price', 'currency', 'starts_at', 'ends_at', 'limit', 'state', 'paused_until')
 local price, limit = sale[1], tonumber(sale[5])
 local starts_at, ends_at = tonumber(sale[3]), tonumber(sale[4])
 local time = redis.call('TIME')
@@ -77,7 +78,9 @@ local function replay(id, quantity, unit_price, reserved_at)
 end
 
 local closed = nil
-if sale[6] == 'off_sale' then
+if tonumber(sale[7] or 0) > now then
+  closed = -7
+elseif sale[6] == 'off_sale' then
   closed = -6
 elseif starts_at > 0 and now < starts_at then
   closed = -3
@@ -139,6 +142,7 @@ reply[8] = stock - taken
 
 if taken > 0 then
   redis.call('DECRBY', KEYS[1], taken)
+  redis.call('HINCRBY', KEYS[4], 'changes', 1)
   redis.call('HSET', KEYS[2], unpack(reserve))
   redis.call('HSET', KEYS[5], unpack(outbox))
   for j = 1, #buyers do

@@ -15,6 +15,7 @@ if stock == 0 or known == 1 or version <= tonumber(sale[1] or 0) then
   return 0
 end
 redis.call('INCRBY', KEYS[1], ARGV[1])
+redis.call('HINCRBY', KEYS[2], 'changes', 1)
 redis.call('SADD', KEYS[3], mark)
 redis.call('PUBLISH', 'notices', '{"reopened":[' .. string.match(KEYS[1], '{(.-)}') .. ']}')
 return 1

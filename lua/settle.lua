@@ -26,7 +26,7 @@ for i = 1, n do
 end
 local held = redis.call('HMGET', KEYS[2], unpack(ids))
 
-local given, taken = 0, 0
+local given, taken, changed = 0, 0, false
 local bought, tombs, here = {}, {}, {}
 for i = 1, n do
   local id, user, quantity = ids[i], ARGV[i * 5 - 2], tonumber(ARGV[i * 5 - 1])
@@ -34,6 +34,7 @@ for i = 1, n do
   if here[id] then
     -- The same order twice in a call: the first has settled it.
   elseif held[i] then
+    changed = true
     if not completed then
       given = given + held[i]
       bought[#bought + 1] = {user, -held[i]}
@@ -50,6 +51,9 @@ end
 
 if version > tonumber(sale[2] or 0) then
   redis.call('HSET', KEYS[4], 'seen', ARGV[1])
+end
+if changed or taken > 0 then
+  redis.call('HINCRBY', KEYS[4], 'changes', 1)
 end
 redis.call('HDEL', KEYS[2], unpack(ids))
 redis.call('HDEL', KEYS[5], unpack(ids))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"time"
@@ -185,7 +186,9 @@ func TestAnOrderOfAnUnknownProductFails(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", "")
 	const unknown = 4711
-	if _, err := r.stock.Load(t.Context(), order.Product{ID: unknown, Price: 5, Currency: "EUR", Stock: 7, Version: 1}); err != nil {
+	if _, err := r.stock.Load(t.Context(), unknown, func(context.Context) (order.Product, error) {
+		return order.Product{ID: unknown, Price: 5, Currency: "EUR", Stock: 7, Version: 1}, nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 	orders := r.reserve(unknown, 2, 3)

@@ -193,11 +193,9 @@ func (r *rig) product(units, limit int64) order.Product {
 // load loads a product into Redis as an edge does, and tells whether it was not there.
 func (r *rig) load(productID int64) bool {
 	r.t.Helper()
-	p, err := r.db.Product(r.t.Context(), productID)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	loaded, err := r.stock.Load(r.t.Context(), p)
+	loaded, err := r.stock.Load(r.t.Context(), productID, func(ctx context.Context) (order.Product, error) {
+		return r.db.Product(ctx, productID)
+	})
 	if err != nil {
 		r.t.Fatal(err)
 	}

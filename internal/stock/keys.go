@@ -45,3 +45,6 @@ func (k productKeys) idemKey(userID int64, key string) string {
 
 // orderKey is the key of an order's status. It has no hash tag, since who asks knows the order's id only.
 func orderKey(id uuid.UUID) string { return "order:" + id.String() }
+
+// lockKey is the key of a lock.
+func lockKey(name string) string { return "lock:" + name }

@@ -56,6 +56,13 @@ var scriptTests = []struct {
 	{"acknowledge", testAcknowledge},
 	{"statuses", testStatuses},
 	{"notices", testNotices},
+	{"load across a loss", testLoadAcrossLoss},
+	{"look", testLook},
+	{"correct", testCorrect},
+	{"pause", testPause},
+	{"unload", testUnload},
+	{"readmit", testReadmit},
+	{"lock", testLock},
 	{"largest calls", testLargestCalls},
 	{"configure", testConfigure},
 	{"configure not loaded", testConfigureNotLoaded},
@@ -105,6 +112,15 @@ func newShop(s *Stock) *shop {
 	p := order.Product{ID: 1 + rand.Int64N(1<<40), Price: 1999, Currency: "EUR", Stock: 10, Version: 5,
 		Revision: 3, State: order.OnSale}
 	return &shop{Stock: s, product: p, keys: keysOf(p.ID)}
+}
+
+// Load loads a row as it was read at this moment, once.
+func (s *shop) Load(ctx context.Context, p order.Product) (bool, error) {
+	epoch, err := s.epoch(ctx, p.ID)
+	if err != nil {
+		return false, err
+	}
+	return s.loadRow(ctx, p, epoch)
 }
 
 // load puts the product on sale after change, which may be nil.
@@ -217,6 +233,8 @@ func (s *shop) contents(t testing.TB) contents {
 		settled: must(s.rdb.SMembers(t.Context(), s.keys.settled).Result())(t), idem: map[string]string{},
 	}
 	slices.Sort(c.settled)
+	delete(c.sale, "epoch")
+	delete(c.sale, "changes")
 	if s.exists(t, s.keys.stock) {
 		c.stock = must(s.rdb.Get(t.Context(), s.keys.stock).Result())(t)
 	}
@@ -247,6 +265,10 @@ func (s *shop) dump(t testing.TB) map[string]string {
 	t.Helper()
 	all := map[string]string{}
 	for _, key := range s.scan(t, "*{"+strconv.FormatInt(s.product.ID, 10)+"}*") {
+		if key == s.keys.sale { // without what counts calls and not orders
+			all[key] = fmt.Sprint(s.contents(t).sale)
+			continue
+		}
 		all[key] = must(s.rdb.Dump(t.Context(), key).Result())(t)
 	}
 	return all

@@ -1,6 +1,7 @@
 package stock
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -277,11 +278,20 @@ func (w *world) restock(t *rapid.T, r restock) {
 }
 
 func (w *world) load(t *rapid.T, r row) {
+	epoch, err := w.shop.epoch(background, w.shop.product.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.loadLate(t, r, epoch, true)
+}
+
+// loadLate loads a row that was read some time after the epoch, which may not be the present one any more.
+func (w *world) loadLate(t *rapid.T, r row, epoch string, present bool) {
 	p := w.product(w.base, w.shop.product, r.settings)
 	p.Stock, p.Version = r.stock, r.version
-	want := !w.loaded && p.Version >= w.seen && p.Revision >= w.revision
-	got, err := w.shop.Load(background, p)
-	if stale := !w.loaded && !want; got != want || (err == ErrStale) != stale || err != nil && !stale {
+	want := !w.loaded && p.Version >= w.seen && p.Revision >= w.revision && present
+	got, err := w.shop.loadRow(background, p, epoch)
+	if stale := !w.loaded && !want; got != want || errors.Is(err, ErrStale) != stale || err != nil && !stale {
 		t.Fatalf("Load(%+v) = %v, %v, want %v", p, got, err, want)
 	}
 	if want {
@@ -351,9 +361,10 @@ func (w *world) compare(t *rapid.T, tb testing.TB) {
 }
 
 // TestScriptsDoAsTheModel plays edges, relay, workers, restocks and changes of the settings on a few orders,
-// in any order and with repetitions, before, within and after the sale. After each step Redis holds what the model says. In the end, when everything has
-// been delivered, it holds what MySQL has. In one play Redis loses its data, in another workers die
-// between commit and settle; both at once is for reconcile to mend.
+// in any order and with repetitions, before, within and after the sale. After each step Redis holds what the
+// model says. In the end, when everything has been delivered, it holds what MySQL has. In one play Redis loses
+// its data, in another workers die between commit and settle, in a third both, which reconcile then has to mend.
+// Reconcile takes part in every play, and may be slow.
 func TestScriptsDoAsTheModel(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, stacktest.RedisURL(t))
@@ -366,8 +377,12 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 		}
 		w.truth.stock = rapid.Int64Range(0, 12).Draw(rt, "stock")
 		w.drawSettings(rt)
-		crashes := rapid.Bool().Draw(rt, "crashes, not losses")
-		snapshot := w.truth
+		faults := rapid.SampledFrom([]string{"crashes", "losses", "both"}).Draw(rt, "faults")
+		snapshot, epoch, present := w.truth, must(s.epoch(background, s.product.ID))(tb), true
+		var seen Look
+		var target int64 // of the units available, by the truth after the look
+		var seenTruth row
+		looked := false
 
 		some := func(all []Request) []Request {
 			if len(all) == 0 {
@@ -383,10 +398,39 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 		undecided := func(r Request) bool { return w.rows[r.OrderID] == "" && !w.sent[r.OrderID] }
 
 		rt.Repeat(map[string]func(*rapid.T){
-			"":          func(t *rapid.T) { w.compare(t, tb) },
-			"load":      func(t *rapid.T) { w.load(t, w.truth) },
-			"look":      func(*rapid.T) { snapshot = w.truth },
-			"load late": func(t *rapid.T) { w.load(t, snapshot) },
+			"":     func(t *rapid.T) { w.compare(t, tb) },
+			"load": func(t *rapid.T) { w.load(t, w.truth) },
+			"look": func(t *rapid.T) {
+				epoch, present = must(s.epoch(background, s.product.ID))(tb), true
+				snapshot = w.truth
+			},
+			"load late": func(t *rapid.T) { w.loadLate(t, snapshot, epoch, present) },
+			"reconcile looks": func(t *rapid.T) {
+				l, err := s.Look(background, s.product.ID)
+				if err != nil || l.Loaded != w.loaded || len(l.Reserved) != len(w.reserved) || len(l.Outbox) != len(w.outbox) {
+					t.Fatalf("Look = %+v, %v", l, err)
+				}
+				target = w.truth.stock
+				for id, units := range l.Reserved {
+					if w.rows[id] != "" {
+						t.Skip("there is something to settle first")
+					}
+					target -= units
+				}
+				seen, seenTruth, looked = l, w.truth, l.Loaded
+			},
+			"reconcile corrects": func(t *rapid.T) {
+				if !looked {
+					t.Skip("it has not looked")
+				}
+				set, err := s.Correct(background, s.product.ID, seen, target, seenTruth.version)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if set {
+					w.stock, w.version, w.seen = target, seenTruth.version, max(w.seen, seenTruth.version)
+				}
+			},
 			"reserve": func(t *rapid.T) {
 				if !w.loaded {
 					t.Skip("not loaded")
@@ -474,7 +518,7 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 				}
 			},
 			"worker dies before it settles": func(t *rapid.T) {
-				if len(w.pending) == 0 || !crashes {
+				if len(w.pending) == 0 || faults == "losses" {
 					t.Skip("none")
 				}
 				for i := range w.pending[0] {
@@ -498,16 +542,14 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 				w.stepClock(t, rapid.SampledFrom([]int64{noon - 3, noon, noon, noon + 3}).Draw(t, "hour"))
 			},
 			"loss": func(t *rapid.T) {
-				if crashes || rapid.IntRange(0, 3).Draw(t, "rarely") > 0 {
+				if faults == "crashes" || rapid.IntRange(0, 3).Draw(t, "rarely") > 0 {
 					t.Skip("no loss")
 				}
 				s.flush(tb)
 				clock := w.clock
 				w.model = newModel()
 				w.clock = clock
-				// A row that was read before a loss and is loaded after it is for reconcile to mend as well:
-				// what Redis had heard of newer versions is lost.
-				snapshot = w.truth
+				present = false
 			},
 		})
 
@@ -528,6 +570,14 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 			w.configure(rt, s)
 		}
 		w.compare(rt, t)
+		if faults == "both" {
+			l := must(s.Look(background, s.product.ID))(tb)
+			if set, err := s.Correct(background, s.product.ID, l, w.truth.stock, w.truth.version); err != nil || !set {
+				rt.Fatalf("Correct = %v, %v", set, err)
+			}
+			w.stock, w.version, w.seen = w.truth.stock, w.truth.version, w.truth.version
+			w.compare(rt, t)
+		}
 		if w.settings != w.truth.settings {
 			rt.Fatalf("when all is quiet Redis sells by %+v, and MySQL by %+v", w.settings, w.truth.settings)
 		}

@@ -65,6 +65,10 @@ func testNotices(t *testing.T, s *shop) {
 		{"restock", func() { must(s.Restock(t.Context(), s.product.ID, 4, 7, "a"))(t) }, true},
 		{"configure", func() { s.configure(t, func(p *order.Product) { p.Price = 5 }) }, true},
 		{"configure by an older row", func() { older := s.product; older.Revision--; must(s.Configure(t.Context(), older))(t) }, false},
+		{"pause", func() { s.pause(t, time.Hour) }, false},
+		{"end of a pause", func() { s.pause(t, 0) }, true},
+		{"correct upwards", func() { s.correct(t, 100) }, true},
+		{"correct downwards", func() { s.correct(t, 3) }, false},
 		{"restock again", func() { must(s.Restock(t.Context(), s.product.ID, 4, 7, "a"))(t) }, false},
 	} {
 		step.do()

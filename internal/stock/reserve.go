@@ -31,6 +31,8 @@ const (
 	IdempotencyMismatch Outcome = -5
 	// NotOnSale: the product was taken off sale.
 	NotOnSale Outcome = -6
+	// Paused: the product's sale is paused for a moment.
+	Paused Outcome = -7
 )
 
 // Request asks for units of a product.
@@ -177,7 +179,7 @@ func (d *decoder) fail(v any) {
 // be decided, and nobody can say that it was not placed. Cancelling again is harmless, and false.
 func (s *Stock) Cancel(ctx context.Context, productID int64, orders []order.Order) ([]bool, error) {
 	k := keysOf(productID)
-	keys := append(make([]string, 0, 4+len(orders)), k.stock, k.reserved, k.bought, k.outbox)
+	keys := append(make([]string, 0, 5+len(orders)), k.stock, k.reserved, k.bought, k.outbox, k.sale)
 	args := make([]any, 0, 3*len(orders))
 	for i := range orders {
 		hasKey := 0

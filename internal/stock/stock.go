@@ -4,6 +4,7 @@ package stock
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,6 +25,9 @@ const (
 	// StatusTTL is how long an order's status and an idempotency key are kept: Stripe's 24 hours.
 	StatusTTL = 24 * time.Hour
 
+	// maxLoads bounds how often a product is read anew when its row changes while it is loaded.
+	maxLoads = 5
+
 	dialTimeout = 2 * time.Second
 	// ioTimeout bounds one command. A script of MaxBatch orders takes a few milliseconds.
 	ioTimeout = 3 * time.Second
@@ -34,7 +38,7 @@ const (
 var (
 	// ErrNotLoaded says that Redis does not know the product's stock: load it from MySQL.
 	ErrNotLoaded = errors.New("product is not loaded")
-	// ErrStale says that the stock to load is older than what Redis has heard of: read MySQL again.
+	// ErrStale says that the row to load is older than what Redis has heard of, each time it was read.
 	ErrStale = errors.New("stock is out of date")
 )
 
@@ -45,6 +49,10 @@ var (
 	settleScript  = redis.NewScript(lua.Settle)
 	restockScript = redis.NewScript(lua.Restock)
 	claimScript   = redis.NewScript(lua.Claim)
+	readmitScript = redis.NewScript(lua.Readmit)
+	pauseScript   = redis.NewScript(lua.Pause)
+	correctScript = redis.NewScript(lua.Correct)
+	unloadScript  = redis.NewScript(lua.Unload)
 
 	configureScript = redis.NewScript(lua.Configure)
 )
@@ -188,10 +196,46 @@ func NotExecuted(err error) bool {
 	return false
 }
 
-// Load brings a product to Redis with the stock, version and settings that MySQL has. It
-// reports whether this call loaded it; if it was loaded before, nothing changes. ErrStale asks the
-// caller to read the product again.
-func (s *Stock) Load(ctx context.Context, p order.Product) (bool, error) {
+// Load brings a product to Redis with the stock, version and settings that read finds in MySQL. It reports
+// whether this call loaded it; if it was loaded before, nothing changes. A row that turns out to be out of
+// date is read again, a few times; after that the error is ErrStale.
+func (s *Stock) Load(ctx context.Context, productID int64, read func(context.Context) (order.Product, error)) (bool, error) {
+	if _, err := read(ctx); err != nil {
+		return false, err // so that a product which somebody has made up leaves nothing in Redis
+	}
+	for attempt := 1; ; attempt++ {
+		epoch, err := s.epoch(ctx, productID)
+		if err != nil {
+			return false, err
+		}
+		p, err := read(ctx)
+		if err != nil {
+			return false, err
+		}
+		loaded, err := s.loadRow(ctx, p, epoch)
+		if !errors.Is(err, ErrStale) || attempt == maxLoads {
+			return loaded, err
+		}
+	}
+}
+
+// epoch is the word that Redis has for a product for as long as it keeps its data, made now if there is none.
+func (s *Stock) epoch(ctx context.Context, productID int64) (string, error) {
+	var epoch *redis.StringCmd
+	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		key := keysOf(productID).sale
+		p.HSetNX(ctx, key, "epoch", rand.Text())
+		epoch = p.HGet(ctx, key, "epoch")
+		return nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("begin to load product %d: %w", productID, err)
+	}
+	return epoch.Val(), nil
+}
+
+// loadRow loads a row that was read after the epoch was.
+func (s *Stock) loadRow(ctx context.Context, p order.Product, epoch string) (bool, error) {
 	// The set comes first: a product that is loaded must be known to relay and reconcile.
 	if err := s.rdb.SAdd(ctx, productsKey, p.ID).Err(); err != nil {
 		return false, fmt.Errorf("load product %d: %w", p.ID, err)
@@ -199,12 +243,12 @@ func (s *Stock) Load(ctx context.Context, p order.Product) (bool, error) {
 	k := keysOf(p.ID)
 	n, err := loadScript.Run(ctx, s.rdb, []string{k.stock, k.sale},
 		p.Stock, p.Version, p.Price, p.Currency, millis(p.StartsAt), millis(p.EndsAt), p.LimitPerUser,
-		string(p.State), p.Revision).Int()
+		string(p.State), p.Revision, epoch).Int()
 	if err != nil {
 		return false, fmt.Errorf("load product %d: %w", p.ID, err)
 	}
 	if n < 0 {
-		return false, ErrStale
+		return false, fmt.Errorf("load product %d: %w", p.ID, ErrStale)
 	}
 	return n == 1, nil
 }

@@ -1,0 +1,183 @@
+package stock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
+
+	"stampede/internal/order"
+)
+
+// Look is all that Redis holds of a product at one moment, but for what its buyers have.
+type Look struct {
+	// Loaded is false if Redis does not know the product's stock.
+	Loaded    bool
+	Available int64
+	// Reserved are the units of the orders that are reserved.
+	Reserved map[uuid.UUID]int64
+	// Outbox are the orders that are in the outbox.
+	Outbox map[uuid.UUID]bool
+	// Version is the product's version in MySQL of which Redis knows for sure that the stock holds it, and
+	// Revision the one of its settings.
+	Version, Revision int64
+	EndsAt            time.Time
+
+	epoch   string
+	changes int64
+}
+
+// Look reads a product at one moment.
+func (s *Stock) Look(ctx context.Context, productID int64) (Look, error) {
+	k := keysOf(productID)
+	var (
+		available *redis.StringCmd
+		sale      *redis.SliceCmd
+		reserved  *redis.MapStringStringCmd
+		outbox    *redis.StringSliceCmd
+	)
+	_, err := s.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		available = p.Get(ctx, k.stock)
+		sale = p.HMGet(ctx, k.sale, "version", "revision", "ends_at", "changes", "epoch")
+		reserved = p.HGetAll(ctx, k.reserved)
+		outbox = p.HKeys(ctx, k.outbox)
+		return nil
+	})
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return Look{}, fmt.Errorf("look at product %d: %w", productID, err)
+	}
+	l := Look{Loaded: available.Err() == nil, Reserved: map[uuid.UUID]int64{}, Outbox: map[uuid.UUID]bool{}}
+	var numbers [4]int64
+	for i, field := range sale.Val() {
+		text, ok := field.(string)
+		switch {
+		case !ok:
+		case i == len(numbers):
+			l.epoch = text
+		default:
+			if numbers[i], err = strconv.ParseInt(text, 10, 64); err != nil {
+				return Look{}, fmt.Errorf("look at product %d: %w", productID, err)
+			}
+		}
+	}
+	l.Version, l.Revision, l.EndsAt, l.changes = numbers[0], numbers[1], fromMillis(numbers[2]), numbers[3]
+	if l.Loaded {
+		if l.Available, err = available.Int64(); err != nil {
+			return Look{}, fmt.Errorf("look at product %d: %w", productID, err)
+		}
+	}
+	for text, units := range reserved.Val() {
+		id, err := uuid.Parse(text)
+		if err != nil {
+			return Look{}, fmt.Errorf("look at product %d: reservation %q: %w", productID, text, err)
+		}
+		if l.Reserved[id], err = strconv.ParseInt(units, 10, 64); err != nil {
+			return Look{}, fmt.Errorf("look at product %d: reservation %s: %w", productID, id, err)
+		}
+	}
+	for _, text := range outbox.Val() {
+		if id, err := uuid.Parse(text); err == nil { // the relay complains of any other
+			l.Outbox[id] = true
+		}
+	}
+	return l, nil
+}
+
+// Correct sets the units available of a product to what they must be by a version of the product in MySQL,
+// which was read after the look. It reports false, and changes nothing, if anything has moved since the look.
+func (s *Stock) Correct(ctx context.Context, productID int64, l Look, available, version int64) (bool, error) {
+	k := keysOf(productID)
+	n, err := correctScript.Run(ctx, s.rdb, []string{k.stock, k.sale}, l.epoch, l.changes, available, version).Int()
+	if err != nil {
+		return false, fmt.Errorf("correct product %d: %w", productID, err)
+	}
+	return n == 1, nil
+}
+
+// Pause keeps new orders of a product from being reserved for a time, or ends that if the time is 0.
+func (s *Stock) Pause(ctx context.Context, productID int64, length time.Duration) error {
+	if err := pauseScript.Run(ctx, s.rdb, []string{keysOf(productID).sale}, length.Milliseconds()).Err(); err != nil {
+		return fmt.Errorf("pause product %d: %w", productID, err)
+	}
+	return nil
+}
+
+// Unload forgets a product, unless anything has moved since the look or is on its way.
+func (s *Stock) Unload(ctx context.Context, productID int64, l Look) (bool, error) {
+	k := keysOf(productID)
+	keys := []string{k.stock, k.reserved, k.bought, k.sale, k.outbox, k.settled}
+	n, err := unloadScript.Run(ctx, s.rdb, keys, l.epoch, l.changes).Int()
+	if err == nil && n == 1 {
+		err = s.rdb.SRem(ctx, productsKey, productID).Err()
+	}
+	// Who has loaded it again meanwhile put it into the set before that.
+	if again, _ := s.rdb.Exists(ctx, k.stock).Result(); err == nil && again == 1 {
+		err = s.rdb.SAdd(ctx, productsKey, productID).Err()
+	}
+	if err != nil {
+		return false, fmt.Errorf("unload product %d: %w", productID, err)
+	}
+	return n == 1, nil
+}
+
+// Readmit reserves the units of an order anew that failed and is to be decided again; the order is then in
+// the outbox, claimed for the caller to send. The outcome is Reserved, Replayed if it was reserved already,
+// or why not. It returns ErrNotLoaded if Redis does not have the product.
+func (s *Stock) Readmit(ctx context.Context, o order.Order) (Outcome, error) {
+	k := keysOf(o.ProductID)
+	n, err := readmitScript.Run(ctx, s.rdb, []string{k.stock, k.reserved, k.bought, k.sale, k.outbox},
+		o.ID.String(), o.UserID, o.Quantity, o.UnitPrice, o.IdempotencyKey).Int()
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("reserve order %s anew: %w", o.ID, err)
+	case n == 0:
+		return 0, ErrNotLoaded
+	}
+	return Outcome(n), nil
+}
+
+// TryLock makes the caller the only one, for a time, who does what the name says. It is no guarantee: what is
+// done under it must bear being done by two.
+func (s *Stock) TryLock(ctx context.Context, name string, length time.Duration) (bool, error) {
+	err := s.rdb.SetArgs(ctx, lockKey(name), "", redis.SetArgs{Mode: "NX", TTL: length}).Err()
+	if errors.Is(err, redis.Nil) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("lock %s: %w", name, err)
+	}
+	return true, nil
+}
+
+// Servers names the processes that hold the data, as one word. It changes when one of them is started again
+// or gives way to a replica, and data may have been lost.
+func (s *Stock) Servers(ctx context.Context) (string, error) {
+	var mu sync.Mutex
+	var ids []string
+	ask := func(ctx context.Context, c *redis.Client) error {
+		info, err := c.InfoMap(ctx, "server").Result()
+		mu.Lock()
+		defer mu.Unlock()
+		ids = append(ids, info["Server"]["run_id"])
+		return err
+	}
+	var err error
+	switch c := s.rdb.UniversalClient.(type) {
+	case *redis.ClusterClient:
+		err = c.ForEachMaster(ctx, ask)
+	case *redis.Client:
+		err = ask(ctx, c)
+	}
+	if err != nil {
+		return "", fmt.Errorf("ask for the servers of Redis: %w", err)
+	}
+	slices.Sort(ids)
+	return strings.Join(ids, " "), nil
+}

@@ -1,0 +1,236 @@
+package stock
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"stampede/internal/order"
+	"stampede/localstack"
+	"stampede/localstack/stacktest"
+)
+
+func (s *shop) look(t testing.TB) Look {
+	t.Helper()
+	return must(s.Look(t.Context(), s.product.ID))(t)
+}
+
+func (s *shop) pause(t testing.TB, length time.Duration) {
+	t.Helper()
+	if err := s.Pause(t.Context(), s.product.ID, length); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *shop) correct(t testing.TB, available int64) {
+	t.Helper()
+	if !must(s.Correct(t.Context(), s.product.ID, s.look(t), available, 10))(t) {
+		t.Fatal("not corrected")
+	}
+}
+
+// testLoadAcrossLoss: a row that was read before a loss is not loaded after it, by whoever began first.
+func testLoadAcrossLoss(t *testing.T, s *shop) {
+	reads := 0
+	loaded, err := s.Stock.Load(t.Context(), s.product.ID, func(context.Context) (order.Product, error) {
+		reads++
+		p := s.product
+		switch reads {
+		case 1: // whether it exists at all
+		case 2:
+			s.load(t, nil) // another edge is faster, and orders are decided; then Redis loses it all
+			s.settle(t, fresh(s.order(t, 1, 4, ""), order.Completed, 6))
+			s.flush(t)
+		default:
+			p.Stock, p.Version = 6, 6
+		}
+		return p, nil
+	})
+	if err != nil || !loaded || reads != 3 {
+		t.Errorf("Load = %v, %v after %d reads", loaded, err, reads)
+	}
+	equal(t, "stock", s.contents(t).stock, "6")
+
+	s.flush(t)
+	loaded, err = s.Stock.Load(t.Context(), s.product.ID, func(context.Context) (order.Product, error) {
+		s.flush(t)
+		return s.product, nil
+	})
+	if loaded || !errors.Is(err, ErrStale) {
+		t.Errorf("a row that is always out of date: Load = %v, %v", loaded, err)
+	}
+	broken := errors.New("broken")
+	s.flush(t)
+	s.unchanged(t, "a row that cannot be read", func() {
+		if loaded, err = s.Stock.Load(t.Context(), s.product.ID, func(context.Context) (order.Product, error) {
+			return order.Product{}, broken
+		}); loaded || !errors.Is(err, broken) {
+			t.Errorf("a row that cannot be read: Load = %v, %v", loaded, err)
+		}
+	})
+}
+
+func testLook(t *testing.T, s *shop) {
+	equal(t, "not loaded", s.look(t).Loaded, false)
+	ends := s.now(t).Add(time.Hour).Truncate(time.Millisecond)
+	s.load(t, func(p *order.Product) { p.EndsAt = ends })
+	a, b := s.order(t, 1, 2, ""), s.order(t, 2, 3, "")
+	if err := s.Acknowledge(t.Context(), s.product.ID, []order.Order{a}); err != nil {
+		t.Fatal(err)
+	}
+	l := s.look(t)
+	equal(t, "look", []any{l.Loaded, l.Available, l.Reserved, l.Outbox, l.Version, l.Revision, l.EndsAt.Equal(ends)},
+		[]any{true, 5, map[uuid.UUID]int64{a.ID: 2, b.ID: 3}, map[uuid.UUID]bool{b.ID: true}, 5, s.product.Revision, true})
+}
+
+// testCorrect moves something in each way there is between look and correction.
+func testCorrect(t *testing.T, s *shop) {
+	s.load(t, nil)
+	var a, b order.Order
+	for _, step := range []struct {
+		what string
+		do   func()
+	}{
+		{"reserve", func() { a, b = s.order(t, 1, 2, ""), s.order(t, 2, 3, "") }},
+		{"cancel", func() { must(s.Cancel(t.Context(), s.product.ID, []order.Order{a}))(t) }},
+		{"settle", func() { s.settle(t, fresh(b, order.Failed, 6)) }},
+		{"settle what has no reservation", func() { s.settle(t, fresh(b, order.Completed, 7)) }},
+		{"restock", func() { must(s.Restock(t.Context(), s.product.ID, 2, 8, "r"))(t) }},
+		{"correct", func() { s.correct(t, 9) }},
+		{"loss and load", func() {
+			s.flush(t)
+			s.load(t, func(p *order.Product) { p.Version = 10 })
+		}},
+		{"loss", func() { s.flush(t) }},
+	} {
+		l := s.look(t)
+		step.do()
+		s.unchanged(t, step.what+", then correct", func() {
+			if must(s.Correct(t.Context(), s.product.ID, l, 77, 77))(t) {
+				t.Errorf("%s: corrected by an old look", step.what)
+			}
+		})
+	}
+	s.load(t, nil)
+	s.order(t, 1, 2, "")
+	l := s.look(t)
+	if !must(s.Correct(t.Context(), s.product.ID, l, 5, 12))(t) {
+		t.Error("nothing has moved, and it is not corrected")
+	}
+	c := s.contents(t)
+	equal(t, "stock and versions", []string{c.stock, c.sale["version"], c.sale["seen"]}, []string{"5", "12", "12"})
+	// What was decided up to that version and has no reservation is in the stock already.
+	late := order.Order{ID: order.NewID(), UserID: 3, Quantity: 1}
+	s.settle(t, fresh(late, order.Completed, 12))
+	equal(t, "stock after an old decision", s.contents(t).stock, "5")
+	late.ID = order.NewID()
+	s.settle(t, fresh(late, order.Completed, 13))
+	equal(t, "stock after a new one", s.contents(t).stock, "4")
+}
+
+func testPause(t *testing.T, s *shop) {
+	s.load(t, nil)
+	before := s.order(t, 1, 1, "k")
+	s.pause(t, time.Hour)
+	equal(t, "while paused", outcomes(s.reserve(t, ask(1, 1, ""), ask(1, 1, "k"), ask(2, 2, "k"))), []Outcome{Paused, Replayed, Paused})
+	equal(t, "readmit while paused", must(s.Readmit(t.Context(), order.Order{ID: order.NewID(), ProductID: s.product.ID, UserID: 1, Quantity: 1}))(t), Paused)
+	s.settle(t, fresh(before, order.Completed, 6)) // orders go on
+	s.pause(t, 0)
+	equal(t, "after the end", outcomes(s.reserve(t, ask(1, 1, ""))), []Outcome{Reserved})
+	s.pause(t, time.Millisecond)
+	stacktest.Eventually(t, 10*time.Second, func() error {
+		if got := s.reserve(t, ask(1, 1, ""))[0].Outcome; got != Reserved {
+			return errors.New("a pause does not end by itself")
+		}
+		return nil
+	})
+}
+
+func testUnload(t *testing.T, s *shop) {
+	s.load(t, nil)
+	o := s.order(t, 1, 2, "")
+	unload := func(l Look) bool { t.Helper(); return must(s.Unload(t.Context(), s.product.ID, l))(t) }
+	s.unchanged(t, "unload with a reservation", func() { equal(t, "unloaded", unload(s.look(t)), false) })
+	l := s.look(t)
+	s.settle(t, fresh(o, order.Completed, 6))
+	s.unchanged(t, "unload by an old look", func() { equal(t, "unloaded", unload(l), false) })
+	equal(t, "unloaded", unload(s.look(t)), true)
+	equal(t, "keys", len(s.dump(t)), 0)
+	for _, id := range must(s.Products(t.Context()))(t) {
+		if id == s.product.ID {
+			t.Error("it is among the loaded products")
+		}
+	}
+}
+
+func testReadmit(t *testing.T, s *shop) {
+	o := order.Order{ID: order.NewID(), ProductID: s.product.ID, UserID: 7, Quantity: 3, UnitPrice: 1234, IdempotencyKey: "a key"}
+	if _, err := s.Readmit(t.Context(), o); !errors.Is(err, ErrNotLoaded) {
+		t.Errorf("not loaded: %v", err)
+	}
+	// Its sale is over, and its price was another one.
+	s.load(t, func(p *order.Product) { p.LimitPerUser, p.EndsAt = 4, s.now(t).Add(-time.Hour) })
+	readmit := func(o order.Order) Outcome { t.Helper(); return must(s.Readmit(t.Context(), o))(t) }
+	equal(t, "first", readmit(o), Reserved)
+	c := s.contents(t)
+	equal(t, "stock, reserved, bought", []any{c.stock, c.reserved, c.bought}, []any{"7", map[string]string{o.ID.String(): "3"}, map[string]string{"7": "3"}})
+	s.unchanged(t, "again", func() { equal(t, "again", readmit(o), Replayed) })
+	equal(t, "cancel", s.cancel(t, o), []bool{false}) // it is claimed
+	sent := s.claim(t, 0)
+	if len(sent) != 1 || sent[0].UnitPrice != 1234 || sent[0].IdempotencyKey != "a key" || sent[0].ID != o.ID {
+		t.Errorf("the relay would send %+v", sent)
+	}
+	other := order.Order{ID: order.NewID(), ProductID: s.product.ID, UserID: 7, Quantity: 2}
+	s.unchanged(t, "over the limit", func() { equal(t, "over the limit", readmit(other), LimitExceeded) })
+	s.configure(t, func(p *order.Product) { p.LimitPerUser = 0 })
+	other.Quantity = 8
+	s.unchanged(t, "sold out", func() { equal(t, "sold out", readmit(other), SoldOut) })
+}
+
+func testLock(t *testing.T, s *shop) {
+	name := uuid.NewString()
+	equal(t, "first", must(s.TryLock(t.Context(), name, time.Hour))(t), true)
+	equal(t, "second", must(s.TryLock(t.Context(), name, time.Hour))(t), false)
+	equal(t, "another", must(s.TryLock(t.Context(), name+"x", time.Millisecond))(t), true)
+	stacktest.Eventually(t, 10*time.Second, func() error {
+		if !must(s.TryLock(t.Context(), name+"x", time.Hour))(t) {
+			return errors.New("it is still locked")
+		}
+		return nil
+	})
+}
+
+// TestServers: the word for the servers changes when Redis is started again.
+func TestServers(t *testing.T) {
+	t.Parallel()
+	server := stacktest.NewRedis(t, localstack.RedisOptions{})
+	s := openShop(t, server.URL())
+	first := must(s.Servers(t.Context()))(t)
+	if again := must(s.Servers(t.Context()))(t); again != first || len(first) < 20 {
+		t.Errorf("%q, then %q", first, again)
+	}
+	if err := server.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Servers(t.Context()); err == nil {
+		t.Error("a server that is gone has a name")
+	}
+	if err := server.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if second := must(s.Servers(t.Context()))(t); second == first || strings.Contains(second, " ") {
+		t.Errorf("after a restart: %q, before: %q", second, first)
+	}
+}
+
+// It is not parallel, as the Cluster has only one database.
+func TestServersOfCluster(t *testing.T) {
+	s := openShop(t, stacktest.RedisClusterURL(t))
+	if ids := must(s.Servers(t.Context()))(t); len(ids) < 20 || strings.Contains(ids, " ") {
+		t.Errorf("the servers of a Cluster of one: %q", ids)
+	}
+}
