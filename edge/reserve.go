@@ -117,6 +117,7 @@ var refusals = map[stock.Outcome]code{
 	stock.NotStarted:          saleNotStarted,
 	stock.Ended:               saleEnded,
 	stock.IdempotencyMismatch: idempotencyMismatch,
+	stock.NotOnSale:           notOnSale,
 }
 
 // load brings a product's stock from MySQL to Redis. It runs once for all that wait for the product
