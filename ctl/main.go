@@ -34,7 +34,7 @@ func commands() []command {
 		{"migrate", "", "bring the database schema up to date", runMigrate},
 		{"queues", "", "create the queue, its dead-letter queue and the redrive policy", runQueues},
 		{"product add", "--name … --price … --stock …", "put a product on sale", runProductAdd},
-		{"product set", "--id N [--price …] [--state …] …", "change a product; orders that were accepted keep their price", runProductSet},
+		{"product set", "--id N [--price …] …", "change a product, but no order that was accepted", runProductSet},
 		{"product list", "[--json]", "list the products", runProductList},
 		{"restock", "--product N --units N --id …", "add units to a product, once per id", runRestock},
 		{"user role", "--email … --role …", "make a user a buyer, merchant or admin", runUserRole},

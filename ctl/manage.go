@@ -101,8 +101,8 @@ func runProductAdd(ctx context.Context, args []string) error {
 	return nil
 }
 
-// runProductSet changes MySQL first. If it dies before Redis knows, the same command again does the rest, and so does one
-// without a change.
+// runProductSet changes MySQL first. If it dies before Redis knows, the same command again does the rest, and so does
+// one without a change.
 func runProductSet(ctx context.Context, args []string) error {
 	in := newInput("product set")
 	id := in.Int64("id", 0, "id of the product")

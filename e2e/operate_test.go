@@ -135,7 +135,7 @@ func TestAuditFindsDamage(t *testing.T) {
 	}
 }
 
-// TestManageProducts changes a product by hand and by HTTP while it is sold. What was accepted stays as it was promised.
+// TestManageProducts changes a product by hand and by HTTP while it is sold. What was accepted stays as promised.
 func TestManageProducts(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
@@ -165,14 +165,16 @@ func TestManageProducts(t *testing.T) {
 	if status != http.StatusCreated || body["stock"] != 15.0 {
 		t.Fatalf("restock: %d %v", status, body)
 	}
-	if status, body := request(t, "PATCH", s.url+"/api/products/1", merchant, `{"price":60,"limit_per_user":4}`); status != http.StatusOK {
+	status, body = request(t, "PATCH", s.url+"/api/products/1", merchant, `{"price":60,"limit_per_user":4}`)
+	if status != http.StatusOK {
 		t.Fatalf("patch: %d %v", status, body)
 	}
 	order(1, "409 <nil> limit_exceeded")
 	third := order(3, "202 60 <nil>")
 	s.mustCtl("product", "set", "--id", "1", "--state", "off_sale", "--name", "old ticket")
 	order(4, "409 <nil> not_on_sale")
-	if list := s.mustCtl("product", "list"); !strings.Contains(list, "off_sale") || !strings.Contains(list, "old ticket") {
+	list := s.mustCtl("product", "list")
+	if !strings.Contains(list, "off_sale") || !strings.Contains(list, "old ticket") {
 		t.Errorf("ctl lists %s", list)
 	}
 	// All of it is decided only now.
@@ -184,7 +186,8 @@ func TestManageProducts(t *testing.T) {
 			t.Errorf("order %s, promised at %v, is %v", id, price, body)
 		}
 	}
-	if _, err := s.ctl("product", "set", "--id", "1", "--price", "-1"); err == nil || !strings.Contains(err.Error(), "price must be") {
+	_, err := s.ctl("product", "set", "--id", "1", "--price", "-1")
+	if err == nil || !strings.Contains(err.Error(), "price must be") {
 		t.Errorf("a price of -1: %v", err)
 	}
 	if _, err := s.ctl("product", "set", "--id", "2"); err == nil || !strings.Contains(err.Error(), "no product 2") {

@@ -46,7 +46,8 @@ func (e *Edge) seesAll(ctx *fasthttp.RequestCtx) bool {
 
 // postProduct puts a product into the catalogue. Repeating it makes another one.
 func (e *Edge) postProduct(ctx *fasthttp.RequestCtx) {
-	members, ok := readObject(ctx, `{"name":"Concert ticket","price":4990,"currency":"EUR","stock":500}`, "application/json")
+	const example = `{"name":"Concert ticket","price":4990,"currency":"EUR","stock":500}`
+	members, ok := readObject(ctx, example, "application/json")
 	if !ok {
 		return
 	}
@@ -112,8 +113,8 @@ func (e *Edge) patchProduct(ctx *fasthttp.RequestCtx) {
 		return
 	}
 	if _, err := e.stock.Configure(work, p); err != nil {
-		slog.Error("a change of a product is in MySQL only, until it is repeated", "product", id, "revision", p.Revision, "error", err)
-		sendProblem(ctx, stockUnavailable, "The change is stored, but does not hold for orders yet. Repeat the request.")
+		slog.Error("a change is in MySQL only until it is repeated", "product", id, "revision", p.Revision, "error", err)
+		sendProblem(ctx, stockUnavailable, "The change is stored but does not hold for orders yet. Repeat the request.")
 		return
 	}
 	shown := []order.Product{p}
@@ -164,8 +165,8 @@ func (e *Edge) putRestock(ctx *fasthttp.RequestCtx) {
 		return
 	}
 	if _, err := e.stock.Restock(work, id, units, done.Version, restockID); err != nil {
-		slog.Error("a restock is in MySQL only, until it is repeated", "product", id, "restock", restockID, "error", err)
-		sendProblem(ctx, stockUnavailable, "The restock is stored, but its units are not for sale yet. Repeat the request.")
+		slog.Error("a restock is in MySQL only until it is repeated", "product", id, "id", restockID, "error", err)
+		sendProblem(ctx, stockUnavailable, "The restock is stored but not for sale yet. Repeat the request.")
 		return
 	}
 	status := fasthttp.StatusOK
@@ -187,7 +188,7 @@ func productFails(ctx *fasthttp.RequestCtx, err error, refused code) {
 		sendProblem(ctx, refused, invalid.Detail+".")
 	default:
 		slog.Error("a product could not be changed", "error", err)
-		sendProblem(ctx, productsUnavailable, "It is not known whether the change was made; look, then repeat the request.")
+		sendProblem(ctx, productsUnavailable, "It is not known whether the change was made. Look, then repeat it.")
 	}
 }
 
@@ -251,43 +252,52 @@ func readChange(members []member) (change func(*order.Product), detail string) {
 	}, ""
 }
 
-// change is what a member changes of a product. Null takes away what a product need not have.
+// change is what a member changes of a product. Null takes away what a product need not have. If something is wrong
+// with the member, detail says what.
 func (m member) change() (change func(*order.Product), detail string) {
 	null := string(m.value) == "null"
 	text, isText := plainText(m.value)
 	number, isWhole := wholeNumber(m.value)
 	at, isTime := timeOf(text)
+	var ok bool
+	var kind string
 	switch m.name {
 	case "name":
-		return func(p *order.Product) { p.Name = text }, unless(isText, "name must be text.")
+		ok, kind = isText, "text"
+		change = func(p *order.Product) { p.Name = text }
 	case "description":
-		return func(p *order.Product) { p.Description = text }, unless(isText || null, "description must be text.")
+		ok, kind = isText || null, "text"
+		change = func(p *order.Product) { p.Description = text }
 	case "price":
-		return func(p *order.Product) { p.Price = number }, unless(isWhole, "price must be a whole number of minor units, such as cents.")
+		ok, kind = isWhole, "a whole number of minor units, such as cents"
+		change = func(p *order.Product) { p.Price = number }
 	case "currency":
-		return func(p *order.Product) { p.Currency = text }, unless(isText, "currency must be text of three capital letters (ISO 4217).")
+		ok, kind = isText, "three capital letters (ISO 4217)"
+		change = func(p *order.Product) { p.Currency = text }
 	case "stock":
-		return func(p *order.Product) { p.Stock = number }, unless(isWhole, "stock must be a whole number of units.")
+		ok, kind = isWhole, "a whole number of units"
+		change = func(p *order.Product) { p.Stock = number }
 	case "starts_at":
-		return func(p *order.Product) { p.StartsAt = at }, unless(isTime || null, "starts_at must be a time such as 2026-11-27T08:00:00Z (RFC 3339), or null.")
+		ok, kind = isTime || null, "a time such as 2026-11-27T08:00:00Z (RFC 3339), or null for none"
+		change = func(p *order.Product) { p.StartsAt = at }
 	case "ends_at":
-		return func(p *order.Product) { p.EndsAt = at }, unless(isTime || null, "ends_at must be a time such as 2026-11-27T08:00:00Z (RFC 3339), or null.")
+		ok, kind = isTime || null, "a time such as 2026-11-27T08:00:00Z (RFC 3339), or null for none"
+		change = func(p *order.Product) { p.EndsAt = at }
 	case "limit_per_user":
-		return func(p *order.Product) { p.LimitPerUser = number }, unless(isWhole && number > 0 || null,
-			fmt.Sprintf("limit_per_user must be a whole number from 1 to %d, or null for no limit.", store.MaxLimitPerUser))
+		ok = isWhole && number > 0 || null
+		kind = fmt.Sprintf("1 to %d units, or null for no limit", store.MaxLimitPerUser)
+		change = func(p *order.Product) { p.LimitPerUser = number }
 	case "state":
 		state := order.SaleState(text)
-		return func(p *order.Product) { p.State = state }, unless(state == order.OnSale || state == order.OffSale,
-			fmt.Sprintf("state must be %q or %q.", order.OnSale, order.OffSale))
+		ok, kind = state == order.OnSale || state == order.OffSale, fmt.Sprintf("%q or %q", order.OnSale, order.OffSale)
+		change = func(p *order.Product) { p.State = state }
+	default:
+		return nil, fmt.Sprintf("%.50q is nothing that can be set of a product.", m.name)
 	}
-	return nil, fmt.Sprintf("%.50q is nothing that can be set of a product.", m.name)
-}
-
-func unless(ok bool, detail string) string {
-	if ok {
-		return ""
+	if !ok {
+		return nil, m.name + " must be " + kind + "."
 	}
-	return detail
+	return change, ""
 }
 
 func plainText(value json.RawMessage) (text string, ok bool) {

@@ -62,7 +62,8 @@ func TestCreateProduct(t *testing.T) {
 	w := newWorld(t)
 	r := w.manage("POST", "/api/products", goodProduct)
 	want := `{"product_id":1,"name":"ticket","price":4990,"currency":"EUR","available":3,"state":"on_sale"}`
-	if r.status != 201 || r.body != want || r.header.Get("Location") != "/api/products/1" || r.header.Get("Content-Type") != "application/json" {
+	if r.status != 201 || r.body != want || r.header.Get("Location") != "/api/products/1" ||
+		r.header.Get("Content-Type") != "application/json" {
 		t.Errorf("got %v %v, want %s", r, r.header, want)
 	}
 	if r := w.send("GET", r.header.Get("Location"), ""); r.body != want {
@@ -71,16 +72,19 @@ func TestCreateProduct(t *testing.T) {
 	w.mustPost(1, 1, 3)
 	wantProblem(t, w.post(1, 1, 1), 409, soldOut)
 
-	full := `{"state":"off_sale","limit_per_user":2,"ends_at":"2099-01-02T03:04:05.0069+02:00","starts_at":"2026-01-02T03:04:05Z",` +
-		`"description":"Süß & <bitter>","stock":0,"currency":"JPY","price":0,"name":"x"}`
+	full := `{"state":"off_sale","limit_per_user":2,"ends_at":"2099-01-02T03:04:05.0069+02:00",` +
+		`"starts_at":"2026-01-02T03:04:05Z","description":"Süß & <bitter>","stock":0,` +
+		`"currency":"JPY","price":0,"name":"x"}`
 	r = w.manage("POST", "/api/products", full)
-	want = `{"product_id":2,"name":"x","description":"Süß \u0026 \u003cbitter\u003e","price":0,"currency":"JPY","available":0,` +
-		`"starts_at":"2026-01-02T03:04:05Z","ends_at":"2099-01-02T01:04:05.006Z","limit_per_user":2,"state":"off_sale"}`
+	want = `{"product_id":2,"name":"x","description":"Süß \u0026 \u003cbitter\u003e","price":0,"currency":"JPY",` +
+		`"available":0,"starts_at":"2026-01-02T03:04:05Z","ends_at":"2099-01-02T01:04:05.006Z",` +
+		`"limit_per_user":2,"state":"off_sale"}`
 	if r.status != 201 || r.body != want {
 		t.Errorf("got  %v\nwant %s", r, want)
 	}
 	// Null is as good as nothing where nothing is allowed.
-	p := w.managed("POST", "/api/products", strings.Replace(goodProduct, "{", `{"description":null,"starts_at":null,"ends_at":null,"limit_per_user":null,`, 1), 201)
+	nulls := `{"description":null,"starts_at":null,"ends_at":null,"limit_per_user":null,`
+	p := w.managed("POST", "/api/products", strings.Replace(goodProduct, "{", nulls, 1), 201)
 	if stored := w.stored(p.ID); stored.LimitPerUser != 0 || !stored.StartsAt.IsZero() || !stored.EndsAt.IsZero() {
 		t.Errorf("stored %+v", stored)
 	}
@@ -127,7 +131,8 @@ func TestPatchProduct(t *testing.T) {
 			t.Errorf("%s: got\n%+v, want\n%+v", step.patch, got, shown)
 		}
 	}
-	r := w.send("PATCH", pathOf(p), `{"price":6}`, "Authorization", w.bearerOf(99, store.Admin), "Content-Type", "application/Merge-Patch+json; charset=utf-8")
+	r := w.send("PATCH", pathOf(p), `{"price":6}`, "Authorization", w.bearerOf(99, store.Admin),
+		"Content-Type", "application/Merge-Patch+json; charset=utf-8")
 	if r.status != 200 || w.stored(p.ID).Price != 6 {
 		t.Errorf("a merge patch by its own name: %v", r)
 	}
@@ -174,8 +179,9 @@ func TestRoles(t *testing.T) {
 	}
 	w.managed("PATCH", pathOf(p), `{"state":"off_sale"}`, 200)
 	w.must(w.db.Ban(t.Context(), store.Ban{UserID: 1, Reason: "fraud"}))
-	w.eventually("the merchant is banned", func() bool { return send(1, w.bearerOf(1, store.Merchant)).code() == "banned" })
-	wantProblem(t, w.send("GET", pathOf(p), "", "Authorization", w.bearerOf(1, store.Merchant)), 404, productNotFound)
+	merchant := w.bearerOf(1, store.Merchant)
+	w.eventually("the merchant is banned", func() bool { return send(1, merchant).code() == "banned" })
+	wantProblem(t, w.send("GET", pathOf(p), "", "Authorization", merchant), 404, productNotFound)
 	// Who has logged out is nobody any longer.
 	session := uuid.New()
 	signed, err := w.tokens.Sign(token.Claims{UserID: 2, SessionID: session, Role: "merchant"}, time.Hour)
@@ -196,6 +202,7 @@ func TestBadProducts(t *testing.T) {
 	})
 	w.mustPost(1, p.ID, 1)
 	w.wantSettledOutbox(p.ID)
+	merchant := w.bearerOf(99, store.Merchant)
 	stored, before := w.stored(p.ID), w.dump()
 	logs.take()
 
@@ -211,15 +218,19 @@ func TestBadProducts(t *testing.T) {
 	// What is wrong with a member is wrong in both; a whole product is made around it for a POST.
 	var members []bad
 	for member, values := range map[string][]string{
-		"name":           {`""`, `" "`, text(201), "null", "1", "[]", "{}", "true"},
-		"description":    {text(10_001), "1", `["x"]`, "false"},
-		"price":          {"-1", "1.5", "1.0", "1e3", "1000000000001", "9223372036854775808", "-9223372036854775809", "1e400", `"5"`, "null", "{}"},
+		"name":        {`""`, `" "`, text(201), "null", "1", "[]", "{}", "true"},
+		"description": {text(10_001), "1", `["x"]`, "false"},
+		"price": {"-1", "1.5", "1.0", "1e3", "1000000000001", "9223372036854775808", "-9223372036854775809", "1e400",
+			`"5"`, "null", "{}"},
 		"limit_per_user": {"0", "-1", "-0", "1.5", "1000000001", "9223372036854775808", `"1"`, "true"},
-		"starts_at": {`"tomorrow"`, `""`, `"2026-01-02"`, `"2026-01-02 03:04:05Z"`, `"2026-01-02T03:04:05"`, `"2026-13-02T03:04:05Z"`,
-			`"2026-01-02T24:00:00Z"`, `"0001-01-01T00:00:00Z"`, `"1969-12-31T23:59:59Z"`, `"1970-01-01T00:00:00Z"`, "1767225600", "{}"},
-		"ends_at": {`"later"`, `"10000-01-01T00:00:00Z"`, `"9999-12-31T23:59:59-01:00"`, `"1970-01-01T00:00:00Z"`, "false"},
-		"state":   {`"sold"`, `""`, "null", "1", `"ON_SALE"`},
-		"color":   {`"red"`, "null"}, "Name": {`"x"`}, "": {"1"}, "state ": {`"on_sale"`}, "version": {"1"}, "revision": {"1"},
+		"starts_at": {`"tomorrow"`, `""`, `"2026-01-02"`, `"2026-01-02 03:04:05Z"`, `"2026-01-02T03:04:05"`,
+			`"2026-13-02T03:04:05Z"`, `"2026-01-02T24:00:00Z"`, `"0001-01-01T00:00:00Z"`, `"1969-12-31T23:59:59Z"`,
+			`"1970-01-01T00:00:00Z"`, "1767225600", "{}"},
+		"ends_at": {`"later"`, `"10000-01-01T00:00:00Z"`, `"9999-12-31T23:59:59-01:00"`, `"1970-01-01T00:00:00Z"`,
+			"false"},
+		"state": {`"sold"`, `""`, "null", "1", `"ON_SALE"`},
+		"color": {`"red"`, "null"}, "Name": {`"x"`}, "": {"1"}, "state ": {`"on_sale"`},
+		"version": {"1"}, "revision": {"1"},
 	} {
 		for _, value := range values {
 			members = append(members, bad{of(member, value), unprocessable, invalidProduct, member})
@@ -262,7 +273,8 @@ func TestBadProducts(t *testing.T) {
 		{`{"price":7,"stock":7}`, unprocessable, invalidProduct, "restock"},
 		{`{"price":7,"ends_at":"2026-01-01T00:00:00Z"}`, unprocessable, invalidProduct, "ends_at"}, // when it starts
 		{`{"starts_at":"2099-01-01T00:00:00.001Z"}`, unprocessable, invalidProduct, "ends_at"},
-		{`{"starts_at":"2030-01-01T00:00:00Z","ends_at":"2029-01-01T00:00:00Z"}`, unprocessable, invalidProduct, "ends_at"},
+		{`{"starts_at":"2030-01-01T00:00:00Z","ends_at":"2029-01-01T00:00:00Z"}`,
+			unprocessable, invalidProduct, "ends_at"},
 	}
 	for _, b := range slices.Concat(members, shapes, onlyPatch) {
 		check("PATCH", w.manage("PATCH", pathOf(p), b.body), b)
@@ -278,13 +290,16 @@ func TestBadProducts(t *testing.T) {
 		w.must(err)
 		members[i].body = string(body)
 	}
+	with := func(members string) string { return strings.Replace(goodProduct, "{", "{"+members+",", 1) }
+	without := func(members string) string { return strings.Replace(goodProduct, members, "", 1) }
 	onlyPost := []bad{
 		{`{}`, unprocessable, invalidProduct, "name is missing"},
-		{strings.Replace(goodProduct, `"price":4990,`, "", 1), unprocessable, invalidProduct, "price is missing"},
-		{strings.Replace(goodProduct, `"currency":"EUR",`, "", 1), unprocessable, invalidProduct, "currency is missing"},
-		{strings.Replace(goodProduct, `,"stock":3`, "", 1), unprocessable, invalidProduct, "stock is missing"},
-		{strings.Replace(goodProduct, "{", `{"product_id":7,`, 1), unprocessable, invalidProduct, "product_id"},
-		{strings.Replace(goodProduct, "{", `{"ends_at":"2026-01-01T00:00:00Z","starts_at":"2026-01-01T00:00:00Z",`, 1), unprocessable, invalidProduct, "ends_at"},
+		{without(`"price":4990,`), unprocessable, invalidProduct, "price is missing"},
+		{without(`"currency":"EUR",`), unprocessable, invalidProduct, "currency is missing"},
+		{without(`,"stock":3`), unprocessable, invalidProduct, "stock is missing"},
+		{with(`"product_id":7`), unprocessable, invalidProduct, "product_id"},
+		{with(`"ends_at":"2026-01-01T00:00:00Z","starts_at":"2026-01-01T00:00:00Z"`),
+			unprocessable, invalidProduct, "ends_at"},
 	}
 	for member, values := range map[string][]string{
 		"stock":    {"-1", "1.5", "1000000001", "9223372036854775808", `"3"`, "null"},
@@ -300,34 +315,43 @@ func TestBadProducts(t *testing.T) {
 		check("POST", w.manage("POST", "/api/products", b.body), b)
 	}
 	restocks := []bad{
-		{`{}`, unprocessable, invalidRestock, "units"}, {`{"units":0}`, unprocessable, invalidRestock, "units"},
-		{`{"units":-1}`, unprocessable, invalidRestock, "units"}, {`{"units":1.5}`, unprocessable, invalidRestock, "units"},
-		{`{"units":"1"}`, unprocessable, invalidRestock, "units"}, {`{"units":null}`, unprocessable, invalidRestock, "units"},
+		{`{}`, unprocessable, invalidRestock, "units"},
+		{`{"units":0}`, unprocessable, invalidRestock, "units"},
+		{`{"units":-1}`, unprocessable, invalidRestock, "units"},
+		{`{"units":1.5}`, unprocessable, invalidRestock, "units"},
+		{`{"units":"1"}`, unprocessable, invalidRestock, "units"},
+		{`{"units":null}`, unprocessable, invalidRestock, "units"},
 		{`{"units":1000000001}`, unprocessable, invalidRestock, "units"},
 		{`{"units":1000000000}`, unprocessable, invalidRestock, "units"}, // beside those that are there
 		{`{"units":9223372036854775808}`, unprocessable, invalidRestock, "units"},
-		{`{"units":1,"stock":1}`, unprocessable, invalidRestock, "units"}, {`{"Units":1}`, unprocessable, invalidRestock, "units"},
+		{`{"units":1,"stock":1}`, unprocessable, invalidRestock, "units"},
+		{`{"Units":1}`, unprocessable, invalidRestock, "units"},
 		{`{"units":1,"units":1}`, 400, malformedRequest, "units"},
 	}
 	for _, b := range slices.Concat(shapes, restocks) {
 		check("PUT", w.manage("PUT", pathOf(p)+"/restocks/a", b.body), b)
 	}
 	for _, id := range []string{"%20", "a%20b", "%C3%A9", "%00", "%", "%zz", strings.Repeat("x", 65)} {
-		r := w.exchange([]byte("PUT " + pathOf(p) + "/restocks/" + id + " HTTP/1.1\r\nHost: edge\r\nAuthorization: " + w.bearerOf(99, store.Merchant) +
-			"\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n" + `{"units":1}`))
+		r := w.exchange(fmt.Appendf(nil, "PUT %s/restocks/%s HTTP/1.1\r\nHost: edge\r\nAuthorization: %s\r\n"+
+			"Content-Type: application/json\r\nContent-Length: 11\r\n\r\n%s", pathOf(p), id, merchant, `{"units":1}`))
 		check("PUT "+id, r, bad{id, unprocessable, invalidRestock, "id"})
 	}
 	wantProblem(t, w.manage("PUT", pathOf(p)+"/restocks/", `{"units":1}`), 404, notFound)
 	wantProblem(t, w.manage("PUT", pathOf(p)+"/restocks/a/b", `{"units":1}`), 404, notFound)
 
-	for _, contentType := range []string{"", "text/plain", "application/jsonp", "multipart/form-data; boundary=x", "application/json-patch+json"} {
-		for method, path := range map[string]string{"POST": "/api/products", "PATCH": pathOf(p), "PUT": pathOf(p) + "/restocks/a"} {
-			r := w.send(method, path, goodProduct, "Authorization", w.bearerOf(99, store.Merchant), "Content-Type", contentType)
-			wantProblem(t, r, 415, unsupportedMediaType)
-		}
+	typed := func(method, path, contentType string) {
+		t.Helper()
+		r := w.send(method, path, goodProduct, "Authorization", merchant, "Content-Type", contentType)
+		wantProblem(t, r, 415, unsupportedMediaType)
 	}
-	r := w.send("POST", "/api/products", goodProduct, "Authorization", w.bearerOf(99, store.Merchant), "Content-Type", "application/merge-patch+json")
-	wantProblem(t, r, 415, unsupportedMediaType)
+	for _, contentType := range []string{
+		"", "text/plain", "application/jsonp", "multipart/form-data; boundary=x", "application/json-patch+json",
+	} {
+		typed("POST", "/api/products", contentType)
+		typed("PATCH", pathOf(p), contentType)
+		typed("PUT", pathOf(p)+"/restocks/a", contentType)
+	}
+	typed("POST", "/api/products", "application/merge-patch+json")
 
 	if now := w.stored(p.ID); now != stored {
 		t.Errorf("bad input has changed the product from\n%+v to\n%+v", stored, now)
@@ -336,14 +360,14 @@ func TestBadProducts(t *testing.T) {
 		t.Errorf("bad input has made %d products, error %v", len(all)-1, err)
 	}
 	if after := w.dump(); !maps.Equal(before, after) {
-		t.Errorf("bad input has changed Redis:\nbefore %v\nafter  %v", slices.Sorted(maps.Keys(before)), slices.Sorted(maps.Keys(after)))
+		t.Errorf("bad input has changed Redis from %q to %q", before, after)
 	}
 	if lines := logs.take(); len(lines) > 0 {
 		t.Errorf("bad input was logged as our failure: %q", lines)
 	}
 	// The largest that is good.
-	w.managed("PATCH", pathOf(p), `{"name":`+text(200)+`,"price":1000000000000,"limit_per_user":1000000000,"description":`+text(10_000)+
-		`,"starts_at":"1970-01-01T00:00:00.001Z","ends_at":"9999-12-31T23:59:59.999Z"}`, 200)
+	w.managed("PATCH", pathOf(p), `{"name":`+text(200)+`,"description":`+text(10_000)+`,"price":1000000000000,`+
+		`"limit_per_user":1000000000,"starts_at":"1970-01-01T00:00:00.001Z","ends_at":"9999-12-31T23:59:59.999Z"}`, 200)
 }
 
 // TestVisibility: what is off sale is there for those who manage products, and for nobody else.
@@ -375,16 +399,19 @@ func TestVisibility(t *testing.T) {
 			}
 		}
 	}
-	w.edge.sessions.end(uuid.MustParse("01a1f8d8-758b-73ba-9d19-99309294a03d"))
-	ended, err := w.tokens.Sign(token.Claims{UserID: 1, SessionID: uuid.MustParse("01a1f8d8-758b-73ba-9d19-99309294a03d"), Role: "merchant"}, time.Hour)
+	session := uuid.New()
+	w.edge.sessions.end(session)
+	ended, err := w.tokens.Sign(token.Claims{UserID: 1, SessionID: session, Role: "merchant"}, time.Hour)
 	w.must(err)
 	expired, err := w.tokens.Sign(token.Claims{UserID: 1, Role: "merchant"}, -time.Hour)
 	w.must(err)
 	for what, authorization := range map[string]string{
-		"nobody": "", "a buyer": w.bearer(1), "garbage": "Bearer x.y.z", "no scheme": "x", "a token that has expired": "Bearer " + expired,
-		"a token of a session that has ended": "Bearer " + ended, "a forged token": w.bearerOf(1, store.Admin) + "x",
+		"nobody": "", "a buyer": w.bearer(1), "garbage": "Bearer x.y.z", "no scheme": "x",
+		"a token that has expired": "Bearer " + expired, "a forged token": w.bearerOf(1, store.Admin) + "x",
+		"a token of a session that has ended": "Bearer " + ended,
 	} {
-		if ids, states, pages := list(authorization); !slices.Equal(ids, []int64{shown.ID, last.ID}) || pages != 1 || states[0] != order.OnSale {
+		ids, states, pages := list(authorization)
+		if !slices.Equal(ids, []int64{shown.ID, last.ID}) || pages != 1 || states[0] != order.OnSale {
 			t.Errorf("%s sees %v on %d pages", what, ids, pages)
 		}
 		wantProblem(t, w.send("GET", pathOf(hidden), "", "Authorization", authorization), 404, productNotFound)
@@ -475,7 +502,8 @@ func TestPriceChange(t *testing.T) {
 		}
 	}
 	again("after its decision")
-	if r := w.get(1, "/api/orders/"+accepted.OrderID); !strings.Contains(r.body, `"unit_price":1999,"total_price":3998`) {
+	r := w.get(1, "/api/orders/"+accepted.OrderID)
+	if !strings.Contains(r.body, `"unit_price":1999,"total_price":3998`) {
 		t.Errorf("the order is %v", r)
 	}
 	w.wantLevel(p.ID, 7, 0, 0)
@@ -519,7 +547,9 @@ func TestRestockByHTTP(t *testing.T) {
 		t.Errorf("got %v, want %s", r, want)
 	}
 	w.mustPost(2, p.ID, 1) // at once
-	w.eventually("the public sees it", func() bool { return strings.Contains(w.send("GET", pathOf(p), "").body, `"available":1,`) })
+	w.eventually("the public sees it", func() bool {
+		return strings.Contains(w.send("GET", pathOf(p), "").body, `"available":1,`)
+	})
 	for range 3 {
 		if r := w.manage("PUT", path, ` {"units" : 2} `); r.status != 200 || r.body != want {
 			t.Errorf("again got %v, want %s", r, want)
@@ -576,12 +606,14 @@ func TestPatchesInACrowd(t *testing.T) {
 	}
 	sale, err := w.rdb.HGetAll(t.Context(), fmt.Sprintf("sale:{%d}", p.ID)).Result()
 	w.must(err)
-	if sale["price"] != fmt.Sprint(stored.Price) || sale["limit"] != fmt.Sprint(stored.LimitPerUser) || sale["revision"] != fmt.Sprint(stored.Revision) {
+	if sale["price"] != fmt.Sprint(stored.Price) || sale["limit"] != fmt.Sprint(stored.LimitPerUser) ||
+		sale["revision"] != fmt.Sprint(stored.Revision) {
 		t.Errorf("Redis sells by %v, and MySQL by %+v", sale, stored)
 	}
 }
 
-// TestLoadMeetsChange: an edge that read the product before a change, and loads it after, does not sell by the old price.
+// TestLoadMeetsChange: an edge that read the product before a change, and loads it after, does not sell by the old
+// price.
 func TestLoadMeetsChange(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -215,7 +215,8 @@ func (s *Stock) Load(ctx context.Context, p order.Product) (bool, error) {
 func (s *Stock) Configure(ctx context.Context, p order.Product) (bool, error) {
 	k := keysOf(p.ID)
 	n, err := configureScript.Run(ctx, s.rdb, []string{k.stock, k.sale},
-		p.Revision, p.Price, p.Currency, millis(p.StartsAt), millis(p.EndsAt), p.LimitPerUser, string(p.State), p.ID).Int()
+		p.Revision, p.Price, p.Currency, millis(p.StartsAt), millis(p.EndsAt), p.LimitPerUser, string(p.State),
+		p.ID).Int()
 	if err != nil {
 		return false, fmt.Errorf("configure product %d: %w", p.ID, err)
 	}
