@@ -31,6 +31,9 @@ func TestDispatch(t *testing.T) {
 		{[]string{"up", "--edges", "0"}, "--edges"},
 		{[]string{"token", "--user", "7"}, "JWT_SECRET"},
 		{[]string{"audit"}, "MYSQL_DSN"},
+		{[]string{"product", "set", "--id", "1"}, "MYSQL_DSN"},
+		{[]string{"product", "set", "--price", "1.5"}, "price"},
+		{[]string{"product", "set", "--ends", "tomorrow"}, "ends"},
 	} {
 		for _, name := range []string{"JWT_SECRET", "MYSQL_DSN", "REDIS_URL"} {
 			t.Setenv(name, "")

@@ -30,10 +30,11 @@ func commands() []command {
 	return []command{
 		{"demo", "[flags]", "run a whole sale on a stack of its own, audit it, and show the result", runDemo},
 		{"up", "[flags]", "keep a local stack with a few products running until Ctrl-C", runUp},
-		{"token", "--user N [--ttl 1h]", "print an access token for a user", runToken},
+		{"token", "--user N [--role merchant] [--ttl 1h]", "print an access token for a user", runToken},
 		{"migrate", "", "bring the database schema up to date", runMigrate},
 		{"queues", "", "create the queue, its dead-letter queue and the redrive policy", runQueues},
 		{"product add", "--name … --price … --stock …", "put a product on sale", runProductAdd},
+		{"product set", "--id N [--price …] …", "change a product, but no order that was accepted", runProductSet},
 		{"product list", "[--json]", "list the products", runProductList},
 		{"restock", "--product N --units N --id …", "add units to a product, once per id", runRestock},
 		{"user role", "--email … --role …", "make a user a buyer, merchant or admin", runUserRole},

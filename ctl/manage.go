@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"text/tabwriter"
@@ -22,6 +23,7 @@ import (
 func runToken(_ context.Context, args []string) error {
 	in := newInput("token")
 	user := in.Int64("user", 0, "user id, a positive number")
+	role := in.String("role", string(store.Buyer), "buyer, merchant or admin")
 	ttl := in.Duration("ttl", time.Hour, "how long the token is valid")
 	secret := in.vars.Secret("JWT_SECRET", "key of the access tokens, at least 32 bytes", token.CheckSecret)
 	if err := in.parse(args); err != nil {
@@ -30,7 +32,10 @@ func runToken(_ context.Context, args []string) error {
 	if *user <= 0 || *ttl <= 0 {
 		return usagef("token: --user and --ttl must be positive")
 	}
-	raw, err := token.NewKeeper(*secret).Sign(token.Claims{UserID: *user}, *ttl)
+	if !store.Role(*role).Valid() {
+		return usagef("token: --role must be buyer, merchant or admin")
+	}
+	raw, err := token.NewKeeper(*secret).Sign(token.Claims{UserID: *user, Role: *role}, *ttl)
 	if err != nil {
 		return err
 	}
@@ -82,6 +87,7 @@ func runProductAdd(ctx context.Context, args []string) error {
 	in.Int64Var(&p.LimitPerUser, "limit", 0, "most units that one user may buy; 0 is no limit")
 	in.TextVar(&p.StartsAt, "starts", time.Time{}, "start of the sale in RFC 3339, such as 2026-11-27T08:00:00Z; none if not given")
 	in.TextVar(&p.EndsAt, "ends", time.Time{}, "end of the sale, likewise")
+	in.StringVar((*string)(&p.State), "state", string(order.OnSale), "on_sale or off_sale")
 	db, err := in.parseAndOpenStore(args)
 	if err != nil {
 		return err
@@ -92,6 +98,79 @@ func runProductAdd(ctx context.Context, args []string) error {
 		return err
 	}
 	fmt.Printf("product %d: %s, %d units at %d %s\n", added.ID, added.Name, added.Stock, added.Price, added.Currency)
+	return nil
+}
+
+// runProductSet changes MySQL first. If it dies before Redis knows, the same command again does the rest, and so does
+// one without a change.
+func runProductSet(ctx context.Context, args []string) error {
+	in := newInput("product set")
+	id := in.Int64("id", 0, "id of the product")
+	to := order.Product{}
+	in.StringVar(&to.Name, "name", "", "name that buyers see")
+	in.StringVar(&to.Description, "description", "", "description that buyers see")
+	in.Int64Var(&to.Price, "price", 0, "price of one unit in minor units, such as cents")
+	in.Int64Var(&to.LimitPerUser, "limit", 0, "most units that one user may buy; 0 is no limit")
+	in.TextVar(&to.StartsAt, "starts", time.Time{}, "start of the sale in RFC 3339, such as 2026-11-27T08:00:00Z")
+	in.TextVar(&to.EndsAt, "ends", time.Time{}, "end of the sale, likewise")
+	in.StringVar((*string)(&to.State), "state", "", "on_sale or off_sale")
+	in.Bool("no-limit", false, "let users buy as many units as they like")
+	in.Bool("no-starts", false, "let the sale have no start")
+	in.Bool("no-ends", false, "let the sale have no end")
+	change := func(p *order.Product) {
+		in.Visit(func(f *flag.Flag) { // only those that were given
+			switch f.Name {
+			case "name":
+				p.Name = to.Name
+			case "description":
+				p.Description = to.Description
+			case "price":
+				p.Price = to.Price
+			case "limit":
+				p.LimitPerUser = to.LimitPerUser
+			case "no-limit":
+				p.LimitPerUser = 0
+			case "starts":
+				p.StartsAt = to.StartsAt
+			case "no-starts":
+				p.StartsAt = time.Time{}
+			case "ends":
+				p.EndsAt = to.EndsAt
+			case "no-ends":
+				p.EndsAt = time.Time{}
+			case "state":
+				p.State = to.State
+			}
+		})
+	}
+	dsn, redisURL := in.vars.MySQLDSN(), in.vars.RedisURL()
+	if err := in.parse(args); err != nil {
+		return err
+	}
+	if *id <= 0 {
+		return usagef("product set: --id must be positive")
+	}
+	db, err := openStore(*dsn)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	st, err := openStock(*redisURL)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	p, err := db.UpdateProduct(ctx, *id, change)
+	if errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("there is no product %d", *id)
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := st.Configure(ctx, p); err != nil {
+		return fmt.Errorf("MySQL has the change; repeat the command for Redis to have it too: %w", err)
+	}
+	fmt.Printf("product %d: %s, %s at %d %s\n", p.ID, p.Name, p.State, p.Price, p.Currency)
 	return nil
 }
 
@@ -119,9 +198,9 @@ func runProductList(ctx context.Context, args []string) error {
 		return printJSON(products)
 	}
 	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(tab, "id\tstock\tprice\t\tlimit\tstarts\tends\tname\t")
+	fmt.Fprintln(tab, "id\tstate\tstock\tprice\t\tlimit\tstarts\tends\tname\t")
 	for _, p := range products {
-		fmt.Fprintf(tab, "%d\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t\n", p.ID, p.Stock, p.Price, p.Currency,
+		fmt.Fprintf(tab, "%d\t%s\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t\n", p.ID, p.State, p.Stock, p.Price, p.Currency,
 			orDash(p.LimitPerUser != 0, p.LimitPerUser), orDash(!p.StartsAt.IsZero(), p.StartsAt.Format(time.RFC3339)),
 			orDash(!p.EndsAt.IsZero(), p.EndsAt.Format(time.RFC3339)), p.Name)
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"fmt"
+	"net/http"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -131,5 +133,65 @@ func TestAuditFindsDamage(t *testing.T) {
 		if a := s.audit(0); !a.OK {
 			t.Fatalf("%s: after mending the audit found %q", test.name, a.Problems)
 		}
+	}
+}
+
+// TestManageProducts changes a product by hand and by HTTP while it is sold. What was accepted stays as promised.
+func TestManageProducts(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	s.mustCtl("product", "add", "--name", "ticket", "--price", "100", "--stock", "5", "--state", "off_sale")
+	s.startEdge()
+	merchant := strings.TrimSpace(s.mustCtl("token", "--user", "99", "--role", "merchant"))
+	c := newCrowd()
+	order := func(user int, want string) (id string) {
+		t.Helper()
+		status, body := request(t, "POST", s.url+"/api/orders", s.token(user), `{"product_id":1,"quantity":2}`)
+		if got := fmt.Sprint(status, " ", body["unit_price"], " ", body["code"]); got != want {
+			t.Fatalf("got %s %v, want %s", got, body, want)
+		}
+		if id, _ = body["order_id"].(string); id != "" {
+			c.orders[id] = user
+		}
+		return id
+	}
+	order(1, "409 <nil> not_on_sale")
+	s.mustCtl("product", "set", "--id", "1", "--state", "on_sale", "--limit", "2", "--ends", "2099-01-01T00:00:00Z")
+	first := order(1, "202 100 <nil>")
+	order(1, "409 <nil> limit_exceeded")
+	s.mustCtl("product", "set", "--id", "1", "--price", "70", "--no-limit", "--no-ends")
+	second := order(1, "202 70 <nil>")
+	order(2, "409 <nil> sold_out")
+	status, body := request(t, "PUT", s.url+"/api/products/1/restocks/monday", merchant, `{"units":10}`)
+	if status != http.StatusCreated || body["stock"] != 15.0 {
+		t.Fatalf("restock: %d %v", status, body)
+	}
+	status, body = request(t, "PATCH", s.url+"/api/products/1", merchant, `{"price":60,"limit_per_user":4}`)
+	if status != http.StatusOK {
+		t.Fatalf("patch: %d %v", status, body)
+	}
+	order(1, "409 <nil> limit_exceeded")
+	third := order(3, "202 60 <nil>")
+	s.mustCtl("product", "set", "--id", "1", "--state", "off_sale", "--name", "old ticket")
+	order(4, "409 <nil> not_on_sale")
+	list := s.mustCtl("product", "list")
+	if !strings.Contains(list, "off_sale") || !strings.Contains(list, "old ticket") {
+		t.Errorf("ctl lists %s", list)
+	}
+	// All of it is decided only now.
+	s.startWorker()
+	s.mustBeClean(c, 30*time.Second, 6)
+	for id, price := range map[string]float64{first: 100, second: 70, third: 60} {
+		_, body := request(t, "GET", s.url+"/api/orders/"+id, s.token(c.orders[id]), "")
+		if body["unit_price"] != price || body["total_price"] != 2*price || body["status"] != "completed" {
+			t.Errorf("order %s, promised at %v, is %v", id, price, body)
+		}
+	}
+	_, err := s.ctl("product", "set", "--id", "1", "--price", "-1")
+	if err == nil || !strings.Contains(err.Error(), "price must be") {
+		t.Errorf("a price of -1: %v", err)
+	}
+	if _, err := s.ctl("product", "set", "--id", "2"); err == nil || !strings.Contains(err.Error(), "no product 2") {
+		t.Errorf("a product that is not there: %v", err)
 	}
 }

@@ -59,6 +59,8 @@ func (c *closed) ask(productID, quantity int64) (code, stock.Sale) {
 func (c *closed) learn(productID int64, sale stock.Sale, asked time.Time) {
 	entry := closure{sale: sale, at: asked}
 	switch {
+	case sale.State == order.OffSale:
+		entry.code = notOnSale
 	case sale.Now.Before(sale.StartsAt):
 		entry.code, entry.opens = saleNotStarted, asked.Add(sale.StartsAt.Sub(sale.Now))
 	case !sale.EndsAt.IsZero() && !sale.Now.Before(sale.EndsAt):

@@ -49,6 +49,9 @@ func TestClosed(t *testing.T) {
 	c.learn(1, stock.Sale{Now: redis, Available: order.MaxQuantity}, time.Now())
 	wants("enough for any order", order.MaxQuantity, "")
 
+	c.learn(1, stock.Sale{Now: redis, State: order.OffSale, Available: 1}, time.Now())
+	wants("off sale", 1, notOnSale)
+
 	c.reopen(1)
 	c.learn(1, stock.Sale{Now: redis, EndsAt: redis}, time.Now())
 	wants("the end", 1, saleEnded)
@@ -89,12 +92,13 @@ func TestClosedAsksNobody(t *testing.T) {
 	gone := w.addProduct(1)
 	early := w.addProduct(5, func(p *order.Product) { p.StartsAt = time.Now().Add(time.Hour) })
 	late := w.addProduct(5, func(p *order.Product) { p.EndsAt = time.Now().Add(-time.Hour) })
+	off := w.addProduct(5, func(p *order.Product) { p.State = order.OffSale })
 	first := w.mustPost(1, gone.ID, 1, "Idempotency-Key", "k")
 	for _, test := range []struct {
 		product order.Product
 		code    code
 		member  string
-	}{{gone, soldOut, ""}, {early, saleNotStarted, "starts_at"}, {late, saleEnded, "ends_at"}} {
+	}{{gone, soldOut, ""}, {early, saleNotStarted, "starts_at"}, {late, saleEnded, "ends_at"}, {off, notOnSale, ""}} {
 		r := w.post(2, test.product.ID, 1)
 		wantCode(t, "the first", r, http.StatusConflict, test.code)
 		w.eventually("the notice that the product was loaded is past", func() bool {

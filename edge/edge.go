@@ -61,6 +61,7 @@ type Edge struct {
 	reserver  *reserver
 	sender    *sender
 	watcher   *watcher
+	catalog   catalog
 
 	products     *cache[int64, order.Product]
 	productPages *cache[int64, []order.Product]
@@ -80,7 +81,7 @@ func New(st *stock.Stock, db *store.Store, q *queue.Queue, tokens *token.Keeper,
 	c := catalog{stock: st, store: db}
 	e := &Edge{
 		stock: st, store: db, tokens: tokens, passwords: passwords, sessions: newSessions(st, db), bans: newBans(db),
-		products: newCache(c.product), productPages: newCache(c.page), closed: newClosed(),
+		catalog: c, products: newCache(c.product), productPages: newCache(c.page), closed: newClosed(),
 		sender:  newSender(st, q),
 		watcher: &watcher{stock: st, stop: make(chan struct{}), waiting: map[uuid.UUID][]chan *order.Record{}},
 	}
@@ -140,6 +141,9 @@ func (e *Edge) routes(m *metrics) fasthttp.RequestHandler {
 	handle("GET", "/api/me", e.forUser(e.getMe))
 	handle("GET", "/api/products", e.listProducts)
 	handle("GET", "/api/products/{id}", e.getProduct)
+	handle("POST", "/api/products", e.forMerchant(e.postProduct))
+	handle("PATCH", "/api/products/{id}", e.forMerchant(e.patchProduct))
+	handle("PUT", "/api/products/{id}/restocks/{restock_id}", e.forMerchant(e.putRestock))
 	handle("GET", "/healthz", func(ctx *fasthttp.RequestCtx) { ctx.SetBodyString("ok\n") })
 	handle("GET", "/readyz", e.getReady)
 	return r.Handler
@@ -161,12 +165,8 @@ func survive(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 // forUser lets only requests with a valid token through, and tells the handler whose it is.
 func (e *Edge) forUser(next func(*fasthttp.RequestCtx, token.Claims)) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
-		scheme, raw, _ := strings.Cut(string(ctx.Request.Header.Peek(fasthttp.HeaderAuthorization)), " ")
-		who, err := token.Claims{}, token.ErrInvalid
-		if strings.EqualFold(scheme, "Bearer") {
-			who, err = e.tokens.Verify(strings.TrimSpace(raw))
-		}
-		if err != nil || e.sessions.hasEnded(who.SessionID) {
+		who, ok := e.identify(ctx)
+		if !ok {
 			sendProblem(ctx, unauthenticated, "Send Authorization: Bearer with a token that has not expired.")
 			return
 		}
@@ -179,6 +179,16 @@ func (e *Edge) forUser(next func(*fasthttp.RequestCtx, token.Claims)) fasthttp.R
 		}
 		next(ctx, who)
 	}
+}
+
+// identify says whose valid token a request bears, if it bears one.
+func (e *Edge) identify(ctx *fasthttp.RequestCtx) (token.Claims, bool) {
+	scheme, raw, _ := strings.Cut(string(ctx.Request.Header.Peek(fasthttp.HeaderAuthorization)), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return token.Claims{}, false
+	}
+	who, err := e.tokens.Verify(strings.TrimSpace(raw))
+	return who, err == nil && !e.sessions.hasEnded(who.SessionID)
 }
 
 // Ready tells whether the edge can take orders. MySQL is not asked: orders are taken without it for as

@@ -125,9 +125,11 @@ type acceptedBody struct {
 	Currency   string       `json:"currency"`
 }
 
-func isJSON(contentType []byte) bool {
+func isJSON(contentType []byte) bool { return isMediaType(contentType, "application/json") }
+
+func isMediaType(contentType []byte, want string) bool {
 	mediaType, _, _ := bytes.Cut(contentType, []byte(";"))
-	return bytes.EqualFold(bytes.TrimSpace(mediaType), []byte("application/json"))
+	return bytes.EqualFold(bytes.TrimSpace(mediaType), []byte(want))
 }
 
 // idempotencyKey reads the header of that name, which is an expired IETF draft (07) that clients know

@@ -46,6 +46,12 @@ const (
 	invalidRefreshToken  code = "invalid_refresh_token"
 	userNotFound         code = "user_not_found"
 	accountsUnavailable  code = "accounts_unavailable"
+	forbidden            code = "forbidden"
+	notOnSale            code = "not_on_sale"
+	invalidProduct       code = "invalid_product"
+	invalidRestock       code = "invalid_restock"
+	restockMismatch      code = "restock_mismatch"
+	productsUnavailable  code = "products_unavailable"
 )
 
 // problems is the one place that maps a code to HTTP: the status, and the title for a person.
@@ -84,6 +90,12 @@ var problems = map[code]struct {
 	invalidRefreshToken:  {http.StatusUnauthorized, "The refresh token is not valid; log in again."},
 	userNotFound:         {http.StatusNotFound, "There is no such user."},
 	accountsUnavailable:  {http.StatusServiceUnavailable, "Accounts cannot be reached right now."},
+	forbidden:            {http.StatusForbidden, "Your role does not allow this."},
+	notOnSale:            {http.StatusConflict, "The product is not on sale."},
+	invalidProduct:       {http.StatusUnprocessableEntity, "The product is not possible."},
+	invalidRestock:       {http.StatusUnprocessableEntity, "The restock is not possible."},
+	restockMismatch:      {http.StatusConflict, "The restock's id was used with other units."},
+	productsUnavailable:  {http.StatusServiceUnavailable, "Products cannot be reached right now."},
 	outcomeUnknown:       {http.StatusServiceUnavailable, "The order may have been placed; look at its location."},
 }
 

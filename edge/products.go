@@ -28,12 +28,15 @@ type productBody struct {
 	StartsAt     time.Time `json:"starts_at,omitzero"`
 	EndsAt       time.Time `json:"ends_at,omitzero"`
 	LimitPerUser int64     `json:"limit_per_user,omitempty"`
+	// State is always on_sale in what the public sees.
+	State order.SaleState `json:"state"`
 }
 
 func newProductBody(p order.Product) productBody {
 	return productBody{
 		ID: p.ID, Name: p.Name, Description: p.Description, Price: p.Price, Currency: p.Currency,
 		Available: max(p.Stock, 0), StartsAt: p.StartsAt, EndsAt: p.EndsAt, LimitPerUser: p.LimitPerUser,
+		State: p.State,
 	}
 }
 
@@ -54,8 +57,18 @@ func (c catalog) product(ctx context.Context, id int64) (order.Product, error) {
 	return products[0], nil
 }
 
-// page loads the products that follow an id.
+// page loads the products on sale that follow an id.
 func (c catalog) page(ctx context.Context, after int64) ([]order.Product, error) {
+	products, err := c.store.ProductsOnSale(ctx, after, pageSize+1)
+	if err != nil {
+		return nil, err
+	}
+	c.showAvailable(ctx, products)
+	return products, nil
+}
+
+// fullPage loads all products that follow an id, those that are off sale included.
+func (c catalog) fullPage(ctx context.Context, after int64) ([]order.Product, error) {
 	products, err := c.store.Products(ctx, after, pageSize+1)
 	if err != nil {
 		return nil, err
@@ -80,25 +93,46 @@ func (c catalog) showAvailable(ctx context.Context, products []order.Product) {
 	}
 }
 
-func (e *Edge) getProduct(ctx *fasthttp.RequestCtx) {
+// productID reads the product's id in the path. If it is none, it answers the request and returns false.
+func productID(ctx *fasthttp.RequestCtx) (id int64, ok bool) {
 	text, _ := ctx.UserValue("id").(string)
 	id, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || id <= 0 {
 		sendProblem(ctx, productNotFound, "A product's id is a positive whole number.")
+		return 0, false
+	}
+	return id, true
+}
+
+// getProduct shows a product. The public sees it from the cache, and only on sale; who manages products sees what is
+// stored at this moment.
+func (e *Edge) getProduct(ctx *fasthttp.RequestCtx) {
+	id, ok := productID(ctx)
+	if !ok {
 		return
 	}
-	product, err := e.products.get(id)
+	unavailable := stockUnavailable
+	product, err := order.Product{}, error(nil)
+	if e.seesAll(ctx) {
+		lookup, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+		defer cancel()
+		product, err = e.catalog.product(lookup, id)
+		unavailable = productsUnavailable
+	} else if product, err = e.products.get(id); err == nil && product.State == order.OffSale {
+		err = store.ErrNotFound
+	}
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		sendProblem(ctx, productNotFound, "")
 	case err != nil:
 		slog.Error("a product could not be read", "product", id, "error", err)
-		sendProblem(ctx, stockUnavailable, "")
+		sendProblem(ctx, unavailable, "")
 	default:
 		sendJSON(ctx, fasthttp.StatusOK, newProductBody(product))
 	}
 }
 
+// listProducts shows products page by page, to the public and to others as getProduct does.
 func (e *Edge) listProducts(ctx *fasthttp.RequestCtx) {
 	var after int64
 	if cursor := ctx.QueryArgs().Peek("cursor"); len(cursor) > 0 {
@@ -109,10 +143,19 @@ func (e *Edge) listProducts(ctx *fasthttp.RequestCtx) {
 		}
 		after = int64(binary.BigEndian.Uint64(raw))
 	}
-	products, err := e.productPages.get(after)
+	unavailable := stockUnavailable
+	products, err := []order.Product(nil), error(nil)
+	if e.seesAll(ctx) {
+		lookup, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+		defer cancel()
+		products, err = e.catalog.fullPage(lookup, after)
+		unavailable = productsUnavailable
+	} else {
+		products, err = e.productPages.get(after)
+	}
 	if err != nil {
 		slog.Error("products could not be listed", "error", err)
-		sendProblem(ctx, stockUnavailable, "")
+		sendProblem(ctx, unavailable, "")
 		return
 	}
 	page := struct {

@@ -29,7 +29,8 @@ func TestProducts(t *testing.T) {
 	}
 	path := fmt.Sprintf("/api/products/%d", first.ID)
 	want := fmt.Sprintf(`{"product_id":%d,"name":"thing","description":"a thing","price":1999,"currency":"EUR","available":3,`+
-		`"starts_at":"2026-01-02T03:04:05.006Z","ends_at":"2099-01-02T03:04:05Z","limit_per_user":2}`, first.ID)
+		`"starts_at":"2026-01-02T03:04:05.006Z","ends_at":"2099-01-02T03:04:05Z",`+
+		`"limit_per_user":2,"state":"on_sale"}`, first.ID)
 	if r := w.send("GET", path, ""); r.status != 200 || r.body != want || r.header.Get("Content-Type") != "application/json" {
 		t.Errorf("got  %v\nwant %s", r, want)
 	}

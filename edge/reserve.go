@@ -120,6 +120,7 @@ var refusals = map[stock.Outcome]code{
 	stock.Ended:               saleEnded,
 	stock.IdempotencyMismatch: idempotencyMismatch,
 	stock.Paused:              stockUnavailable,
+	stock.NotOnSale:           notOnSale,
 }
 
 // load brings a product's stock from MySQL to Redis. It runs once for all that wait for the product

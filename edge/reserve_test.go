@@ -13,9 +13,8 @@ import (
 	"stampede/internal/stock"
 )
 
-// A crowd at two edges that both find the product not loaded: each edge reads it once to see that it
-// exists and once to load it, and the
-// stock is what it would be had they come one by one.
+// A crowd at two edges that both find the product not loaded: each edge reads it once to see that
+// it exists and once to load it, and the stock is what it would be had they come one by one.
 func TestLoadedOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -41,8 +41,9 @@ type model struct {
 
 func newModel() *model {
 	return &model{
-		price: map[uuid.UUID]int64{}, reserved: map[uuid.UUID]int64{}, bought: map[int64]int64{}, outbox: map[uuid.UUID]bool{},
-		clock: noon, keys: map[string]Request{}, marks: map[string]bool{},
+		clock: noon, price: map[uuid.UUID]int64{},
+		reserved: map[uuid.UUID]int64{}, bought: map[int64]int64{}, outbox: map[uuid.UUID]bool{},
+		keys: map[string]Request{}, marks: map[string]bool{},
 	}
 }
 
@@ -173,7 +174,8 @@ func (m *model) sale(base int64) map[string]string {
 	if m.loaded {
 		sale["version"], sale["currency"] = strconv.FormatInt(m.version, 10), "EUR"
 		sale["price"], sale["limit"] = strconv.FormatInt(m.settings.price, 10), strconv.FormatInt(m.limit, 10)
-		sale["starts_at"], sale["ends_at"] = strconv.FormatInt(m.ms(base, m.starts), 10), strconv.FormatInt(m.ms(base, m.ends), 10)
+		sale["starts_at"] = strconv.FormatInt(m.ms(base, m.starts), 10)
+		sale["ends_at"] = strconv.FormatInt(m.ms(base, m.ends), 10)
 		sale["state"] = map[bool]string{false: "on_sale", true: "off_sale"}[m.offSale]
 	}
 	return sale
@@ -182,7 +184,10 @@ func (m *model) sale(base int64) map[string]string {
 // contents is the model as Redis should hold it. An outbox entry is its price and whether it is claimed, an
 // idempotency record is its order and its price.
 func (m *model) contents(base int64) contents {
-	c := contents{sale: m.sale(base), reserved: map[string]string{}, bought: map[string]string{}, outbox: map[string]string{}, idem: map[string]string{}}
+	c := contents{
+		sale: m.sale(base), reserved: map[string]string{}, bought: map[string]string{}, outbox: map[string]string{},
+		idem: map[string]string{},
+	}
 	if m.loaded {
 		c.stock = strconv.FormatInt(m.stock, 10)
 	}
@@ -319,7 +324,8 @@ func (w *world) stepClock(t *rapid.T, hour int64) {
 	if !w.loaded {
 		return
 	}
-	err := w.shop.rdb.HSet(background, w.shop.keys.sale, "starts_at", w.ms(w.base, w.starts), "ends_at", w.ms(w.base, w.ends)).Err()
+	err := w.shop.rdb.HSet(background, w.shop.keys.sale,
+		"starts_at", w.ms(w.base, w.starts), "ends_at", w.ms(w.base, w.ends)).Err()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -449,7 +455,8 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 				}
 				for i, want := range w.reserve(requests) {
 					g := Reservation{Outcome: got[i].Outcome, Unsent: got[i].Unsent}
-					g.Order.ID, g.Order.Quantity, g.Order.UnitPrice = got[i].Order.ID, got[i].Order.Quantity, got[i].Order.UnitPrice
+					g.Order.ID, g.Order.Quantity = got[i].Order.ID, got[i].Order.Quantity
+					g.Order.UnitPrice = got[i].Order.UnitPrice
 					if g != want {
 						t.Fatalf("request %d of %+v: got %+v, want %+v", i, requests, got[i], want)
 					}
@@ -526,7 +533,10 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 				}
 			},
 			"restock": func(t *rapid.T) {
-				r := restock{units: rapid.Int64Range(1, 5).Draw(t, "units"), version: w.truth.version + 1, id: fmt.Sprint(w.restocked)}
+				r := restock{
+					units:   rapid.Int64Range(1, 5).Draw(t, "units"),
+					version: w.truth.version + 1, id: fmt.Sprint(w.restocked),
+				}
 				w.truth.stock, w.truth.version, w.restocked = w.truth.stock+r.units, r.version, w.restocked+1
 				w.restocks = append(w.restocks, r)
 			},

@@ -28,8 +28,8 @@ type ProductAudit struct {
 	// DecidedTwice counts ledger rows that took units for an order which is not completed, or which another row had
 	// taken them for already.
 	DecidedTwice int64
-	// UsersOverLimit counts users with more units than the highest limit that the product ever had. It is 0 if the product
-	// ever had none.
+	// UsersOverLimit counts users with more units than the highest limit that the product ever had. It is 0 if the
+	// product ever had none.
 	UsersOverLimit int64
 	// Problems says in words what does not fit together. It is empty for a sound product.
 	Problems []string
@@ -139,7 +139,8 @@ var auditQueries = []string{
 	// A limit may be lowered below what users have bought, and set when they have bought, so the highest one counts.
 	`SELECT product_id, COUNT(*) AS over_limit, MAX(limit_ceiling) AS limit_ceiling FROM (
 		SELECT o.product_id, o.user_id, p.limit_ceiling FROM orders o
-		JOIN (SELECT id, COALESCE(limit_ceiling, limit_per_user) AS limit_ceiling FROM products) AS p ON p.id = o.product_id
+		JOIN (SELECT id, COALESCE(limit_ceiling, limit_per_user) AS limit_ceiling FROM products) AS p
+			ON p.id = o.product_id
 		WHERE p.limit_ceiling > 0 AND o.status = 'completed'
 		GROUP BY o.product_id, o.user_id, p.limit_ceiling
 		HAVING SUM(o.quantity) > p.limit_ceiling

@@ -27,8 +27,8 @@ var (
 	ErrSchema = errors.New("the database schema is too old")
 )
 
-// InvalidError is an ErrInvalid that says which argument is out of its bounds, in words that a client may read. It calls
-// the argument by the name that it has in the database and in the API.
+// InvalidError is an ErrInvalid that says which argument is out of its bounds, in words that a client may read. It
+// calls the argument by the name that it has in the database and in the API.
 type InvalidError struct{ Detail string }
 
 func (e *InvalidError) Error() string { return ErrInvalid.Error() + ": " + e.Detail }

@@ -143,7 +143,9 @@ func TestStoreDoesAsTheModel(t *testing.T) {
 			"update": func(t *rapid.T) {
 				id, limit := rapid.SampledFrom(products).Draw(t, "product"), rapid.Int64Range(0, 8).Draw(t, "limit")
 				state := rapid.SampledFrom([]order.SaleState{order.OnSale, order.OffSale}).Draw(t, "state")
-				p, err := s.UpdateProduct(t.Context(), id, func(p *order.Product) { p.LimitPerUser, p.State, p.Price = limit, state, limit })
+				p, err := s.UpdateProduct(t.Context(), id, func(p *order.Product) {
+					p.LimitPerUser, p.State, p.Price = limit, state, limit
+				})
 				if m.limit[id] = limit; err != nil || p.LimitPerUser != limit || p.State != state {
 					t.Errorf("%+v, want limit %d and %s, error %v", p, limit, state, err)
 				}

@@ -46,8 +46,8 @@ type productRow struct {
 	LimitCeiling sql.NullInt64 `db:"limit_ceiling"`
 }
 
-const productColumns = `id, name, description, price, currency, stock, starts_at, ends_at, limit_per_user, version, created_at,
-	state, revision, limit_ceiling`
+const productColumns = `id, name, description, price, currency, stock, starts_at, ends_at, limit_per_user, version,
+	created_at, state, revision, limit_ceiling`
 
 func (r productRow) product() order.Product {
 	return order.Product{
@@ -145,8 +145,8 @@ func nullMillis(t time.Time) sql.NullTime {
 // insertProduct inserts a row and, where it has no id, sets the one that the database chose.
 func insertProduct(ctx context.Context, tx *sqlx.Tx, row *productRow) error {
 	insert := `INSERT INTO products (` + productColumns + `)
-		VALUES (NULLIF(:id, 0), :name, :description, :price, :currency, :stock, :starts_at, :ends_at, :limit_per_user, :version, :created_at,
-			:state, :revision, :limit_ceiling)`
+		VALUES (NULLIF(:id, 0), :name, :description, :price, :currency, :stock, :starts_at, :ends_at, :limit_per_user,
+			:version, :created_at, :state, :revision, :limit_ceiling)`
 	result, err := tx.NamedExecContext(ctx, insert, row)
 	switch {
 	case errorNumber(err) == errDuplicateEntry:
@@ -177,14 +177,14 @@ func (s *Store) Product(ctx context.Context, id int64) (order.Product, error) {
 
 // Products reads up to limit products, at most MaxPage, with ids greater than afterID, by id.
 func (s *Store) Products(ctx context.Context, afterID int64, limit int) ([]order.Product, error) {
-	return s.selectProducts(ctx, `SELECT `+productColumns+` FROM products WHERE id > ? ORDER BY id LIMIT ?`,
-		afterID, pageSize(limit))
+	const query = `SELECT ` + productColumns + ` FROM products WHERE id > ? ORDER BY id LIMIT ?`
+	return s.selectProducts(ctx, query, afterID, pageSize(limit))
 }
 
 // ProductsOnSale is Products without those that are off sale.
 func (s *Store) ProductsOnSale(ctx context.Context, afterID int64, limit int) ([]order.Product, error) {
-	return s.selectProducts(ctx, `SELECT `+productColumns+` FROM products WHERE id > ? AND state = ? ORDER BY id LIMIT ?`,
-		afterID, order.OnSale, pageSize(limit))
+	const query = `SELECT ` + productColumns + ` FROM products WHERE id > ? AND state = ? ORDER BY id LIMIT ?`
+	return s.selectProducts(ctx, query, afterID, order.OnSale, pageSize(limit))
 }
 
 func (s *Store) selectProducts(ctx context.Context, query string, args ...any) ([]order.Product, error) {

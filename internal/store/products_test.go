@@ -83,7 +83,8 @@ func TestAddProduct(t *testing.T) {
 		p := bare
 		spoil(&p)
 		_, err := s.AddProduct(ctx, p)
-		if detail, ok := errors.AsType[*InvalidError](err); !errors.Is(err, ErrInvalid) || !ok || !strings.Contains(err.Error(), detail.Detail) {
+		invalid, ok := errors.AsType[*InvalidError](err)
+		if !errors.Is(err, ErrInvalid) || !ok || !strings.Contains(err.Error(), invalid.Detail) {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}

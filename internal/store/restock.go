@@ -60,7 +60,8 @@ type Restock struct {
 func (s *Store) Restock(ctx context.Context, productID, units int64, id string) (Restock, error) {
 	switch {
 	case !isRestockID(id):
-		return Restock{}, fmt.Errorf("restock: %w", invalidf("a restock's id must be 1 to %d characters of visible ASCII", MaxRestockIDBytes))
+		return Restock{}, fmt.Errorf("restock: %w",
+			invalidf("a restock's id must be 1 to %d characters of visible ASCII", MaxRestockIDBytes))
 	case units <= 0 || units > MaxStock:
 		return Restock{}, fmt.Errorf("restock: %w", invalidf("units must be 1 to %d", MaxStock))
 	}

@@ -10,10 +10,10 @@ import (
 	"stampede/internal/order"
 )
 
-// UpdateProduct changes the settings of a product as change does, and returns the product as it is then. What change does
-// to anything but the settings is without effect. The revision is raised if a setting has become another, so repeating a
-// call is safe. Change may be called more than once, each time with the product as it is. ErrNotFound: no such product.
-// An InvalidError says what is wrong with the product as it would be.
+// UpdateProduct changes the settings of a product as change does, and returns the product as it is then. What change
+// does to anything but the settings is without effect. The revision is raised if a setting has become another, so
+// repeating a call is safe. Change may be called more than once, each time with the product as it is. ErrNotFound: no
+// such product. An InvalidError says what is wrong with the product as it would be.
 //
 // Orders that were accepted before keep their price, and are decided by the limit that is in force then.
 func (s *Store) UpdateProduct(ctx context.Context, id int64, change func(*order.Product)) (order.Product, error) {
@@ -77,14 +77,16 @@ func (r productRow) ceiling() int64 {
 // writeSettings writes the settings of a product that this transaction has locked. That the revision before is still
 // there is checked, as changeStock checks the version.
 func writeSettings(ctx context.Context, tx *sqlx.Tx, row productRow) error {
-	result, err := tx.NamedExecContext(ctx, `UPDATE products SET name = :name, description = :description, price = :price,
-		starts_at = :starts_at, ends_at = :ends_at, limit_per_user = :limit_per_user, limit_ceiling = :limit_ceiling,
-		state = :state, revision = :revision WHERE id = :id AND revision = :revision - 1`, row)
+	result, err := tx.NamedExecContext(ctx, `UPDATE products
+		SET name = :name, description = :description, price = :price, starts_at = :starts_at, ends_at = :ends_at,
+			limit_per_user = :limit_per_user, limit_ceiling = :limit_ceiling, state = :state, revision = :revision
+		WHERE id = :id AND revision = :revision - 1`, row)
 	if err != nil {
 		return fmt.Errorf("write settings: %w", err)
 	}
 	if n, err := result.RowsAffected(); err != nil || n != 1 {
-		return fmt.Errorf("write settings: revision %d is gone though its row is locked (%d rows, %v)", row.Revision-1, n, err)
+		return fmt.Errorf("write settings: revision %d is gone though its row is locked (%d rows, %v)",
+			row.Revision-1, n, err)
 	}
 	return nil
 }

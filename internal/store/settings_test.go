@@ -73,7 +73,8 @@ func TestUpdateProduct(t *testing.T) {
 		}
 	}
 	// One bound alone can be wrong beside the other that is stored.
-	if _, err := s.UpdateProduct(t.Context(), product.ID, func(p *order.Product) { p.StartsAt = start.Add(2 * time.Hour) }); !errors.Is(err, ErrInvalid) {
+	late := func(p *order.Product) { p.StartsAt = start.Add(2 * time.Hour) }
+	if _, err := s.UpdateProduct(t.Context(), product.ID, late); !errors.Is(err, ErrInvalid) {
 		t.Errorf("a start after the end that is stored: error %v", err)
 	}
 	if after := mustProduct(t, s, product.ID); after != before {
@@ -85,8 +86,8 @@ func TestUpdateProduct(t *testing.T) {
 	mustBeSound(t, s)
 }
 
-// TestUpdateProductConcurrently changes a product from many sides while it is sold and restocked: no change is lost, and
-// none gets in the way of stock and ledger.
+// TestUpdateProductConcurrently changes a product from many sides while it is sold and restocked: no change is lost,
+// and none gets in the way of stock and ledger.
 func TestUpdateProductConcurrently(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
@@ -120,8 +121,8 @@ func TestUpdateProductConcurrently(t *testing.T) {
 	})
 	together(t, functions...)
 	p := mustProduct(t, s, product.ID)
-	if p.Price != product.Price+2*rounds || len(p.Description) != len(product.Description)+rounds || p.Revision != 1+3*rounds ||
-		p.Stock != 100+rounds || p.Version != 1+2*rounds {
+	if p.Price != product.Price+2*rounds || len(p.Description) != len(product.Description)+rounds ||
+		p.Revision != 1+3*rounds || p.Stock != 100+rounds || p.Version != 1+2*rounds {
 		t.Errorf("got %+v", p)
 	}
 	mustBeSound(t, s)
@@ -158,20 +159,24 @@ func TestLimitCeiling(t *testing.T) {
 					limit = 50
 				}
 				if more := limit - bought; more > 0 {
-					if d := mustDecide(t, s, product.ID, newOrder(product.ID, 1, more, ""))[0]; d.Status != order.Completed {
+					d := mustDecide(t, s, product.ID, newOrder(product.ID, 1, more, ""))[0]
+					if d.Status != order.Completed {
 						t.Fatalf("%d more units under a limit of %d: %s", more, limit, short(d))
 					}
 					bought += more
 				}
 				// Units that were bought under another limit, or none, count.
-				if d := mustDecide(t, s, product.ID, newOrder(product.ID, 1, 1, ""))[0]; test.limits[i] > 0 && d.FailedReason != order.LimitExceeded {
-					t.Errorf("a unit over the limit of %d: %s", test.limits[i], short(d))
-				} else if test.limits[i] == 0 {
+				d := mustDecide(t, s, product.ID, newOrder(product.ID, 1, 1, ""))[0]
+				switch {
+				case test.limits[i] == 0:
 					bought++
+				case d.FailedReason != order.LimitExceeded:
+					t.Errorf("a unit over the limit of %d: %s", test.limits[i], short(d))
 				}
 			}
 			var ceiling int64
-			if err := s.db.Get(&ceiling, "SELECT COALESCE(limit_ceiling, limit_per_user) FROM products"); err != nil || ceiling != test.want {
+			err := s.db.Get(&ceiling, "SELECT COALESCE(limit_ceiling, limit_per_user) FROM products")
+			if err != nil || ceiling != test.want {
 				t.Errorf("the ceiling is %d, want %d, error %v", ceiling, test.want, err)
 			}
 			mustBeSound(t, s)
@@ -194,7 +199,8 @@ func TestMigrateOlderProducts(t *testing.T) {
 	s := newStore(t)
 	exec(t, s, "ALTER TABLE products DROP COLUMN state, DROP COLUMN revision, DROP COLUMN limit_ceiling")
 	exec(t, s, "DELETE FROM goose_db_version WHERE version_id >= 8")
-	const insert = `INSERT INTO products (id, name, description, price, currency, stock, limit_per_user, version, created_at)
+	const insert = `INSERT INTO products
+		(id, name, description, price, currency, stock, limit_per_user, version, created_at)
 		VALUES (?, 'old', '', 5, 'EUR', 0, 3, 1, NOW(6))`
 	exec(t, s, insert, 1)
 	if _, err := s.Migrate(t.Context()); err != nil {
@@ -209,7 +215,8 @@ func TestMigrateOlderProducts(t *testing.T) {
 			t.Errorf("updated %+v", p)
 		}
 		var ceiling int64
-		if err := s.db.Get(&ceiling, "SELECT limit_ceiling FROM products WHERE id = ?", id+1); err != nil || ceiling != 3 {
+		err := s.db.Get(&ceiling, "SELECT limit_ceiling FROM products WHERE id = ?", id+1)
+		if err != nil || ceiling != 3 {
 			t.Errorf("the ceiling is %d, error %v", ceiling, err)
 		}
 	}

@@ -1,5 +1,6 @@
 -- Each migration is one statement that may be repeated: MySQL commits before and after DDL, so a process
--- that dies between the statement and the note of its version runs the statement again. One that SQL cannot say so is a function in migrate.go: 00008.
+-- that dies between the statement and the note of its version runs the statement again. One that SQL cannot
+-- say so is a function in migrate.go: 00008.
 
 -- +goose NO TRANSACTION
 -- +goose Up
