@@ -139,8 +139,7 @@ var auditQueries = []string{
 	// A limit may be lowered below what users have bought, and set when they have bought, so the highest one counts.
 	`SELECT product_id, COUNT(*) AS over_limit, MAX(limit_ceiling) AS limit_ceiling FROM (
 		SELECT o.product_id, o.user_id, p.limit_ceiling FROM orders o
-		JOIN (SELECT id, COALESCE(limit_ceiling, limit_per_user) AS limit_ceiling FROM products) AS p
-			ON p.id = o.product_id
+		JOIN products p ON p.id = o.product_id
 		WHERE p.limit_ceiling > 0 AND o.status = 'completed'
 		GROUP BY o.product_id, o.user_id, p.limit_ceiling
 		HAVING SUM(o.quantity) > p.limit_ceiling

@@ -69,7 +69,7 @@ func TestAuditFindsCorruption(t *testing.T) {
 			"INSERT INTO stock_ledger SELECT 1, 6, delta, 94 + delta, reason, ref, created_at FROM stock_ledger WHERE product_id = 2 AND version = 2",
 			"UPDATE products SET version = 6, stock = (SELECT balance FROM stock_ledger WHERE product_id = 1 AND version = 6) WHERE id = 1"},
 			want: []string{"not a completed order of this product: 1"}, twice: 1},
-		{name: "limit lowered", statements: []string{"UPDATE products SET limit_per_user = 6 WHERE id = 1"},
+		{name: "limit lowered", statements: []string{"UPDATE products SET limit_ceiling = 6 WHERE id = 1"},
 			want: []string{"users over the limit of 6: 1"}, over: 1},
 		{name: "product lost", statements: []string{"DELETE FROM products WHERE id = 1"},
 			want: []string{"3 orders are completed, but the product does not exist", "the ledger has 5 rows, but"}},

@@ -68,9 +68,8 @@ func (c Class) String() string {
 
 // Numbers of MySQL and MariaDB errors (the servers' error message references).
 const (
-	errDuplicateColumn = 1060
-	errDuplicateEntry  = 1062
-	errNoSuchTable     = 1146
+	errDuplicateEntry = 1062
+	errNoSuchTable    = 1146
 )
 
 // transientNumbers are the errors after which the same transaction is likely to succeed at once.

@@ -99,29 +99,11 @@ func newProvider(db *sql.DB) (*goose.Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("migrations: %w", err)
 	}
-	provider, err := goose.NewProvider(goose.DialectMySQL, db, files,
-		goose.WithTableName(versionTable), goose.WithDisableGlobalRegistry(true),
-		goose.WithGoMigrations(goose.NewGoMigration(8, &goose.GoFunc{RunDB: addProductSettings}, nil)))
+	provider, err := goose.NewProvider(goose.DialectMySQL, db, files, goose.WithTableName(versionTable), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return nil, fmt.Errorf("migrations: %w", err)
 	}
 	return provider, nil
-}
-
-// addProductSettings is migration 8. As one statement it adds all of its columns or none, so that a column which is
-// there already means that it was applied before. MySQL has no ADD COLUMN IF NOT EXISTS, with which it could be a file.
-func addProductSettings(ctx context.Context, db *sql.DB) error {
-	_, err := db.ExecContext(ctx, `ALTER TABLE products
-		-- 'on_sale' or 'off_sale'.
-		ADD COLUMN state VARCHAR(16) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT 'on_sale',
-		-- Raised by every change of the settings.
-		ADD COLUMN revision BIGINT NOT NULL DEFAULT 1,
-		-- The highest limit_per_user that was ever in force, 0 if there ever was none. NULL until it is changed.
-		ADD COLUMN limit_ceiling BIGINT NULL`)
-	if err != nil && errorNumber(err) != errDuplicateColumn {
-		return fmt.Errorf("add settings to products: %w", err)
-	}
-	return nil
 }
 
 // schemaVersion reads the version of the schema, which is 0 where none was ever applied. It does not create the table

@@ -41,9 +41,8 @@ type productRow struct {
 
 	State    order.SaleState `db:"state"`
 	Revision int64           `db:"revision"`
-	// LimitCeiling is the highest limit that was ever in force, 0 if there ever was none. It is NULL until the limit is
-	// changed for the first time.
-	LimitCeiling sql.NullInt64 `db:"limit_ceiling"`
+	// LimitCeiling is the highest limit that was ever in force, 0 if there was a time without.
+	LimitCeiling int64 `db:"limit_ceiling"`
 }
 
 const productColumns = `id, name, description, price, currency, stock, starts_at, ends_at, limit_per_user, version,
@@ -68,7 +67,7 @@ func (s *Store) AddProduct(ctx context.Context, p order.Product) (order.Product,
 	row := productRow{
 		ID: p.ID, Name: p.Name, Description: p.Description, Price: p.Price, Currency: p.Currency, Stock: p.Stock,
 		StartsAt: nullMillis(p.StartsAt), EndsAt: nullMillis(p.EndsAt), LimitPerUser: p.LimitPerUser,
-		Version: 1, CreatedAt: now(), State: p.State, Revision: 1,
+		LimitCeiling: p.LimitPerUser, Version: 1, CreatedAt: now(), State: p.State, Revision: 1,
 	}
 	if err := validateProduct(row.product()); err != nil {
 		return order.Product{}, fmt.Errorf("add product: %w", err)

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 
 	"github.com/jmoiron/sqlx"
@@ -57,21 +56,11 @@ func (r productRow) with(p order.Product) (productRow, error) {
 		return r, nil
 	}
 	next.Revision++
-	if next.LimitPerUser != r.LimitPerUser {
-		next.LimitCeiling = sql.NullInt64{Int64: max(r.ceiling(), next.LimitPerUser), Valid: true}
-		if r.ceiling() == 0 || next.LimitPerUser == 0 {
-			next.LimitCeiling.Int64 = 0
-		}
+	next.LimitCeiling = max(r.LimitCeiling, next.LimitPerUser)
+	if r.LimitCeiling == 0 || next.LimitPerUser == 0 {
+		next.LimitCeiling = 0
 	}
 	return next, nil
-}
-
-// ceiling is the highest limit that was ever in force, 0 if there ever was none.
-func (r productRow) ceiling() int64 {
-	if r.LimitCeiling.Valid {
-		return r.LimitCeiling.Int64
-	}
-	return r.LimitPerUser
 }
 
 // writeSettings writes the settings of a product that this transaction has locked. That the revision before is still

@@ -175,7 +175,7 @@ func TestLimitCeiling(t *testing.T) {
 				}
 			}
 			var ceiling int64
-			err := s.db.Get(&ceiling, "SELECT COALESCE(limit_ceiling, limit_per_user) FROM products")
+			err := s.db.Get(&ceiling, "SELECT limit_ceiling FROM products")
 			if err != nil || ceiling != test.want {
 				t.Errorf("the ceiling is %d, want %d, error %v", ceiling, test.want, err)
 			}
@@ -190,34 +190,5 @@ func TestLimitCeiling(t *testing.T) {
 				t.Errorf("%d users over the limit, error %v", audits[0].UsersOverLimit, err)
 			}
 		})
-	}
-}
-
-// TestMigrateOlderProducts brings a database up that an older program has filled, while one still fills it.
-func TestMigrateOlderProducts(t *testing.T) {
-	t.Parallel()
-	s := newStore(t)
-	exec(t, s, "ALTER TABLE products DROP COLUMN state, DROP COLUMN revision, DROP COLUMN limit_ceiling")
-	exec(t, s, "DELETE FROM goose_db_version WHERE version_id >= 8")
-	const insert = `INSERT INTO products
-		(id, name, description, price, currency, stock, limit_per_user, version, created_at)
-		VALUES (?, 'old', '', 5, 'EUR', 0, 3, 1, NOW(6))`
-	exec(t, s, insert, 1)
-	if _, err := s.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	exec(t, s, insert, 2)
-	for id := range int64(2) {
-		if p := mustProduct(t, s, id+1); p.State != order.OnSale || p.Revision != 1 || p.LimitPerUser != 3 {
-			t.Errorf("got %+v", p)
-		}
-		if p := update(t, s, id+1, func(p *order.Product) { p.LimitPerUser = 1 }); p.Revision != 2 {
-			t.Errorf("updated %+v", p)
-		}
-		var ceiling int64
-		err := s.db.Get(&ceiling, "SELECT limit_ceiling FROM products WHERE id = ?", id+1)
-		if err != nil || ceiling != 3 {
-			t.Errorf("the ceiling is %d, error %v", ceiling, err)
-		}
 	}
 }

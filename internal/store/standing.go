@@ -1,0 +1,99 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/google/uuid"
+	"github.com/jmoiron/sqlx"
+
+	"stampede/internal/order"
+)
+
+// Standing is what is true of a product, and of some of its orders, at one moment.
+type Standing struct {
+	Product order.Product
+	// Decided holds those of the orders that have a row.
+	Decided map[uuid.UUID]order.Record
+}
+
+// Standing reads a product and those of the orders that are decided, from one snapshot. ErrNotFound: no such product.
+func (s *Store) Standing(ctx context.Context, productID int64, orders []uuid.UUID) (Standing, error) {
+	st := Standing{}
+	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+		var product productRow
+		err := tx.GetContext(ctx, &product, `SELECT `+productColumns+` FROM products WHERE id = ?`, productID)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			return ErrNotFound
+		case err != nil:
+			return err
+		}
+		st = Standing{Product: product.product(), Decided: make(map[uuid.UUID]order.Record)}
+		for chunk := range slices.Chunk(orders, maxInList) {
+			query, args, err := sqlx.In(`SELECT `+orderColumns+` FROM orders WHERE id IN (?)`, orderIDs(chunk))
+			if err != nil {
+				return err
+			}
+			var rows []orderRow
+			if err := tx.SelectContext(ctx, &rows, query, args...); err != nil {
+				return err
+			}
+			for _, row := range rows {
+				st.Decided[uuid.UUID(row.ID)] = row.record()
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return Standing{}, fmt.Errorf("read the standing of product %d: %w", productID, err)
+	}
+	return st, nil
+}
+
+// Restocks reads the restocks of a product that are newer than a version of it, oldest first, at most MaxPage.
+func (s *Store) Restocks(ctx context.Context, productID, afterVersion int64) ([]Restock, error) {
+	var rows []ledgerRow
+	err := s.db.SelectContext(ctx, &rows, `SELECT product_id, version, delta, balance, reason, ref, created_at
+		FROM stock_ledger WHERE product_id = ? AND version > ? AND reason = ? ORDER BY version LIMIT ?`,
+		productID, afterVersion, ledgerRestock, MaxPage)
+	if err != nil {
+		return nil, fmt.Errorf("read restocks of product %d: %w", productID, err)
+	}
+	restocks := make([]Restock, len(rows))
+	for i, row := range rows {
+		restocks[i] = Restock{ProductID: row.ProductID, ID: string(row.Ref), Units: row.Delta, Version: row.Version, Balance: row.Balance}
+	}
+	return restocks, nil
+}
+
+// Redrive takes back the failure of an order that failed as a dead letter, so that it can be decided anew, and notes
+// that it has. ErrNotFound: the order has no row; ErrInvalid: it was decided otherwise, and that stands.
+func (s *Store) Redrive(ctx context.Context, id uuid.UUID) error {
+	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+		var row orderRow
+		err := tx.GetContext(ctx, &row, `SELECT `+orderColumns+` FROM orders WHERE id = ? FOR UPDATE`, orderID(id))
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			return ErrNotFound
+		case err != nil:
+			return err
+		case row.Status != order.Failed || order.Reason(row.FailedReason.String) != order.DeadLetter:
+			return fmt.Errorf("%w: it is %s %s", ErrInvalid, row.Status, row.FailedReason.String)
+		}
+		_, err = tx.ExecContext(ctx, `INSERT INTO redrives (order_id, redriven_at, product_id, user_id, failed_at)
+			VALUES (?, ?, ?, ?, ?)`, row.ID, now(), row.ProductID, row.UserID, row.DecidedAt)
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `DELETE FROM orders WHERE id = ?`, row.ID)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("redrive order %s: %w", id, err)
+	}
+	return nil
+}
