@@ -100,14 +100,10 @@ func (e *Edge) getProduct(ctx *fasthttp.RequestCtx) {
 }
 
 func (e *Edge) listProducts(ctx *fasthttp.RequestCtx) {
-	var after int64
-	if cursor := ctx.QueryArgs().Peek("cursor"); len(cursor) > 0 {
-		raw, err := base64.RawURLEncoding.DecodeString(string(cursor))
-		if err != nil || len(raw) != 8 {
-			sendProblem(ctx, malformedRequest, "cursor must be the next_cursor of an earlier page.")
-			return
-		}
-		after = int64(binary.BigEndian.Uint64(raw))
+	after, ok := parseProductCursor(ctx.QueryArgs().Peek("cursor"))
+	if !ok {
+		sendProblem(ctx, malformedRequest, "cursor must be the next_cursor of an earlier page.")
+		return
 	}
 	products, err := e.productPages.get(after)
 	if err != nil {
@@ -121,11 +117,28 @@ func (e *Edge) listProducts(ctx *fasthttp.RequestCtx) {
 	}{Products: []productBody{}}
 	if len(products) > pageSize {
 		products = products[:pageSize]
-		last := binary.BigEndian.AppendUint64(nil, uint64(products[pageSize-1].ID))
-		page.NextCursor = base64.RawURLEncoding.EncodeToString(last)
+		page.NextCursor = productCursor(products[pageSize-1].ID)
 	}
 	for _, p := range products {
 		page.Products = append(page.Products, newProductBody(p))
 	}
 	sendJSON(ctx, fasthttp.StatusOK, page)
+}
+
+// productCursor names the place in a list that is behind a product.
+func productCursor(id int64) string {
+	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint64(nil, uint64(id)))
+}
+
+// parseProductCursor reads what productCursor wrote, or nothing, which is the start of the list.
+func parseProductCursor(text []byte) (after int64, ok bool) {
+	if len(text) == 0 {
+		return 0, true
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(string(text))
+	if err != nil || len(raw) != 8 {
+		return 0, false
+	}
+	after = int64(binary.BigEndian.Uint64(raw))
+	return after, after > 0 && productCursor(after) == string(text)
 }
