@@ -247,6 +247,13 @@ func renderDocs(document []byte) ([]byte, error) {
 func (o operationDoc) NeedsToken() bool  { return len(o.Security) == 1 }
 func (o operationDoc) MayUseToken() bool { return len(o.Security) > 1 }
 
+// OwnHeaders are the headers of an answer but for those of the rate limits, which all answers have.
+func (r responseDoc) OwnHeaders() pairs[parameterDoc] {
+	return slices.DeleteFunc(slices.Clone(r.Headers), func(h pair[parameterDoc]) bool {
+		return strings.HasPrefix(h.Name, "RateLimit")
+	})
+}
+
 // Codes are the problem codes that an answer may have.
 func (r responseDoc) Codes() []string {
 	var codes []string

@@ -83,15 +83,19 @@ func Load(document []byte) (*Contract, error) {
 			if _, ok := operations[method]; !ok {
 				continue
 			}
-			if c.paths[path][strings.ToUpper(method)], err = c.operation(join("/paths", path, method, "responses")); err != nil {
+			o, err := c.operation(join("/paths", path, method, "responses"))
+			if err != nil {
 				return nil, fmt.Errorf("%s %s: %w", method, path, err)
 			}
+			c.paths[path][strings.ToUpper(method)] = o
 		}
 	}
-	if c.notFound, err = c.operation("/components/responses", "404", "NotFound", "default", "Default"); err != nil {
+	c.notFound, err = c.operation("/components/responses", "404", "NotFound", "default", "Default")
+	if err != nil {
 		return nil, err
 	}
-	if c.notAllowed, err = c.operation("/components/responses", "405", "MethodNotAllowed", "default", "Default"); err != nil {
+	c.notAllowed, err = c.operation("/components/responses", "405", "MethodNotAllowed", "default", "Default")
+	if err != nil {
 		return nil, err
 	}
 	c.options, err = c.operation("/components/responses", "200", "Options")

@@ -20,91 +20,129 @@ func load(t *testing.T) *Contract {
 	return c
 }
 
-func TestCheck(t *testing.T) {
+const (
+	id       = "01a1f8d8-758b-73ba-9d19-99309294a03d"
+	accepted = `{"order_id":"` + id + `","status":"pending","product_id":1,"quantity":1,"unit_price":1,"total_price":1,` +
+		`"currency":"EUR"}`
+	pending = `{"order_id":"` + id + `","status":"pending","product_id":1,"quantity":1,"unit_price":1,"total_price":1,` +
+		`"currency":"EUR","reserved_at":"2027-05-01T10:00:00.731Z"}`
+
+	location = "Location: /api/orders/" + id
+	retry    = "Retry-After: 1"
+	js       = "Content-Type: application/json"
+	pj       = "Content-Type: application/problem+json"
+	text     = "Content-Type: text/plain; charset=utf-8"
+)
+
+// fields are those of a good 202.
+var fields = []string{js, location, retry}
+
+func problem(status, code string) string {
+	return `{"status":` + status + `,"title":"x","code":"` + code + `"}`
+}
+
+type reply struct {
+	status int
+	body   string
+	fields []string
+}
+
+func (c *Contract) verdict(request string, r reply) error {
+	header := http.Header{}
+	for _, field := range r.fields {
+		name, value, _ := strings.Cut(field, ": ")
+		header.Add(name, value)
+	}
+	method, path, _ := strings.Cut(request, " ")
+	return c.Check(method, path, r.status, header, []byte(r.body))
+}
+
+func TestGoodAnswers(t *testing.T) {
+	t.Parallel()
 	c := load(t)
-	const (
-		id       = "01a1f8d8-758b-73ba-9d19-99309294a03d"
-		accepted = `{"order_id":"` + id + `","status":"pending","product_id":1,"quantity":1,"unit_price":1,"total_price":1,"currency":"EUR"}`
-		pending  = `{"order_id":"` + id + `","status":"pending","product_id":1,"quantity":1,"unit_price":1,"total_price":1,"currency":"EUR","reserved_at":"2027-05-01T10:00:00.731Z"}`
-		soldOut  = `{"status":409,"title":"x","code":"sold_out"}`
-		notFound = `{"status":404,"title":"x","code":"not_found"}`
-		location = "Location: /api/orders/" + id
-		retry    = "Retry-After: 1"
-		problem  = "Content-Type: application/problem+json"
-		js       = "Content-Type: application/json"
-		text     = "Content-Type: text/plain; charset=utf-8"
-	)
+	for _, test := range []struct {
+		request string
+		reply   reply
+	}{
+		{"POST /api/orders", reply{202, accepted, fields}},
+		{"POST /api/orders", reply{409, problem("409", "sold_out"), []string{pj}}},
+		{"GET /api/orders/" + id, reply{200, pending, []string{js, retry, `RateLimit: "user";r=499;t=1`}}},
+		{"POST /api/logout", reply{204, "", nil}},
+		{"GET /healthz", reply{200, "ok\n", []string{text, "Date: now", "Server: x"}}},
+		{"HEAD /api/me", reply{200, "", []string{js}}},
+		{"OPTIONS /api/me", reply{200, "", []string{"Allow: GET, HEAD"}}},
+		// What may befall any request, if it has a path or not.
+		{"GET /api/me", reply{431, problem("431", "headers_too_large"), []string{pj}}},
+		{"GET ", reply{431, problem("431", "headers_too_large"), []string{pj}}},
+		{"GET /api/nothing", reply{404, problem("404", "not_found"), []string{pj}}},
+		{"PUT /api/me", reply{405, problem("405", "method_not_allowed"), []string{pj, "Allow: GET, HEAD"}}},
+	} {
+		if err := c.verdict(test.request, test.reply); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestBadAnswers(t *testing.T) {
+	t.Parallel()
+	c := load(t)
 	replaced := func(text, old, by string) string {
 		if !strings.Contains(text, old) {
 			t.Fatalf("%q is not in %s", old, text)
 		}
-		return strings.Replace(text, old, by, 1)
+		return strings.ReplaceAll(text, old, by)
 	}
+	post, get, me := "POST /api/orders", "GET /api/orders/"+id, "GET /api/me"
+	soldOut := problem("409", "sold_out")
 	for name, test := range map[string]struct {
 		request string
-		status  int
-		body    string
-		fields  []string
-		want    string // in the error; empty if the answer is good
+		reply   reply
+		want    string // in the error
 	}{
-		"an order":                     {"POST /api/orders", 202, accepted, []string{js, location, retry}, ""},
-		"a problem":                    {"POST /api/orders", 409, soldOut, []string{problem}, ""},
-		"a problem of any request":     {"GET /api/me", 431, `{"status":431,"title":"x","code":"headers_too_large"}`, []string{problem}, ""},
-		"a path that is none":          {"GET /api/nothing", 404, notFound, []string{problem}, ""},
-		"too large for a path":         {"GET ", 431, `{"status":431,"title":"x","code":"headers_too_large"}`, []string{problem}, ""},
-		"another method":               {"PUT /api/me", 405, `{"status":405,"title":"x","code":"method_not_allowed"}`, []string{problem, "Allow: GET, HEAD"}, ""},
-		"options":                      {"OPTIONS /api/me", 200, "", []string{"Allow: GET, HEAD"}, ""},
-		"HEAD":                         {"HEAD /api/me", 200, "", []string{js}, ""},
-		"text":                         {"GET /healthz", 200, "ok\n", []string{text}, ""},
-		"nothing":                      {"POST /api/logout", 204, "", nil, ""},
-		"limits":                       {"GET /readyz", 200, "ok\n", []string{text, "Date: now", "Server: x"}, ""},
-		"a header that is allowed":     {"GET /api/orders/" + id, 200, pending, []string{js, retry, `RateLimit: "user";r=499;t=1`}, ""},
-		"a member":                     {"POST /api/orders", 202, replaced(accepted, `"currency"`, `"x":1,"currency"`), []string{js, location, retry}, "additional properties 'x'"},
-		"a member is missing":          {"POST /api/orders", 202, replaced(accepted, `"quantity":1,`, ""), []string{js, location, retry}, "missing property 'quantity'"},
-		"no Location":                  {"POST /api/orders", 202, accepted, []string{js, retry}, "Location is missing"},
-		"another Location":             {"POST /api/orders", 202, accepted, []string{js, "Location: /orders/" + id, retry}, "Location: "},
-		"Retry-After is no number":     {"POST /api/orders", 202, accepted, []string{js, location, "Retry-After: soon"}, "Retry-After: "},
-		"no UUID":                      {"POST /api/orders", 202, strings.ReplaceAll(accepted, id, "7"), []string{js, location, retry}, "uuid"},
-		"no time":                      {"GET /api/orders/" + id, 200, replaced(pending, "T", " "), []string{js}, "date-time"},
-		"another state":                {"GET /api/orders/" + id, 200, replaced(pending, "pending", "waiting"), []string{js}, "status"},
-		"failed without a reason":      {"GET /api/orders/" + id, 200, replaced(pending, "pending", "failed"), []string{js}, "failed_reason"},
-		"a number as text":             {"POST /api/orders", 202, replaced(accepted, `"quantity":1`, `"quantity":"1"`), []string{js, location, retry}, "quantity"},
-		"too many":                     {"POST /api/orders", 202, replaced(accepted, `"quantity":1`, `"quantity":1001`), []string{js, location, retry}, "quantity"},
-		"another status":               {"POST /api/orders", 200, accepted, []string{js, location, retry}, "header Location"},
-		"a code that is unknown":       {"POST /api/orders", 409, replaced(soldOut, "sold_out", "gone"), []string{problem}, "code"},
-		"a code of another operation":  {"POST /api/orders", 409, replaced(soldOut, "sold_out", "email_taken"), []string{problem}, "code"},
-		"a code of another status":     {"POST /api/orders", 409, replaced(soldOut, "sold_out", "banned"), []string{problem}, "code"},
-		"a code by default":            {"POST /api/orders", 418, `{"status":418,"title":"x","code":"internal_error"}`, []string{problem}, "status"},
-		"another status in a problem":  {"POST /api/orders", 409, replaced(soldOut, "409", "400"), []string{problem}, "another status"},
-		"a member of another problem":  {"POST /api/orders", 409, replaced(soldOut, "}", `,"starts_at":"2027-05-01T10:00:00Z"}`), []string{problem}, "not"},
-		"a member of a problem":        {"POST /api/orders", 409, replaced(soldOut, "sold_out", "sale_ended"), []string{problem}, "ends_at"},
-		"a problem as JSON":            {"POST /api/orders", 409, soldOut, []string{js}, "Content-Type"},
-		"401 without a scheme":         {"GET /api/me", 401, `{"status":401,"title":"x","code":"unauthenticated"}`, []string{problem}, "Www-Authenticate is missing"},
-		"503 without Retry-After":      {"GET /readyz", 503, `{"status":503,"title":"x","code":"not_ready"}`, []string{problem}, "Retry-After is missing"},
-		"429 without Retry-After":      {"GET /api/me", 429, `{"status":429,"title":"x","code":"rate_limited"}`, []string{problem}, "Retry-After is missing"},
-		"405 without Allow":            {"PUT /api/me", 405, `{"status":405,"title":"x","code":"method_not_allowed"}`, []string{problem}, "Allow is missing"},
-		"a header":                     {"GET /healthz", 200, "ok\n", []string{text, "X-Powered-By: gophers"}, "X-Powered-By"},
-		"a charset":                    {"GET /api/me", 200, "{}", []string{js + "; charset=utf-8"}, "Content-Type"},
-		"other text":                   {"GET /healthz", 200, "fine\n", []string{text}, "ok"},
-		"no JSON":                      {"POST /api/orders", 409, soldOut + "x", []string{problem}, "invalid character"},
-		"a path that is none is found": {"GET /api/nothing", 200, "{}", []string{js}, "Content-Type"},
-		"a body for HEAD":              {"HEAD /healthz", 200, "ok\n", []string{text}, "a body"},
-		"a body of nothing":            {"POST /api/logout", 204, "x", nil, "a body"},
+		"a member":          {post, reply{202, replaced(accepted, "}", `,"x":1}`), fields}, "additional properties 'x'"},
+		"a member less":     {post, reply{202, replaced(accepted, `"quantity":1,`, ""), fields}, "missing property"},
+		"a number as text":  {post, reply{202, replaced(accepted, `"quantity":1`, `"quantity":"1"`), fields}, "quantity"},
+		"a number too high": {post, reply{202, replaced(accepted, `"quantity":1`, `"quantity":1001`), fields}, "quantity"},
+		"no UUID":           {post, reply{202, replaced(accepted, id, "7"), fields}, "uuid"},
+		"no time":           {get, reply{200, replaced(pending, "T", " "), []string{js}}, "date-time"},
+		"a state":           {get, reply{200, replaced(pending, "pending", "waiting"), []string{js}}, "status"},
+		"failed for nought": {get, reply{200, replaced(pending, "pending", "failed"), []string{js}}, "failed_reason"},
+		"no JSON":           {post, reply{409, soldOut + "x", []string{pj}}, "invalid character"},
+
+		"no Location":        {post, reply{202, accepted, []string{js, retry}}, "Location is missing"},
+		"another Location":   {post, reply{202, accepted, []string{js, "Location: /orders/" + id, retry}}, "Location: "},
+		"another time":       {post, reply{202, accepted, []string{js, location, "Retry-After: soon"}}, "Retry-After: "},
+		"401 and no scheme":  {me, reply{401, problem("401", "unauthenticated"), []string{pj}}, "Www-Authenticate"},
+		"503 and no time":    {"GET /readyz", reply{503, problem("503", "not_ready"), []string{pj}}, "Retry-After"},
+		"429 and no time":    {me, reply{429, problem("429", "rate_limited"), []string{pj}}, "Retry-After"},
+		"405 and no methods": {"PUT /api/me", reply{405, problem("405", "method_not_allowed"), []string{pj}}, "Allow"},
+		"a header":           {"GET /healthz", reply{200, "ok\n", []string{text, "X-Powered-By: gophers"}}, "X-Powered-By"},
+		"a charset":          {me, reply{200, "{}", []string{js + "; charset=utf-8"}}, "Content-Type"},
+		"a problem as JSON":  {post, reply{409, soldOut, []string{js}}, "Content-Type"},
+
+		"an unknown code":         {post, reply{409, problem("409", "gone"), []string{pj}}, "code"},
+		"an operation's code":     {post, reply{409, problem("409", "email_taken"), []string{pj}}, "code"},
+		"a status's code":         {post, reply{409, problem("409", "banned"), []string{pj}}, "code"},
+		"a code of any request":   {post, reply{418, problem("418", "internal_error"), []string{pj}}, "status"},
+		"a status in the body":    {post, reply{409, problem("400", "sold_out"), []string{pj}}, "another status"},
+		"a problem's member":      {post, reply{409, replaced(soldOut, "}", `,"limit_per_user":1}`), []string{pj}}, "not"},
+		"a problem's member less": {post, reply{409, problem("409", "sale_ended"), []string{pj}}, "ends_at"},
+
+		"a status":               {post, reply{200, accepted, []string{js}}, "Content-Type"},
+		"a path":                 {"GET /api/nothing", reply{200, "{}", []string{js}}, "Content-Type"},
+		"a known path not found": {me, reply{404, problem("404", "not_found"), []string{pj}}, "code"},
+		"a body for HEAD":        {"HEAD /healthz", reply{200, "ok\n", []string{text}}, "a body"},
+		"a body for 204":         {"POST /api/logout", reply{204, "x", nil}, "a body"},
+		"a text":                 {"GET /healthz", reply{200, "fine\n", []string{text}}, "ok"},
 	} {
-		fields := http.Header{}
-		for _, field := range test.fields {
-			name, value, _ := strings.Cut(field, ": ")
-			fields.Add(name, value)
-		}
-		method, path, _ := strings.Cut(test.request, " ")
-		err := c.Check(method, path, test.status, fields, []byte(test.body))
-		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+		if err := c.verdict(test.request, test.reply); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: got %v, want %q", name, err, test.want)
 		}
 	}
 }
 
 func TestExamplesAreChecked(t *testing.T) {
+	t.Parallel()
 	c := load(t)
 	n, err := c.CheckExamples()
 	if err != nil || n < 40 {
