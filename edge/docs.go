@@ -91,7 +91,6 @@ type (
 		Name, In, Description string
 		Required              bool
 		Schema                schemaDoc
-		Example               yaml.Node
 	}
 	responseDoc struct {
 		Description string

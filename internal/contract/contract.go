@@ -53,7 +53,7 @@ var methods = []string{"get", "put", "post", "delete", "options", "head", "patch
 var transportHeaders = []string{"Connection", "Content-Length", "Content-Type", "Date", "Server", "Transfer-Encoding"}
 
 // root is the name of the document for the references in it.
-const root = "openapi.json"
+const root = "https://contract.invalid/openapi.yaml"
 
 // Load reads a document in YAML, with every schema of its answers.
 func Load(document []byte) (*Contract, error) {
