@@ -9,26 +9,44 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"stampede/internal/contract"
 )
 
 // client is for many requests to one host at a time.
 var client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
 
+// api is the contract that every answer is held against.
+var api = sync.OnceValue(func() *contract.Contract {
+	document, err := os.ReadFile("../edge/openapi.yaml")
+	if err != nil {
+		panic(err)
+	}
+	c, err := contract.Load(document)
+	if err != nil {
+		panic(err)
+	}
+	return c
+})
+
 // request sends one request and decodes the JSON of its answer.
 func request(t testing.TB, method, url, token, body string) (int, map[string]any) {
 	t.Helper()
-	status, decoded, err := tryRequest(method, url, token, body)
+	status, decoded, err := tryRequest(t, method, url, token, body)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return status, decoded
 }
 
-func tryRequest(method, url, token, body string) (int, map[string]any, error) {
+// tryRequest is request for who has a use for the error. An answer that is not in the contract fails the test all the
+// same.
+func tryRequest(t testing.TB, method, url, token, body string) (int, map[string]any, error) {
 	req, err := http.NewRequest(method, url, strings.NewReader(body))
 	if err != nil {
 		return 0, nil, err
@@ -43,6 +61,9 @@ func tryRequest(method, url, token, body string) (int, map[string]any, error) {
 	raw, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return 0, nil, err
+	}
+	if err := api().Check(method, req.URL.EscapedPath(), resp.StatusCode, resp.Header, raw); err != nil {
+		t.Error(err)
 	}
 	var decoded map[string]any
 	if err := json.Unmarshal(raw, &decoded); err != nil {
@@ -85,7 +106,7 @@ func (s *system) rush(ctx context.Context, c *crowd, first, last int, perSecond 
 		time.Sleep(time.Until(start.Add(time.Duration(float64(i-first) / perSecond * float64(time.Second)))))
 		url := s.url
 		buyers.Go(func() {
-			status, body, err := tryRequest("POST", url+"/api/orders", s.token(i), `{"product_id":1,"quantity":1}`)
+			status, body, err := tryRequest(s.t, "POST", url+"/api/orders", s.token(i), `{"product_id":1,"quantity":1}`)
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			switch {

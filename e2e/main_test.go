@@ -1,6 +1,6 @@
 // Package e2e tests Stampede from outside: the programs as an operator builds them, each a process of
 // its own, on real servers, with faults that kill real processes. Nothing of Stampede's own packages is
-// used to judge the outcome but "ctl audit" as a program.
+// used to judge the outcome but "ctl audit" as a program, and the public contract for every answer over HTTP.
 package e2e
 
 import (

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -149,8 +150,12 @@ func paste(t *testing.T, line string) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	resp.Body.Close()
-	return resp.StatusCode, nil
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err
+	}
+	return resp.StatusCode, api().Check(req.Method, req.URL.EscapedPath(), resp.StatusCode, resp.Header, raw)
 }
 
 // TestWorkerIsKilled ends a worker in the middle of a sale, with messages in its hands.

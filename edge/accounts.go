@@ -61,23 +61,34 @@ func readFields(ctx *fasthttp.RequestCtx, fields any, example string) bool {
 	return true
 }
 
-// postRegister makes an account.
-func (e *Edge) postRegister(ctx *fasthttp.RequestCtx) {
-	var in struct{ Email, Name, Password string }
+// registration is the body of a request for an account.
+type registration struct{ Email, Name, Password string }
+
+// readRegistration reads one that is acceptable. If it cannot, it answers the request and returns false.
+func readRegistration(ctx *fasthttp.RequestCtx) (in registration, ok bool) {
 	if !readFields(ctx, &in, `{"email":"ada@example.org","name":"Ada","password":"…"}`) {
-		return
+		return in, false
 	}
 	if _, err := store.NormalizeEmail(in.Email); err != nil {
 		sendProblem(ctx, invalidEmail, err.Error())
-		return
+		return in, false
 	}
-	name, err := store.NormalizeName(in.Name)
-	if err != nil {
+	var err error
+	if in.Name, err = store.NormalizeName(in.Name); err != nil {
 		sendProblem(ctx, invalidName, err.Error())
-		return
+		return in, false
 	}
 	if err := password.Check(in.Password); err != nil {
 		sendProblem(ctx, weakPassword, err.Error())
+		return in, false
+	}
+	return in, true
+}
+
+// postRegister makes an account.
+func (e *Edge) postRegister(ctx *fasthttp.RequestCtx) {
+	in, ok := readRegistration(ctx)
+	if !ok {
 		return
 	}
 	work, cancel := context.WithTimeout(context.Background(), accountTimeout)
@@ -87,7 +98,7 @@ func (e *Edge) postRegister(ctx *fasthttp.RequestCtx) {
 		e.accountsFail(ctx, err)
 		return
 	}
-	user, err := e.store.AddUser(work, store.User{Email: in.Email, Name: name, PasswordHash: hash, Role: store.Buyer})
+	user, err := e.store.AddUser(work, store.User{Email: in.Email, Name: in.Name, PasswordHash: hash, Role: store.Buyer})
 	switch {
 	case errors.Is(err, store.ErrExists):
 		sendProblem(ctx, emailTaken, "Log in, or use another address.")
@@ -148,18 +159,27 @@ func (e *Edge) rehash(ctx context.Context, user store.User, plain string) {
 	}
 }
 
-// postRefresh replaces a refresh token. A token that comes back after it was replaced is in two hands,
-// so that the whole session ends.
-func (e *Edge) postRefresh(ctx *fasthttp.RequestCtx) {
+// readRefreshToken reads a token that may be one. If it cannot, it answers the request and returns false.
+func readRefreshToken(ctx *fasthttp.RequestCtx) (raw []byte, ok bool) {
 	var in struct {
 		RefreshToken string `json:"refresh_token"`
 	}
 	if !readFields(ctx, &in, `{"refresh_token":"…"}`) {
-		return
+		return nil, false
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(in.RefreshToken)
 	if err != nil || len(raw) != refreshTokenBytes {
 		sendProblem(ctx, invalidRefreshToken, "")
+		return nil, false
+	}
+	return raw, true
+}
+
+// postRefresh replaces a refresh token. A token that comes back after it was replaced is in two hands,
+// so that the whole session ends.
+func (e *Edge) postRefresh(ctx *fasthttp.RequestCtx) {
+	raw, ok := readRefreshToken(ctx)
+	if !ok {
 		return
 	}
 	work, cancel := context.WithTimeout(context.Background(), accountTimeout)

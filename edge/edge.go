@@ -92,7 +92,7 @@ func New(st *stock.Stock, db *store.Store, q *queue.Queue, tokens *token.Keeper,
 	e.running, e.endLoops = context.WithCancel(context.Background())
 	m := newMetrics(reg)
 	e.server = &fasthttp.Server{
-		Handler: e.routes(m),
+		Handler: e.routes(m).Handler,
 		ErrorHandler: func(ctx *fasthttp.RequestCtx, err error) {
 			m.measure("none", func(ctx *fasthttp.RequestCtx) { sendReadError(ctx, err) })(ctx)
 		},
@@ -115,7 +115,7 @@ func (e *Edge) limit(user, address string) (err error) {
 }
 
 // routes is the whole public interface.
-func (e *Edge) routes(m *metrics) fasthttp.RequestHandler {
+func (e *Edge) routes(m *metrics) *router.Router {
 	r := router.New()
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
 	r.SaveMatchedRoutePath = false
@@ -146,7 +146,9 @@ func (e *Edge) routes(m *metrics) fasthttp.RequestHandler {
 	handle("PUT", "/api/products/{id}/restocks/{restock_id}", e.forMerchant(e.putRestock))
 	handle("GET", "/healthz", func(ctx *fasthttp.RequestCtx) { ctx.SetBodyString("ok\n") })
 	handle("GET", "/readyz", e.getReady)
-	return r.Handler
+	handle("GET", "/openapi.yaml", getOpenAPI)
+	handle("GET", "/docs", getDocs)
+	return r
 }
 
 // survive answers for a handler that panics, which fasthttp by itself would not survive.

@@ -244,7 +244,7 @@ func TestBadInput(t *testing.T) {
 		"/api/products": "GET, HEAD, OPTIONS, POST", "/api/products/1": "GET, HEAD, OPTIONS, PATCH",
 		"/api/products/1/restocks/a": "OPTIONS, PUT", "/healthz": "GET, HEAD, OPTIONS",
 	} {
-		for _, method := range []string{"PUT", "DELETE", "PATCH", "BREW"} {
+		for _, method := range []string{"PUT", "DELETE", "PATCH", "TRACE", "BREW"} {
 			if strings.Contains(allow, method) {
 				continue
 			}

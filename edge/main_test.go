@@ -135,7 +135,8 @@ func newWorldOn(t *testing.T, redisURL string, tune ...func(*Edge)) *world {
 	w.aws = newProxy(t, strings.TrimPrefix(w.sqs.URL(), "http://"), false)
 	w.queue = openQueue(t, "http://"+w.aws.addr)
 
-	w.client = &http.Client{Timeout: 60 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
+	transport := apiContract().Transport(&http.Transport{MaxIdleConnsPerHost: 256}, func(err error) { t.Error(err) })
+	w.client = &http.Client{Timeout: 60 * time.Second, Transport: transport}
 	w.edge, w.reg, w.addr = w.start(tune...)
 	w.url = "http://" + w.addr
 	t.Cleanup(w.client.CloseIdleConnections)
@@ -497,5 +498,14 @@ func (w *world) exchange(raw []byte) reply {
 	}
 	r := readReply(connection)
 	r.took = time.Since(begin)
+	if r.err == nil {
+		// The path is empty if there is no request line that can be read.
+		line, _, _ := bytes.Cut(raw, []byte("\r\n"))
+		method, rest, _ := strings.Cut(string(line), " ")
+		path, _, _ := strings.Cut(rest, " HTTP/1.1")
+		if err := apiContract().Check(method, path, r.status, r.header, []byte(r.body)); err != nil {
+			w.Error(err)
+		}
+	}
 	return r
 }

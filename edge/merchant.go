@@ -117,6 +117,7 @@ func (e *Edge) patchProduct(ctx *fasthttp.RequestCtx) {
 		sendProblem(ctx, stockUnavailable, "The change is stored but does not hold for orders yet. Repeat the request.")
 		return
 	}
+	e.closed.reopen(id) // the notice takes a moment
 	shown := []order.Product{p}
 	e.catalog.showAvailable(work, shown)
 	sendJSON(ctx, fasthttp.StatusOK, newProductBody(shown[0]))
@@ -169,6 +170,7 @@ func (e *Edge) putRestock(ctx *fasthttp.RequestCtx) {
 		sendProblem(ctx, stockUnavailable, "The restock is stored but not for sale yet. Repeat the request.")
 		return
 	}
+	e.closed.reopen(id) // the notice takes a moment
 	status := fasthttp.StatusOK
 	if done.Applied {
 		status = fasthttp.StatusCreated

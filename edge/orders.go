@@ -191,12 +191,10 @@ func (e *Edge) getOrder(ctx *fasthttp.RequestCtx, who token.Claims) {
 		sendProblem(ctx, malformedRequest, "An order's id is a UUID.")
 		return
 	}
-	var wait time.Duration
-	if raw := ctx.QueryArgs().Peek("wait"); len(raw) > 0 {
-		if wait, err = time.ParseDuration(string(raw)); err != nil || wait < 0 || wait > maxStatusWait {
-			sendProblem(ctx, malformedRequest, fmt.Sprintf("wait must be a time from 0s to %s.", maxStatusWait))
-			return
-		}
+	wait, ok := parseWait(ctx.QueryArgs().Peek("wait"))
+	if !ok {
+		sendProblem(ctx, malformedRequest, fmt.Sprintf("wait must be a time from 0s to %s.", maxStatusWait))
+		return
 	}
 	record, err := e.findOrder(id)
 	switch {
@@ -219,6 +217,15 @@ func (e *Edge) getOrder(ctx *fasthttp.RequestCtx, who token.Claims) {
 	sendJSON(ctx, fasthttp.StatusOK, newOrderBody(record))
 }
 
+// parseWait reads ?wait=, which may be empty.
+func parseWait(text []byte) (wait time.Duration, ok bool) {
+	if len(text) == 0 {
+		return 0, true
+	}
+	wait, err := time.ParseDuration(string(text))
+	return wait, err == nil && wait >= 0 && wait <= maxStatusWait
+}
+
 // findOrder asks Redis, which knows every order that is on its way, and then MySQL, which knows every
 // order that is decided.
 func (e *Edge) findOrder(id uuid.UUID) (*order.Record, error) {
@@ -238,16 +245,10 @@ func (e *Edge) findOrder(id uuid.UUID) (*order.Record, error) {
 
 // listOrders answers with the user's decided orders, newest first.
 func (e *Edge) listOrders(ctx *fasthttp.RequestCtx, who token.Claims) {
-	var before uuid.UUID
-	if cursor := ctx.QueryArgs().Peek("cursor"); len(cursor) > 0 {
-		raw, err := base64.RawURLEncoding.DecodeString(string(cursor))
-		if err == nil {
-			before, err = uuid.FromBytes(raw)
-		}
-		if err != nil {
-			sendProblem(ctx, malformedRequest, "cursor must be the next_cursor of an earlier page.")
-			return
-		}
+	before, ok := parseOrderCursor(ctx.QueryArgs().Peek("cursor"))
+	if !ok {
+		sendProblem(ctx, malformedRequest, "cursor must be the next_cursor of an earlier page.")
+		return
 	}
 	lookup, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 	defer cancel()
@@ -263,10 +264,26 @@ func (e *Edge) listOrders(ctx *fasthttp.RequestCtx, who token.Claims) {
 	}{Orders: []orderBody{}}
 	if len(records) > pageSize {
 		records = records[:pageSize]
-		page.NextCursor = base64.RawURLEncoding.EncodeToString(records[pageSize-1].ID[:])
+		page.NextCursor = orderCursor(records[pageSize-1].ID)
 	}
 	for i := range records {
 		page.Orders = append(page.Orders, newOrderBody(&records[i]))
 	}
 	sendJSON(ctx, fasthttp.StatusOK, page)
+}
+
+// orderCursor names the place in a list that is behind an order.
+func orderCursor(id uuid.UUID) string { return base64.RawURLEncoding.EncodeToString(id[:]) }
+
+// parseOrderCursor reads what orderCursor wrote, or nothing, which is the start of the list.
+func parseOrderCursor(text []byte) (before uuid.UUID, ok bool) {
+	if len(text) == 0 {
+		return uuid.Nil, true
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(string(text))
+	if err != nil {
+		return uuid.Nil, false
+	}
+	before, err = uuid.FromBytes(raw)
+	return before, err == nil && orderCursor(before) == string(text)
 }

@@ -111,13 +111,11 @@ func (e *Edge) getProduct(ctx *fasthttp.RequestCtx) {
 	if !ok {
 		return
 	}
-	unavailable := stockUnavailable
 	product, err := order.Product{}, error(nil)
 	if e.seesAll(ctx) {
 		lookup, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 		defer cancel()
 		product, err = e.catalog.product(lookup, id)
-		unavailable = productsUnavailable
 	} else if product, err = e.products.get(id); err == nil && product.State == order.OffSale {
 		err = store.ErrNotFound
 	}
@@ -126,7 +124,7 @@ func (e *Edge) getProduct(ctx *fasthttp.RequestCtx) {
 		sendProblem(ctx, productNotFound, "")
 	case err != nil:
 		slog.Error("a product could not be read", "product", id, "error", err)
-		sendProblem(ctx, unavailable, "")
+		sendProblem(ctx, productsUnavailable, "")
 	default:
 		sendJSON(ctx, fasthttp.StatusOK, newProductBody(product))
 	}
@@ -134,28 +132,22 @@ func (e *Edge) getProduct(ctx *fasthttp.RequestCtx) {
 
 // listProducts shows products page by page, to the public and to others as getProduct does.
 func (e *Edge) listProducts(ctx *fasthttp.RequestCtx) {
-	var after int64
-	if cursor := ctx.QueryArgs().Peek("cursor"); len(cursor) > 0 {
-		raw, err := base64.RawURLEncoding.DecodeString(string(cursor))
-		if err != nil || len(raw) != 8 {
-			sendProblem(ctx, malformedRequest, "cursor must be the next_cursor of an earlier page.")
-			return
-		}
-		after = int64(binary.BigEndian.Uint64(raw))
+	after, ok := parseProductCursor(ctx.QueryArgs().Peek("cursor"))
+	if !ok {
+		sendProblem(ctx, malformedRequest, "cursor must be the next_cursor of an earlier page.")
+		return
 	}
-	unavailable := stockUnavailable
 	products, err := []order.Product(nil), error(nil)
 	if e.seesAll(ctx) {
 		lookup, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 		defer cancel()
 		products, err = e.catalog.fullPage(lookup, after)
-		unavailable = productsUnavailable
 	} else {
 		products, err = e.productPages.get(after)
 	}
 	if err != nil {
 		slog.Error("products could not be listed", "error", err)
-		sendProblem(ctx, unavailable, "")
+		sendProblem(ctx, productsUnavailable, "")
 		return
 	}
 	page := struct {
@@ -164,11 +156,28 @@ func (e *Edge) listProducts(ctx *fasthttp.RequestCtx) {
 	}{Products: []productBody{}}
 	if len(products) > pageSize {
 		products = products[:pageSize]
-		last := binary.BigEndian.AppendUint64(nil, uint64(products[pageSize-1].ID))
-		page.NextCursor = base64.RawURLEncoding.EncodeToString(last)
+		page.NextCursor = productCursor(products[pageSize-1].ID)
 	}
 	for _, p := range products {
 		page.Products = append(page.Products, newProductBody(p))
 	}
 	sendJSON(ctx, fasthttp.StatusOK, page)
+}
+
+// productCursor names the place in a list that is behind a product.
+func productCursor(id int64) string {
+	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint64(nil, uint64(id)))
+}
+
+// parseProductCursor reads what productCursor wrote, or nothing, which is the start of the list.
+func parseProductCursor(text []byte) (after int64, ok bool) {
+	if len(text) == 0 {
+		return 0, true
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(string(text))
+	if err != nil || len(raw) != 8 {
+		return 0, false
+	}
+	after = int64(binary.BigEndian.Uint64(raw))
+	return after, after > 0 && productCursor(after) == string(text)
 }

@@ -105,7 +105,7 @@ func TestProductCache(t *testing.T) {
 	if r := w.send("GET", unknown, ""); r.status != 404 {
 		t.Errorf("while MySQL is down got %v", r)
 	}
-	wantProblem(t, w.send("GET", "/api/products/778", ""), 503, stockUnavailable)
+	wantProblem(t, w.send("GET", "/api/products/778", ""), 503, productsUnavailable)
 	w.mysql.heal()
 	w.must(w.rdb.Set(t.Context(), fmt.Sprintf("stock:{%d}", p.ID), 4, 0).Err())
 	w.eventually("the product is read anew", func() bool { return strings.Contains(w.send("GET", known, "").body, `"available":4`) })
