@@ -61,10 +61,11 @@ func TestClosed(t *testing.T) {
 	wants("before the start", 1, saleNotStarted)
 	c.learn(1, stock.Sale{Now: redis, StartsAt: redis, Available: 1}, time.Now())
 	wants("the start", 1, "")
+
+	c = newClosed()
 	c.learn(1, stock.Sale{Now: redis, StartsAt: redis.Add(100 * time.Millisecond)}, time.Now().Add(-101*time.Millisecond))
 	wants("the start has come since", 1, "")
 
-	c.reopen(1)
 	c = newClosed()
 	c.learn(1, stock.Sale{Now: redis}, time.Now().Add(-closedTTL-time.Millisecond))
 	wants("an answer that is too old", 1, "")
