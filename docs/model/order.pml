@@ -56,6 +56,10 @@ Mysql mysql;
  * always fail to delete what it has received. A message that a worker holds may be received by another one as well. */
 bit queue[ORDERS];
 
+#ifdef EPOCH_IN_ORDER
+byte epoch_of[ORDERS];   /* part of the order, wherever that is */
+#endif
+
 /* ---- What only the checker knows ------------------------------------------------------------------------------ */
 
 byte losses = LOSSES;                      /* still to come */
@@ -66,7 +70,7 @@ bit orphan[ORDERS];                        /* nobody will ever settle the order 
 bit working[2], loading[2];
 
 /* Broken promises: each is set and asserted where it can come about. */
-hidden byte P1_oversold, P2_accepted_order_lost, P2_cancelled_order_decided, P3_decided_twice, P3_settled_twice,
+bit P1_oversold, P2_accepted_order_lost, P2_cancelled_order_decided, P3_decided_twice, P3_settled_twice,
   P4_mysql_differs_from_what_was_sold, P4_redis_differs_from_mysql, P5_leaked;
 
 #define COMPLETED_UNITS ((mysql.row[0] == COMPLETED) * UNITS(0) + (mysql.row[1] == COMPLETED) * UNITS(1))
@@ -77,7 +81,7 @@ hidden byte P1_oversold, P2_accepted_order_lost, P2_cancelled_order_decided, P3_
  * fresh, as its decider has died after the commit, or has lost the answer of the commit, or that of a settle which was
  * not carried out. Its units are available in Redis, and sold in MySQL. Exactly these units, and no others. */
 #define DRIFTS(o) (orphan[o] && !moved[o] && mysql.ledger[o] > redis.version)
-#ifdef NO_RECONCILE_OF_DOUBLE_FAULTS
+#if defined(EXCUSE_NOTHING) || defined(EPOCH_IN_ORDER)
 #define DRIFT 0
 #else
 #define DRIFT (DRIFTS(0) * UNITS(0) + DRIFTS(1) * UNITS(1))
@@ -94,6 +98,9 @@ inline remove(o) {
 inline reserve_lua(o) {
   redis.available = redis.available - UNITS(o);
   redis.reserved[o] = 1;
+#ifdef EPOCH_IN_ORDER
+  epoch_of[o] = redis.epoch;
+#endif
   redis.outbox[o] = 1
 }
 
@@ -104,12 +111,16 @@ inline reserve_lua(o) {
 #endif
 
 inline cancel_lua(o) {
-  P2_cancelled_order_decided = mysql.row[o] != NONE;
-  assert(!P2_cancelled_order_decided);
-  answer[o] = CANCELLED;
-  redis.available = redis.available + UNITS(o);
-  redis.reserved[o] = 0;
-  remove(o)
+  if
+  :: MAY_CANCEL(o) ->
+    redis.available = redis.available + UNITS(o);
+    redis.reserved[o] = 0;
+    remove(o);
+    answer[o] = CANCELLED;
+    P2_cancelled_order_decided = mysql.row[o] != NONE;
+    assert(!P2_cancelled_order_decided)
+  :: else
+  fi
 }
 
 #if defined(ALWAYS_TAKE)
@@ -130,6 +141,27 @@ inline raise_seen(v) {
   redis.seen = (v > redis.seen -> v : redis.seen)
 }
 
+#ifdef EPOCH_IN_ORDER
+/* A proposal: the order carries the epoch of its reservation, and every settle, fresh or not, the version of the order's
+ * own commit, from the ledger. A reservation that is missing was then either lost, if the epoch is another one, or
+ * settled. Nobody needs to know whether it is the first to settle, and nothing is left to reconcile. */
+inline settle_lua(o, v, is_fresh) {
+  remove(o);
+  raise_seen(mysql.ledger[o]);
+  if
+  :: redis.reserved[o] ->
+    has_effect(o);
+    redis.reserved[o] = 0;
+    redis.available = redis.available + (mysql.row[o] == FAILED) * UNITS(o)
+  :: !redis.reserved[o] && mysql.row[o] == COMPLETED && redis.loaded && epoch_of[o] != redis.epoch &&
+     mysql.ledger[o] > redis.version && !redis.settled[o] ->
+    has_effect(o);
+    redis.settled[o] = 1;
+    redis.available = redis.available - UNITS(o)
+  :: else
+  fi
+}
+#else
 inline settle_lua(o, v, is_fresh) {
   remove(o);
   raise_seen(v);
@@ -150,6 +182,7 @@ inline settle_lua(o, v, is_fresh) {
   :: else
   fi
 }
+#endif
 
 inline get_epoch() {
   redis.epoch = (redis.epoch == 0 -> LOSSES - losses + 1 : redis.epoch);
@@ -201,13 +234,18 @@ inline check_mysql() {
 #define DECIDABLE(o) (mysql.row[o] == NONE)
 #endif
 
+#ifdef NO_LOCK
+#define ENOUGH(o) (stock >= UNITS(o))
+#else
+#define ENOUGH(o) (mysql.stock >= UNITS(o))
+#endif
+
 inline decide(o) {
   P3_decided_twice = mysql.row[o] != NONE;
   assert(!P3_decided_twice);
   P2_cancelled_order_decided = answer[o] == CANCELLED;
   assert(!P2_cancelled_order_decided);
   answer[o] = UNANSWERED;                                    /* the promise is kept */
-  working[w] = 1;
   version = mysql.version;
   fresh = 1
 }
@@ -238,10 +276,7 @@ inline unknown(o) {
 #if defined(UNKNOWN_IS_202)
   accept(o)
 #elif defined(CANCEL_ON_UNKNOWN)
-  if
-  :: MAY_CANCEL(o) -> cancel_lua(o)
-  :: else
-  fi;
+  cancel_lua(o)
 #else
   skip
 #endif
@@ -269,9 +304,15 @@ inline abandon(o) {
 
 /* ---- Who does what --------------------------------------------------------------------------------------------
  *
- * Steps that nobody can tell apart from one are one: a message that is received and not yet decided might as well be
- * on the queue; an edge that is refused and has not yet cancelled might as well not have asked; what is not deleted,
- * or not removed from the outbox, until later might as well not be, as it is worked on again without effect. */
+ * Where STEP stands, others may act in between, and the actor may stall or die. That makes no difference, so that by
+ * default there is no such step: a message that is received and not yet decided might as well be on the queue; an edge
+ * that is refused and has not yet cancelled might as well not have asked; a message, or an outbox entry, that is not
+ * removed until later is one that is worked on again, without effect. -DSTEPWISE checks that nothing is hidden by it. */
+#ifdef STEPWISE
+#define STEP }; d_step {
+#else
+#define STEP ;
+#endif
 
 /* An edge has one order. */
 proctype edge(byte o) {
@@ -280,11 +321,11 @@ proctype edge(byte o) {
   :: redis.loaded && redis.available < UNITS(o) -> goto end  /* 409 sold_out */
   fi;
   if
-  :: d_step { enqueue(o); accept(o); remove(o) }             /* 202 */
+  :: d_step { enqueue(o); accept(o) STEP remove(o) }         /* 202 */
   :: d_step { enqueue(o); accept(o) }                        /* 202; dies before it clears the outbox */
-  :: d_step { enqueue(o); unknown(o) }                       /* the answer is lost: 503 outcome_unknown */
-  :: d_step { true -> unknown(o) }                           /* so is the message; or the edge dies before it sends */
-  :: d_step { MAY_CANCEL(o) -> cancel_lua(o) }               /* refused: 503 queue_unavailable */
+  :: d_step { enqueue(o) STEP unknown(o) }                   /* the answer is lost: 503 outcome_unknown */
+  :: d_step { true STEP unknown(o) }                         /* so is the message; or the edge dies before it sends */
+  :: d_step { true STEP cancel_lua(o) }                      /* refused: 503 queue_unavailable, if the script agrees */
   fi;
 end:
   false
@@ -302,7 +343,7 @@ end_idle:
     redis.claimed[o] = 1
   }
   if
-  :: d_step { enqueue(o); remove(o); o = 0 }
+  :: d_step { enqueue(o) STEP remove(o); o = 0 }
   :: d_step { enqueue(o); o = 0 }                            /* the answer is lost, or the relay dies */
   :: o = 0                                                   /* so is the message */
   fi;
@@ -313,9 +354,13 @@ end_idle:
 proctype worker(byte w) {
   byte o, version;
   bit fresh;
+#ifdef NO_LOCK
+  byte stock;
+#endif
 end_idle:
   atomic {
     (queue[0] || queue[1]) && (w == 0 || working[0]) ->
+    working[w] = 1;
     if
     :: queue[0] -> o = 0
     :: queue[1] -> o = 1
@@ -327,16 +372,23 @@ end_idle:
     :: d_step { true -> rest(o) }; goto end_idle             /* it dies */
     fi;
 #endif
+#ifdef NO_LOCK
+    stock = mysql.stock;
+#endif
+#if defined(STEPWISE) || defined(NO_LOCK)
+  }
+  atomic {
+#endif
     if
-    :: d_step { DECIDABLE(o) && mysql.stock >= UNITS(o) -> complete(o) }
+    :: d_step { DECIDABLE(o) && ENOUGH(o) -> complete(o) }
     :: d_step { DECIDABLE(o) -> fail(o) }                    /* sold out, or for another reason */
-    :: d_step { mysql.row[o] != NONE -> settle_lua(o, 0, 0); queue[o] = 0; rest(o) }; goto end_idle
-    :: d_step { mysql.row[o] != NONE -> settle_lua(o, 0, 0); rest(o) }; goto end_idle
+    :: d_step { mysql.row[o] != NONE STEP settle_lua(o, 0, 0) STEP queue[o] = 0; rest(o) }; goto end_idle
+    :: d_step { mysql.row[o] != NONE STEP settle_lua(o, 0, 0); rest(o) }; goto end_idle
     fi
   }
 settling:
   if
-  :: d_step { settle_lua(o, version, fresh); queue[o] = 0; rest(o) }; goto end_idle
+  :: d_step { settle_lua(o, version, fresh) STEP queue[o] = 0; rest(o) }; goto end_idle
   :: d_step { settle_lua(o, version, fresh); rest(o) }; goto end_idle    /* dies, or the message cannot be deleted */
   :: d_step { settle_lua(o, version, fresh); fresh = AGAIN }; goto settling  /* the answer is lost */
   :: d_step { fresh -> abandon(o); fresh = AGAIN }; goto settling            /* not carried out, which nobody knows */
