@@ -101,7 +101,9 @@ inline reserve_lua(o) {
 #ifdef EPOCH_IN_ORDER
   epoch_of[o] = redis.epoch;
 #endif
+#ifndef NO_OUTBOX
   redis.outbox[o] = 1
+#endif
 }
 
 #ifdef NO_CLAIM
