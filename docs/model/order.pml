@@ -284,10 +284,12 @@ inline unknown(o) {
 #endif
 }
 
+/* A worker has nothing in hand any more. */
 inline rest(o) {
   o = 0; version = 0; fresh = 0; working[w] = 0
 }
 
+/* A fresh decision will never be settled as fresh. That is of no account if its reservation cannot get lost any more. */
 inline abandon(o) {
   orphan[o] = orphan[o] || fresh && mysql.row[o] == COMPLETED && (losses > 0 || !redis.reserved[o] && !moved[o])
 }
@@ -384,6 +386,7 @@ end_idle:
     if
     :: d_step { DECIDABLE(o) && ENOUGH(o) -> complete(o) }
     :: d_step { DECIDABLE(o) -> fail(o) }                    /* sold out, or for another reason */
+    /* Decided before, maybe by a worker that died, or by this one if the answer of its commit was lost: not fresh. */
     :: d_step { mysql.row[o] != NONE STEP settle_lua(o, 0, 0) STEP queue[o] = 0; rest(o) }; goto end_idle
     :: d_step { mysql.row[o] != NONE STEP settle_lua(o, 0, 0); rest(o) }; goto end_idle
     fi
