@@ -1,7 +1,7 @@
 # Every target installs what it needs, and leaves nothing running.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint build deps
+.PHONY: help demo up test model lint build deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ up: deps ## keep the same stack running with a few products until Ctrl-C
 
 test: deps lint ## unit, integration and end-to-end tests on real servers, with the race detector
 	go test -race -timeout 8m ./...
+
+model: ## check the protocol's model exhaustively with spin
+	@scripts/model
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
