@@ -107,6 +107,10 @@ func TestUp(t *testing.T) {
 	if err := up.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
+	select {
+	case <-up.Done(): // a second signal, as Stop sends it, would end it at once
+	case <-time.After(time.Minute):
+	}
 	if up.Stop(time.Minute) || up.ExitCode() != 0 {
 		t.Errorf("after Ctrl-C it ended with %d: %s", up.ExitCode(), up.LogTail())
 	}

@@ -448,6 +448,11 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 					if old := append(where(undecided), requests[:i]...); len(old) > 0 && rapid.IntRange(0, 3).Draw(t, "again") == 0 {
 						requests[i] = rapid.SampledFrom(old).Draw(t, "request")
 					}
+					keyed := where(func(r Request) bool { return r.IdempotencyKey != "" })
+					if len(keyed) > 0 && rapid.IntRange(0, 3).Draw(t, "retry") == 0 {
+						requests[i] = rapid.SampledFrom(keyed).Draw(t, "retried")
+						requests[i].OrderID = order.NewID()
+					}
 				}
 				_, got, err := s.Reserve(background, s.product.ID, requests)
 				if err != nil {
