@@ -256,7 +256,7 @@ func TestAnOrderThatWasDecidedMeanwhileIsNoDeadLetter(t *testing.T) {
 	}
 	r.send(1, orders...)
 	w := r.worker()
-	messages, err := r.queue.Receive(t.Context(), w.visibility)
+	messages, err := r.queue.Receive(t.Context(), queue.LongPoll, w.visibility)
 	if err != nil || len(messages) != 1 {
 		t.Fatal(messages, err)
 	}

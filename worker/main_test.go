@@ -144,7 +144,7 @@ func (r *rig) openQueue() *queue.Queue {
 func (r *rig) worker(change ...func(*Worker)) *Worker {
 	w := New(r.stock, r.db, r.queue, prometheus.NewRegistry())
 	w.attemptPause = time.Second // SQS counts in whole seconds
-	w.relayInterval = time.Hour
+	w.relayInterval, w.reconcileInterval, w.deadLettersInterval = time.Hour, time.Hour, time.Hour
 	for _, f := range change {
 		f(w)
 	}

@@ -12,6 +12,8 @@ type metrics struct {
 	takenOut      prometheus.Counter
 	batchOrders   prometheus.Histogram
 	decideSeconds prometheus.Histogram
+	driftFound    *prometheus.CounterVec
+	driftRepaired *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
@@ -38,7 +40,13 @@ func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 			Buckets: prometheus.ExponentialBuckets(.001, 2, 15), NativeHistogramBucketFactor: 1.1,
 		}),
 	}
-	reg.MustRegister(m.decisions, m.repeated, m.deadLetters, m.relayed, m.givenBack, m.takenOut, m.batchOrders, m.decideSeconds,
+	m.driftFound = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "stampede_drift_found_total", Help: "Differences between Redis and MySQL that reconcile found, by cause.",
+	}, []string{"cause"})
+	m.driftRepaired = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "stampede_drift_repaired_total", Help: "Differences between Redis and MySQL that reconcile repaired, by cause.",
+	}, []string{"cause"})
+	reg.MustRegister(m.driftFound, m.driftRepaired, m.decisions, m.repeated, m.deadLetters, m.relayed, m.givenBack, m.takenOut, m.batchOrders, m.decideSeconds,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "stampede_messages_held", Help: "Messages received and not yet deleted.",
 		}, func() float64 { return float64(w.held.len()) }),

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"stampede/internal/order"
+	"stampede/internal/queue"
 	"stampede/localstack/sqs"
 )
 
@@ -27,7 +28,7 @@ func (r *rig) received() map[string]int {
 	r.t.Helper()
 	ids := make(map[string]int)
 	for r.depth().Visible > 0 {
-		messages, err := r.queue.Receive(r.t.Context(), time.Minute)
+		messages, err := r.queue.Receive(r.t.Context(), queue.LongPoll, time.Minute)
 		if err != nil {
 			r.t.Fatal(err)
 		}

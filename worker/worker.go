@@ -13,6 +13,7 @@ import (
 	"stampede/internal/batch"
 	"stampede/internal/order"
 	"stampede/internal/queue"
+	"stampede/internal/reconcile"
 	"stampede/internal/stock"
 	"stampede/internal/store"
 )
@@ -58,6 +59,9 @@ type Worker struct {
 
 	// What the constants of the same names say; tests are less patient.
 	visibility, heartbeatInterval, attemptPause, relayInterval, relayAge time.Duration
+	reconcileInterval, staleAge, lostAge, deadLettersInterval            time.Duration
+
+	servers string // of Redis when all products were last reconciled; only reconcile uses it
 
 	// receiving ends first: then nothing new is begun or tried again, but what is under way finishes.
 	receiving context.Context
@@ -70,6 +74,8 @@ func New(st *stock.Stock, db *store.Store, q *queue.Queue, reg prometheus.Regist
 	w := &Worker{
 		stock: st, store: db, queue: q, visibility: queue.VisibilityTimeout, heartbeatInterval: heartbeatInterval,
 		attemptPause: attemptPause, relayInterval: relayInterval, relayAge: relayAge,
+		reconcileInterval: reconcileInterval, staleAge: reconcile.StaleAge, lostAge: reconcile.LostAge,
+		deadLettersInterval: deadLettersInterval,
 	}
 	w.metrics = newMetrics(reg, w)
 	w.gate.probe = w.Ready
@@ -100,6 +106,8 @@ func (w *Worker) Start() {
 	}
 	w.loops.Go(func() { every(w.receiving, w.heartbeatInterval, w.heartbeat) })
 	w.loops.Go(func() { every(w.receiving, w.relayInterval, w.relay) })
+	w.loops.Go(func() { every(w.receiving, w.reconcileInterval, w.reconcile) })
+	w.loops.Go(func() { every(w.receiving, w.deadLettersInterval, w.handleDeadLetters) })
 	w.loops.Go(func() { every(w.receiving, purgeInterval, w.purge) })
 }
 

@@ -6,6 +6,3 @@ const (
 	MaxRefusals    = maxRefusals
 	MaxReasonBytes = maxReasonBytes
 )
-
-// DeadLetters is the dead-letter queue, to be received from like the queue of orders.
-func (q *Queue) DeadLetters() *Queue { return &Queue{api: q.api, url: q.dlq, dlq: q.url} }

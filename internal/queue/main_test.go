@@ -253,7 +253,7 @@ func drain(t testing.TB, q *queue.Queue) []queue.Message {
 		if depth.Visible == 0 {
 			return all
 		}
-		messages, err := q.Receive(t.Context(), queue.VisibilityTimeout)
+		messages, err := q.Receive(t.Context(), queue.LongPoll, queue.VisibilityTimeout)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -71,6 +71,9 @@ func Open(ctx context.Context, name, dlq string) (*Queue, error) {
 	return q, nil
 }
 
+// DeadLetters is the dead-letter queue, as a queue to receive from.
+func (q *Queue) DeadLetters() *Queue { return &Queue{api: q.api, url: q.dlq, dlq: q.dlq} }
+
 func (q *Queue) find(ctx context.Context, name string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

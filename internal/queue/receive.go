@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// longPoll is how long a receive waits for a message: SQS's maximum, which costs least.
-	longPoll = 20 * time.Second
+	// LongPoll is the longest that a receive waits for a message: SQS's maximum, which costs least.
+	LongPoll = 20 * time.Second
 	// AttemptsAttribute counts how often deciding an order has failed for its own reason.
 	AttemptsAttribute = "stampede-attempts"
 	// ReasonAttribute says why a message is in the dead-letter queue.
@@ -36,19 +36,23 @@ type Message struct {
 	// ReceiveCount is how often the message was received, this time included. It counts receives,
 	// not failures.
 	ReceiveCount int
-	Attributes   map[string]string
+	// SentAt is when it was sent, by the clock of SQS; a move to the dead-letter queue does not change it.
+	SentAt     time.Time
+	Attributes map[string]string
 }
 
-// Receive waits for up to 10 messages, and hides them from other receivers for a time, in whole
-// seconds. It returns none after 20 s without any.
-func (q *Queue) Receive(ctx context.Context, hidden time.Duration) ([]Message, error) {
-	ctx, cancel := context.WithTimeout(ctx, longPoll+callTimeout)
+// Receive waits for up to 10 messages, for at most LongPoll, and hides them from other receivers for a
+// time; both are in whole seconds.
+func (q *Queue) Receive(ctx context.Context, wait, hidden time.Duration) ([]Message, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait+callTimeout)
 	defer cancel()
 	out, err := q.api.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
 		QueueUrl: &q.url, MaxNumberOfMessages: maxEntries,
-		WaitTimeSeconds: int32(longPoll / time.Second), VisibilityTimeout: int32(hidden / time.Second),
-		MessageAttributeNames:       []string{"All"},
-		MessageSystemAttributeNames: []types.MessageSystemAttributeName{types.MessageSystemAttributeNameApproximateReceiveCount},
+		WaitTimeSeconds: int32(wait / time.Second), VisibilityTimeout: int32(hidden / time.Second),
+		MessageAttributeNames: []string{"All"},
+		MessageSystemAttributeNames: []types.MessageSystemAttributeName{
+			types.MessageSystemAttributeNameApproximateReceiveCount, types.MessageSystemAttributeNameSentTimestamp,
+		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("receive: %w", err)
@@ -61,13 +65,22 @@ func (q *Queue) Receive(ctx context.Context, hidden time.Duration) ([]Message, e
 		}
 		messages[i] = Message{
 			ID: aws.ToString(m.MessageId), Body: aws.ToString(m.Body), Receipt: aws.ToString(m.ReceiptHandle),
-			ReceiveCount: count, Attributes: make(map[string]string, len(m.MessageAttributes)),
+			ReceiveCount: count, SentAt: sentAt(m), Attributes: make(map[string]string, len(m.MessageAttributes)),
 		}
 		for name, value := range m.MessageAttributes {
 			messages[i].Attributes[name] = aws.ToString(value.StringValue)
 		}
 	}
 	return messages, nil
+}
+
+// sentAt is zero if the queue does not tell.
+func sentAt(m types.Message) time.Time {
+	ms, err := strconv.ParseInt(m.Attributes[string(types.MessageSystemAttributeNameSentTimestamp)], 10, 64)
+	if err != nil {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
 }
 
 // Delete removes received messages for good. Deleting one twice is harmless. What

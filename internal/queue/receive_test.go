@@ -15,7 +15,7 @@ import (
 
 func mustReceive(t testing.TB, q *queue.Queue, hidden time.Duration) []queue.Message {
 	t.Helper()
-	messages, err := q.Receive(t.Context(), hidden)
+	messages, err := q.Receive(t.Context(), queue.LongPoll, hidden)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestReceiveEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() {
-		_, err := q.Receive(ctx, queue.VisibilityTimeout)
+		_, err := q.Receive(ctx, queue.LongPoll, queue.VisibilityTimeout)
 		ended <- err
 	}()
 	cancel()
@@ -91,7 +91,7 @@ func TestReceiveEndsWithItsContext(t *testing.T) {
 		t.Fatal("it goes on waiting")
 	}
 	server.RefuseNext("ReceiveMessage", 1)
-	if _, err := q.Receive(t.Context(), queue.VisibilityTimeout); err == nil {
+	if _, err := q.Receive(t.Context(), queue.LongPoll, queue.VisibilityTimeout); err == nil {
 		t.Error("a refused receive is no error")
 	}
 }

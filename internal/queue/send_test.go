@@ -312,7 +312,7 @@ func TestAMessageIsDelayedByWholeSeconds(t *testing.T) {
 	if m := mustOne(t, drain(t, q)); m.Body != "at once" {
 		t.Errorf("received %q first", m.Body)
 	}
-	messages, err := q.Receive(t.Context(), queue.VisibilityTimeout)
+	messages, err := q.Receive(t.Context(), queue.LongPoll, queue.VisibilityTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,11 +28,15 @@ type Look struct {
 	// Version is the product's version in MySQL of which Redis knows for sure that the stock holds it, and
 	// Revision the one of its settings.
 	Version, Revision int64
-	EndsAt            time.Time
+	// Restocks are the ids of those that were applied after it was loaded.
+	Restocks map[string]bool
 
 	epoch   string
 	changes int64
 }
+
+// SameAs tells that nothing has moved between two looks.
+func (l Look) SameAs(other Look) bool { return l.epoch == other.epoch && l.changes == other.changes }
 
 // Look reads a product at one moment.
 func (s *Stock) Look(ctx context.Context, productID int64) (Look, error) {
@@ -42,19 +46,21 @@ func (s *Stock) Look(ctx context.Context, productID int64) (Look, error) {
 		sale      *redis.SliceCmd
 		reserved  *redis.MapStringStringCmd
 		outbox    *redis.StringSliceCmd
+		settled   *redis.StringSliceCmd
 	)
 	_, err := s.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
 		available = p.Get(ctx, k.stock)
-		sale = p.HMGet(ctx, k.sale, "version", "revision", "ends_at", "changes", "epoch")
+		sale = p.HMGet(ctx, k.sale, "version", "revision", "changes", "epoch")
 		reserved = p.HGetAll(ctx, k.reserved)
 		outbox = p.HKeys(ctx, k.outbox)
+		settled = p.SMembers(ctx, k.settled)
 		return nil
 	})
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return Look{}, fmt.Errorf("look at product %d: %w", productID, err)
 	}
-	l := Look{Loaded: available.Err() == nil, Reserved: map[uuid.UUID]int64{}, Outbox: map[uuid.UUID]bool{}}
-	var numbers [4]int64
+	l := Look{Loaded: available.Err() == nil, Reserved: map[uuid.UUID]int64{}, Outbox: map[uuid.UUID]bool{}, Restocks: map[string]bool{}}
+	var numbers [3]int64
 	for i, field := range sale.Val() {
 		text, ok := field.(string)
 		switch {
@@ -67,7 +73,12 @@ func (s *Stock) Look(ctx context.Context, productID int64) (Look, error) {
 			}
 		}
 	}
-	l.Version, l.Revision, l.EndsAt, l.changes = numbers[0], numbers[1], fromMillis(numbers[2]), numbers[3]
+	l.Version, l.Revision, l.changes = numbers[0], numbers[1], numbers[2]
+	for _, member := range settled.Val() {
+		if id, ok := strings.CutPrefix(member, restockMark); ok {
+			l.Restocks[id] = true
+		}
+	}
 	if l.Loaded {
 		if l.Available, err = available.Int64(); err != nil {
 			return Look{}, fmt.Errorf("look at product %d: %w", productID, err)

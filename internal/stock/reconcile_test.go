@@ -76,15 +76,15 @@ func testLoadAcrossLoss(t *testing.T, s *shop) {
 
 func testLook(t *testing.T, s *shop) {
 	equal(t, "not loaded", s.look(t).Loaded, false)
-	ends := s.now(t).Add(time.Hour).Truncate(time.Millisecond)
-	s.load(t, func(p *order.Product) { p.EndsAt = ends })
+	s.load(t, nil)
+	must(s.Restock(t.Context(), s.product.ID, 1, 8, "r"))(t)
 	a, b := s.order(t, 1, 2, ""), s.order(t, 2, 3, "")
 	if err := s.Acknowledge(t.Context(), s.product.ID, []order.Order{a}); err != nil {
 		t.Fatal(err)
 	}
 	l := s.look(t)
-	equal(t, "look", []any{l.Loaded, l.Available, l.Reserved, l.Outbox, l.Version, l.Revision, l.EndsAt.Equal(ends)},
-		[]any{true, 5, map[uuid.UUID]int64{a.ID: 2, b.ID: 3}, map[uuid.UUID]bool{b.ID: true}, 5, s.product.Revision, true})
+	equal(t, "look", []any{l.Loaded, l.Available, l.Reserved, l.Outbox, l.Version, l.Revision, l.Restocks},
+		[]any{true, 6, map[uuid.UUID]int64{a.ID: 2, b.ID: 3}, map[uuid.UUID]bool{b.ID: true}, 5, s.product.Revision, map[string]bool{"r": true}})
 }
 
 // testCorrect moves something in each way there is between look and correction.

@@ -1,0 +1,369 @@
+// Package reconcile finds where Redis and MySQL differ about a product, says why, and repairs it while the
+// sale goes on. What is on its way is left alone: nothing is changed on a guess.
+//
+// It is the one internal package that ties two others together, since worker and ctl both need it.
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"stampede/internal/order"
+	"stampede/internal/stock"
+	"stampede/internal/store"
+)
+
+// Cause is why Redis differs from MySQL.
+type Cause string
+
+// The causes, in the order in which they are looked for.
+const (
+	// Settings: a change of the product's settings has not reached Redis.
+	Settings Cause = "missed_settings"
+	// Restock: a restock has not reached Redis.
+	Restock Cause = "missed_restock"
+	// Unsettled: orders are decided, and still reserved or in the outbox.
+	Unsettled Cause = "unsettled"
+	// Lost: orders have been reserved for long, and nobody has them who could decide them.
+	Lost Cause = "lost"
+	// Stock: the units available are not what MySQL says. What made them so is over, such as a worker that died
+	// between commit and settle while Redis lost its data, or a fail-over to a replica that lagged.
+	Stock Cause = "wrong_stock"
+	// Ended: the sale is long over, and Redis still holds the product.
+	Ended Cause = "ended"
+)
+
+const (
+	// StaleAge is how old an order must be to be settled here: until then it is left to the worker that has it.
+	StaleAge = 2 * time.Minute
+	// LostAge is how old an undecided order must be to be sent again: older than a message becomes by all the
+	// redeliveries of a poison one.
+	LostAge = 30 * time.Minute
+	// EndedAge is how long a product stays loaded after the end of its sale.
+	EndedAge = 24 * time.Hour
+
+	// doubt is how long a difference must have stood, with nothing moving, to be believed.
+	doubt = time.Second
+	// maxLooks bounds how often a product is looked at, each time because something was repaired or has moved.
+	maxLooks = 5
+	// pauseLength is how long a sale stays paused if nobody ends the pause.
+	pauseLength = 10 * time.Second
+	// pauseDeadline bounds the attempts under a pause, and pausedWait is the wait between two.
+	pauseDeadline = 8 * time.Second
+	pausedWait    = 50 * time.Millisecond
+)
+
+// Finding is a difference.
+type Finding struct {
+	Cause Cause `json:"cause"`
+	// Orders are the orders concerned, of settings and restocks the number of those that were missed.
+	Orders int `json:"count"`
+	// Units are the units that are reserved in vain, missed by a restock, or available though they must not be; the
+	// last may be negative.
+	Units int64 `json:"units"`
+	// Repaired tells that it was repaired, and not only found.
+	Repaired bool `json:"repaired"`
+}
+
+// Report says how a product stands after it was reconciled.
+type Report struct {
+	ProductID int64 `json:"product_id"`
+	// Loaded tells whether Redis has the product; if not there is nothing to compare.
+	Loaded    bool  `json:"redis_loaded"`
+	Available int64 `json:"redis_available"`
+	Reserved  int64 `json:"redis_reserved"`
+	Stock     int64 `json:"mysql_stock"`
+	// Busy tells that the units could not be compared, since orders were on their way. With a pause they can be.
+	Busy     bool      `json:"busy"`
+	Findings []Finding `json:"findings"`
+}
+
+// Reconciler reconciles products.
+type Reconciler struct {
+	Redis *stock.Stock
+	MySQL *store.Store
+	// Send puts orders on the queue that may be there already. Without it lost orders are found only.
+	Send func(context.Context, []order.Order) error
+	// Apply repairs what is found.
+	Apply bool
+	// Pause pauses the sale for the moment that it takes to compare it, whatever is on its way.
+	Pause bool
+	// StaleAge and LostAge are what the constants of these names say, unless they are set.
+	StaleAge, LostAge time.Duration
+}
+
+// Product reconciles one product.
+func (r *Reconciler) Product(ctx context.Context, productID int64) (report Report, err error) {
+	report = Report{ProductID: productID, Findings: []Finding{}}
+	deadline := time.Now().Add(pauseDeadline)
+	if r.Pause && r.Apply {
+		if err := r.Redis.Pause(ctx, productID, pauseLength); err != nil {
+			return report, err
+		}
+		defer func() {
+			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			err = errors.Join(err, r.Redis.Pause(end, productID, 0))
+		}()
+	}
+	for looks := 1; ; looks++ {
+		moved, err := r.look(ctx, productID, &report)
+		if err != nil || !moved {
+			return report, err
+		}
+		if r.Pause && r.Apply {
+			if time.Now().After(deadline) {
+				report.Busy = true
+				return report, nil
+			}
+			if err := sleep(ctx, pausedWait); err != nil {
+				return report, err
+			}
+		} else if looks == maxLooks {
+			report.Busy = true
+			return report, nil
+		}
+	}
+}
+
+// look compares a product once. It returns true if something was repaired or has moved, so that the product must
+// be looked at again.
+func (r *Reconciler) look(ctx context.Context, productID int64, report *Report) (again bool, err error) {
+	l, err := r.Redis.Look(ctx, productID)
+	if err != nil {
+		return false, err
+	}
+	ids := slices.Collect(maps.Keys(l.Reserved))
+	for id := range l.Outbox {
+		if _, ok := l.Reserved[id]; !ok {
+			ids = append(ids, id)
+		}
+	}
+	standing, err := r.MySQL.Standing(ctx, productID, ids)
+	if err != nil {
+		return false, err
+	}
+	report.Loaded, report.Available, report.Stock = l.Loaded, l.Available, standing.Product.Stock
+	report.Reserved, report.Busy = 0, false
+	for _, units := range l.Reserved {
+		report.Reserved += units
+	}
+	if !l.Loaded {
+		return false, nil
+	}
+	for _, step := range []func(context.Context, stock.Look, store.Standing) (Finding, error){
+		r.settings, r.restocks, r.unsettled, r.lost,
+	} {
+		f, err := step(ctx, l, standing)
+		if err != nil {
+			return false, err
+		}
+		if f.Orders > 0 {
+			report.add(f)
+			again = again || f.Repaired
+		}
+	}
+	if again {
+		return true, nil
+	}
+	return r.units(ctx, l, standing, report)
+}
+
+// add puts a finding into the report, together with those of the same cause.
+func (r *Report) add(f Finding) {
+	for i := range r.Findings {
+		if known := &r.Findings[i]; known.Cause == f.Cause {
+			if known.Repaired || f.Repaired { // what was found before was repaired, so this is more of it
+				known.Orders, known.Units = known.Orders+f.Orders, known.Units+f.Units
+			}
+			known.Repaired = f.Repaired
+			return
+		}
+	}
+	r.Findings = append(r.Findings, f)
+}
+
+// settings brings a change to Redis that it has missed.
+func (r *Reconciler) settings(ctx context.Context, l stock.Look, s store.Standing) (Finding, error) {
+	f := Finding{Cause: Settings}
+	if missed := s.Product.Revision - l.Revision; missed > 0 {
+		f.Orders, f.Repaired = int(missed), r.Apply
+	}
+	if !f.Repaired {
+		return f, nil
+	}
+	_, err := r.Redis.Configure(ctx, s.Product)
+	return f, err
+}
+
+// restocks brings restocks to Redis that it has missed.
+func (r *Reconciler) restocks(ctx context.Context, l stock.Look, s store.Standing) (Finding, error) {
+	f := Finding{Cause: Restock}
+	if s.Product.Version <= l.Version {
+		return f, nil
+	}
+	all, err := r.MySQL.Restocks(ctx, s.Product.ID, l.Version)
+	if err != nil {
+		return f, err
+	}
+	for _, restock := range all {
+		if l.Restocks[restock.ID] {
+			continue
+		}
+		if r.Apply {
+			if _, err := r.Redis.Restock(ctx, s.Product.ID, restock.Units, restock.Version, restock.ID); err != nil {
+				return f, err
+			}
+		}
+		f.Orders, f.Units, f.Repaired = f.Orders+1, f.Units+restock.Units, r.Apply
+	}
+	return f, nil
+}
+
+// unsettled settles orders that are decided. They are not fresh: who has decided them may come yet.
+func (r *Reconciler) unsettled(ctx context.Context, l stock.Look, s store.Standing) (Finding, error) {
+	f := Finding{Cause: Unsettled}
+	var decisions []order.Decision
+	for id, record := range s.Decided {
+		if r.Pause || older(id, or(r.StaleAge, StaleAge)) {
+			decisions = append(decisions, order.Decision{Record: record})
+			f.Orders, f.Units = f.Orders+1, f.Units+l.Reserved[id]
+		}
+	}
+	if !r.Apply {
+		return f, nil
+	}
+	for batch := range slices.Chunk(decisions, stock.MaxBatch) {
+		if _, err := r.Redis.Settle(ctx, s.Product.ID, batch); err != nil {
+			return f, err
+		}
+		records := make([]order.Record, len(batch))
+		for i := range batch {
+			records[i] = batch[i].Record
+		}
+		if err := r.Redis.WriteDecided(ctx, records); err != nil {
+			return f, err
+		}
+		f.Repaired = true
+	}
+	return f, nil
+}
+
+// lost sends orders again that should have been decided long ago. If they are on the queue after all, they are
+// decided once all the same. The order itself is in its state for its buyer; who has lost that too can't be helped.
+func (r *Reconciler) lost(ctx context.Context, l stock.Look, s store.Standing) (Finding, error) {
+	f := Finding{Cause: Lost}
+	var ids []uuid.UUID
+	for id, units := range l.Reserved {
+		if _, decided := s.Decided[id]; !decided && !l.Outbox[id] && older(id, or(r.LostAge, LostAge)) {
+			ids = append(ids, id)
+			f.Orders, f.Units = f.Orders+1, f.Units+units
+		}
+	}
+	if !r.Apply || r.Send == nil {
+		return f, nil
+	}
+	for batch := range slices.Chunk(ids, stock.MaxBatch) {
+		records, err := r.Redis.Statuses(ctx, batch)
+		if err != nil {
+			return f, err
+		}
+		var orders []order.Order
+		for _, record := range records {
+			if record == nil {
+				continue
+			}
+			first, err := r.Redis.TryLock(ctx, "resend:"+record.ID.String(), or(r.LostAge, LostAge))
+			if err != nil {
+				return f, err
+			}
+			if first { // or it was sent not long ago
+				orders = append(orders, record.Order)
+			}
+		}
+		if len(orders) == 0 {
+			continue
+		}
+		if err := r.Send(ctx, orders); err != nil {
+			return f, err
+		}
+	}
+	return f, nil // it is repaired when they are decided
+}
+
+// units compares the units available with what they must be: MySQL's stock less what is reserved and undecided.
+// That can be said only while nothing moves: the sale is quiet or paused.
+func (r *Reconciler) units(ctx context.Context, l stock.Look, s store.Standing, report *Report) (again bool, err error) {
+	quiet := len(l.Reserved) == 0 && len(l.Outbox) == 0
+	if !quiet && !(r.Pause && r.Apply) {
+		report.Busy = true
+		return false, nil
+	}
+	id := s.Product.ID
+	must := s.Product.Stock
+	for order, units := range l.Reserved {
+		if _, decided := s.Decided[order]; decided {
+			return true, nil // it is younger than StaleAge
+		}
+		must -= units
+	}
+	if wrong := l.Available - must; wrong != 0 {
+		if !r.Pause {
+			if err := sleep(ctx, doubt); err != nil {
+				return false, err
+			}
+			if now, err := r.Redis.Look(ctx, id); err != nil || !now.SameAs(l) {
+				return true, err
+			}
+		}
+		if !r.Apply {
+			report.add(Finding{Cause: Stock, Orders: 1, Units: wrong})
+			return false, nil
+		}
+		set, err := r.Redis.Correct(ctx, id, l, must, s.Product.Version)
+		if err != nil || !set {
+			return true, err
+		}
+		report.add(Finding{Cause: Stock, Orders: 1, Units: wrong, Repaired: true})
+		report.Available = must
+		return false, nil
+	}
+	if ends := s.Product.EndsAt; quiet && !ends.IsZero() && time.Since(ends) > EndedAge {
+		f := Finding{Cause: Ended, Orders: 1}
+		if r.Apply {
+			if f.Repaired, err = r.Redis.Unload(ctx, id, l); err != nil {
+				return false, err
+			}
+			report.Loaded = !f.Repaired
+		}
+		report.add(f)
+	}
+	return false, nil
+}
+
+// older tells whether an order is older than an age, by the time in its id.
+func older(id uuid.UUID, age time.Duration) bool {
+	seconds, nanos := id.Time().UnixTime()
+	return time.Since(time.Unix(seconds, nanos)) > age
+}
+
+func or(d, fallback time.Duration) time.Duration {
+	if d == 0 {
+		return fallback
+	}
+	return d
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}

@@ -1,0 +1,512 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"stampede/internal/order"
+	"stampede/internal/queue"
+	"stampede/internal/reconcile"
+	"stampede/internal/stock"
+)
+
+// reconciling makes a worker that takes every order for old, and reconciles when the test asks it to.
+func (r *rig) reconciling() *Worker {
+	return r.worker(func(w *Worker) {
+		w.staleAge, w.lostAge = time.Nanosecond, time.Hour
+		w.reconcileInterval = time.Millisecond // for as long the lock holds
+	})
+}
+
+// reconcileNow reconciles until it has been this worker's turn.
+func (r *rig) reconcileNow(w *Worker) {
+	r.t.Helper()
+	w.servers = ""
+	r.eventuallyTrue("the worker has reconciled", func() bool { w.reconcile(context.Background()); return w.servers != "" })
+}
+
+// found counts what a worker has found of a cause, and repaired.
+func found(t testing.TB, w *Worker, cause reconcile.Cause) [2]int {
+	t.Helper()
+	return [2]int{
+		int(value(t, w.metrics.driftFound.WithLabelValues(string(cause)))),
+		int(value(t, w.metrics.driftRepaired.WithLabelValues(string(cause)))),
+	}
+}
+
+// decideOnly decides orders as a worker that dies before it settles.
+func (r *rig) decideOnly(orders ...order.Order) {
+	r.t.Helper()
+	if _, err := r.db.Decide(r.t.Context(), orders[0].ProductID, orders); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) acknowledge(orders ...order.Order) {
+	r.t.Helper()
+	if err := r.stock.Acknowledge(r.t.Context(), orders[0].ProductID, orders); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func TestReconcileSettlesWhatIsDecided(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	p := r.product(20, 3)
+	orders := r.reserve(p.ID, 4, 2)
+	r.acknowledge(orders[:2]...)
+	r.decideOnly(orders[0], orders[2])
+	if _, err := r.db.Fail(t.Context(), orders[1], order.DeadLetter); err != nil {
+		t.Fatal(err)
+	}
+	w := r.reconciling()
+	w.staleAge = time.Hour
+	r.reconcileNow(w)
+	if l := r.level(p.ID); l.Reservations != 4 {
+		t.Fatalf("orders that a worker may be about to settle: %+v", l)
+	}
+	w.staleAge = time.Nanosecond
+	r.reconcileNow(w)
+	if l := r.level(p.ID); l.Reservations != 1 || l.Available != 14 || l.Outbox != 1 {
+		t.Errorf("Redis has %+v", l)
+	}
+	if n := found(t, w, reconcile.Unsettled); n != [2]int{3, 3} {
+		t.Errorf("found and repaired: %v", n)
+	}
+	r.mustBe("", orders[0], orders[2])
+	r.mustBe(order.DeadLetter, orders[1])
+	// Who has decided them comes late, and takes nothing out.
+	late := order.Decision{Record: order.Record{Order: orders[0], Status: order.Completed}, Fresh: true, Version: 99}
+	if _, err := r.stock.Settle(t.Context(), p.ID, []order.Decision{late}); err != nil {
+		t.Fatal(err)
+	}
+	if l := r.level(p.ID); l.Available != 14 {
+		t.Errorf("after a late settle Redis has %+v", l)
+	}
+}
+
+func TestReconcileBringsWhatRedisHasMissed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	p := r.product(2, 0)
+	first := r.reserve(p.ID, 1, 2) // orders on their way are no hindrance
+	r.acknowledge(first...)
+	for i := range 2 {
+		if _, err := r.db.Restock(t.Context(), p.ID, 5, fmt.Sprint("delivery-", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := r.stock.Restock(t.Context(), p.ID, 5, 2, "delivery-0"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.db.UpdateProduct(t.Context(), p.ID, func(p *order.Product) { p.Price = 5 }); err != nil {
+		t.Fatal(err)
+	}
+	w := r.reconciling()
+	r.reconcileNow(w)
+	if l := r.level(p.ID); l.Available != 10 || l.Reserved != 2 {
+		t.Errorf("Redis has %+v", l)
+	}
+	if a, b := found(t, w, reconcile.Restock), found(t, w, reconcile.Settings); a != [2]int{1, 1} || b != [2]int{1, 1} {
+		t.Errorf("restocks %v, settings %v", a, b)
+	}
+	if o := r.reserve(p.ID, 1, 1)[0]; o.UnitPrice != 5 {
+		t.Errorf("the price is %d", o.UnitPrice)
+	}
+	// Whoever made the restock comes late.
+	if again, err := r.stock.Restock(t.Context(), p.ID, 5, 3, "delivery-1"); err != nil || again {
+		t.Errorf("the restock is applied twice: %v, %v", again, err)
+	}
+	r.reconcileNow(w)
+	if a := found(t, w, reconcile.Restock); a != [2]int{1, 1} {
+		t.Errorf("a second look found %v", a)
+	}
+}
+
+func TestReconcileCorrectsTheStockOfAQuietProduct(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	p := r.product(20, 0)
+	w := r.reconciling()
+	key := fmt.Sprintf("stock:{%d}", p.ID)
+	for _, wrong := range []int64{3, -4} {
+		orders := r.reserve(p.ID, 1, 2)
+		if err := r.redis.IncrBy(t.Context(), key, wrong).Err(); err != nil {
+			t.Fatal(err)
+		}
+		before := r.level(p.ID)
+		r.reconcileNow(w)
+		if l := r.level(p.ID); l != before {
+			t.Errorf("with an order on its way: %+v, before %+v", l, before)
+		}
+		r.decideOnly(orders...)
+		r.reconcileNow(w)
+		r.audit()
+	}
+	if n := found(t, w, reconcile.Stock); n != [2]int{2, 2} {
+		t.Errorf("found and repaired: %v", n)
+	}
+}
+
+// A worker dies between commit and settle while Redis loses its data: nothing but the comparison can tell.
+func TestReconcileMendsADoubleFault(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	p := r.product(20, 0)
+	orders := r.reserve(p.ID, 5, 2)
+	if err := r.redis.FlushDB(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	r.load(p.ID)
+	r.decideOnly(orders...)
+	w := r.reconciling()
+	r.run(w)
+	r.send(5, orders...)
+	r.eventuallyTrue("the messages are gone", func() bool { return r.depth().Empty() && w.held.len() == 0 })
+	if l := r.level(p.ID); l.Available != 20 {
+		t.Fatalf("Redis has %+v; the test proves nothing", l)
+	}
+	r.eventually(func() error {
+		if l := r.level(p.ID); l.Available != 10 {
+			return fmt.Errorf("Redis has %+v", l)
+		}
+		return nil
+	})
+	r.audit()
+}
+
+// Redis fails over to a replica that lagged: it has forgotten that orders were reserved, sold and given back, and
+// believes in reservations that are settled. Sales go on all the time.
+func TestReconcileAfterAFailOver(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	p := r.product(40, 0)
+	ctx := t.Context()
+	settle := func(status order.Status, orders ...order.Order) {
+		t.Helper()
+		for _, o := range orders {
+			var d order.Decision
+			var err error
+			if status == order.Completed {
+				var all []order.Decision
+				if all, err = r.db.Decide(ctx, p.ID, []order.Order{o}); err == nil {
+					d = all[0]
+				}
+			} else {
+				d, err = r.db.Fail(ctx, o, order.DeadLetter)
+			}
+			if err == nil {
+				_, err = r.stock.Settle(ctx, p.ID, []order.Decision{d})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	before := r.reserve(p.ID, 4, 1)
+	r.acknowledge(before...)
+	keys, err := r.redis.Keys(ctx, "*").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	replica := map[string]string{}
+	for _, key := range keys {
+		if replica[key], err = r.redis.Dump(ctx, key).Result(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	after := r.reserve(p.ID, 6, 1)
+	settle(order.Completed, before[0], after[0], after[1], after[2])
+	settle(order.Failed, before[1], after[3])
+	if err := r.redis.FlushDB(ctx).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for key, dump := range replica {
+		if err := r.redis.RestoreReplace(ctx, key, 0, dump).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	onTheirWay := r.reserve(p.ID, 3, 2)
+	w := r.reconciling()
+	w.servers = "others"
+	r.eventuallyTrue("the worker has reconciled", func() bool { w.reconcile(ctx); return w.servers != "others" })
+	// 40 less 4 sold; of what is reserved 2 from before and 6 units from after are undecided.
+	if l := r.level(p.ID); l.Available != 28 || l.Reserved != 8 {
+		t.Errorf("Redis has %+v", l)
+	}
+	r.run(w)
+	r.send(5, before...)
+	r.send(5, after...) // two of which Redis has forgotten
+	r.send(5, onTheirWay...)
+	r.quiet(w)
+	r.mustBe("", onTheirWay...)
+	r.mustBe("", after[4], after[5])
+	if l := r.level(p.ID); l.Available != 40-4-2-2-6 {
+		t.Errorf("in the end Redis has %+v", l)
+	}
+	if reserve := r.reserve(p.ID, 1, 1); len(reserve) != 1 {
+		t.Error("the sale is still paused")
+	}
+}
+
+// A reservation whose message is nowhere is sent again, and decided, however often it is found.
+func TestReconcileSendsLostOrdersAgain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	p := r.product(20, 0)
+	orders := r.reserve(p.ID, 3, 1)
+	pending := make([]order.Record, len(orders))
+	for i, o := range orders {
+		pending[i] = order.Record{Order: o, Currency: "EUR", Status: order.Pending}
+	}
+	if err := r.stock.WritePending(t.Context(), pending[:2]); err != nil { // of one nobody knows what it was
+		t.Fatal(err)
+	}
+	r.acknowledge(orders...)
+	w := r.reconciling()
+	r.reconcileNow(w)
+	if d := r.depth(); d.Visible != 0 {
+		t.Fatalf("orders that are not old are sent again: %+v", d)
+	}
+	w.lostAge = time.Minute
+	r.makeOlder(p.ID, orders)
+	for range 3 {
+		r.reconcileNow(w)
+	}
+	if n := r.received(); len(n) != 2 {
+		t.Errorf("%d orders are on the queue: %v", len(n), n)
+	}
+}
+
+// makeOlder gives reservations ids of an hour ago.
+func (r *rig) makeOlder(productID int64, orders []order.Order) {
+	r.t.Helper()
+	ctx := r.t.Context()
+	for i := range orders {
+		old := orders[i].ID
+		ms := time.Now().Add(-time.Hour).UnixMilli()
+		for b := range 6 {
+			orders[i].ID[b] = byte(ms >> (40 - 8*b))
+		}
+		key := fmt.Sprintf("reserved:{%d}", productID)
+		if err := r.redis.HSet(ctx, key, orders[i].ID.String(), orders[i].Quantity).Err(); err != nil {
+			r.t.Fatal(err)
+		}
+		if err := r.redis.HDel(ctx, key, old.String()).Err(); err != nil {
+			r.t.Fatal(err)
+		}
+		records, err := r.stock.Statuses(ctx, []uuid.UUID{old})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if records[0] != nil {
+			records[0].ID = orders[i].ID
+			if err := r.stock.WritePending(ctx, []order.Record{*records[0]}); err != nil {
+				r.t.Fatal(err)
+			}
+		}
+	}
+}
+
+func TestReconcileUnloadsWhatIsLongOver(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	p, going := r.product(20, 0), r.product(20, 0)
+	orders := r.reserve(p.ID, 1, 1)
+	_, err := r.db.UpdateProduct(t.Context(), p.ID, func(p *order.Product) { p.EndsAt = time.Now().Add(-25 * time.Hour) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := r.reconciling()
+	r.reconcileNow(w)
+	if !r.level(p.ID).Loaded {
+		t.Fatal("a product with an order on its way is forgotten")
+	}
+	r.run(w)
+	r.send(1, orders...)
+	r.quiet(w)
+	r.eventuallyTrue("the product is forgotten", func() bool { return !r.level(p.ID).Loaded })
+	keys, err := r.redis.Keys(t.Context(), fmt.Sprintf("*{%d}*", p.ID)).Result()
+	keys = slices.DeleteFunc(keys, func(key string) bool { return strings.HasPrefix(key, "idem:") }) // they expire
+	if err != nil || len(keys) != 0 || !r.level(going.ID).Loaded {
+		t.Errorf("Redis holds %q, %v", keys, err)
+	}
+	if !r.load(p.ID) {
+		t.Error("it cannot be loaded again")
+	}
+}
+
+// Of several workers one reconciles, and none while a dependency is down.
+func TestOneWorkerReconcilesAtATime(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	r.product(20, 0)
+	a, b := r.reconciling(), r.reconciling()
+	a.reconcileInterval = time.Hour
+	b.reconcileInterval = time.Hour
+	a.reconcile(t.Context())
+	b.reconcile(t.Context())
+	if a.servers == "" || b.servers != "" {
+		t.Errorf("servers known: %q and %q", a.servers, b.servers)
+	}
+	c := r.reconciling()
+	c.gate.opened = make(chan struct{})
+	c.reconcile(t.Context())
+	if c.servers != "" {
+		t.Error("a worker whose gate is shut reconciles")
+	}
+}
+
+// A busy sale is reconciled again and again, paused and not, while orders are cancelled, lost, decided, failed and
+// restocked. In the end all is as it should be, and no unit was sold twice.
+func TestReconcileWhileTheSaleGoesOn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	p := r.product(300, 0)
+	w := r.start(func(w *Worker) { w.relayInterval, w.relayAge = 200*time.Millisecond, 500*time.Millisecond })
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var loops sync.WaitGroup
+	for _, pause := range []bool{false, true} {
+		loops.Go(func() {
+			rec := reconcile.Reconciler{Redis: r.stock, MySQL: r.db, Apply: true, Pause: pause, StaleAge: time.Nanosecond}
+			for ctx.Err() == nil {
+				if _, err := rec.Product(ctx, p.ID); err != nil && ctx.Err() == nil {
+					t.Errorf("pause %v: %v", pause, err)
+				}
+				sleep(ctx, 20*time.Millisecond)
+			}
+		})
+	}
+	var buyers sync.WaitGroup
+	for buyer := range int64(4) {
+		buyers.Go(func() {
+			for i := range 60 {
+				request := stock.Request{OrderID: order.NewID(), UserID: buyer + 1, Quantity: 1 + int64(i)%3}
+				_, results, err := r.stock.Reserve(t.Context(), p.ID, []stock.Request{request})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if results[0].Outcome != stock.Reserved {
+					time.Sleep(5 * time.Millisecond) // paused, or sold out for now
+					continue
+				}
+				o := results[0].Order
+				switch i % 5 {
+				case 0:
+					if _, err := r.stock.Cancel(t.Context(), p.ID, []order.Order{o}); err != nil {
+						t.Error(err)
+					}
+				case 1: // its edge dies
+				default:
+					r.send(1, o)
+				}
+				if i%20 == 0 {
+					done, err := r.db.Restock(t.Context(), p.ID, 2, fmt.Sprint(buyer, "-", i))
+					if err == nil && i%40 == 0 {
+						_, err = r.stock.Restock(t.Context(), p.ID, 2, done.Version, done.ID)
+					}
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	buyers.Wait()
+	r.eventuallyTrue("all orders are settled", func() bool {
+		l := r.level(p.ID)
+		return l.Reservations == 0 && l.Outbox == 0 && r.depth().Empty() && w.held.len() == 0
+	})
+	cancel()
+	loops.Wait()
+	last := r.reconciling()
+	r.reconcileNow(last) // a restock may have come after the last look
+	r.audit()
+	if n := found(t, last, reconcile.Stock); n != [2]int{0, 0} {
+		t.Errorf("the stock was wrong in the end: %v", n)
+	}
+}
+
+// giveUp receives messages until the queue moves them to the dead-letter queue, as workers that die of them do.
+func (r *rig) giveUp() {
+	r.t.Helper()
+	r.setMaxReceives(1)
+	r.eventually(func() error {
+		messages, err := r.queue.Receive(r.t.Context(), 0, time.Second)
+		if err != nil {
+			return err
+		}
+		if d := r.depth(); !d.Empty() || len(messages) > 0 {
+			return fmt.Errorf("the queues have %+v", d)
+		}
+		return nil
+	})
+}
+
+func TestTheOrdersOfADeadLetterFail(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	p := r.product(20, 5)
+	orders := r.reserve(p.ID, 4, 2)
+	r.decideOnly(orders[3]) // before its worker died
+	r.send(4, orders...)
+	r.sendMessages(queue.Outgoing{Body: "nonsense"})
+	r.giveUp()
+	w := r.reconciling()
+	for range 2 { // the second look changes nothing
+		w.handleDeadLetters(t.Context())
+	}
+	r.mustBe(order.DeadLetter, orders[:3]...)
+	r.mustBe("", orders[3])
+	if l := r.level(p.ID); l.Reservations != 0 || l.Available != 18 || l.Outbox != 0 {
+		t.Errorf("Redis has %+v", l)
+	}
+	r.audit()
+	letters := r.deadLetters()
+	if len(letters) != 2 {
+		t.Fatalf("%d dead letters: %+v", len(letters), letters)
+	}
+	for _, l := range letters {
+		want := "cannot be decoded"
+		if l.body != "nonsense" {
+			want = "order " + orders[3].ID.String() + " is completed"
+		}
+		if !strings.Contains(l.reason, want) {
+			t.Errorf("the reason of %.20q is %q, want %q", l.body, l.reason, want)
+		}
+	}
+	mustCount(t, 2, "dead letters", deadLetters, w)
+}
+
+// The orders cannot be failed now: the dead letter stays as it was, and the next look fails them.
+func TestADeadLetterWaitsUntilItsOrdersCanFail(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	p := r.product(20, 0)
+	orders := r.reserve(p.ID, 2, 2)
+	r.send(2, orders...)
+	r.giveUp()
+	r.sabotage("1 = 1")
+	w := r.reconciling()
+	w.handleDeadLetters(t.Context())
+	r.mustBePending(orders...)
+	if d := r.depth(); d.Dead != 1 {
+		t.Errorf("the queues have %+v", d)
+	}
+	r.exec("DROP TRIGGER sabotage")
+	w.handleDeadLetters(t.Context())
+	r.mustBe(order.DeadLetter, orders...)
+	r.audit()
+	if letters := r.deadLetters(); len(letters) != 1 || letters[0].reason == "" {
+		t.Errorf("dead letters: %+v", letters)
+	}
+}
