@@ -41,6 +41,11 @@ func commands() []command {
 		{"ban add", "--user N | --address A --reason …", "keep a user or a range of addresses out", runBanAdd},
 		{"ban list", "", "list the bans", runBanList},
 		{"ban lift", "--user N | --address A", "let a user or a range of addresses in again", runBanLift},
+		{"reconcile", "[--product N] [--apply [--fence]] [--json]", "show where Redis differs from MySQL and why, and repair it", runReconcile},
+		{"dlq list", "[--json]", "list the dead letters, with reason, attempts and age", runDLQList},
+		{"dlq show", "--id …", "show a dead letter with its body", runDLQShow},
+		{"dlq redrive", "--id … | --all [--dry-run]", "reserve the orders of dead letters anew and have them decided", runDLQRedrive},
+		{"dlq discard", "--id … | --all [--dry-run]", "delete dead letters", runDLQDiscard},
 		{"audit", "[--wait 30s] [--json]", "check the promises in MySQL, Redis and the queue; exit 1 if one is broken", runAudit},
 	}
 }

@@ -73,7 +73,7 @@ func (w *Worker) handleDeadLetter(ctx context.Context, dead *queue.Queue, m queu
 		reason += fmt.Sprintf("; order %s is %s", o.ID, decision.Status)
 	}
 	// The copy comes first: a message that is there twice does no harm.
-	if err := w.queue.DeadLetter(ctx, m.Body, reason); err != nil {
+	if err := w.queue.DeadLetter(ctx, m.Body, reason, 0); err != nil {
 		slog.Error("a dead letter could not be marked as handled now", "message", m.ID, "error", err)
 		return
 	}

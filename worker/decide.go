@@ -131,7 +131,7 @@ func body(o order.Order) string {
 func (w *Worker) finish(j *job, decision order.Decision, reason string) {
 	w.countDecisions([]order.Decision{decision})
 	if decision.FailedReason == order.DeadLetter {
-		if err := w.queue.DeadLetter(context.Background(), body(j.order), reason); err != nil {
+		if err := w.queue.DeadLetter(context.Background(), body(j.order), reason, maxAttempts); err != nil {
 			slog.Error("a dead letter could not be written; its message will come back", "order", j.order.ID, "error", err)
 			w.abandon([]*job{j})
 			return

@@ -201,7 +201,7 @@ func (w *Worker) delete(_ struct{}, messages []*delivery) {
 
 // bury moves a message that nobody can read to the dead-letter queue.
 func (w *Worker) bury(d *delivery, reason error) {
-	if err := w.queue.DeadLetter(context.Background(), d.Body, reason.Error()); err != nil {
+	if err := w.queue.DeadLetter(context.Background(), d.Body, reason.Error(), 0); err != nil {
 		slog.Error("a dead letter could not be written; its message will come back", "message", d.ID, "error", err)
 		w.held.remove(d)
 		return

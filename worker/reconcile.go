@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"time"
 
-	"stampede/internal/order"
-	"stampede/internal/queue"
 	"stampede/internal/reconcile"
 )
 
@@ -58,7 +56,7 @@ func (w *Worker) reconcile(ctx context.Context) {
 func (w *Worker) reconcileProduct(ctx context.Context, id int64, pause bool) error {
 	ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
 	defer cancel()
-	r := reconcile.Reconciler{Redis: w.stock, MySQL: w.store, Send: w.sendAll, Apply: true, Pause: pause,
+	r := reconcile.Reconciler{Redis: w.stock, MySQL: w.store, Send: w.queue.SendOrders, Apply: true, Pause: pause,
 		StaleAge: w.staleAge, LostAge: w.lostAge}
 	report, err := r.Product(ctx, id)
 	for _, f := range report.Findings {
@@ -75,19 +73,4 @@ func (w *Worker) warnReconcile(ctx context.Context, err error) {
 	if err != nil && ctx.Err() == nil {
 		slog.Warn("Redis could not be compared with MySQL now", "error", err)
 	}
-}
-
-// sendAll puts orders on the queue, or says why not all are.
-func (w *Worker) sendAll(ctx context.Context, orders []order.Order) (err error) {
-	bodies, _ := order.Pack(orders)
-	messages := make([]queue.Outgoing, len(bodies))
-	for i := range bodies {
-		messages[i].Body = string(bodies[i])
-	}
-	w.queue.Send(ctx, messages, func(_ int, r queue.Result) {
-		if r.Outcome != queue.Sent {
-			err = errors.Join(err, r.Err)
-		}
-	})
-	return err
 }

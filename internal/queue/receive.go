@@ -21,6 +21,9 @@ const (
 	AttemptsAttribute = "stampede-attempts"
 	// ReasonAttribute says why a message is in the dead-letter queue.
 	ReasonAttribute = "stampede-reason"
+	// FailuresAttribute says how often the order of a dead letter had failed. It is for people: an order that is
+	// decided anew begins at none.
+	FailuresAttribute = "stampede-failures"
 	// deadLetterTimeout is how long writing a dead letter is tried for.
 	deadLetterTimeout = 10 * time.Second
 	// maxReasonBytes bounds the reason, which is for a person to read.
@@ -143,11 +146,14 @@ func inBatches(ctx context.Context, receipts []string, what string, f func(conte
 // DeadLetter puts a message into the dead-letter queue with the reason why no worker can handle it. A
 // message that leaves no room for the reason goes without, since SQS counts both against one limit.
 // The caller deletes the message from the queue afterwards, and only if this succeeded.
-func (q *Queue) DeadLetter(ctx context.Context, body, reason string) error {
-	message := Outgoing{Body: body}
+func (q *Queue) DeadLetter(ctx context.Context, body, reason string, failures int) error {
+	message := Outgoing{Body: body, Attributes: map[string]string{}}
+	if failures > 0 {
+		message.Attributes[FailuresAttribute] = strconv.Itoa(failures)
+	}
 	room := maxMessageBytes - len(body) - len(ReasonAttribute) - len("String")
 	if text := printable(reason, min(room, maxReasonBytes)); text != "" {
-		message.Attributes = map[string]string{ReasonAttribute: text}
+		message.Attributes[ReasonAttribute] = text
 	}
 	ctx, cancel := context.WithTimeout(ctx, deadLetterTimeout)
 	defer cancel()

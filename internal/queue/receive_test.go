@@ -177,7 +177,7 @@ func TestADeadLetterHasItsReason(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			q, _ := newQueue(t)
-			if err := q.DeadLetter(t.Context(), "the body", test.reason); err != nil {
+			if err := q.DeadLetter(t.Context(), "the body", test.reason, 0); err != nil {
 				t.Fatal(err)
 			}
 			mustDepth(t, q, queue.Depth{Dead: 1})
@@ -196,7 +196,7 @@ func TestADeadLetterMayBeAsLargeAsAMessage(t *testing.T) {
 	reason := strings.Repeat("é", 400)
 	for _, missing := range []int{0, 1, 20, 40, 500, 2000} {
 		body := strings.Repeat("x", 1<<20-missing)
-		if err := q.DeadLetter(t.Context(), body, reason); err != nil {
+		if err := q.DeadLetter(t.Context(), body, reason, 0); err != nil {
 			t.Errorf("a body of 1 MiB - %d bytes: %v", missing, err)
 			continue
 		}
@@ -220,12 +220,12 @@ func TestADeadLetterThatIsRefusedIsAnError(t *testing.T) {
 	t.Parallel()
 	q, server := newQueue(t)
 	server.SetFaults(sqs.Faults{Queue: dlqName, Refuse: 1})
-	if err := q.DeadLetter(t.Context(), "x", "y"); err == nil {
+	if err := q.DeadLetter(t.Context(), "x", "y", 0); err == nil {
 		t.Error("no error")
 	}
 	server.SetFaults(sqs.Faults{})
 	server.LoseNext("SendMessageBatch", 1)
-	if err := q.DeadLetter(t.Context(), "x", "y"); err != nil {
+	if err := q.DeadLetter(t.Context(), "x", "y", 0); err != nil {
 		t.Error(err)
 	}
 	mustDepth(t, q, queue.Depth{Dead: 2})
@@ -244,7 +244,7 @@ func TestDepthCountsMessagesByState(t *testing.T) {
 		}
 		return nil
 	})
-	if err := q.DeadLetter(t.Context(), "x", "y"); err != nil {
+	if err := q.DeadLetter(t.Context(), "x", "y", 0); err != nil {
 		t.Fatal(err)
 	}
 	mustDepth(t, q, queue.Depth{Visible: 2, InFlight: 10, Delayed: 1, Dead: 1})

@@ -10,6 +10,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"stampede/internal/order"
 )
 
 // Outcome says what is known of a message after sending it.
@@ -56,6 +58,22 @@ type Result struct {
 // times. Sending a message again after a lost answer may put it on the queue twice.
 func (q *Queue) Send(ctx context.Context, messages []Outgoing, done func(i int, r Result)) {
 	q.send(ctx, q.url, messages, done)
+}
+
+// SendOrders puts orders on the queue, in as few messages as they fit into. The error is nil if the queue has
+// acknowledged all of them; otherwise some may be on it, and none may be cancelled.
+func (q *Queue) SendOrders(ctx context.Context, orders []order.Order) (err error) {
+	bodies, _ := order.Pack(orders)
+	messages := make([]Outgoing, len(bodies))
+	for i := range bodies {
+		messages[i].Body = string(bodies[i])
+	}
+	q.Send(ctx, messages, func(_ int, r Result) {
+		if r.Outcome != Sent {
+			err = errors.Join(err, r.Err)
+		}
+	})
+	return err
 }
 
 func (q *Queue) send(ctx context.Context, url string, messages []Outgoing, done func(int, Result)) {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"stampede/internal/order"
 	"stampede/internal/queue"
 	"stampede/localstack/sqs"
 	"stampede/localstack/stacktest"
@@ -42,6 +43,33 @@ func TestSendPutsEveryMessageOnTheQueueOnce(t *testing.T) {
 		if got[m.Body] != 1 {
 			t.Errorf("%q is on the queue %d times", m.Body, got[m.Body])
 		}
+	}
+}
+
+func TestSendOrders(t *testing.T) {
+	t.Parallel()
+	q, server := newQueue(t)
+	var orders []order.Order
+	for i := range 250 {
+		orders = append(orders, order.Order{ID: order.NewID(), UserID: int64(i + 1), ProductID: 1, Quantity: 1, ReservedAt: time.Now()})
+	}
+	if err := q.SendOrders(t.Context(), orders); err != nil {
+		t.Fatal(err)
+	}
+	received := 0
+	for _, m := range drain(t, q) {
+		decoded, err := order.Decode([]byte(m.Body))
+		if err != nil {
+			t.Error(err)
+		}
+		received += len(decoded)
+	}
+	if n := server.Requests()["SendMessageBatch"]; received != 250 || n != 1 {
+		t.Errorf("%d orders in %d requests", received, n)
+	}
+	server.SetFaults(sqs.Faults{Actions: []string{"SendMessageBatch"}, Refuse: 1})
+	if err := q.SendOrders(t.Context(), orders); err == nil {
+		t.Error("orders that were refused are sent")
 	}
 }
 

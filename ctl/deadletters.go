@@ -1,0 +1,354 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/google/uuid"
+
+	"stampede/internal/order"
+	"stampede/internal/queue"
+	"stampede/internal/stock"
+	"stampede/internal/store"
+)
+
+const (
+	// maxLetters bounds the dead letters of one command.
+	maxLetters = 10_000
+	// lettersHidden is how long a command may take before others see its dead letters again.
+	lettersHidden = 2 * time.Minute
+	// lettersWait is how long a command waits for dead letters that others look at at the moment.
+	lettersWait = 5 * time.Second
+	// pausedWait and pausedTries bound the wait for a sale that is paused.
+	pausedWait  = 250 * time.Millisecond
+	pausedTries = 60
+	// redriveTimeout bounds the sending of one order.
+	redriveTimeout = 10 * time.Second
+)
+
+// letter is a dead letter as the operator sees it.
+type letter struct {
+	ID     string `json:"message_id"`
+	Reason string `json:"reason"`
+	// Attempts is how often its order had failed when it was given up, 0 if the queue gave it up by itself.
+	Attempts int           `json:"attempts"`
+	SentAt   time.Time     `json:"sent_at,omitzero"`
+	Age      string        `json:"age"`
+	Orders   []letterOrder `json:"orders"`
+	Body     string        `json:"body,omitempty"`
+	// Result says what a command has done, or would do.
+	Result string `json:"result,omitempty"`
+
+	receipt string
+	decoded []order.Order
+}
+
+// letterOrder is an order in a dead letter, and what MySQL says of it.
+type letterOrder struct {
+	ID        uuid.UUID `json:"order_id"`
+	UserID    int64     `json:"user_id"`
+	ProductID int64     `json:"product_id"`
+	Quantity  int64     `json:"quantity"`
+	State     string    `json:"state"`
+	Result    string    `json:"result,omitempty"`
+}
+
+const undecided = "undecided"
+
+// letters reads the dead-letter queue. The letters stay hidden from others until they are given back.
+func (p parts) letters(ctx context.Context) (letters []*letter, giveBack func(), err error) {
+	dead := p.queue.DeadLetters()
+	var receipts []string
+	giveBack = func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), redriveTimeout)
+		defer cancel()
+		_ = dead.Hide(ctx, receipts, 0) // those that are gone cannot be given back, and others come back by themselves
+	}
+	depth, err := p.queue.Depth(ctx)
+	if err != nil {
+		return nil, giveBack, err
+	}
+	for deadline := time.Now().Add(lettersWait); int64(len(letters)) < min(depth.Dead, maxLetters); {
+		messages, err := dead.Receive(ctx, time.Second, lettersHidden)
+		if err != nil {
+			return nil, giveBack, err
+		}
+		if len(messages) == 0 && time.Now().After(deadline) {
+			break
+		}
+		for _, m := range messages {
+			receipts = append(receipts, m.Receipt)
+			l := &letter{ID: m.ID, Reason: m.Attributes[queue.ReasonAttribute], SentAt: m.SentAt, Body: m.Body, receipt: m.Receipt}
+			l.Attempts, _ = strconv.Atoi(m.Attributes[queue.FailuresAttribute])
+			l.Age = time.Since(m.SentAt).Round(time.Second).String()
+			if l.decoded, err = order.Decode([]byte(m.Body)); err == nil {
+				if l.Orders, err = p.states(ctx, l.decoded); err != nil {
+					return nil, giveBack, err
+				}
+			}
+			letters = append(letters, l)
+		}
+	}
+	return letters, giveBack, nil
+}
+
+// states says what MySQL has decided of orders.
+func (p parts) states(ctx context.Context, orders []order.Order) ([]letterOrder, error) {
+	states := make([]letterOrder, len(orders))
+	for i, o := range orders {
+		states[i] = letterOrder{ID: o.ID, UserID: o.UserID, ProductID: o.ProductID, Quantity: o.Quantity, State: undecided}
+		record, err := p.store.Order(ctx, o.ID)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+		case err != nil:
+			return nil, err
+		case record.Status == order.Failed:
+			states[i].State = "failed: " + string(record.FailedReason)
+		default:
+			states[i].State = string(record.Status)
+		}
+	}
+	return states, nil
+}
+
+// letterInput is what the commands about dead letters have in common.
+type letterInput struct {
+	*input
+	dsn, redisURL, name, dlq *string
+	asJSON                   *bool
+	id                       *string
+	all, dryRun              *bool
+}
+
+func newLetterInput(name string, changes bool) *letterInput {
+	in := &letterInput{input: newInput(name)}
+	in.dsn, in.redisURL = in.vars.MySQLDSN(), in.vars.RedisURL()
+	in.name, in.dlq = in.vars.Queues()
+	in.asJSON = in.Bool("json", false, "print JSON")
+	in.id, in.all, in.dryRun = new(string), new(bool), new(bool)
+	if changes {
+		in.all = in.Bool("all", false, "take every dead letter")
+		in.dryRun = in.Bool("dry-run", false, "only say what would be done")
+	}
+	return in
+}
+
+// run reads the dead letters, calls f for those that are meant, and prints them.
+func (in *letterInput) run(ctx context.Context, args []string, f func(context.Context, parts, *letter) error) error {
+	if err := in.parse(args); err != nil {
+		return err
+	}
+	if in.Lookup("all") != nil && (*in.id == "") == !*in.all {
+		return usagef("%s: give either --id or --all", in.Name())
+	}
+	p, err := openParts(ctx, *in.dsn, *in.redisURL, *in.name, *in.dlq)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	letters, giveBack, err := p.letters(ctx)
+	defer giveBack()
+	if err != nil {
+		return err
+	}
+	meant := []*letter{}
+	var errs []error
+	for _, l := range letters {
+		if *in.id != "" && l.ID != *in.id {
+			continue
+		}
+		meant = append(meant, l)
+		if err := f(ctx, p, l); err != nil {
+			l.Result = "error: " + err.Error()
+			errs = append(errs, fmt.Errorf("dead letter %s: %w", l.ID, err))
+		}
+	}
+	if *in.id != "" && len(meant) == 0 {
+		return fmt.Errorf("there is no dead letter %s; another command may be looking at it", *in.id)
+	}
+	if *in.asJSON {
+		errs = append(errs, printJSON(meant))
+	} else {
+		printLetters(meant)
+	}
+	return errors.Join(errs...)
+}
+
+func printLetters(letters []*letter) {
+	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tab, "message\tage\tattempts\torder\tproduct\tunits\tstate\tresult\treason")
+	for _, l := range letters {
+		reason := l.Reason
+		if reason == "" {
+			reason = "(no worker has looked at it yet)"
+		}
+		line := fmt.Sprintf("%s\t%s\t%d", l.ID, l.Age, l.Attempts)
+		if len(l.Orders) == 0 {
+			fmt.Fprintf(tab, "%s\t-\t-\t-\tcannot be decoded\t%s\t%s\n", line, l.Result, reason)
+		}
+		for _, o := range l.Orders {
+			fmt.Fprintf(tab, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", line, o.ID, o.ProductID, o.Quantity, o.State, o.Result, reason)
+			line, reason = "\t\t", ""
+		}
+	}
+	tab.Flush()
+	fmt.Printf("\n%d dead letters\n", len(letters))
+}
+
+func runDLQList(ctx context.Context, args []string) error {
+	return newLetterInput("dlq list", false).run(ctx, args, func(_ context.Context, _ parts, l *letter) error {
+		l.Body = ""
+		return nil
+	})
+}
+
+func runDLQShow(ctx context.Context, args []string) error {
+	in := newLetterInput("dlq show", false)
+	in.id = in.String("id", "", "id of the message")
+	var body string
+	err := in.run(ctx, args, func(_ context.Context, _ parts, l *letter) error {
+		body = l.Body
+		return nil
+	})
+	if err == nil && *in.id == "" {
+		return usagef("dlq show: --id is not given; see: ctl dlq list")
+	}
+	if err == nil && !*in.asJSON {
+		fmt.Println("\n" + body)
+	}
+	return err
+}
+
+func runDLQDiscard(ctx context.Context, args []string) error {
+	in := newLetterInput("dlq discard", true)
+	in.id = in.String("id", "", "id of the message")
+	return in.run(ctx, args, func(ctx context.Context, p parts, l *letter) error {
+		l.Body = ""
+		for _, o := range l.Orders {
+			if o.State == undecided {
+				l.Result = "kept: an order is undecided; a worker fails it within a minute"
+				return nil
+			}
+		}
+		if *in.dryRun {
+			l.Result = "would be discarded"
+			return nil
+		}
+		l.Result = "discarded"
+		return p.queue.DeadLetters().Delete(ctx, []string{l.receipt})
+	})
+}
+
+func runDLQRedrive(ctx context.Context, args []string) error {
+	in := newLetterInput("dlq redrive", true)
+	in.id = in.String("id", "", "id of the message")
+	return in.run(ctx, args, func(ctx context.Context, p parts, l *letter) error {
+		l.Body = ""
+		switch {
+		case len(l.Orders) == 0:
+			l.Result = "kept: it cannot be decoded"
+			return nil
+		case l.Reason == "":
+			l.Result = "kept: no worker has looked at it yet"
+			return nil
+		}
+		keep := false
+		for i := range l.Orders {
+			o := &l.Orders[i]
+			again := o.State == undecided || o.State == "failed: "+string(order.DeadLetter)
+			switch {
+			case !again:
+				o.Result = "stays " + o.State
+			case *in.dryRun:
+				o.Result = "would be decided anew"
+			default:
+				result, redriven, err := p.redrive(ctx, l.decoded[i])
+				if err != nil {
+					return err
+				}
+				o.Result = result
+				keep = keep || !redriven
+			}
+		}
+		if *in.dryRun || keep {
+			return nil
+		}
+		l.Result = "redriven"
+		return p.queue.DeadLetters().Delete(ctx, []string{l.receipt})
+	})
+}
+
+// redrive has an order decided anew: its units are reserved, its failure is taken back, and it is sent. If that is
+// interrupted, it can be repeated, and what is in the outbox is sent by the relay. An order for which nothing is
+// left stays failed.
+func (p parts) redrive(ctx context.Context, o order.Order) (result string, redriven bool, err error) {
+	product, err := p.store.Product(ctx, o.ProductID)
+	if errors.Is(err, store.ErrNotFound) {
+		return "stays failed: there is no such product", false, nil
+	}
+	if err != nil {
+		return "", false, err
+	}
+	outcome, err := p.readmit(ctx, o)
+	switch {
+	case err != nil:
+		return "", false, err
+	case outcome == stock.SoldOut:
+		return "stays failed: sold out", false, nil
+	case outcome == stock.LimitExceeded:
+		return "stays failed: its buyer has the limit", false, nil
+	case outcome != stock.Reserved && outcome != stock.Replayed:
+		return "stays failed: its sale is paused; try again", false, nil
+	}
+	err = p.store.Redrive(ctx, o.ID)
+	if errors.Is(err, store.ErrInvalid) {
+		return "was decided meanwhile", true, nil // and its units are given back or dropped when it is settled
+	}
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return "", false, err
+	}
+	if err := p.stock.Forget(ctx, []order.Order{o}); err != nil {
+		return "", false, err
+	}
+	pending := []order.Record{{Order: o, Currency: product.Currency, Status: order.Pending}}
+	if err := p.stock.WritePending(ctx, pending); err != nil {
+		return "", false, err
+	}
+	send, cancel := context.WithTimeout(ctx, redriveTimeout)
+	defer cancel()
+	if err := p.queue.SendOrders(send, []order.Order{o}); err != nil {
+		return "reserved; the relay sends it: " + strings.ReplaceAll(err.Error(), "\n", " "), true, nil
+	}
+	return "sent", true, p.stock.Acknowledge(ctx, o.ProductID, []order.Order{o})
+}
+
+// readmit reserves the units of an order, loads its product if need be, and waits while its sale is paused.
+func (p parts) readmit(ctx context.Context, o order.Order) (outcome stock.Outcome, err error) {
+	for range pausedTries {
+		outcome, err = p.stock.Readmit(ctx, o)
+		switch {
+		case errors.Is(err, stock.ErrNotLoaded):
+			_, err = p.stock.Load(ctx, o.ProductID, func(ctx context.Context) (order.Product, error) {
+				return p.store.Product(ctx, o.ProductID)
+			})
+			if err != nil {
+				return 0, err
+			}
+			continue
+		case err != nil || outcome != stock.Paused:
+			return outcome, err
+		}
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(pausedWait):
+		}
+	}
+	return outcome, err
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"stampede/internal/reconcile"
+)
+
+func runReconcile(ctx context.Context, args []string) error {
+	in := newInput("reconcile")
+	product := in.Int64("product", 0, "id of one product; 0 takes all that Redis holds")
+	apply := in.Bool("apply", false, "repair what is found; the sale goes on meanwhile")
+	fence := in.Bool("fence", false, "with --apply: pause each sale for the moment that it takes to compare it while it is busy")
+	asJSON := in.Bool("json", false, "print JSON")
+	dsn, redisURL := in.vars.MySQLDSN(), in.vars.RedisURL()
+	name, dlq := in.vars.Queues()
+	if err := in.parse(args); err != nil {
+		return err
+	}
+	if *fence && !*apply {
+		return usagef("reconcile: --fence changes what it finds, so give --apply as well")
+	}
+	p, err := openParts(ctx, *dsn, *redisURL, *name, *dlq)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	products := []int64{*product}
+	if *product == 0 {
+		if products, err = p.stock.Products(ctx); err != nil {
+			return err
+		}
+	}
+	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.store, Send: p.queue.SendOrders, Apply: *apply, Pause: *fence}
+	reports := []reconcile.Report{}
+	for _, id := range products {
+		report, err := r.Product(ctx, id)
+		if err != nil {
+			return err
+		}
+		reports = append(reports, report)
+	}
+	if *asJSON {
+		err = printJSON(reports)
+	} else {
+		printReports(reports)
+	}
+	for _, report := range reports {
+		for _, f := range report.Findings {
+			if !f.Repaired {
+				return errors.Join(err, errBroken)
+			}
+		}
+	}
+	return err
+}
+
+// printReports writes a line for each product, and one for each of its findings.
+func printReports(reports []reconcile.Report) {
+	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(tab, "product\tmysql stock\tredis available\treserved\tdrift\tcount\tunits\trepaired\t")
+	for _, r := range reports {
+		verdict := "none"
+		switch {
+		case !r.Loaded:
+			verdict = "not loaded"
+		case r.Busy:
+			verdict = "busy"
+		case len(r.Findings) > 0:
+			verdict = ""
+		}
+		line := fmt.Sprintf("%d\t%d\t%s\t%d\t", r.ProductID, r.Stock, orDash(r.Loaded, r.Available), r.Reserved)
+		if verdict != "" {
+			fmt.Fprintf(tab, "%s%s\t\t\t\t\n", line, verdict)
+			line = "\t\t\t\t"
+		}
+		for _, f := range r.Findings {
+			fmt.Fprintf(tab, "%s%s\t%d\t%+d\t%t\t\n", line, strings.ReplaceAll(string(f.Cause), "_", " "), f.Orders, f.Units, f.Repaired)
+			line = "\t\t\t\t"
+		}
+	}
+	tab.Flush()
+	for _, r := range reports {
+		if r.Busy {
+			fmt.Println("\nOf a busy product the units available cannot be compared; --apply --fence pauses its sale for a moment.")
+			return
+		}
+	}
+}
