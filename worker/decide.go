@@ -18,6 +18,8 @@ const (
 	maxAttempts = 3
 	// attemptPause is the wait before an order's second attempt; the third waits twice as long.
 	attemptPause = 5 * time.Second
+	// lockedPause is the wait before a product is tried again whose row somebody else has locked for long.
+	lockedPause = time.Second
 )
 
 // decide decides the orders of one product in one transaction, and hands them on to be settled.
@@ -65,6 +67,14 @@ func (w *Worker) persist(f func(context.Context) error, own func(error) bool) er
 		if err == nil || own(err) {
 			return err
 		}
+		if store.Classify(err) == store.Transient {
+			// Somebody has held the product's row for long. Orders of other products are not concerned.
+			slog.Warn("a product is locked", "error", err)
+			if sleep(w.receiving, lockedPause); w.receiving.Err() != nil {
+				return err
+			}
+			continue
+		}
 		w.gate.shut(w.receiving, err)
 		if !w.gate.pass(w.receiving) {
 			return err
@@ -74,9 +84,6 @@ func (w *Worker) persist(f func(context.Context) error, own func(error) bool) er
 
 // ownFault tells that MySQL refused an order for a reason of the order's own.
 func ownFault(err error) bool { return store.Classify(err) == store.Own }
-
-// noFault is for calls that fail only because a dependency is down.
-func noFault(error) bool { return false }
 
 // fail deals with an order that cannot be decided for a reason of its own. It is sent again, alone and
 // later; after its last attempt it fails, gives its units back, and becomes a dead letter.
@@ -167,9 +174,13 @@ func (w *Worker) settle(productID int64, settlements []settlement) {
 				w.metrics.takenOut.Add(float64(moved.TakenOut))
 			}
 			return w.stock.WriteDecided(ctx, records)
-		}, noFault)
+		}, stock.Rejected)
 		if err != nil {
-			// Only a stop ends this early. The decisions stand; who receives the messages next settles them.
+			// The decisions stand; who receives the messages next settles them. A stop may have ended this early.
+			if stock.Rejected(err) {
+				slog.Error("decided orders could not be settled; their messages will come back", "product", productID, "error", err)
+				w.abandon(s.jobs)
+			}
 			continue
 		}
 		w.done(s.jobs)

@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
@@ -339,4 +342,57 @@ func TestReceivingGoesOnWhenTheQueueIsBack(t *testing.T) {
 	r.sqs.SetFaults(sqs.Faults{})
 	r.quiet(w)
 	r.mustBe("", orders...)
+}
+
+// The keys of one product are broken: its orders are decided and wait to be settled, and those of others go on.
+func TestBrokenKeysConcernTheirProductOnly(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	broken, sound := r.product(20, 0), r.product(20, 0)
+	wait, others := r.reserve(broken.ID, 3, 1), r.reserve(sound.ID, 3, 1)
+	key := fmt.Sprintf("reserved:{%d}", broken.ID)
+	for _, step := range []error{r.redis.Rename(t.Context(), key, "aside").Err(), r.redis.Set(t.Context(), key, "x", 0).Err()} {
+		if step != nil {
+			t.Fatal(step)
+		}
+	}
+	w := r.start(impatient)
+	r.send(1, wait...)
+	r.eventuallyTrue("its orders are decided", func() bool {
+		undecided, err := r.db.Undecided(t.Context(), []uuid.UUID{wait[0].ID, wait[1].ID, wait[2].ID})
+		return err == nil && len(undecided) == 0
+	})
+	r.send(1, others...)
+	r.eventuallyTrue("orders of the other product are settled", func() bool { return r.level(sound.ID).Reservations == 0 })
+	r.mustBe("", others...)
+	if w.gate.isShut() {
+		t.Error("the worker has stopped receiving")
+	}
+	if err := r.redis.Rename(t.Context(), "aside", key).Err(); err != nil {
+		t.Fatal(err)
+	}
+	r.quiet(w)
+	r.mustBe("", wait...)
+}
+
+// Somebody holds a product's row for longer than a transaction waits for it: other products go on.
+func TestALockedRowConcernsItsProductOnly(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, stacktest.DSN(t)+"?innodb_lock_wait_timeout=1", "")
+	locked, free := r.product(20, 0), r.product(20, 0)
+	wait, others := r.reserve(locked.ID, 3, 1), r.reserve(free.ID, 3, 1)
+	unlock := r.lock(locked.ID)
+	w := r.start()
+	r.send(1, wait...)
+	r.throughout(12*time.Second, func() error { // eight attempts of a second, and a pause
+		if w.gate.isShut() {
+			return errors.New("the worker has stopped receiving")
+		}
+		return nil
+	})
+	r.send(1, others...)
+	r.eventuallyTrue("orders of the other product are settled", func() bool { return r.level(free.ID).Reservations == 0 })
+	unlock()
+	r.quiet(w)
+	r.mustBe("", append(wait, others...)...)
 }

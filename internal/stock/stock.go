@@ -196,6 +196,13 @@ func NotExecuted(err error) bool {
 	return false
 }
 
+// Rejected tells that Redis works but could not carry out the call that returned err, for what its keys hold. Calls
+// for other products are not concerned.
+func Rejected(err error) bool {
+	var reply redis.Error
+	return errors.As(err, &reply) && !errors.Is(err, redis.Nil) && !NotExecuted(err)
+}
+
 // Load brings a product to Redis with the stock, version and settings that read finds in MySQL. It reports
 // whether this call loaded it; if it was loaded before, nothing changes. A row that turns out to be out of
 // date is read again, a few times; after that the error is ErrStale.
