@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 
+	"stampede/internal/failpoint"
 	"stampede/internal/order"
 )
 
@@ -20,7 +21,10 @@ func (s *Stock) Acknowledge(ctx context.Context, productID int64, orders []order
 	for i := range orders {
 		ids[i] = orders[i].ID.String()
 	}
-	if err := s.rdb.HDel(ctx, keysOf(productID).outbox, ids...).Err(); err != nil {
+	err := failpoint.Around(failpoint.Acknowledge, func() error {
+		return s.rdb.HDel(ctx, keysOf(productID).outbox, ids...).Err()
+	})
+	if err != nil {
 		return fmt.Errorf("clear outbox of product %d: %w", productID, err)
 	}
 	return nil
@@ -56,7 +60,7 @@ func (s *Stock) claim(ctx context.Context, productID int64, minAge time.Duration
 	for i := 0; i < len(fields); i += 2 {
 		args = append(args, fields[i])
 	}
-	reply, err := claimScript.Run(ctx, s.rdb, []string{keysOf(productID).outbox}, args...).Slice()
+	reply, err := s.run(ctx, failpoint.Claim, claimScript, []string{keysOf(productID).outbox}, args...).Slice()
 	if err != nil {
 		return nil, fmt.Errorf("claim outbox of product %d: %w", productID, err)
 	}

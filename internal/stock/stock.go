@@ -13,6 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"stampede/internal/failpoint"
 	"stampede/internal/order"
 	"stampede/lua"
 )
@@ -186,6 +187,22 @@ func NotExecuted(err error) bool {
 	return false
 }
 
+// run calls a script, between the failpoints of a step.
+func (s *Stock) run(ctx context.Context, step failpoint.Step, script *redis.Script, keys []string, args ...any) *redis.Cmd {
+	if err := failpoint.Before(step); err != nil {
+		cmd := redis.NewCmd(ctx)
+		cmd.SetErr(err)
+		return cmd
+	}
+	cmd := script.Run(ctx, s.rdb, keys, args...)
+	if cmd.Err() == nil {
+		if err := failpoint.After(step); err != nil {
+			cmd.SetErr(err)
+		}
+	}
+	return cmd
+}
+
 // Load puts a product on sale with the stock, version, price, window and limit that MySQL has. It
 // reports whether this call loaded it; if it was loaded before, nothing changes. ErrStale asks the
 // caller to read the product again.
@@ -195,7 +212,7 @@ func (s *Stock) Load(ctx context.Context, p order.Product) (bool, error) {
 		return false, fmt.Errorf("load product %d: %w", p.ID, err)
 	}
 	k := keysOf(p.ID)
-	n, err := loadScript.Run(ctx, s.rdb, []string{k.stock, k.sale},
+	n, err := s.run(ctx, failpoint.Load, loadScript, []string{k.stock, k.sale},
 		p.Stock, p.Version, p.Price, p.Currency, millis(p.StartsAt), millis(p.EndsAt), p.LimitPerUser).Int()
 	if err != nil {
 		return false, fmt.Errorf("load product %d: %w", p.ID, err)
@@ -210,7 +227,7 @@ func (s *Stock) Load(ctx context.Context, p order.Product) (bool, error) {
 // whether this call added them; it does not if the loaded stock holds them already.
 func (s *Stock) Restock(ctx context.Context, productID, units, version int64, id string) (bool, error) {
 	k := keysOf(productID)
-	n, err := restockScript.Run(ctx, s.rdb, []string{k.stock, k.sale, k.settled}, units, version, id).Int()
+	n, err := s.run(ctx, failpoint.Restock, restockScript, []string{k.stock, k.sale, k.settled}, units, version, id).Int()
 	if err != nil {
 		return false, fmt.Errorf("restock product %d: %w", productID, err)
 	}
