@@ -147,13 +147,14 @@ func (o options) run(ctx context.Context, out io.Writer) (good bool, err error) 
 	runs.Wait()
 	results = slices.DeleteFunc(results, func(r *result) bool { return r == nil })
 	good = ctx.Err() == nil && !slices.ContainsFunc(results, func(r *result) bool { return !r.ok() })
-	if good {
+	keep := slices.ContainsFunc(results, func(r *result) bool { return !r.ok() })
+	if !keep {
 		err = os.RemoveAll(dir)
 	}
 	report := filepath.Join(local, "faults.html")
 	err = errors.Join(err, ctx.Err(), writeReport(report, results, time.Since(start)))
 	fmt.Fprintf(out, "\nreport: %s; %s\n", report, time.Since(start).Round(time.Second))
-	if !good {
+	if keep {
 		fmt.Fprintf(out, "logs and data of the failed runs are in %s\n", dir)
 	}
 	fmt.Fprintln(out, summary(results))

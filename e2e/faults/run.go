@@ -289,21 +289,23 @@ func (r *run) waitReady(ctx context.Context) error {
 	return nil
 }
 
-// waitFired waits until a failpoint has done what it was to do and, if that was to kill its process, until that runs
+// waitFired waits until a failpoint of an edge or a worker has done what it was to do and, if that was to kill its process, until that runs
 // again. A fault that did not happen proves nothing.
-func (r *run) waitFired(ctx context.Context, what string) error {
+func (r *run) waitFired(ctx context.Context, role, what string) error {
 	late, cancel := context.WithTimeout(ctx, fireWait)
 	defer cancel()
 	for {
 		fired := 0
 		for _, m := range r.system.members() {
-			fired += m.fired(what)
+			if m.role == role {
+				fired += m.fired(what)
+			}
 		}
 		if fired > 0 {
 			break
 		}
 		if sleep(late, 50*time.Millisecond) != nil {
-			return errors.New("failpoint " + what + " was not passed")
+			return errors.New("no " + role + " passed failpoint " + what)
 		}
 	}
 	if err := sleep(ctx, 2*restartPause); err != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -12,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,6 +27,8 @@ import (
 const (
 	// startWait bounds the start of a program until it is ready.
 	startWait = 30 * time.Second
+	// startAttempts bounds how often a start is repeated because somebody else had taken the port.
+	startAttempts = 5
 	// restartPause is how long an orchestrator takes to notice that a process has ended.
 	restartPause = 300 * time.Millisecond
 	// stopWait is a little more than the 25 s that a graceful stop may take.
@@ -87,15 +87,9 @@ func newSystem(ctx context.Context, dir string, bin programs, r row, sold []prod
 	}
 	for _, pair := range links {
 		server := pair[strings.Index(pair, "-")+1:]
-		addr, err := freeAddr()
-		if err != nil {
+		if s.links[pair], err = startProxy(proxies, pair, servers[server]); err != nil {
 			return s, err
 		}
-		p := toxiproxy.NewProxy(proxies, pair, addr, servers[server])
-		if err := p.Start(); err != nil {
-			return s, fmt.Errorf("start proxy %s: %w", pair, err)
-		}
-		s.links[pair] = p
 	}
 	if r.replica {
 		if err := s.startReplica(ctx); err != nil {
@@ -145,6 +139,24 @@ func (s *system) env(redisAddr, mysqlAddr, sqsAddr string) []string {
 		"ORDERS_QUEUE=" + localstack.QueueName, "ORDERS_DLQ=" + localstack.DLQName,
 		"JWT_SECRET=" + s.secret, "SHUTDOWN_NOTICE=0s", "LOG_LEVEL=info", "HOME=" + s.dir, "PATH=" + os.Getenv("PATH"),
 	}, localstack.SQSEnv("http://"+sqsAddr)...)
+}
+
+// startProxy starts a proxy on a free port, and on another if somebody else was quicker to take that.
+func startProxy(proxies *toxiproxy.ApiServer, name, to string) (*toxiproxy.Proxy, error) {
+	for attempt := 1; ; attempt++ {
+		addr, err := freeAddr()
+		if err != nil {
+			return nil, err
+		}
+		p := toxiproxy.NewProxy(proxies, name, addr, to)
+		err = p.Start()
+		if err == nil {
+			return p, nil
+		}
+		if attempt == startAttempts {
+			return nil, fmt.Errorf("start proxy %s: %w", name, err)
+		}
+	}
 }
 
 func freeAddr() (string, error) {
@@ -222,11 +234,19 @@ func (s *system) cut(name string) {
 
 // mend takes connections again.
 func (s *system) mend(name string) error {
-	var errs []error
 	for _, p := range s.link(name) {
-		errs = append(errs, p.Start())
+		var err error
+		for range startAttempts { // the port stays the same, and all that helps is to wait until it is free again
+			if err = p.Start(); err == nil {
+				break
+			}
+			time.Sleep(restartPause)
+		}
+		if err != nil {
+			return fmt.Errorf("start proxy %s again: %w", p.Name, err)
+		}
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // poison puts a toxic of toxiproxy on both directions of a link, and cure takes it off.
@@ -409,28 +429,6 @@ func (m *member) terminate(ctx context.Context) error {
 		return fmt.Errorf("%s ended with code %d after SIGTERM", m.name(), p.ExitCode())
 	}
 	return nil
-}
-
-// metric reads a number from the process's metrics; a sum if there are several of that name.
-func (m *member) metric(name string) (sum float64, err error) {
-	resp, err := http.Get("http://" + m.admin + "/metrics")
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close()
-	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
-		rest, ok := strings.CutPrefix(lines.Text(), name)
-		if !ok || rest == "" || rest[0] != ' ' && rest[0] != '{' {
-			continue
-		}
-		n, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)
-		if err != nil {
-			return 0, err
-		}
-		sum += n
-	}
-	return sum, lines.Err()
 }
 
 // end stops the process for good.
