@@ -45,6 +45,7 @@ type row struct {
 	// also checks what this row promises beyond the usual.
 	also func(*run) []finding
 
+	mariadbArgs []string
 	redisKeeps  bool              // Redis keeps its data when it dies
 	replica     bool              // Redis has a replica
 	skew        time.Duration     // of the clock of the first edge
@@ -123,6 +124,7 @@ func matrix() []row {
 			row{name: pair + " slow", span: 10 * time.Second, fault: toxic(pair, "latency", `"latency":400,"jitter":200`)},
 		)
 	}
+	rows = append(rows, diskRows()...)
 	return append(rows, failpointRows()...)
 }
 
@@ -208,14 +210,17 @@ func failpointRows() (rows []row) {
 	}
 
 	// The relay finds orders that edges could not send, and whose buyers cannot repeat them since they have no key.
-	for _, c := range []struct{ point, what string }{
-		{"before-claim", "error"}, {"after-claim", "crash"}, {"after-claim", "lost"},
-		{"before-send", "error"}, {"before-send", "lost"}, {"after-send", "crash"}, {"after-send", "lost"},
-		{"after-acknowledge", "crash"}, {"after-acknowledge", "lost"},
+	for _, c := range []struct {
+		point, what string
+		times       int // in each worker, which makes these passes in some 20 s at most
+	}{
+		{"before-claim", "error", 8}, {"after-claim", "crash", 1}, {"after-claim", "lost", 4},
+		{"before-send", "error", 12}, {"before-send", "lost", 40}, {"after-send", "crash", 1}, {"after-send", "lost", 40},
+		{"after-acknowledge", "crash", 1}, {"after-acknowledge", "lost", 4},
 	} {
 		r := row{points: map[string]string{
 			"edge":   term("before-send", "20*off->200*return", "lost"),
-			"worker": term(c.point, "40*return", c.what),
+			"worker": term(c.point, fmt.Sprintf("%d*return", c.times), c.what),
 		}}
 		if c.what == "crash" {
 			delete(r.points, "worker")

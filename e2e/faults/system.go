@@ -62,7 +62,7 @@ func newSystem(ctx context.Context, dir string, bin programs, r row, sold []prod
 	s := &system{dir: dir, links: map[string]*toxiproxy.Proxy{}}
 	var err error
 	s.stack, err = localstack.Start(ctx, localstack.Options{
-		Dir: filepath.Join(dir, "stack"), RedisPersist: r.redisKeeps,
+		Dir: filepath.Join(dir, "stack"), RedisPersist: r.redisKeeps, MariaDBArgs: r.mariadbArgs,
 		// Nothing that was answered is ever lost with the process.
 		RedisArgs: []string{"--appendfsync", "always"},
 	})
