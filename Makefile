@@ -1,7 +1,7 @@
 # Every target installs what it needs, and leaves nothing running.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint build deps
+.PHONY: help demo up test faults lint build deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,10 +15,14 @@ up: deps ## keep the same stack running with a few products until Ctrl-C
 test: deps lint ## unit, integration and end-to-end tests on real servers, with the race detector
 	go test -race -timeout 8m ./...
 
+faults: deps ## the fault matrix: a sale with a fault in its middle, for each fault; report in .local/faults.html
+	@go run ./e2e/faults
+
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	go tool staticcheck ./...
+	go tool staticcheck -tags failpoints ./internal/failpoint
 
 build: ## build edge, worker and ctl into bin/
 	go build -o bin/ ./edge ./worker ./ctl

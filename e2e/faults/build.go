@@ -68,7 +68,7 @@ func skewedTime(ctx context.Context, dir string) (string, error) {
 	}
 	const reading = "	sec, nsec, mono := runtimeNow()\n"
 	if bytes.Count(content, []byte(reading)) != 1 {
-		return "", errors.New("Go's package time does not read the clock as this program expects")
+		return "", errors.New("the package time of Go does not read the clock as this program expects")
 	}
 	content = bytes.Replace(content, []byte(reading), []byte(reading+"	sec += skewSeconds\n"), 1)
 	patched, overlay := filepath.Join(dir, "time.go"), filepath.Join(dir, "overlay.json")

@@ -35,6 +35,7 @@ const totalLimit = 40 * time.Minute
 type options struct {
 	only             *regexp.Regexp
 	short            bool
+	local            string // where the report and what is left of failed runs go; .local if empty
 	orders, parallel int
 	seed             uint64
 }
@@ -74,7 +75,7 @@ func main() {
 // rows are those that are to be run.
 func (o options) rows() []row {
 	return slices.DeleteFunc(matrix(), func(r row) bool {
-		return o.short && !r.shortChosen || o.only != nil && !o.only.MatchString(r.name)
+		return o.short && !r.short || o.only != nil && !o.only.MatchString(r.name)
 	})
 }
 
@@ -91,7 +92,7 @@ func (o options) run(ctx context.Context, out io.Writer) (good bool, err error) 
 	if err != nil {
 		return false, err
 	}
-	local := filepath.Join(root, ".local")
+	local := cmp.Or(o.local, filepath.Join(root, ".local"))
 	if err := os.MkdirAll(local, 0o755); err != nil {
 		return false, err
 	}

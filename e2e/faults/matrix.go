@@ -51,7 +51,7 @@ type row struct {
 	skew        time.Duration     // of the clock of the first edge
 	points      map[string]string // terms of failpoints, by program ("edge-1") or kind of program ("edge")
 	restockEnv  string            // terms of failpoints for the first restock
-	shortChosen bool              // it is in the short selection of "make test"
+	short       bool              // it is in the short selection of "make test"
 }
 
 // env is what a member gets at its first start.
@@ -75,9 +75,9 @@ func matrix() []row {
 		{name: "no fault", fault: func(context.Context, *run) error { return nil }},
 
 		{name: "edge SIGKILL", fault: kill("edge-1")},
-		{name: "edge SIGTERM", fault: terminate("edge-1"), shortChosen: true},
+		{name: "edge SIGTERM", fault: terminate("edge-1"), short: true},
 		{name: "worker SIGKILL", fault: kill("worker-1")},
-		{name: "worker SIGTERM", fault: terminate("worker-1"), shortChosen: true},
+		{name: "worker SIGTERM", fault: terminate("worker-1"), short: true},
 		{name: "edges and workers SIGKILL", fault: kill("edge-1", "edge-2", "worker-1", "worker-2")},
 
 		{name: "redis SIGKILL, data kept", redisKeeps: true, fault: restartRedis(syscall.SIGKILL)},
@@ -87,7 +87,7 @@ func matrix() []row {
 		{name: "redis FLUSHALL", within: lossyWithin, rules: lossy, fault: flushRedis},
 		{name: "redis fail-over, replica lags", within: lossyWithin, rules: lossy, replica: true, fault: failOver},
 
-		{name: "mariadb SIGKILL", fault: restartMariaDB(syscall.SIGKILL), shortChosen: true},
+		{name: "mariadb SIGKILL", fault: restartMariaDB(syscall.SIGKILL), short: true},
 		{name: "mariadb SIGTERM", fault: restartMariaDB(syscall.SIGTERM)},
 		{name: "mariadb down for 60 s", span: 20 * time.Second, fault: mysqlDown, also: noAttemptUsed},
 		{name: "sqs SIGKILL", fault: sqsDown},
@@ -110,7 +110,7 @@ func matrix() []row {
 		{name: "sqs refuses 50 %", fault: sqsFaults(badNetwork, sqs.Faults{Refuse: .5})},
 		{name: "sqs is over its limit", fault: sqsFaults(outage, sqs.Faults{Refuse: 1, RefuseWith: "OverLimit"})},
 		{name: "sqs fails 20 % of the entries", fault: sqsFaults(badNetwork, sqs.Faults{FailEntry: .2})},
-		{name: "sqs all at once", shortChosen: true, fault: sqsFaults(badNetwork, sqs.Faults{
+		{name: "sqs all at once", fault: sqsFaults(badNetwork, sqs.Faults{
 			Duplicate: .2, Reorder: .5, FailEntry: .1, Refuse: .1, Lose: .05, Delay: 50 * time.Millisecond,
 		})},
 
@@ -119,7 +119,7 @@ func matrix() []row {
 	}
 	for _, pair := range pairs {
 		rows = append(rows,
-			row{name: pair + " cut", fault: flap(pair), shortChosen: pair == "edge-redis"},
+			row{name: pair + " cut", fault: flap(pair)},
 			row{name: pair + " half-open", span: 10 * time.Second, fault: toxic(pair, "timeout", `"timeout":0`)},
 			row{name: pair + " slow", span: 10 * time.Second, fault: toxic(pair, "latency", `"latency":400,"jitter":200`)},
 		)
@@ -174,7 +174,7 @@ func failpointRows() (rows []row) {
 				if what == "crash" {
 					r.points = map[string]string{step.role + "-1": term(point, once, what)}
 				}
-				r.shortChosen = point == "after-commit" && what == "lost"
+				r.short = point == "after-commit" && what == "lost" || point == "after-send" && what == "crash"
 				add(r, step.role, point, what, nil)
 			}
 		}
@@ -371,7 +371,7 @@ func failOver(ctx context.Context, r *run) error {
 	}
 	rdb := redis.NewClient(&redis.Options{Addr: s.replica.Addr()})
 	defer rdb.Close()
-	if err := rdb.SlaveOf(ctx, "no", "one").Err(); err != nil {
+	if err := rdb.Do(ctx, "replicaof", "no", "one").Err(); err != nil {
 		return err
 	}
 	s.current.Store(s.replica)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	_ "github.com/go-sql-driver/mysql"
@@ -197,6 +198,12 @@ func (r *run) count(b *books, res *result) {
 // judgeProcesses looks at what the programs have logged and used.
 func (r *run) judgeProcesses() (broken []finding) {
 	for _, m := range r.system.members() {
+		for _, e := range m.ended() {
+			// 1 is a start while something is down, and SIGKILL is ours.
+			if e.code > 1 || e.signal != 0 && e.signal != syscall.SIGKILL {
+				broken = append(broken, finding{"process", 1, fmt.Sprintf("%s ended with code %d, signal %d", m.name(), e.code, e.signal)})
+			}
+		}
 		content, err := os.ReadFile(m.log)
 		if err != nil {
 			broken = append(broken, finding{"process", 1, err.Error()})

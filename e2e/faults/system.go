@@ -397,20 +397,15 @@ func (m *member) current() *localstack.Process {
 	return m.process
 }
 
-// signal sends a signal to the process that runs now.
-func (m *member) signal(sig os.Signal) error { return m.current().Signal(sig) }
-
-// crashes counts how often the process was killed by SIGKILL.
-func (m *member) crashes() (n int) {
+// ended lists how the processes so far have ended.
+func (m *member) ended() []ended {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, e := range m.ends {
-		if e.signal == syscall.SIGKILL {
-			n++
-		}
-	}
-	return n
+	return slices.Clone(m.ends)
 }
+
+// signal sends a signal to the process that runs now.
+func (m *member) signal(sig os.Signal) error { return m.current().Signal(sig) }
 
 // terminate asks the process to stop, and says what was wrong with how it did.
 func (m *member) terminate(ctx context.Context) error {
