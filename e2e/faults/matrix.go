@@ -212,9 +212,9 @@ func failpointRows() (rows []row) {
 	// The relay finds orders that edges could not send, and whose buyers cannot repeat them since they have no key.
 	for _, c := range []struct {
 		point, what string
-		times       int // in each worker, which makes these passes in some 20 s at most
+		times       int // in each worker, which makes these passes within 40 s
 	}{
-		{"before-claim", "error", 8}, {"after-claim", "crash", 1}, {"after-claim", "lost", 4},
+		{"before-claim", "error", 16}, {"after-claim", "crash", 1}, {"after-claim", "lost", 4},
 		{"before-send", "error", 12}, {"before-send", "lost", 40}, {"after-send", "crash", 1}, {"after-send", "lost", 40},
 		{"after-acknowledge", "crash", 1}, {"after-acknowledge", "lost", 4},
 	} {
