@@ -123,7 +123,8 @@ func judge(intents []*intent, sold []product, b *books, r rules) (broken []findi
 				case rows[0].status != "completed" && rows[0].status != "failed":
 					find("P2", 1, "order %s was accepted and is %q", a.orderID, rows[0].status)
 				case b.shown != nil && b.shown[a.orderID] != rows[0].status:
-					find("P2", 1, "order %s is %s, and its buyer is shown %q", a.orderID, rows[0].status, b.shown[a.orderID])
+					find("P2", 1, "order %s is %s, and its buyer is shown %q", a.orderID, rows[0].status,
+						b.shown[a.orderID])
 				}
 				if first != nil && !r.forgetful && (first.orderID != a.orderID || first.body != a.body) {
 					find("P8", 1, "user %d, key %s: one 202 says %s, another %s", in.user, in.key, first.body, a.body)
@@ -171,7 +172,8 @@ func judge(intents []*intent, sold []product, b *books, r rules) (broken []findi
 		what := [3]int64{row.user, row.product, row.quantity}
 		switch {
 		case in != nil && what != [3]int64{in.user, in.product, in.quantity}:
-			find("P2", 1, "order %s is %v (user, product, units) and was placed as %v", id, what, [3]int64{in.user, in.product, in.quantity})
+			find("P2", 1, "order %s is %v (user, product, units) and was placed as %v", id, what,
+				[3]int64{in.user, in.product, in.quantity})
 		case in == nil && row.key != "":
 			find("P2", 1, "order %s has key %q, which nobody used", id, row.key)
 		case in == nil && row.key == "" && row.status == "completed" && anonymous[what] == 0:
@@ -209,7 +211,8 @@ func judge(intents []*intent, sold []product, b *books, r rules) (broken []findi
 		if p.limit > 0 {
 			for who, units := range bought {
 				if who[0] == p.id && units > p.limit {
-					find("P7", units-p.limit, "user %d has %d units of product %d, the limit is %d", who[1], units, p.id, p.limit)
+					find("P7", units-p.limit, "user %d has %d units of product %d, the limit is %d", who[1], units,
+						p.id, p.limit)
 				}
 			}
 		}
@@ -228,13 +231,15 @@ func judge(intents []*intent, sold []product, b *books, r rules) (broken []findi
 				p.id, len(s.outbox), s.outbox[0], b.rowOf(s.outbox[0]))
 		}
 		if s.loaded && s.available+reserved != b.stock[p.id] {
-			find("P4", abs(s.available+reserved-b.stock[p.id]), "product %d: Redis has %d available + %d reserved, MySQL %d",
+			find("P4", abs(s.available+reserved-b.stock[p.id]),
+				"product %d: Redis has %d available + %d reserved, MySQL %d",
 				p.id, s.available, reserved, b.stock[p.id])
 		}
 		if !r.forgetful && s.loaded {
 			for user := range int64(users) {
 				if want := bought[[2]int64{p.id, user + 1}]; s.bought[user+1] != want {
-					find("P7", abs(s.bought[user+1]-want), "Redis counts %d units of product %d for user %d, who has %d",
+					find("P7", abs(s.bought[user+1]-want),
+						"Redis counts %d units of product %d for user %d, who has %d",
 						s.bought[user+1], p.id, user+1, want)
 				}
 			}
@@ -259,7 +264,8 @@ func (b *books) judgeLedger(p product, find func(string, int64, string, ...any))
 		version++
 		balance += row.delta
 		if row.version != version || row.balance != balance {
-			find("P4", 1, "product %d: change %d of the ledger is version %d with balance %d, not %d", p.id, version, row.version, row.balance, balance)
+			find("P4", 1, "product %d: change %d of the ledger is version %d with balance %d, not %d", p.id, version,
+				row.version, row.balance, balance)
 			return
 		}
 		if row.reason == "restock" {
@@ -365,7 +371,8 @@ func (p places) readMySQL(ctx context.Context, b *books) error {
 	for rows.Next() {
 		var row orderRow
 		var id []byte
-		if err := rows.Scan(&id, &row.user, &row.product, &row.quantity, &row.unitPrice, &row.status, &row.reason, &row.key); err != nil {
+		if err := rows.Scan(&id, &row.user, &row.product, &row.quantity, &row.unitPrice, &row.status, &row.reason,
+			&row.key); err != nil {
 			return err
 		}
 		row.id = asUUID(id)
@@ -374,7 +381,8 @@ func (p places) readMySQL(ctx context.Context, b *books) error {
 	if err := rows.Err(); err != nil {
 		return err
 	}
-	ledger, err := p.db.QueryContext(ctx, `SELECT product_id, version, delta, balance, reason, ref FROM stock_ledger ORDER BY product_id, version`)
+	ledger, err := p.db.QueryContext(ctx,
+		`SELECT product_id, version, delta, balance, reason, ref FROM stock_ledger ORDER BY product_id, version`)
 	if err != nil {
 		return err
 	}
@@ -460,7 +468,8 @@ func (p places) readQueue(ctx context.Context, name string) (n int, bodies []str
 	if n, err = depth(ctx, p.sqs, aws.ToString(found.QueueUrl)); err != nil {
 		return 0, nil, err
 	}
-	out, err := p.sqs.ReceiveMessage(ctx, &awssqs.ReceiveMessageInput{QueueUrl: found.QueueUrl, MaxNumberOfMessages: 10, VisibilityTimeout: 1})
+	out, err := p.sqs.ReceiveMessage(ctx,
+		&awssqs.ReceiveMessageInput{QueueUrl: found.QueueUrl, MaxNumberOfMessages: 10, VisibilityTimeout: 1})
 	if err != nil {
 		return 0, nil, err
 	}

@@ -39,7 +39,8 @@ func sale() ([]*intent, []product, *books) {
 			{product: 1, version: 3, delta: 5, balance: 13, reason: "restock", ref: "d"},
 		},
 		stock: map[int64]int64{1: 13},
-		redis: map[int64]shelf{1: {loaded: true, available: 13, reserved: map[string]int64{}, bought: map[int64]int64{1: 2}}},
+		redis: map[int64]shelf{1: {loaded: true, available: 13, reserved: map[string]int64{},
+			bought: map[int64]int64{1: 2}}},
 		shown: map[string]string{first: "completed", second: "failed"},
 	}
 	return intents, sold, b
@@ -54,58 +55,77 @@ func TestJudge(t *testing.T) {
 		damage              func(in []*intent, sold []product, b *books)
 	}{
 		{"nothing", "", "", func([]*intent, []product, *books) {}},
-		{"oversold", "P1", "2 units sold of 1", func(_ []*intent, sold []product, _ *books) { sold[0].stock, sold[0].restocked = 1, 0 }},
+		{"oversold", "P1", "2 units sold of 1",
+			func(_ []*intent, sold []product, _ *books) { sold[0].stock, sold[0].restocked = 1, 0 }},
 		{"negative stock", "P1", "is -1", func(_ []*intent, _ []product, b *books) { b.stock[1] = -1 }},
-		{"an accepted order is gone", "P2", "and is nowhere", func(_ []*intent, _ []product, b *books) { delete(b.orders, second) }},
+		{"an accepted order is gone", "P2", "and is nowhere",
+			func(_ []*intent, _ []product, b *books) { delete(b.orders, second) }},
 		{"an accepted order is stuck", "P2", "reserved and in the outbox", func(_ []*intent, _ []product, b *books) {
 			delete(b.orders, second)
 			s := b.redis[1]
 			s.reserved[second], s.outbox = 1, []string{second}
 			b.redis[1] = s
 		}},
-		{"an accepted order is neither", "P2", `is "odd"`, func(_ []*intent, _ []product, b *books) { b.orders[second][0].status = "odd" }},
-		{"its buyer is shown another state", "P2", `shown "pending"`, func(_ []*intent, _ []product, b *books) { b.shown[first] = "pending" }},
+		{"an accepted order is neither", "P2", `is "odd"`,
+			func(_ []*intent, _ []product, b *books) { b.orders[second][0].status = "odd" }},
+		{"its buyer is shown another state", "P2", `shown "pending"`,
+			func(_ []*intent, _ []product, b *books) { b.shown[first] = "pending" }},
 		{"an order of nobody", "P2", "nobody used", func(_ []*intent, _ []product, b *books) {
 			b.orders[third] = []orderRow{{id: third, user: 9, product: 1, quantity: 1, status: "failed", key: "z"}}
 		}},
 		{"an order of nobody without a key", "P2", "placed by nobody", func(_ []*intent, _ []product, b *books) {
 			b.orders[third] = []orderRow{{id: third, user: 9, product: 1, quantity: 1, status: "completed"}}
 		}},
-		{"an order with other units", "P2", "was placed as", func(_ []*intent, _ []product, b *books) { b.orders[second][0].quantity = 3 }},
-		{"a message is left", "P2", "queue still has 1", func(_ []*intent, _ []product, b *books) { b.queue.found = []string{"{}"} }},
+		{"an order with other units", "P2", "was placed as",
+			func(_ []*intent, _ []product, b *books) { b.orders[second][0].quantity = 3 }},
+		{"a message is left", "P2", "queue still has 1",
+			func(_ []*intent, _ []product, b *books) { b.queue.found = []string{"{}"} }},
 		{"two rows", "P3", "has 2 rows", func(_ []*intent, _ []product, b *books) {
 			b.orders[first] = append(b.orders[first], b.orders[first][0])
 		}},
 		{"booked twice", "P3", "2 times", func(_ []*intent, _ []product, b *books) {
-			b.ledger = append(b.ledger, ledgerRow{product: 1, version: 4, delta: -2, balance: 11, reason: "order", ref: first})
+			b.ledger = append(b.ledger,
+				ledgerRow{product: 1, version: 4, delta: -2, balance: 11, reason: "order", ref: first})
 		}},
-		{"not booked", "P3", "not in the ledger", func(_ []*intent, _ []product, b *books) { b.ledger[1].reason = "restock" }},
-		{"booked with other units", "P3", "the ledger 1", func(_ []*intent, _ []product, b *books) { b.ledger[1].delta = -1 }},
-		{"a failed order is booked", "P3", "is failed, and", func(_ []*intent, _ []product, b *books) { b.orders[first][0].status = "failed" }},
-		{"a booked order does not exist", "P3", "does not exist", func(_ []*intent, _ []product, b *books) { b.ledger[1].ref = third }},
-		{"units from nowhere", "P4", "not initial 10 + restocked 5", func(_ []*intent, _ []product, b *books) { b.stock[1]++ }},
+		{"not booked", "P3", "not in the ledger",
+			func(_ []*intent, _ []product, b *books) { b.ledger[1].reason = "restock" }},
+		{"booked with other units", "P3", "the ledger 1",
+			func(_ []*intent, _ []product, b *books) { b.ledger[1].delta = -1 }},
+		{"a failed order is booked", "P3", "is failed, and",
+			func(_ []*intent, _ []product, b *books) { b.orders[first][0].status = "failed" }},
+		{"a booked order does not exist", "P3", "does not exist",
+			func(_ []*intent, _ []product, b *books) { b.ledger[1].ref = third }},
+		{"units from nowhere", "P4", "not initial 10 + restocked 5",
+			func(_ []*intent, _ []product, b *books) { b.stock[1]++ }},
 		{"Redis has too many", "P4", "Redis has 14 available", func(_ []*intent, _ []product, b *books) {
 			s := b.redis[1]
 			s.available++
 			b.redis[1] = s
 		}},
-		{"a gap in the ledger", "P4", "is version 4", func(_ []*intent, _ []product, b *books) { b.ledger[2].version = 4 }},
-		{"a wrong balance", "P4", "with balance 14", func(_ []*intent, _ []product, b *books) { b.ledger[2].balance = 14 }},
-		{"another restock", "P4", "were restocked", func(_ []*intent, _ []product, b *books) { b.ledger[2].reason = "initial" }},
-		{"a reservation is left", "P5", "which is completed", func(_ []*intent, _ []product, b *books) { b.redis[1].reserved[first] = 2 }},
+		{"a gap in the ledger", "P4", "is version 4",
+			func(_ []*intent, _ []product, b *books) { b.ledger[2].version = 4 }},
+		{"a wrong balance", "P4", "with balance 14",
+			func(_ []*intent, _ []product, b *books) { b.ledger[2].balance = 14 }},
+		{"another restock", "P4", "were restocked",
+			func(_ []*intent, _ []product, b *books) { b.ledger[2].reason = "initial" }},
+		{"a reservation is left", "P5", "which is completed",
+			func(_ []*intent, _ []product, b *books) { b.redis[1].reserved[first] = 2 }},
 		{"an outbox entry is left", "P5", "in the outbox", func(_ []*intent, _ []product, b *books) {
 			s := b.redis[1]
 			s.outbox = []string{first}
 			b.redis[1] = s
 		}},
 		{"over the limit", "P7", "the limit is 1", func(_ []*intent, sold []product, _ *books) { sold[0].limit = 1 }},
-		{"Redis counts a buyer's units wrong", "P7", "Redis counts 1", func(_ []*intent, _ []product, b *books) { b.redis[1].bought[1] = 1 }},
-		{"Redis counts a failed order", "P7", "Redis counts 1", func(_ []*intent, _ []product, b *books) { b.redis[1].bought[2] = 1 }},
+		{"Redis counts a buyer's units wrong", "P7", "Redis counts 1",
+			func(_ []*intent, _ []product, b *books) { b.redis[1].bought[1] = 1 }},
+		{"Redis counts a failed order", "P7", "Redis counts 1",
+			func(_ []*intent, _ []product, b *books) { b.redis[1].bought[2] = 1 }},
 		{"one key, two orders", "P8", "2 completed orders", func(in []*intent, _ []product, b *books) {
 			in[0].answers = append(in[0].answers, answer{status: 503, code: "outcome_unknown", orderID: third})
 			b.orders[third] = []orderRow{{id: third, user: 1, product: 1, quantity: 2, status: "completed", key: "a"}}
 		}},
-		{"one key, two answers", "P8", "one 202 says", func(in []*intent, _ []product, _ *books) { in[0].answers[2].body = "{}" }},
+		{"one key, two answers", "P8", "one 202 says",
+			func(in []*intent, _ []product, _ *books) { in[0].answers[2].body = "{}" }},
 		{"a dead letter", "DLQ", "1 dead letters", func(_ []*intent, _ []product, b *books) { b.queue.dead = 1 }},
 	} {
 		t.Run(test.name, func(t *testing.T) {

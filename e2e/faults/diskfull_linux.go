@@ -33,7 +33,8 @@ func diskRows() []row {
 		name: "mariadb has no room on its disk", span: 14 * time.Second, fault: fillDisk,
 		// All tables in one file, which is larger than the log, so that the limit is met by tables alone. A log that
 		// cannot be written ends the server, which is another row.
-		mariadbArgs: []string{"--innodb-file-per-table=OFF", "--innodb-log-file-size=8M", "--innodb-autoextend-increment=1"},
+		mariadbArgs: []string{"--innodb-file-per-table=OFF", "--innodb-log-file-size=8M",
+			"--innodb-autoextend-increment=1"},
 		also: func(r *run) []finding {
 			content, err := os.ReadFile(filepath.Join(r.dir, "stack", "mariadb", "mariadb.log"))
 			if err != nil || !full.Match(content) {
@@ -52,7 +53,8 @@ func fillDisk(ctx context.Context, r *run) error {
 		return err
 	}
 	defer db.Close()
-	if _, err := db.ExecContext(ctx, "CREATE TABLE filler (id INT AUTO_INCREMENT PRIMARY KEY, bytes LONGBLOB)"); err != nil {
+	if _, err := db.ExecContext(ctx,
+		"CREATE TABLE filler (id INT AUTO_INCREMENT PRIMARY KEY, bytes LONGBLOB)"); err != nil {
 		return err
 	}
 	file, err := os.Stat(filepath.Join(r.dir, "stack", "mariadb", "data", "ibdata1"))

@@ -46,11 +46,12 @@ func TestBroken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := row{name: "theft", span: 2 * time.Second, within: 5 * time.Second, fault: func(ctx context.Context, r *run) error {
-		rdb := newRedis(r.system.current.Load().Addr())
-		defer rdb.Close()
-		return rdb.DecrBy(ctx, "stock:{1}", 3).Err()
-	}}
+	r := row{name: "theft", span: 2 * time.Second, within: 5 * time.Second,
+		fault: func(ctx context.Context, r *run) error {
+			rdb := newRedis(r.system.current.Load().Addr())
+			defer rdb.Close()
+			return rdb.DecrBy(ctx, "stock:{1}", 3).Err()
+		}}
 	res := do(t.Context(), r, bin, dir, "x", 200, 1)
 	if res.err != nil || res.ok() || res.recovered || count(res.broken, "P4") != 3 {
 		t.Errorf("%+v", res)
@@ -65,7 +66,8 @@ func TestBroken(t *testing.T) {
 			t.Errorf("%q is not in %s", want, out.String())
 		}
 	}
-	if s := summary([]*result{res}); s != "faults: 1 runs, 200 orders, 0 oversold, 0 lost, 3 leaked, 0 decided twice, 1 not recovered" {
+	want := "faults: 1 runs, 200 orders, 0 oversold, 0 lost, 3 leaked, 0 decided twice, 1 not recovered"
+	if s := summary([]*result{res}); s != want {
 		t.Errorf("it ends with %q", s)
 	}
 }

@@ -77,39 +77,41 @@ type load struct {
 	orders   int
 	duration time.Duration
 	products []product
-	rng      *rand.Rand
+	keyless  bool // nobody sends an idempotency key
+
+	rng *rand.Rand
 
 	intents            []*intent
 	accepted, requests atomic.Int64
-	start              time.Time
+	start              time.Time // of the appointments
 }
 
-func newLoad(urls []string, secret string, orders int, duration time.Duration, products []product, seed uint64) *load {
-	l := &load{urls: urls, secret: secret, orders: orders, duration: duration, products: products, rng: rand.New(rand.NewPCG(seed, 1))}
-	for i := range orders {
+// plan decides what each buyer wants.
+func (l *load) plan(seed uint64) {
+	l.rng = rand.New(rand.NewPCG(seed, 1))
+	for i := range l.orders {
 		in := &intent{user: 1 + l.rng.Int64N(users), quantity: 1 + l.rng.Int64N(2)}
 		pick := l.rng.IntN(100)
-		for _, p := range products {
+		for _, p := range l.products {
 			if pick -= p.weight; pick < 0 {
 				in.product = p.id
 				break
 			}
 		}
-		if l.rng.IntN(100) < 85 {
+		if l.rng.IntN(100) < 85 && !l.keyless {
 			in.key = fmt.Sprintf("key-%d", i)
 		}
 		l.intents = append(l.intents, in)
 	}
-	return l
 }
 
 // run sends all buyers, and returns when each has a final answer or has given up.
 func (l *load) run(ctx context.Context) {
-	client := &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true}}
+	client := &http.Client{Timeout: patience,
+		Transport: &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true}}
 	defer client.CloseIdleConnections()
 	room := make(chan struct{}, maxUnderWay)
 	var buyers sync.WaitGroup
-	l.start = time.Now()
 	for i, in := range l.intents {
 		due := l.start.Add(time.Duration(int64(l.duration) * int64(i) / int64(l.orders)))
 		select {
@@ -172,7 +174,8 @@ func (l *load) order(ctx context.Context, client *http.Client, in *intent, edge 
 	a.edge, a.sent = edge, time.Since(l.start)
 	defer func() { a.got = time.Since(l.start) }()
 	body := fmt.Sprintf(`{"product_id":%d,"quantity":%d}`, in.product, in.quantity)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, l.urls[edge]+"/api/orders", bytes.NewReader([]byte(body)))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, l.urls[edge]+"/api/orders",
+		bytes.NewReader([]byte(body)))
 	if err != nil {
 		a.err = err.Error()
 		return a

@@ -51,7 +51,7 @@ func main() {
 	flag.Parse()
 	var err error
 	if o.only, err = regexp.Compile(*only); err != nil || flag.NArg() > 0 || o.orders < 100 || o.parallel < 1 {
-		fmt.Fprintln(os.Stderr, "faults: --only must be a regular expression, --orders at least 100, --parallel at least 1", err)
+		fmt.Fprintln(os.Stderr, "faults: --only is a regular expression, --orders at least 100, --parallel at least 1", err)
 		os.Exit(2)
 	}
 	if *list {
@@ -110,7 +110,8 @@ func (o options) run(ctx context.Context, out io.Writer) (good bool, err error) 
 	start := time.Now()
 	results := make([]*result, len(rows))
 	fmt.Fprintf(out, "%d runs of %d orders, %d at a time, seed %d\n\n", len(rows), o.orders, o.parallel, o.seed)
-	fmt.Fprintf(out, "%-42s %7s %8s %9s %7s %10s  %s\n", "fault", "orders", "accepted", "completed", "failed", "recovery s", "broken promises")
+	fmt.Fprintf(out, "%-42s %7s %8s %9s %7s %10s  %s\n", "fault", "orders", "accepted", "completed", "failed",
+		"recovery s", "broken promises")
 	var mu sync.Mutex
 	var runs sync.WaitGroup
 	room := make(chan struct{}, o.parallel)
@@ -190,7 +191,8 @@ func (r *result) print(out io.Writer) {
 	if !r.recovered {
 		recovery = "never"
 	}
-	fmt.Fprintf(out, "%-42s %7d %8d %9d %7d %10s  %s\n", r.row.name, r.orders, r.accepted, r.completed, r.failed, recovery, verdict)
+	fmt.Fprintf(out, "%-42s %7d %8d %9d %7d %10s  %s\n", r.row.name, r.orders, r.accepted, r.completed, r.failed,
+		recovery, verdict)
 	for i, f := range r.broken {
 		if i == maxFindings {
 			fmt.Fprintf(out, "    … and %d more\n", len(r.broken)-i)
@@ -221,11 +223,13 @@ func summary(results []*result) string {
 		leaked += count(r.broken, "P4", "P5")
 		other += count(r.broken, "P7", "P8", "DLQ", "process")
 	}
-	line := fmt.Sprintf("faults: %d runs, %d orders, %d oversold, %d lost, %d leaked, %d decided twice", len(results), orders, oversold, lost, leaked, twice)
+	line := fmt.Sprintf("faults: %d runs, %d orders, %d oversold, %d lost, %d leaked, %d decided twice", len(results),
+		orders, oversold, lost, leaked, twice)
 	if other > 0 {
 		line += fmt.Sprintf(", %d other promises broken", other)
 	}
-	if n := len(slices.DeleteFunc(slices.Clone(results), func(r *result) bool { return r.err == nil && r.recovered })); n > 0 {
+	if n := len(slices.DeleteFunc(slices.Clone(results),
+		func(r *result) bool { return r.err == nil && r.recovered })); n > 0 {
 		line += fmt.Sprintf(", %d not recovered", n)
 	}
 	return line

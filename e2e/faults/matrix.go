@@ -46,6 +46,7 @@ type row struct {
 	also func(*run) []finding
 
 	mariadbArgs []string
+	keyless     bool              // buyers send no idempotency keys, and so repeat nothing
 	redisKeeps  bool              // Redis keeps its data when it dies
 	replica     bool              // Redis has a replica
 	skew        time.Duration     // of the clock of the first edge
@@ -105,7 +106,8 @@ func matrix() []row {
 		{name: "sqs duplicates 20 %", fault: sqsFaults(badNetwork, sqs.Faults{Duplicate: .2})},
 		{name: "sqs reorders", fault: sqsFaults(badNetwork, sqs.Faults{Reorder: 1})},
 		{name: "sqs delays 1 s", fault: sqsFaults(badNetwork, sqs.Faults{Delay: time.Second})},
-		{name: "sqs delays 4 s", span: 12 * time.Second, fault: sqsFaults(badNetwork, sqs.Faults{Delay: 4 * time.Second})},
+		{name: "sqs delays 4 s", span: 12 * time.Second,
+			fault: sqsFaults(badNetwork, sqs.Faults{Delay: 4 * time.Second})},
 		{name: "sqs loses 20 % of the answers", fault: sqsFaults(badNetwork, sqs.Faults{Lose: .2})},
 		{name: "sqs refuses 50 %", fault: sqsFaults(badNetwork, sqs.Faults{Refuse: .5})},
 		{name: "sqs is over its limit", fault: sqsFaults(outage, sqs.Faults{Refuse: 1, RefuseWith: "OverLimit"})},
@@ -121,7 +123,8 @@ func matrix() []row {
 		rows = append(rows,
 			row{name: pair + " cut", fault: flap(pair)},
 			row{name: pair + " half-open", span: 10 * time.Second, fault: toxic(pair, "timeout", `"timeout":0`)},
-			row{name: pair + " slow", span: 10 * time.Second, fault: toxic(pair, "latency", `"latency":400,"jitter":200`)},
+			row{name: pair + " slow", span: 10 * time.Second,
+				fault: toxic(pair, "latency", `"latency":400,"jitter":200`)},
 		)
 	}
 	rows = append(rows, diskRows()...)
@@ -189,7 +192,8 @@ func failpointRows() (rows []row) {
 	// Units are given back only when the queue refuses orders.
 	refusal := sqsFaults(outage, sqs.Faults{Actions: []string{"SendMessageBatch"}, Refuse: 1})
 	for _, c := range []struct{ point, what string }{
-		{"before-cancel", "crash"}, {"before-cancel", "error"}, {"before-cancel", "lost"}, {"after-cancel", "crash"}, {"after-cancel", "lost"},
+		{"before-cancel", "crash"}, {"before-cancel", "error"}, {"before-cancel", "lost"}, {"after-cancel",
+			"crash"}, {"after-cancel", "lost"},
 	} {
 		r := row{points: map[string]string{"edge": term(c.point, "5*return", c.what)}}
 		if c.what == "crash" {
@@ -209,23 +213,24 @@ func failpointRows() (rows []row) {
 		add(r, "edge", c.point, c.what, nil)
 	}
 
-	// The relay finds orders that edges could not send, and whose buyers cannot repeat them since they have no key.
+	// The relay finds orders that edges could not send, and whose buyers do not repeat them since they have no key.
 	for _, c := range []struct {
 		point, what string
 		times       int // in each worker, which makes these passes within 40 s
 	}{
 		{"before-claim", "error", 16}, {"after-claim", "crash", 1}, {"after-claim", "lost", 4},
-		{"before-send", "error", 12}, {"before-send", "lost", 40}, {"after-send", "crash", 1}, {"after-send", "lost", 40},
+		{"before-send", "error", 12}, {"before-send", "lost", 40}, {"after-send", "crash", 1}, {"after-send", "lost",
+			40},
 		{"after-acknowledge", "crash", 1}, {"after-acknowledge", "lost", 4},
 	} {
-		r := row{points: map[string]string{
+		r := row{keyless: true, points: map[string]string{
 			"edge":   term("before-send", "20*off->200*return", "lost"),
 			"worker": term(c.point, fmt.Sprintf("%d*return", c.times), c.what),
 		}}
 		if c.what == "crash" {
 			delete(r.points, "worker")
 			r.points["worker-1"] = term(c.point, "1*return", c.what)
-			r.points["worker-2"] = term(c.point, "1*return", c.what) // either may be the one that claims
+			r.points["worker-2"] = term("before-claim", "20*return", "error") // leaves it to the other
 		}
 		add(r, "worker", c.point, c.what, nil)
 		rows[len(rows)-1].name = "relay: " + rows[len(rows)-1].name
@@ -256,22 +261,51 @@ func wait(d time.Duration) func(context.Context, *run) error {
 	return func(ctx context.Context, _ *run) error { return sleep(ctx, d) }
 }
 
+// strike signals programs at a moment when edges and workers have orders in their hands.
+func (r *run) strike(ctx context.Context, sig syscall.Signal, names ...string) error {
+	slow := []string{"edge-sqs", "worker-mysql"}
+	for _, link := range slow {
+		if err := r.system.poison(link, "latency", `"latency":200`); err != nil {
+			return err
+		}
+	}
+	err := sleep(ctx, time.Second)
+	for _, name := range names {
+		err = errors.Join(err, r.system.member(name).signal(sig))
+	}
+	for _, link := range slow {
+		r.system.cure(link)
+	}
+	return err
+}
+
 // kill ends programs with SIGKILL, and waits until they run again.
 func kill(names ...string) func(context.Context, *run) error {
 	return func(ctx context.Context, r *run) error {
-		for _, name := range names {
-			if err := r.system.member(name).signal(syscall.SIGKILL); err != nil {
-				return err
-			}
+		if err := r.strike(ctx, syscall.SIGKILL, names...); err != nil {
+			return err
 		}
 		return r.waitReady(ctx)
 	}
 }
 
+// terminate asks a program to stop, which it must do in order and in time, and waits until it runs again.
 func terminate(name string) func(context.Context, *run) error {
 	return func(ctx context.Context, r *run) error {
-		if err := r.system.member(name).terminate(ctx); err != nil {
+		m := r.system.member(name)
+		p := m.current()
+		if err := r.strike(ctx, syscall.SIGTERM, name); err != nil {
 			return err
+		}
+		select {
+		case <-p.Done():
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(stopWait):
+			return fmt.Errorf("%s has not stopped %s after SIGTERM", name, stopWait)
+		}
+		if p.ExitCode() != 0 {
+			return fmt.Errorf("%s ended with code %d after SIGTERM", name, p.ExitCode())
 		}
 		return r.waitReady(ctx)
 	}
@@ -287,11 +321,18 @@ func stopFor(ctx context.Context, signal func(os.Signal) error, d time.Duration)
 }
 
 func pause(name string, d time.Duration) func(context.Context, *run) error {
-	return func(ctx context.Context, r *run) error { return stopFor(ctx, r.system.member(name).signal, d) }
+	return func(ctx context.Context, r *run) error {
+		if err := r.strike(ctx, syscall.SIGSTOP, name); err != nil {
+			return err
+		}
+		err := sleep(ctx, d)
+		return errors.Join(err, r.system.member(name).signal(syscall.SIGCONT))
+	}
 }
 
 // restart ends a server, and starts it again after a time. Its proxies refuse connections meanwhile, as its port does.
-func (r *run) restart(ctx context.Context, link string, signal func() error, kill func() error, start func(context.Context) error, gone time.Duration) error {
+func (r *run) restart(ctx context.Context, link string, signal func() error, kill func() error,
+	start func(context.Context) error, gone time.Duration) error {
 	if err := signal(); err != nil {
 		return err
 	}
@@ -337,7 +378,8 @@ const replicationLag = time.Second
 func (s *system) startReplica(ctx context.Context) error {
 	host, port, _ := strings.Cut(s.links["replication"].Listen, ":")
 	var err error
-	if s.replica, err = localstack.StartRedis(ctx, localstack.RedisOptions{Dir: s.dir + "/replica", Args: []string{"--replicaof", host, port}}); err != nil {
+	if s.replica, err = localstack.StartRedis(ctx,
+		localstack.RedisOptions{Dir: s.dir + "/replica", Args: []string{"--replicaof", host, port}}); err != nil {
 		return err
 	}
 	rdb := newRedis(s.replica.Addr())
@@ -444,7 +486,8 @@ func noAttemptUsed(r *run) (broken []finding) {
 	}
 	for _, m := range r.system.workers {
 		if content, err := os.ReadFile(m.log); err != nil || strings.Contains(string(content), `"attempt":`) {
-			broken = append(broken, finding{"P2", 1, fmt.Sprintf("%s has counted an attempt against an order (%v)", m.name(), err)})
+			broken = append(broken, finding{"P2", 1,
+				fmt.Sprintf("%s has counted an attempt against an order (%v)", m.name(), err)})
 		}
 	}
 	during := 0
@@ -455,7 +498,8 @@ func noAttemptUsed(r *run) (broken []finding) {
 				during++
 			}
 			if late && a.status >= 500 {
-				broken = append(broken, finding{"P2", 1, fmt.Sprintf("while MySQL was down an edge answered %d: %s", a.status, a.body)})
+				broken = append(broken, finding{"P2", 1,
+					fmt.Sprintf("while MySQL was down an edge answered %d: %s", a.status, a.body)})
 			}
 		}
 	}

@@ -84,9 +84,12 @@ func do(ctx context.Context, r row, bin programs, root, id string, orders int, s
 func (r *run) sell(ctx context.Context, orders int, res *result) error {
 	span := cmp.Or(r.row.span, usualSpan)
 	within := cmp.Or(r.row.within, usualWithin)
-	r.load = newLoad(r.system.urls(), r.system.secret, orders, span, r.products, r.seed)
 	start := time.Now()
-	r.load.start = start
+	r.load = &load{
+		urls: r.system.urls(), secret: r.system.secret, orders: orders, duration: span, products: r.products,
+		keyless: r.row.keyless, start: start,
+	}
+	r.load.plan(r.seed)
 	r.sampler = &sampler{system: r.system, products: r.products, start: start}
 	looking, endLooking := context.WithCancel(ctx)
 	var others sync.WaitGroup
@@ -201,7 +204,8 @@ func (r *run) judgeProcesses() (broken []finding) {
 		for _, e := range m.ended() {
 			// 1 is a start while something is down, and SIGKILL is ours.
 			if e.code > 1 || e.signal != 0 && e.signal != syscall.SIGKILL {
-				broken = append(broken, finding{"process", 1, fmt.Sprintf("%s ended with code %d, signal %d", m.name(), e.code, e.signal)})
+				broken = append(broken, finding{"process", 1,
+					fmt.Sprintf("%s ended with code %d, signal %d", m.name(), e.code, e.signal)})
 			}
 		}
 		content, err := os.ReadFile(m.log)
@@ -210,12 +214,14 @@ func (r *run) judgeProcesses() (broken []finding) {
 			continue
 		}
 		if i := strings.Index(string(content), "panic:"); i >= 0 {
-			broken = append(broken, finding{"process", 1, m.name() + " panicked: " + string(content[i:min(len(content), i+200)])})
+			broken = append(broken, finding{"process", 1,
+				m.name() + " panicked: " + string(content[i:min(len(content), i+200)])})
 		}
 	}
 	for _, s := range r.sampler.taken() {
 		if s.edgeRSS > maxRSS || s.workerRSS > maxRSS {
-			broken = append(broken, finding{"process", 1, fmt.Sprintf("an edge had %d MiB, a worker %d MiB of memory", s.edgeRSS>>20, s.workerRSS>>20)})
+			broken = append(broken, finding{"process", 1,
+				fmt.Sprintf("an edge had %d MiB, a worker %d MiB of memory", s.edgeRSS>>20, s.workerRSS>>20)})
 			break
 		}
 	}
@@ -233,7 +239,8 @@ func (r *run) restock(ctx context.Context, span time.Duration) error {
 			return err
 		}
 		for {
-			out, err := r.system.ctl(ctx, r.bin, env, "restock", "--product", fmt.Sprint(p.id), "--units", fmt.Sprint(units), "--id", id)
+			out, err := r.system.ctl(ctx, r.bin, env, "restock", "--product", fmt.Sprint(p.id), "--units",
+				fmt.Sprint(units), "--id", id)
 			r.note("restock " + id + ": " + out)
 			env = nil
 			if err == nil {
@@ -296,8 +303,8 @@ func (r *run) waitReady(ctx context.Context) error {
 	return nil
 }
 
-// waitFired waits until a failpoint of an edge or a worker has done what it was to do and, if that was to kill its process, until that runs
-// again. A fault that did not happen proves nothing.
+// waitFired waits until a failpoint of an edge or a worker has done what it was to do and, if that was to kill its
+// process, until that runs again. A fault that did not happen proves nothing.
 func (r *run) waitFired(ctx context.Context, role, what string) error {
 	late, cancel := context.WithTimeout(ctx, fireWait)
 	defer cancel()

@@ -70,7 +70,8 @@ func (p *sampler) run(ctx context.Context) {
 
 func newRedis(addr string) *redis.Client {
 	return redis.NewClient(&redis.Options{
-		Addr: addr, MaxRetries: -1, DialerRetries: 1, PoolSize: 2, ContextTimeoutEnabled: true, DialTimeout: sampleTimeout, ReadTimeout: sampleTimeout,
+		Addr: addr, MaxRetries: -1, DialerRetries: 1, PoolSize: 2, ContextTimeoutEnabled: true,
+		DialTimeout: sampleTimeout, ReadTimeout: sampleTimeout,
 	})
 }
 
@@ -81,7 +82,8 @@ func (p *sampler) look(ctx context.Context, rdb *redis.Client) sample {
 	for _, product := range p.products {
 		tag := fmt.Sprintf("{%d}", product.id)
 		pipe := rdb.Pipeline()
-		available, reserved, outbox := pipe.Get(ctx, "stock:"+tag), pipe.HVals(ctx, "reserved:"+tag), pipe.HLen(ctx, "outbox:"+tag)
+		available, reserved, outbox := pipe.Get(ctx, "stock:"+tag), pipe.HVals(ctx, "reserved:"+tag), pipe.HLen(ctx,
+			"outbox:"+tag)
 		_, _ = pipe.Exec(ctx)
 		if reserved.Err() != nil || outbox.Err() != nil {
 			s.redis = false

@@ -78,7 +78,8 @@ func newSystem(ctx context.Context, dir string, bin programs, r row, sold []prod
 	quiet := zerolog.Nop()
 	proxies := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), quiet)
 	servers := map[string]string{
-		"redis": s.stack.Redis.Addr(), "mysql": s.stack.MariaDB.Addr(), "sqs": strings.TrimPrefix(s.stack.SQS.URL(), "http://"),
+		"redis": s.stack.Redis.Addr(), "mysql": s.stack.MariaDB.Addr(), "sqs": strings.TrimPrefix(s.stack.SQS.URL(),
+			"http://"),
 	}
 	links := pairs
 	if r.replica {
@@ -253,7 +254,8 @@ func (s *system) mend(name string) error {
 func (s *system) poison(name, kind, attributes string) error {
 	for _, p := range s.link(name) {
 		for _, stream := range []string{"upstream", "downstream"} {
-			toxic := fmt.Sprintf(`{"name":"%s-%s","type":"%s","stream":"%s","attributes":{%s}}`, kind, stream, kind, stream, attributes)
+			toxic := fmt.Sprintf(`{"name":"%s-%s","type":"%s","stream":"%s","attributes":{%s}}`, kind, stream, kind,
+				stream, attributes)
 			if _, err := p.Toxics.AddToxicJson(strings.NewReader(toxic)); err != nil {
 				return fmt.Errorf("%s on %s: %w", kind, name, err)
 			}
@@ -406,25 +408,6 @@ func (m *member) ended() []ended {
 
 // signal sends a signal to the process that runs now.
 func (m *member) signal(sig os.Signal) error { return m.current().Signal(sig) }
-
-// terminate asks the process to stop, and says what was wrong with how it did.
-func (m *member) terminate(ctx context.Context) error {
-	p := m.current()
-	if err := p.Signal(syscall.SIGTERM); err != nil {
-		return err
-	}
-	select {
-	case <-p.Done():
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(stopWait):
-		return fmt.Errorf("%s has not stopped %s after SIGTERM", m.name(), stopWait)
-	}
-	if p.ExitCode() != 0 {
-		return fmt.Errorf("%s ended with code %d after SIGTERM", m.name(), p.ExitCode())
-	}
-	return nil
-}
 
 // end stops the process for good.
 func (m *member) end() {

@@ -26,7 +26,7 @@ const (
 	Cancel      Step = "cancel"      // Redis: give the units of refused orders back
 	Pending     Step = "pending"     // Redis: make orders visible as pending
 	Acknowledge Step = "acknowledge" // Redis: take orders that the queue has out of the outbox
-	Claim       Step = "claim"       // Redis: claim orders that were left in the outbox; after it only when there were some
+	Claim       Step = "claim"       // Redis: claim orders left in the outbox; after it only when there were some
 	Settle      Step = "settle"      // Redis: clear the reservations of decided orders
 	Decided     Step = "decided"     // Redis: make decisions visible
 	Restock     Step = "restock"     // Redis: add units, after MySQL has them
@@ -40,6 +40,7 @@ const (
 // Steps lists all steps.
 func Steps() []Step {
 	return []Step{
-		Load, Reserve, Cancel, Pending, Acknowledge, Claim, Settle, Decided, Restock, Send, Receive, Delete, Decide, Commit,
+		Load, Reserve, Cancel, Pending, Acknowledge, Claim, Settle, Decided, Restock, Send, Receive, Delete,
+		Decide, Commit,
 	}
 }

@@ -13,13 +13,15 @@ import (
 func TestNoTrace(t *testing.T) {
 	t.Parallel()
 	for _, tags := range []string{"", "failpoints"} {
-		list := exec.CommandContext(t.Context(), "go", "list", "-deps", "-tags", tags, "stampede/edge", "stampede/worker", "stampede/ctl")
+		list := exec.CommandContext(t.Context(), "go", "list", "-deps", "-tags", tags, "stampede/edge",
+			"stampede/worker", "stampede/ctl")
 		deps, err := list.Output()
 		if err != nil {
 			t.Fatal(err)
 		}
 		bin := t.TempDir()
-		build := exec.CommandContext(t.Context(), "go", "build", "-tags", tags, "-o", bin+string(filepath.Separator), "stampede/edge", "stampede/worker")
+		build := exec.CommandContext(t.Context(), "go", "build", "-tags", tags, "-o", bin+string(filepath.Separator),
+			"stampede/edge", "stampede/worker")
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
@@ -46,7 +48,8 @@ func TestNoTrace(t *testing.T) {
 // TestOn runs the tests of the other build.
 func TestOn(t *testing.T) {
 	t.Parallel()
-	out, err := exec.CommandContext(t.Context(), "go", "test", "-tags", "failpoints", "-run", "^TestTerms$", "-count=1", ".").CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "go", "test", "-tags", "failpoints", "-run", "^TestTerms$",
+		"-count=1", ".").CombinedOutput()
 	if err != nil || !bytes.HasPrefix(out, []byte("ok")) {
 		t.Errorf("%v: %s", err, out)
 	}

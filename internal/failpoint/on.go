@@ -3,7 +3,6 @@
 package failpoint
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -67,5 +66,5 @@ func pass(name string) error {
 		}
 	}
 	// A test that is not what it seems must not pass.
-	panic(errors.New("failpoint " + name + ` knows crash, error before a step, lost, and delay with a time, not "` + what + `"`))
+	panic(fmt.Sprintf("failpoint %s knows crash, error before a step, lost, and delay with a time, not %q", name, what))
 }

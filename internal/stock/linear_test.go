@@ -94,7 +94,8 @@ func history(t *testing.T, s *shop, seed uint64, reserve func(Request) (bool, in
 						return out, err
 					})
 					if out.done {
-						mine = append(mine, order.Order{ID: r.OrderID, UserID: r.UserID, ProductID: s.product.ID, Quantity: r.Quantity})
+						mine = append(mine, order.Order{ID: r.OrderID, UserID: r.UserID, ProductID: s.product.ID,
+							Quantity: r.Quantity})
 					}
 				case pick < 7 && len(mine) > 0:
 					o := mine[0]
@@ -107,7 +108,8 @@ func history(t *testing.T, s *shop, seed uint64, reserve func(Request) (bool, in
 					o := mine[0]
 					mine = mine[1:]
 					record(client, shelfCall{"fail", o.Quantity}, func() (shelfAnswer, error) {
-						settled, err := s.Settle(t.Context(), s.product.ID, []order.Decision{fresh(o, order.Failed, s.product.Version)})
+						settled, err := s.Settle(t.Context(), s.product.ID,
+							[]order.Decision{fresh(o, order.Failed, s.product.Version)})
 						return shelfAnswer{done: settled.GivenBack == o.Quantity}, err
 					})
 				case pick < 9:
@@ -162,7 +164,8 @@ func TestLinearizableFindsRace(t *testing.T) {
 			_, err = s.rdb.Pipelined(t.Context(), func(p redis.Pipeliner) error {
 				p.DecrBy(t.Context(), s.keys.stock, r.Quantity)
 				p.HSet(t.Context(), s.keys.reserved, r.OrderID.String(), r.Quantity)
-				p.HSet(t.Context(), s.keys.outbox, r.OrderID.String(), fmt.Sprintf("1 0 %d %d 1999 ", r.UserID, r.Quantity))
+				p.HSet(t.Context(), s.keys.outbox, r.OrderID.String(),
+					fmt.Sprintf("1 0 %d %d 1999 ", r.UserID, r.Quantity))
 				return nil
 			})
 			return err == nil, available - r.Quantity, err
