@@ -216,22 +216,18 @@ func failpointRows() (rows []row) {
 	// The relay finds orders that edges could not send, and whose buyers do not repeat them since they have no key.
 	for _, c := range []struct {
 		point, what string
-		times       int // in each worker, which makes these passes within 40 s
+		times       int // which are over within 40 s
 	}{
 		{"before-claim", "error", 16}, {"after-claim", "crash", 1}, {"after-claim", "lost", 4},
-		{"before-send", "error", 12}, {"before-send", "lost", 40}, {"after-send", "crash", 1}, {"after-send", "lost",
+		{"before-send", "error", 6}, {"before-send", "lost", 40}, {"after-send", "crash", 1}, {"after-send", "lost",
 			40},
 		{"after-acknowledge", "crash", 1}, {"after-acknowledge", "lost", 4},
 	} {
 		r := row{keyless: true, points: map[string]string{
-			"edge":   term("before-send", "20*off->200*return", "lost"),
-			"worker": term(c.point, fmt.Sprintf("%d*return", c.times), c.what),
+			"edge":     term("before-send", "20*off->200*return", "lost"),
+			"worker-1": term(c.point, fmt.Sprintf("%d*return", c.times), c.what),
+			"worker-2": term("before-claim", "20*return", "error"), // leaves it to the other for a while
 		}}
-		if c.what == "crash" {
-			delete(r.points, "worker")
-			r.points["worker-1"] = term(c.point, "1*return", c.what)
-			r.points["worker-2"] = term("before-claim", "20*return", "error") // leaves it to the other
-		}
 		add(r, "worker", c.point, c.what, nil)
 		rows[len(rows)-1].name = "relay: " + rows[len(rows)-1].name
 	}
