@@ -51,7 +51,7 @@ func main() {
 	flag.Parse()
 	var err error
 	if o.only, err = regexp.Compile(*only); err != nil || flag.NArg() > 0 || o.orders < 100 || o.parallel < 1 {
-		fmt.Fprintln(os.Stderr, "faults: --only is a regular expression, --orders at least 100, --parallel at least 1", err)
+		fmt.Fprintln(os.Stderr, "faults: --only is a regular expression, --orders from 100, --parallel from 1 on", err)
 		os.Exit(2)
 	}
 	if *list {

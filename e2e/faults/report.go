@@ -40,7 +40,8 @@ rect { fill: var(--shade); } path { fill: none; stroke-width: 1.5; }
 path.queue { stroke: var(--queue); } path.reserved { stroke: var(--reserved); }
 path.available { stroke: var(--available); stroke-dasharray: 4 2; }
 .key { font-weight: 600; }
-.key.queue { color: var(--queue); } .key.reserved { color: var(--reserved); } .key.available { color: var(--available); }
+.key.queue { color: var(--queue); } .key.reserved { color: var(--reserved); }
+.key.available { color: var(--available); }
 `
 
 // writeReport writes a page that needs nothing else.
@@ -131,7 +132,7 @@ func (r *result) plot(b *strings.Builder) {
 			pen = "L"
 		}
 		fmt.Fprintf(b, `<path class="%s" d="%s"/>`+"\n", s.class, path.String())
-		fmt.Fprintf(b, `<text x="%g" y="%g">%s: at most %d</text>`+"\n", plotLeft+float64(n)*plotWidth/4,
+		fmt.Fprintf(b, `<text x="%g" y="%g">%s: at most %d</text>`+"\n", plotLeft+float64(n)*.29*plotWidth,
 			plotHeight+11, s.name, top)
 	}
 	fmt.Fprintf(b, `<text x="%g" y="%g" text-anchor="end">%.0f s</text></svg>`+"\n", plotWidth-plotLeft,
