@@ -1,7 +1,7 @@
 # Every target installs what it needs, and leaves nothing running.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test model lint build deps
+.PHONY: help demo up test faults model lint build deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,10 +18,14 @@ test: deps lint ## unit, integration and end-to-end tests on real servers, with 
 model: ## check the protocol's model exhaustively with spin
 	@scripts/model
 
+faults: deps ## the fault matrix: a sale with a fault in its middle, for each fault; report in .local/faults.html
+	@go run ./e2e/faults
+
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	go tool staticcheck ./...
+	go tool staticcheck -tags failpoints ./internal/failpoint
 
 build: ## build edge, worker and ctl into bin/
 	go build -o bin/ ./edge ./worker ./ctl

@@ -132,7 +132,10 @@ func receipts(messages []*delivery) []string {
 func (w *Worker) poll() {
 	for failures := 0; w.gate.pass(w.receiving); {
 		w.held.room(w.receiving)
-		messages, err := w.queue.Receive(w.receiving, queue.LongPoll, w.visibility)
+		if w.receiving.Err() != nil {
+			return
+		}
+		messages, err := w.queue.Receive(w.receives, queue.LongPoll, w.visibility)
 		if err != nil {
 			if w.receiving.Err() == nil {
 				// Of a long outage the log needs to know about once a minute.

@@ -104,6 +104,28 @@ func TestStopGivesBackWhatCannotBeDone(t *testing.T) {
 	r.mustBe("", orders...)
 }
 
+// The queue has hidden messages, and its answer is still on the way.
+func TestStopWaitsForMessagesOnTheirWay(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	p := r.product(50, 0)
+	orders := r.reserve(p.ID, 5, 1)
+	w := r.worker()
+	r.sqs.SetFaults(sqs.Faults{Actions: []string{"ReceiveMessage"}, Delay: 300 * time.Millisecond})
+	defer r.sqs.SetFaults(sqs.Faults{})
+	r.send(1, orders...)
+	w.Start()
+	r.eventuallyTrue("the queue has hidden them", func() bool { return r.depth().InFlight == 5 })
+	if n := w.held.len(); n != 0 {
+		t.Fatalf("the worker has %d messages already", n)
+	}
+	if took, err := stop(t, w, patience); err != nil || took > 10*time.Second {
+		t.Errorf("it took %v, %v", took, err)
+	}
+	r.quiet(w)
+	r.mustBe("", orders...)
+}
+
 // MySQL takes the connection and never answers.
 func TestStopIsBounded(t *testing.T) {
 	t.Parallel()

@@ -40,6 +40,9 @@ const (
 	// in it is taken for left behind by its edge, whose own deadline is much shorter.
 	relayInterval = 10 * time.Second
 	relayAge      = 30 * time.Second
+	// receiveGrace is how long receives under way may still bring messages after a stop. The queue hides what a
+	// cancelled receive has taken, and nobody would get to see it until its visibility ends.
+	receiveGrace = time.Second
 	// giveBackTimeout bounds giving messages back at the end of a stop.
 	giveBackTimeout = 4 * time.Second
 )
@@ -66,7 +69,10 @@ type Worker struct {
 	// receiving ends first: then nothing new is begun or tried again, but what is under way finishes.
 	receiving context.Context
 	stop      context.CancelFunc
-	loops     sync.WaitGroup
+	// receives ends receiveGrace later, and with it the receives that still wait.
+	receives    context.Context
+	endReceives context.CancelFunc
+	loops       sync.WaitGroup
 }
 
 // New makes a worker of its parts. It closes none of them.
@@ -85,6 +91,7 @@ func New(st *stock.Stock, db *store.Store, q *queue.Queue, reg prometheus.Regist
 	w.settles = batch.Batcher[int64, settlement]{Do: w.settle, Size: 1, Parallel: maxSettles}
 	w.deletes = batch.Batcher[struct{}, *delivery]{Do: w.delete, Size: maxDeleteBatch, Parallel: maxDeletes}
 	w.receiving, w.stop = context.WithCancel(context.Background())
+	w.receives, w.endReceives = context.WithCancel(context.Background())
 	return w
 }
 
@@ -128,6 +135,8 @@ func every(ctx context.Context, interval time.Duration, f func(context.Context))
 // Stop ends receiving, finishes what is under way until ctx ends, and gives the rest back to the queue.
 func (w *Worker) Stop(ctx context.Context) error {
 	w.stop()
+	defer w.endReceives()
+	time.AfterFunc(receiveGrace, w.endReceives)
 	finished := make(chan struct{})
 	go func() {
 		w.loops.Wait()

@@ -12,6 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"stampede/internal/failpoint"
 )
 
 const (
@@ -57,6 +59,9 @@ func (q *Queue) Receive(ctx context.Context, wait, hidden time.Duration) ([]Mess
 			types.MessageSystemAttributeNameApproximateReceiveCount, types.MessageSystemAttributeNameSentTimestamp,
 		},
 	})
+	if err == nil && len(out.Messages) > 0 {
+		err = failpoint.After(failpoint.Receive)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("receive: %w", err)
 	}
@@ -94,7 +99,11 @@ func (q *Queue) Delete(ctx context.Context, receipts []string) error {
 		for i := range batch {
 			entries[i] = types.DeleteMessageBatchRequestEntry{Id: aws.String(strconv.Itoa(i)), ReceiptHandle: &batch[i]}
 		}
-		out, err := q.api.DeleteMessageBatch(ctx, &sqs.DeleteMessageBatchInput{QueueUrl: &q.url, Entries: entries})
+		var out *sqs.DeleteMessageBatchOutput
+		err := failpoint.Around(failpoint.Delete, func() (err error) {
+			out, err = q.api.DeleteMessageBatch(ctx, &sqs.DeleteMessageBatchInput{QueueUrl: &q.url, Entries: entries})
+			return err
+		})
 		if err != nil {
 			return 0, err
 		}

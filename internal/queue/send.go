@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"stampede/internal/failpoint"
 	"stampede/internal/order"
 )
 
@@ -157,7 +158,11 @@ func (q *Queue) attempt(ctx context.Context, url string, messages []Outgoing, in
 	}
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	out, err := q.api.SendMessageBatch(call, &sqs.SendMessageBatchInput{QueueUrl: &url, Entries: entries})
+	var out *sqs.SendMessageBatchOutput
+	err := failpoint.Around(failpoint.Send, func() (err error) {
+		out, err = q.api.SendMessageBatch(call, &sqs.SendMessageBatchInput{QueueUrl: &url, Entries: entries})
+		return err
+	})
 	if err != nil {
 		outcome := Unknown
 		if refused(err) {

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 
+	"stampede/internal/failpoint"
 	"stampede/internal/order"
 )
 
@@ -20,7 +21,10 @@ func (s *Stock) Acknowledge(ctx context.Context, productID int64, orders []order
 	for i := range orders {
 		ids[i] = orders[i].ID.String()
 	}
-	if err := s.rdb.HDel(ctx, keysOf(productID).outbox, ids...).Err(); err != nil {
+	err := failpoint.Around(failpoint.Acknowledge, func() error {
+		return s.rdb.HDel(ctx, keysOf(productID).outbox, ids...).Err()
+	})
+	if err != nil {
 		return fmt.Errorf("clear outbox of product %d: %w", productID, err)
 	}
 	return nil
@@ -56,6 +60,9 @@ func (s *Stock) claim(ctx context.Context, productID int64, minAge time.Duration
 	for i := 0; i < len(fields); i += 2 {
 		args = append(args, fields[i])
 	}
+	if err := failpoint.Before(failpoint.Claim); err != nil {
+		return nil, err
+	}
 	reply, err := claimScript.Run(ctx, s.rdb, []string{keysOf(productID).outbox}, args...).Slice()
 	if err != nil {
 		return nil, fmt.Errorf("claim outbox of product %d: %w", productID, err)
@@ -72,7 +79,10 @@ func (s *Stock) claim(ctx context.Context, productID int64, minAge time.Duration
 			orders = append(orders, o)
 		}
 	}
-	return orders, nil
+	if len(orders) > 0 { // most looks find nothing that is old enough
+		return orders, failpoint.After(failpoint.Claim)
+	}
+	return nil, nil
 }
 
 // readOutboxEntry reads 'reserved_at claimed_at user quantity unit_price key', as reserve.lua writes it.

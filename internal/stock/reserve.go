@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"stampede/internal/failpoint"
 	"stampede/internal/order"
 )
 
@@ -87,7 +88,7 @@ func (s *Stock) Reserve(ctx context.Context, productID int64, requests []Request
 			keys = append(keys, k.idemKey(r.UserID, r.IdempotencyKey))
 		}
 	}
-	reply, err := reserveScript.Run(ctx, s.rdb, keys, args...).Slice()
+	reply, err := s.run(ctx, failpoint.Reserve, reserveScript, keys, args...).Slice()
 	if err != nil {
 		return Sale{}, nil, fmt.Errorf("reserve product %d: %w", productID, err)
 	}
@@ -189,7 +190,7 @@ func (s *Stock) Cancel(ctx context.Context, productID int64, orders []order.Orde
 		}
 		args = append(args, orders[i].ID.String(), orders[i].UserID, hasKey)
 	}
-	codes, err := cancelScript.Run(ctx, s.rdb, keys, args...).Int64Slice()
+	codes, err := s.run(ctx, failpoint.Cancel, cancelScript, keys, args...).Int64Slice()
 	if err != nil {
 		return nil, fmt.Errorf("cancel orders of product %d: %w", productID, err)
 	}

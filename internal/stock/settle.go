@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"stampede/internal/failpoint"
 	"stampede/internal/order"
 )
 
@@ -28,7 +29,7 @@ func (s *Stock) Settle(ctx context.Context, productID int64, decisions []order.D
 		args = append(args, d.ID.String(), d.UserID, d.Quantity, bit(d.Status == order.Completed), bit(d.Fresh))
 	}
 	args[0] = version
-	reply, err := settleScript.Run(ctx, s.rdb,
+	reply, err := s.run(ctx, failpoint.Settle, settleScript,
 		[]string{k.stock, k.reserved, k.bought, k.sale, k.outbox, k.settled}, args...).Slice()
 	if err != nil {
 		return Settled{}, fmt.Errorf("settle orders of product %d: %w", productID, err)

@@ -9,18 +9,19 @@ import (
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 
+	"stampede/internal/failpoint"
 	"stampede/internal/order"
 )
 
 // WritePending makes accepted orders visible to their buyers. It must come before the orders can
 // reach a worker; a state that is there already stays.
 func (s *Stock) WritePending(ctx context.Context, records []order.Record) error {
-	return s.writeStatus(ctx, records, true)
+	return failpoint.Around(failpoint.Pending, func() error { return s.writeStatus(ctx, records, true) })
 }
 
 // WriteDecided replaces the state of orders by what MySQL has decided.
 func (s *Stock) WriteDecided(ctx context.Context, records []order.Record) error {
-	return s.writeStatus(ctx, records, false)
+	return failpoint.Around(failpoint.Decided, func() error { return s.writeStatus(ctx, records, false) })
 }
 
 func (s *Stock) writeStatus(ctx context.Context, records []order.Record, onlyNew bool) error {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"stampede/internal/failpoint"
 	"stampede/internal/order"
 	"stampede/lua"
 )
@@ -203,6 +204,22 @@ func Rejected(err error) bool {
 	return errors.As(err, &reply) && !errors.Is(err, redis.Nil) && !NotExecuted(err)
 }
 
+// run calls a script, between the failpoints of a step.
+func (s *Stock) run(ctx context.Context, step failpoint.Step, script *redis.Script, keys []string, args ...any) *redis.Cmd {
+	if err := failpoint.Before(step); err != nil {
+		cmd := redis.NewCmd(ctx)
+		cmd.SetErr(err)
+		return cmd
+	}
+	cmd := script.Run(ctx, s.rdb, keys, args...)
+	if cmd.Err() == nil {
+		if err := failpoint.After(step); err != nil {
+			cmd.SetErr(err)
+		}
+	}
+	return cmd
+}
+
 // Load brings a product to Redis with the stock, version and settings that read finds in MySQL. It reports
 // whether this call loaded it; if it was loaded before, nothing changes. A row that turns out to be out of
 // date is read again, a few times; after that the error is ErrStale.
@@ -248,7 +265,7 @@ func (s *Stock) loadRow(ctx context.Context, p order.Product, epoch string) (boo
 		return false, fmt.Errorf("load product %d: %w", p.ID, err)
 	}
 	k := keysOf(p.ID)
-	n, err := loadScript.Run(ctx, s.rdb, []string{k.stock, k.sale},
+	n, err := s.run(ctx, failpoint.Load, loadScript, []string{k.stock, k.sale},
 		p.Stock, p.Version, p.Price, p.Currency, millis(p.StartsAt), millis(p.EndsAt), p.LimitPerUser,
 		string(p.State), p.Revision, epoch).Int()
 	if err != nil {
@@ -277,7 +294,7 @@ func (s *Stock) Configure(ctx context.Context, p order.Product) (bool, error) {
 // whether this call added them; it does not if the loaded stock holds them already.
 func (s *Stock) Restock(ctx context.Context, productID, units, version int64, id string) (bool, error) {
 	k := keysOf(productID)
-	n, err := restockScript.Run(ctx, s.rdb, []string{k.stock, k.sale, k.settled}, units, version, id).Int()
+	n, err := s.run(ctx, failpoint.Restock, restockScript, []string{k.stock, k.sale, k.settled}, units, version, id).Int()
 	if err != nil {
 		return false, fmt.Errorf("restock product %d: %w", productID, err)
 	}

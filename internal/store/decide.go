@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
 
+	"stampede/internal/failpoint"
 	"stampede/internal/order"
 )
 
@@ -66,6 +67,9 @@ func (s *Store) decide(ctx context.Context, productID int64, orders []order.Orde
 			return nil, fmt.Errorf("decide order %s: %w: it is of product %d, not %d", o.ID, ErrInvalid, o.ProductID, productID)
 		}
 	}
+	if err := failpoint.Before(failpoint.Decide); err != nil {
+		return nil, err
+	}
 	var decisions []order.Decision
 	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
 		b, err := openBook(ctx, tx, productID, orders)
@@ -73,8 +77,14 @@ func (s *Store) decide(ctx context.Context, productID int64, orders []order.Orde
 			return err
 		}
 		decisions = b.judge(orders, verdict)
-		return b.write(ctx, tx)
+		if err := b.write(ctx, tx); err != nil {
+			return err
+		}
+		return failpoint.Before(failpoint.Commit)
 	})
+	if err == nil {
+		err = failpoint.After(failpoint.Commit)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("decide %d orders of product %d: %w", len(orders), productID, err)
 	}

@@ -55,6 +55,7 @@ type queue struct {
 	timer    *time.Timer // Fires when the first hidden message becomes visible, while a receive waits.
 	timerAt  int64       // Zero if the timer is not set.
 	purgedAt int64
+	most     uint32      // The highest receive count of any message so far.
 	tasks    []*moveTask // Newest last.
 }
 
@@ -171,6 +172,7 @@ func (q *queue) take(now int64, want *receiving, out []delivery) (deliveries []d
 		}
 		m.receives++
 		m.receivesHere++
+		q.most = max(q.most, m.receivesHere)
 		m.receivedAt, m.visibleAt = now, now+want.visibility
 		q.received[m.seq] = m
 		q.place(m, inFlight)

@@ -117,6 +117,18 @@ func (s *Server) Requests() map[string]int64 {
 	return counted
 }
 
+// MostReceived returns how often the message of a queue was received that was received most often, deleted ones
+// included: 1 says that no message has come back. It returns 0 for a queue that does not exist.
+func (s *Server) MostReceived(name string) int {
+	q := (*s.queues.Load())[name]
+	if q == nil {
+		return 0
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return int(q.most)
+}
+
 // Close ends waiting receives with an empty answer, closes all connections when the requests on them are answered,
 // and returns when nothing of the server is left. All queues are gone. Closing again does nothing and returns nil.
 func (s *Server) Close() error {

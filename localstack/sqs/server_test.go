@@ -165,6 +165,26 @@ func TestRequests(t *testing.T) {
 
 // TestClose closes a server with a receive that waits, an answer that is delayed, a task that runs and connections
 // that idle. That no goroutine is left is checked when all tests have ended.
+func TestMostReceived(t *testing.T) {
+	t.Parallel()
+	l, s := local(t, nil)
+	url := l.queue(nil)
+	name := url[strings.LastIndexByte(url, '/')+1:]
+	l.send(url, "x")
+	for range 3 {
+		l.must(l.change(url, l.receive(url, 1, 0)[0], 0))
+	}
+	l.remove(url, l.receive(url, 1, 0)[0])
+	l.send(url, "y")
+	l.receive(url, 1, 0)
+	if got := s.MostReceived(name); got != 4 {
+		t.Errorf("got %d", got)
+	}
+	if got := s.MostReceived("another"); got != 0 {
+		t.Errorf("of no queue: %d", got)
+	}
+}
+
 func TestClose(t *testing.T) {
 	t.Parallel()
 	s, err := sqs.Start(sqs.Options{})

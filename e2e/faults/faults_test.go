@@ -1,0 +1,92 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestShort runs the short selection of the matrix, as a part of "make test".
+func TestShort(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	o := options{short: true, local: t.TempDir(), orders: 2000, parallel: 5, seed: 1}
+	good, err := o.run(t.Context(), &out)
+	if err != nil || !good || !strings.Contains(out.String(), " 0 oversold, 0 lost, 0 leaked, 0 decided twice\n") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	page, err := os.ReadFile(filepath.Join(o.local, "faults.html"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range o.rows() {
+		if !strings.Contains(string(page), r.name) || !strings.Contains(out.String(), r.name) {
+			t.Errorf("%q is not reported", r.name)
+		}
+	}
+	if bytes.Count(page, []byte("<svg")) != len(o.rows()) || bytes.Contains(page, []byte("http")) {
+		t.Error("the report is not complete, or needs something from elsewhere")
+	}
+}
+
+// TestBroken shows that a fault that breaks promises, here one that nothing could repair, is found by the whole of it.
+func TestBroken(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	root, err := moduleRoot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin, err := build(t.Context(), root, dir, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := row{name: "theft", span: 2 * time.Second, within: 5 * time.Second,
+		fault: func(ctx context.Context, r *run) error {
+			rdb := newRedis(r.system.current.Load().Addr())
+			defer rdb.Close()
+			return rdb.DecrBy(ctx, "stock:{1}", 3).Err()
+		}}
+	res := do(t.Context(), r, bin, dir, "x", 200, 1)
+	if res.err != nil || res.ok() || res.recovered || count(res.broken, "P4") != 3 {
+		t.Errorf("%+v", res)
+	}
+	if _, err := os.Stat(filepath.Join(res.dir, "edge-1.log")); err != nil {
+		t.Errorf("the logs of a failed run are gone: %v", err)
+	}
+	var out bytes.Buffer
+	res.print(&out)
+	for _, want := range []string{"theft", "never", "Redis has", res.dir} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in %s", want, out.String())
+		}
+	}
+	want := "faults: 1 runs, 200 orders, 0 oversold, 0 lost, 3 leaked, 0 decided twice, 1 not recovered"
+	if s := summary([]*result{res}); s != want {
+		t.Errorf("it ends with %q", s)
+	}
+}
+
+// TestRows: names are what --only and the report go by.
+func TestRows(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for _, r := range matrix() {
+		if seen[r.name] || r.fault == nil || len(r.name) > 42 {
+			t.Errorf("row %q is there twice, does nothing, or has too long a name", r.name)
+		}
+		seen[r.name] = true
+	}
+	o := options{only: regexp.MustCompile("^edge-redis cut$")}
+	if rows := o.rows(); len(rows) != 1 {
+		t.Errorf("%d rows are selected", len(rows))
+	}
+	if n := len(options{short: true}.rows()); n < 4 || n > 6 {
+		t.Errorf("the short selection has %d rows", n)
+	}
+}

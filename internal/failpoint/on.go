@@ -1,0 +1,70 @@
+//go:build failpoints
+
+package failpoint
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	gofail "go.etcd.io/gofail/runtime"
+)
+
+var points = map[string]*gofail.Failpoint{}
+
+func init() {
+	for _, s := range Steps() {
+		for _, place := range []string{"before-", "after-"} {
+			name := place + string(s)
+			points[name] = gofail.NewFailpoint("stampede/" + name)
+		}
+	}
+}
+
+// Around makes a step between its two points.
+func Around(s Step, f func() error) error {
+	if err := Before(s); err != nil {
+		return err
+	}
+	if err := f(); err != nil {
+		return err
+	}
+	return After(s)
+}
+
+// Before is the point before a step. The step is not to be made if it returns an error.
+func Before(s Step) error { return pass("before-" + string(s)) }
+
+// After is the point after a step that has succeeded. If it returns an error, that is the step's answer.
+func After(s Step) error { return pass("after-" + string(s)) }
+
+// pass does what the term of a point says. The errors are those of the network, which Redis, MySQL and the queue have
+// in common: each of their packages judges them as it does the real ones.
+func pass(name string) error {
+	v, err := points[name].Acquire()
+	if err != nil {
+		return nil // the point is not set, or off for this pass
+	}
+	what, _ := v.(string)
+	fmt.Fprintf(os.Stderr, "failpoint %s: %s\n", name, what)
+	switch {
+	case what == "crash":
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
+	case what == "error" && strings.HasPrefix(name, "before-"):
+		return &net.OpError{Op: "dial", Net: "tcp", Err: fmt.Errorf("failpoint %s: %w", name, syscall.ECONNREFUSED)}
+	case what == "lost":
+		return &net.OpError{Op: "read", Net: "tcp", Err: fmt.Errorf("failpoint %s: %w", name, os.ErrDeadlineExceeded)}
+	}
+	if pause, ok := strings.CutPrefix(what, "delay "); ok {
+		if d, err := time.ParseDuration(pause); err == nil {
+			time.Sleep(d)
+			return nil
+		}
+	}
+	// A test that is not what it seems must not pass.
+	panic(fmt.Sprintf("failpoint %s knows crash, error before a step, lost, and delay with a time, not %q", name, what))
+}

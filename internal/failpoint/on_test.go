@@ -1,0 +1,64 @@
+//go:build failpoints
+
+package failpoint
+
+import (
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestTerms runs itself with each kind of term in the environment.
+func TestTerms(t *testing.T) {
+	if os.Getenv("FAILPOINT_CHILD") != "" {
+		child()
+	}
+	for _, test := range []struct {
+		term string
+		want int // exit code of child, or -1 for a signal
+	}{
+		{"", 3},
+		{`stampede/before-send=1*return("error")`, 10},
+		{`stampede/before-send=1*off->1*return("error")`, 3}, // the second pass does not come
+		{`stampede/after-send=1*return("lost")`, 21},
+		{`stampede/before-send=1*return("lost")`, 11},
+		{`stampede/after-send=1*return("delay 200ms")`, 4},
+		{`stampede/after-send=1*return("crash")`, -1},
+		{`stampede/after-send=1*return("error")`, 2}, // after a step there is no certain error: a panic
+		{`stampede/before-send=1*return("typo")`, 2},
+	} {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestTerms$")
+		cmd.Env = append(os.Environ(), "FAILPOINT_CHILD=1", "GOFAIL_FAILPOINTS="+test.term)
+		out, _ := cmd.CombinedOutput()
+		if got := cmd.ProcessState.ExitCode(); got != test.want {
+			t.Errorf("%s: exit code %d, want %d: %s", test.term, got, test.want, out)
+		}
+		status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+		if test.want == -1 && (!status.Signaled() || status.Signal() != syscall.SIGKILL) {
+			t.Errorf("%s: ended with %v", test.term, cmd.ProcessState)
+		}
+	}
+}
+
+// child makes one step, and says by its exit code what came of it: tens for whether the step was made,
+// ones for the error.
+func child() {
+	code, start := 10, time.Now()
+	err := Around(Send, func() error { code = 20; return nil })
+	var op *net.OpError
+	switch {
+	case err == nil && time.Since(start) > 100*time.Millisecond:
+		os.Exit(4)
+	case err == nil:
+		os.Exit(3)
+	case errors.As(err, &op) && op.Op == "dial":
+		os.Exit(code)
+	case errors.As(err, &op) && op.Op == "read":
+		os.Exit(code + 1)
+	}
+	os.Exit(1)
+}

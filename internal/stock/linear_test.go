@@ -1,0 +1,178 @@
+package stock
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+	"github.com/redis/go-redis/v9"
+
+	"stampede/internal/order"
+	"stampede/localstack/stacktest"
+)
+
+const (
+	linearClients = 6
+	linearCalls   = 120 // of each client
+	// linearTimeout bounds the search for an order of the calls; it takes milliseconds if there is one.
+	linearTimeout = 20 * time.Second
+)
+
+// shelfCall is a call to a product's stock, and shelfAnswer what came of it.
+type shelfCall struct {
+	kind  string // reserve, cancel, fail, restock or level
+	units int64
+}
+
+type shelfAnswer struct {
+	done                bool
+	available, reserved int64 // as far as the call tells
+}
+
+// shelfState is all that the calls of one product share.
+type shelfState struct{ available, reserved int64 }
+
+// shelfModel is the stock of one product as one person would keep it.
+var shelfModel = porcupine.Model{
+	Init: func() any { return shelfState{available: 10} },
+	Step: func(state, input, output any) (bool, any) {
+		s, in, out := state.(shelfState), input.(shelfCall), output.(shelfAnswer)
+		switch in.kind {
+		case "reserve":
+			if s.available < in.units {
+				return !out.done && out.available == s.available, s
+			}
+			s.available -= in.units
+			s.reserved += in.units
+			return out.done && out.available == s.available, s
+		case "cancel", "fail":
+			s.available += in.units
+			s.reserved -= in.units
+			return out.done, s
+		case "restock":
+			s.available += in.units
+			return out.done, s
+		}
+		return out == shelfAnswer{true, s.available, s.reserved}, s
+	},
+	DescribeOperation: func(input, output any) string { return fmt.Sprintf("%+v -> %+v", input, output) },
+}
+
+// history has clients call a product at the same time, and writes down what each saw and when.
+func history(t *testing.T, s *shop, seed uint64, reserve func(Request) (bool, int64, error)) []porcupine.Operation {
+	t.Helper()
+	var mu sync.Mutex
+	var all []porcupine.Operation
+	var restocks int64
+	start := time.Now()
+	record := func(client int, in shelfCall, call func() (shelfAnswer, error)) shelfAnswer {
+		op := porcupine.Operation{ClientId: client, Input: in, Call: int64(time.Since(start))}
+		out, err := call()
+		op.Output, op.Return = out, int64(time.Since(start))
+		if err != nil {
+			t.Error(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, op)
+		return out
+	}
+	var clients sync.WaitGroup
+	for client := range linearClients {
+		rng := rand.New(rand.NewPCG(seed, uint64(client)))
+		clients.Go(func() {
+			var mine []order.Order
+			for range linearCalls {
+				switch pick := rng.IntN(10); {
+				case pick < 5:
+					r := ask(int64(client+1), 1+rng.Int64N(3), "")
+					out := record(client, shelfCall{"reserve", r.Quantity}, func() (out shelfAnswer, err error) {
+						out.done, out.available, err = reserve(r)
+						return out, err
+					})
+					if out.done {
+						mine = append(mine, order.Order{ID: r.OrderID, UserID: r.UserID, ProductID: s.product.ID,
+							Quantity: r.Quantity})
+					}
+				case pick < 7 && len(mine) > 0:
+					o := mine[0]
+					mine = mine[1:]
+					record(client, shelfCall{"cancel", o.Quantity}, func() (shelfAnswer, error) {
+						done, err := s.Cancel(t.Context(), s.product.ID, []order.Order{o})
+						return shelfAnswer{done: err == nil && done[0]}, err
+					})
+				case pick < 8 && len(mine) > 0:
+					o := mine[0]
+					mine = mine[1:]
+					record(client, shelfCall{"fail", o.Quantity}, func() (shelfAnswer, error) {
+						settled, err := s.Settle(t.Context(), s.product.ID,
+							[]order.Decision{fresh(o, order.Failed, s.product.Version)})
+						return shelfAnswer{done: settled.GivenBack == o.Quantity}, err
+					})
+				case pick < 9:
+					mu.Lock()
+					restocks++
+					n := restocks
+					mu.Unlock()
+					record(client, shelfCall{"restock", 1}, func() (out shelfAnswer, err error) {
+						out.done, err = s.Restock(t.Context(), s.product.ID, 1, s.product.Version+n, fmt.Sprint("r", n))
+						return out, err
+					})
+				default:
+					record(client, shelfCall{kind: "level"}, func() (shelfAnswer, error) {
+						level, err := s.Level(t.Context(), s.product.ID)
+						return shelfAnswer{true, level.Available, level.Reserved}, err
+					})
+				}
+			}
+		})
+	}
+	clients.Wait()
+	return all
+}
+
+// TestLinearizable shows that calls which overlap see the stock as if each was carried out at one moment between its
+// beginning and its end.
+func TestLinearizable(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	s := openShop(t, stacktest.RedisURL(t))
+	s.load(t, nil)
+	h := history(t, s, seed, func(r Request) (bool, int64, error) {
+		sale, results, err := s.Reserve(t.Context(), s.product.ID, []Request{r})
+		return err == nil && results[0].Outcome == Reserved, sale.Available, err
+	})
+	if result := porcupine.CheckOperationsTimeout(shelfModel, h, linearTimeout); result != porcupine.Ok {
+		t.Errorf("seed %d: the history of %d calls is %s", seed, len(h), result)
+	}
+}
+
+// TestLinearizableFindsRace makes the same calls with a reserve that first looks and then takes: the check must notice.
+func TestLinearizableFindsRace(t *testing.T) {
+	t.Parallel()
+	for range 20 { // the race may be missed once
+		s := openShop(t, stacktest.RedisURL(t))
+		s.load(t, nil)
+		h := history(t, s, rand.Uint64(), func(r Request) (bool, int64, error) {
+			available, err := s.rdb.Get(t.Context(), s.keys.stock).Int64()
+			if err != nil || available < r.Quantity {
+				return false, available, err
+			}
+			_, err = s.rdb.Pipelined(t.Context(), func(p redis.Pipeliner) error {
+				p.DecrBy(t.Context(), s.keys.stock, r.Quantity)
+				p.HSet(t.Context(), s.keys.reserved, r.OrderID.String(), r.Quantity)
+				p.HSet(t.Context(), s.keys.outbox, r.OrderID.String(),
+					fmt.Sprintf("1 0 %d %d 1999 ", r.UserID, r.Quantity))
+				return nil
+			})
+			return err == nil, available - r.Quantity, err
+		})
+		if porcupine.CheckOperationsTimeout(shelfModel, h, linearTimeout) == porcupine.Illegal {
+			return
+		}
+	}
+	t.Error("a reserve that is not atomic was not found out in 20 histories")
+}
