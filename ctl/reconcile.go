@@ -38,6 +38,15 @@ func runReconcile(ctx context.Context, args []string) error {
 	}
 	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.store, Send: p.queue.SendOrders, Apply: *apply, Pause: *fence}
 	reports := []reconcile.Report{}
+	if *fence && *product == 0 {
+		f, err := r.Statuses(ctx)
+		if err != nil {
+			return err
+		}
+		if f.Orders > 0 {
+			fmt.Fprintf(os.Stderr, "%d buyers were shown that their orders were pending, though they were decided\n", f.Orders)
+		}
+	}
 	for _, id := range products {
 		report, err := r.Product(ctx, id)
 		if err != nil {

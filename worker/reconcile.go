@@ -14,6 +14,8 @@ const (
 	reconcileInterval = 15 * time.Second
 	// reconcileTimeout bounds the reconciling of one product.
 	reconcileTimeout = 15 * time.Second
+	// serversMark is the mark in MySQL that names the servers of Redis by whose data all was well.
+	serversMark = "redis servers"
 )
 
 // reconcile repairs what the faults of the past have left in Redis. Of several workers one does it at a time. If
@@ -28,45 +30,64 @@ func (w *Worker) reconcile(ctx context.Context) {
 		w.warnReconcile(ctx, err)
 		return
 	}
+	if err := w.reconcileAll(ctx); err != nil {
+		w.warnReconcile(ctx, err)
+	}
+}
+
+func (w *Worker) reconcileAll(ctx context.Context) error {
 	servers, err := w.stock.Servers(ctx)
 	if err != nil {
-		w.warnReconcile(ctx, err)
-		return
+		return err
 	}
-	failedOver := w.servers != "" && w.servers != servers
+	before, err := w.store.Mark(ctx, serversMark)
+	if err != nil {
+		return err
+	}
 	products, err := w.stock.Products(ctx)
 	if err != nil {
-		w.warnReconcile(ctx, err)
-		return
+		return err
 	}
-	if failedOver {
+	r := reconcile.Reconciler{
+		Redis: w.stock, MySQL: w.store, Send: w.queue.SendOrders, Apply: true, Pause: before != "" && before != servers,
+		StaleAge: w.staleAge, LostAge: w.lostAge,
+	}
+	if r.Pause {
 		slog.Warn("Redis was started again or has failed over; every product is compared with MySQL", "products", len(products))
 	}
 	var errs []error
 	for _, id := range products {
-		errs = append(errs, w.reconcileProduct(ctx, id, failedOver))
+		one, cancel := context.WithTimeout(ctx, reconcileTimeout)
+		report, err := r.Product(one, id)
+		cancel()
+		errs = append(errs, err)
+		for _, f := range report.Findings {
+			w.countDrift(id, f)
+		}
+	}
+	if r.Pause {
+		f, err := r.Statuses(ctx)
+		errs = append(errs, err)
+		w.countDrift(0, f)
 	}
 	if err := errors.Join(errs...); err != nil {
-		w.warnReconcile(ctx, err)
-		return
+		return err
 	}
-	w.servers = servers
+	if before == servers {
+		return nil
+	}
+	return w.store.SetMark(ctx, serversMark, servers)
 }
 
-func (w *Worker) reconcileProduct(ctx context.Context, id int64, pause bool) error {
-	ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
-	defer cancel()
-	r := reconcile.Reconciler{Redis: w.stock, MySQL: w.store, Send: w.queue.SendOrders, Apply: true, Pause: pause,
-		StaleAge: w.staleAge, LostAge: w.lostAge}
-	report, err := r.Product(ctx, id)
-	for _, f := range report.Findings {
-		w.metrics.driftFound.WithLabelValues(string(f.Cause)).Add(float64(f.Orders))
-		if f.Repaired {
-			w.metrics.driftRepaired.WithLabelValues(string(f.Cause)).Add(float64(f.Orders))
-		}
-		slog.Warn("Redis differed from MySQL", "product", id, "cause", f.Cause, "count", f.Orders, "units", f.Units, "repaired", f.Repaired)
+func (w *Worker) countDrift(productID int64, f reconcile.Finding) {
+	if f.Orders == 0 {
+		return
 	}
-	return err
+	w.metrics.driftFound.WithLabelValues(string(f.Cause)).Add(float64(f.Orders))
+	if f.Repaired {
+		w.metrics.driftRepaired.WithLabelValues(string(f.Cause)).Add(float64(f.Orders))
+	}
+	slog.Warn("Redis differed from MySQL", "product", productID, "cause", f.Cause, "count", f.Orders, "units", f.Units, "repaired", f.Repaired)
 }
 
 func (w *Worker) warnReconcile(ctx context.Context, err error) {

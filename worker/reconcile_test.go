@@ -25,11 +25,12 @@ func (r *rig) reconciling() *Worker {
 	})
 }
 
-// reconcileNow reconciles until it has been this worker's turn.
+// reconcileNow reconciles whoever's turn it is.
 func (r *rig) reconcileNow(w *Worker) {
 	r.t.Helper()
-	w.servers = ""
-	r.eventuallyTrue("the worker has reconciled", func() bool { w.reconcile(context.Background()); return w.servers != "" })
+	if err := w.reconcileAll(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 // found counts what a worker has found of a cause, and repaired.
@@ -212,6 +213,13 @@ func TestReconcileAfterAFailOver(t *testing.T) {
 	}
 	before := r.reserve(p.ID, 4, 1)
 	r.acknowledge(before...)
+	pending := make([]order.Record, len(before))
+	for i, o := range before {
+		pending[i] = order.Record{Order: o, Currency: "EUR", Status: order.Pending}
+	}
+	if err := r.stock.WritePending(ctx, pending); err != nil {
+		t.Fatal(err)
+	}
 	keys, err := r.redis.Keys(ctx, "*").Result()
 	if err != nil {
 		t.Fatal(err)
@@ -233,13 +241,26 @@ func TestReconcileAfterAFailOver(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// The replica has heard of this one's settle, and not of the state that was written after it.
+	settled := []order.Record{{Order: after[0], Currency: "EUR", Status: order.Pending}}
+	if err := r.stock.WritePending(ctx, settled); err != nil {
+		t.Fatal(err)
+	}
 	onTheirWay := r.reserve(p.ID, 3, 2)
 	w := r.reconciling()
-	w.servers = "others"
-	r.eventuallyTrue("the worker has reconciled", func() bool { w.reconcile(ctx); return w.servers != "others" })
+	if err := r.db.SetMark(ctx, serversMark, "others"); err != nil {
+		t.Fatal(err)
+	}
+	r.reconcileNow(w)
 	// 40 less 4 sold; of what is reserved 2 from before and 6 units from after are undecided.
 	if l := r.level(p.ID); l.Available != 28 || l.Reserved != 8 {
 		t.Errorf("Redis has %+v", l)
+	}
+	r.mustBe("", before[0], after[0])
+	r.mustBe(order.DeadLetter, before[1])
+	r.mustBePending(before[2:]...)
+	if n := found(t, w, reconcile.Status); n != [2]int{1, 1} {
+		t.Errorf("states found and repaired: %v", n)
 	}
 	r.run(w)
 	r.send(5, before...)
@@ -253,6 +274,9 @@ func TestReconcileAfterAFailOver(t *testing.T) {
 	}
 	if reserve := r.reserve(p.ID, 1, 1); len(reserve) != 1 {
 		t.Error("the sale is still paused")
+	}
+	if mark, err := r.db.Mark(ctx, serversMark); err != nil || mark == "others" {
+		t.Errorf("the servers are %q, %v", mark, err)
 	}
 }
 
@@ -329,6 +353,7 @@ func TestReconcileUnloadsWhatIsLongOver(t *testing.T) {
 	if !r.level(p.ID).Loaded {
 		t.Fatal("a product with an order on its way is forgotten")
 	}
+	w.staleAge = time.Hour // what it decides it settles itself
 	r.run(w)
 	r.send(1, orders...)
 	r.quiet(w)
@@ -348,19 +373,27 @@ func TestOneWorkerReconcilesAtATime(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", "")
 	r.product(20, 0)
-	a, b := r.reconciling(), r.reconciling()
-	a.reconcileInterval = time.Hour
-	b.reconcileInterval = time.Hour
-	a.reconcile(t.Context())
-	b.reconcile(t.Context())
-	if a.servers == "" || b.servers != "" {
-		t.Errorf("servers known: %q and %q", a.servers, b.servers)
+	reconciles := func(w *Worker) bool {
+		t.Helper()
+		if err := r.db.SetMark(t.Context(), serversMark, ""); err != nil {
+			t.Fatal(err)
+		}
+		w.reconcile(t.Context())
+		mark, err := r.db.Mark(t.Context(), serversMark)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return mark != ""
 	}
-	c := r.reconciling()
-	c.gate.opened = make(chan struct{})
-	c.reconcile(t.Context())
-	if c.servers != "" {
+	a, b := r.reconciling(), r.reconciling()
+	a.gate.opened = make(chan struct{})
+	a.reconcileInterval, b.reconcileInterval = time.Hour, time.Hour
+	if reconciles(a) {
 		t.Error("a worker whose gate is shut reconciles")
+	}
+	a.gate.opened = nil
+	if first, second := reconciles(a), reconciles(b); !first || second {
+		t.Errorf("the first: %v, the second: %v", first, second)
 	}
 }
 

@@ -64,8 +64,6 @@ type Worker struct {
 	visibility, heartbeatInterval, attemptPause, relayInterval, relayAge time.Duration
 	reconcileInterval, staleAge, lostAge, deadLettersInterval            time.Duration
 
-	servers string // of Redis when all products were last reconciled; only reconcile uses it
-
 	// receiving ends first: then nothing new is begun or tried again, but what is under way finishes.
 	receiving context.Context
 	stop      context.CancelFunc
@@ -113,7 +111,10 @@ func (w *Worker) Start() {
 	}
 	w.loops.Go(func() { every(w.receiving, w.heartbeatInterval, w.heartbeat) })
 	w.loops.Go(func() { every(w.receiving, w.relayInterval, w.relay) })
-	w.loops.Go(func() { every(w.receiving, w.reconcileInterval, w.reconcile) })
+	w.loops.Go(func() {
+		w.reconcile(w.receiving) // at once, so that it is known which servers of Redis there are
+		every(w.receiving, w.reconcileInterval, w.reconcile)
+	})
 	w.loops.Go(func() { every(w.receiving, w.deadLettersInterval, w.handleDeadLetters) })
 	w.loops.Go(func() { every(w.receiving, purgeInterval, w.purge) })
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -34,6 +35,8 @@ const (
 	// Stock: the units available are not what MySQL says. What made them so is over, such as a worker that died
 	// between commit and settle while Redis lost its data, or a fail-over to a replica that lagged.
 	Stock Cause = "wrong_stock"
+	// Status: orders are decided, and their buyers are shown that they are pending. A fail-over forgets states.
+	Status Cause = "stale_status"
 	// Ended: the sale is long over, and Redis still holds the product.
 	Ended Cause = "ended"
 )
@@ -344,6 +347,32 @@ func (r *Reconciler) units(ctx context.Context, l stock.Look, s store.Standing, 
 		report.add(f)
 	}
 	return false, nil
+}
+
+// Statuses shows buyers the decisions of orders that Redis has as pending. It looks at all that Redis knows, so it is
+// for after a fail-over.
+func (r *Reconciler) Statuses(ctx context.Context) (Finding, error) {
+	f := Finding{Cause: Status}
+	var mu sync.Mutex // the servers of a Cluster are visited at the same time
+	err := r.Redis.Pending(ctx, func(pending []order.Record) error {
+		ids := make([]uuid.UUID, len(pending))
+		for i := range pending {
+			ids[i] = pending[i].ID
+		}
+		decided, err := r.MySQL.Decided(ctx, ids)
+		if err != nil || len(decided) == 0 {
+			return err
+		}
+		mu.Lock()
+		f.Orders += len(decided)
+		mu.Unlock()
+		if !r.Apply {
+			return nil
+		}
+		return r.Redis.WriteDecided(ctx, slices.Collect(maps.Values(decided)))
+	})
+	f.Repaired = r.Apply && err == nil && f.Orders > 0
+	return f, err
 }
 
 // older tells whether an order is older than an age, by the time in its id.

@@ -44,7 +44,9 @@ func (k productKeys) idemKey(userID int64, key string) string {
 }
 
 // orderKey is the key of an order's status. It has no hash tag, since who asks knows the order's id only.
-func orderKey(id uuid.UUID) string { return "order:" + id.String() }
+func orderKey(id uuid.UUID) string { return orderPrefix + id.String() }
+
+const orderPrefix = "order:"
 
 // restockMark is before the id of a restock in the set of what was settled; restock.lua writes it.
 const restockMark = "restock:"

@@ -179,16 +179,20 @@ func (s *Stock) Servers(ctx context.Context) (string, error) {
 		ids = append(ids, info["Server"]["run_id"])
 		return err
 	}
-	var err error
-	switch c := s.rdb.UniversalClient.(type) {
-	case *redis.ClusterClient:
-		err = c.ForEachMaster(ctx, ask)
-	case *redis.Client:
-		err = ask(ctx, c)
-	}
-	if err != nil {
+	if err := s.eachMaster(ctx, ask); err != nil {
 		return "", fmt.Errorf("ask for the servers of Redis: %w", err)
 	}
 	slices.Sort(ids)
 	return strings.Join(ids, " "), nil
+}
+
+// eachMaster calls f with each server that holds data, of a Cluster with all at once.
+func (s *Stock) eachMaster(ctx context.Context, f func(context.Context, *redis.Client) error) error {
+	switch c := s.rdb.UniversalClient.(type) {
+	case *redis.ClusterClient:
+		return c.ForEachMaster(ctx, f)
+	case *redis.Client:
+		return f(ctx, c)
+	}
+	return fmt.Errorf("no way to ask a %T for its servers", s.rdb.UniversalClient)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
@@ -76,6 +77,47 @@ func (s *Stock) Statuses(ctx context.Context, ids []uuid.UUID) ([]*order.Record,
 		records[i] = record
 	}
 	return records, nil
+}
+
+// Pending visits the states of all orders that Redis knows as pending, some at a time. Orders whose state changes
+// meanwhile may be left out.
+func (s *Stock) Pending(ctx context.Context, visit func([]order.Record) error) error {
+	scan := func(ctx context.Context, c *redis.Client) error {
+		for cursor := uint64(0); ; {
+			keys, next, err := c.Scan(ctx, cursor, orderPrefix+"*", 2*MaxBatch).Result()
+			if err != nil {
+				return err
+			}
+			var ids []uuid.UUID
+			for _, key := range keys {
+				if id, err := uuid.Parse(strings.TrimPrefix(key, orderPrefix)); err == nil {
+					ids = append(ids, id)
+				}
+			}
+			records, err := s.Statuses(ctx, ids)
+			if err != nil {
+				return err
+			}
+			var pending []order.Record
+			for _, r := range records {
+				if r != nil && r.Status == order.Pending {
+					pending = append(pending, *r)
+				}
+			}
+			if len(pending) > 0 {
+				if err := visit(pending); err != nil {
+					return err
+				}
+			}
+			if cursor = next; cursor == 0 {
+				return nil
+			}
+		}
+	}
+	if err := s.eachMaster(ctx, scan); err != nil {
+		return fmt.Errorf("look for pending orders: %w", err)
+	}
+	return nil
 }
 
 // Forget removes the state of orders that were cancelled, as if they had never been.

@@ -32,26 +32,42 @@ func (s *Store) Standing(ctx context.Context, productID int64, orders []uuid.UUI
 		case err != nil:
 			return err
 		}
-		st = Standing{Product: product.product(), Decided: make(map[uuid.UUID]order.Record)}
-		for chunk := range slices.Chunk(orders, maxInList) {
-			query, args, err := sqlx.In(`SELECT `+orderColumns+` FROM orders WHERE id IN (?)`, orderIDs(chunk))
-			if err != nil {
-				return err
-			}
-			var rows []orderRow
-			if err := tx.SelectContext(ctx, &rows, query, args...); err != nil {
-				return err
-			}
-			for _, row := range rows {
-				st.Decided[uuid.UUID(row.ID)] = row.record()
-			}
-		}
-		return nil
+		st = Standing{Product: product.product()}
+		st.Decided, err = readDecided(ctx, tx, orders)
+		return err
 	})
 	if err != nil {
 		return Standing{}, fmt.Errorf("read the standing of product %d: %w", productID, err)
 	}
 	return st, nil
+}
+
+// Decided reads those of the orders that have a row.
+func (s *Store) Decided(ctx context.Context, orders []uuid.UUID) (map[uuid.UUID]order.Record, error) {
+	decided, err := readDecided(ctx, s.db, orders)
+	if err != nil {
+		return nil, fmt.Errorf("read decided orders: %w", err)
+	}
+	return decided, nil
+}
+
+// readDecided reads those of the orders that have a row, from a transaction or outside of one.
+func readDecided(ctx context.Context, from sqlx.QueryerContext, orders []uuid.UUID) (map[uuid.UUID]order.Record, error) {
+	decided := make(map[uuid.UUID]order.Record)
+	for chunk := range slices.Chunk(orders, maxInList) {
+		query, args, err := sqlx.In(`SELECT `+orderColumns+` FROM orders WHERE id IN (?)`, orderIDs(chunk))
+		if err != nil {
+			return nil, err
+		}
+		var rows []orderRow
+		if err := sqlx.SelectContext(ctx, from, &rows, query, args...); err != nil {
+			return nil, err
+		}
+		for _, row := range rows {
+			decided[uuid.UUID(row.ID)] = row.record()
+		}
+	}
+	return decided, nil
 }
 
 // Restocks reads the restocks of a product that are newer than a version of it, oldest first, at most MaxPage.

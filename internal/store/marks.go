@@ -1,0 +1,27 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+)
+
+// Mark reads what was last set under a name, or an empty text.
+func (s *Store) Mark(ctx context.Context, name string) (value string, err error) {
+	err = s.db.GetContext(ctx, &value, `SELECT value FROM marks WHERE name = ?`, name)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return "", fmt.Errorf("read mark %s: %w", name, err)
+	}
+	return value, nil
+}
+
+// SetMark sets what a name stands for.
+func (s *Store) SetMark(ctx context.Context, name, value string) error {
+	_, err := s.db.ExecContext(ctx, `INSERT INTO marks (name, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE value = ?`,
+		name, value, value)
+	if err != nil {
+		return fmt.Errorf("set mark %s: %w", name, err)
+	}
+	return nil
+}
