@@ -30,6 +30,8 @@ const (
 	longStop = 66 * time.Second
 	// longOutage is for how long MySQL must be able to be away.
 	longOutage = 60 * time.Second
+	// midLoad is how long after the start of the programs the middle of the load begins.
+	midLoad = 3 * time.Second
 	// fireWait is how long a failpoint may take to be passed. The outbox is looked at after 40 s.
 	fireWait = 75 * time.Second
 )
@@ -51,6 +53,7 @@ type row struct {
 	replica     bool              // Redis has a replica
 	skew        time.Duration     // of the clock of the first edge
 	points      map[string]string // terms of failpoints, by program ("edge-1") or kind of program ("edge")
+	pointsFrom  time.Duration     // since the start of the programs, before which failpoints do nothing
 	restockEnv  string            // terms of failpoints for the first restock
 	short       bool              // it is in the short selection of "make test"
 }
@@ -66,7 +69,11 @@ func (r row) env(m *member) []string {
 	if len(terms) == 0 {
 		return nil
 	}
-	return []string{"GOFAIL_FAILPOINTS=" + strings.Join(terms, ";")}
+	env := []string{"GOFAIL_FAILPOINTS=" + strings.Join(terms, ";")}
+	if r.pointsFrom > 0 {
+		env = append(env, "FAILPOINTS_AFTER="+r.pointsFrom.String())
+	}
+	return env
 }
 
 // matrix is all rows.
@@ -134,8 +141,8 @@ func matrix() []row {
 // failpointRows make a process die at each step, and let the step fail or lose its answer.
 func failpointRows() (rows []row) {
 	const (
-		once = "20*off->1*return"  // in the middle of the load
-		some = "20*off->10*return" // likewise, several times
+		once = "2*off->1*return"  // at the third pass in the middle of the load
+		some = "2*off->10*return" // likewise, several times
 	)
 	add := func(r row, role, point, what string, fault func(context.Context, *run) error) {
 		r.name = "failpoint " + point + ": " + what
@@ -173,7 +180,7 @@ func failpointRows() (rows []row) {
 		}
 		for _, point := range []string{"before-" + step.name, "after-" + step.name} {
 			for _, what := range points[point] {
-				r := row{points: map[string]string{step.role: term(point, some, what)}}
+				r := row{points: map[string]string{step.role: term(point, some, what)}, pointsFrom: midLoad}
 				if what == "crash" {
 					r.points = map[string]string{step.role + "-1": term(point, once, what)}
 				}
@@ -184,9 +191,11 @@ func failpointRows() (rows []row) {
 	}
 	// A worker that stands still for longer than the visibility time-out between commit and settle, while others get
 	// its messages, and an edge that stands still with orders which the relay then sends.
-	add(row{span: 12 * time.Second, points: map[string]string{"worker-1": term("before-settle", once, "delay 66s")}},
+	add(row{span: 12 * time.Second, pointsFrom: midLoad,
+		points: map[string]string{"worker-1": term("before-settle", once, "delay 66s")}},
 		"worker", "before-settle", "delay 66s", wait(longStop))
-	add(row{span: 12 * time.Second, points: map[string]string{"edge-1": term("before-send", once, "delay 45s")}},
+	add(row{span: 12 * time.Second, pointsFrom: midLoad,
+		points: map[string]string{"edge-1": term("before-send", once, "delay 45s")}},
 		"edge", "before-send", "delay 45s", wait(45*time.Second))
 
 	// Units are given back only when the queue refuses orders.

@@ -13,6 +13,8 @@
 //   - "lost": the caller gets the error of an answer that did not come. After a step it has been made, before it not,
 //   - "delay 3s", or another time: the caller waits, and goes on.
 //
+// With FAILPOINTS_AFTER=3s the passes of the first three seconds do not count.
+//
 // What a point does it says on standard error, so that who has set it can see whether it was passed.
 package failpoint
 

@@ -15,7 +15,17 @@ import (
 
 var points = map[string]*gofail.Failpoint{}
 
+// since is when passes begin to count: FAILPOINTS_AFTER, a time such as 3s, after the start of the process.
+var since = time.Now()
+
 func init() {
+	if text := os.Getenv("FAILPOINTS_AFTER"); text != "" {
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			panic("FAILPOINTS_AFTER: " + err.Error())
+		}
+		since = since.Add(d)
+	}
 	for _, s := range Steps() {
 		for _, place := range []string{"before-", "after-"} {
 			name := place + string(s)
@@ -44,6 +54,9 @@ func After(s Step) error { return pass("after-" + string(s)) }
 // pass does what the term of a point says. The errors are those of the network, which Redis, MySQL and the queue have
 // in common: each of their packages judges them as it does the real ones.
 func pass(name string) error {
+	if time.Now().Before(since) {
+		return nil
+	}
 	v, err := points[name].Acquire()
 	if err != nil {
 		return nil // the point is not set, or off for this pass

@@ -20,19 +20,24 @@ func TestTerms(t *testing.T) {
 	for _, test := range []struct {
 		term string
 		want int // exit code of child, or -1 for a signal
+
+		after string
 	}{
-		{"", 3},
-		{`stampede/before-send=1*return("error")`, 10},
-		{`stampede/before-send=1*off->1*return("error")`, 3}, // the second pass does not come
-		{`stampede/after-send=1*return("lost")`, 21},
-		{`stampede/before-send=1*return("lost")`, 11},
-		{`stampede/after-send=1*return("delay 200ms")`, 4},
-		{`stampede/after-send=1*return("crash")`, -1},
-		{`stampede/after-send=1*return("error")`, 2}, // after a step there is no certain error: a panic
-		{`stampede/before-send=1*return("typo")`, 2},
+		{want: 3},
+		{`stampede/before-send=1*return("error")`, 3, "1h"},
+		{`stampede/before-send=1*return("error")`, 10, "1ns"},
+		{`stampede/before-send=1*return("error")`, 10, ""},
+		{`stampede/before-send=1*off->1*return("error")`, 3, ""}, // the second pass does not come
+		{`stampede/after-send=1*return("lost")`, 21, ""},
+		{`stampede/before-send=1*return("lost")`, 11, ""},
+		{`stampede/after-send=1*return("delay 200ms")`, 4, ""},
+		{`stampede/after-send=1*return("crash")`, -1, ""},
+		{`stampede/after-send=1*return("error")`, 2, ""}, // after a step there is no certain error: a panic
+		{`stampede/before-send=1*return("typo")`, 2, ""},
 	} {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestTerms$")
-		cmd.Env = append(os.Environ(), "FAILPOINT_CHILD=1", "GOFAIL_FAILPOINTS="+test.term)
+		cmd.Env = append(os.Environ(), "FAILPOINT_CHILD=1", "GOFAIL_FAILPOINTS="+test.term,
+			"FAILPOINTS_AFTER="+test.after)
 		out, _ := cmd.CombinedOutput()
 		if got := cmd.ProcessState.ExitCode(); got != test.want {
 			t.Errorf("%s: exit code %d, want %d: %s", test.term, got, test.want, out)
