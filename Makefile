@@ -18,7 +18,7 @@ test: deps lint ## unit, integration and end-to-end tests on real servers, with 
 model: ## check the protocol's model exhaustively with spin
 	@scripts/model
 
-faults: deps ## the fault matrix: a sale with a fault in its middle, for each fault; report in .local/faults.html
+faults: deps model ## the fault matrix: a sale with a fault in its middle, for each fault; report in .local/faults.html
 	@go run ./e2e/faults
 
 lint: ## gofmt, go vet, staticcheck

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,7 +95,7 @@ func sentAt(m types.Message) time.Time {
 // Delete removes received messages for good. Deleting one twice is harmless. What
 // could not be deleted comes back when its visibility ends.
 func (q *Queue) Delete(ctx context.Context, receipts []string) error {
-	return inBatches(ctx, receipts, "delete", func(ctx context.Context, batch []string) (int, error) {
+	return inBatches(ctx, receipts, "delete", func(ctx context.Context, batch []string) (refusals, error) {
 		entries := make([]types.DeleteMessageBatchRequestEntry, len(batch))
 		for i := range batch {
 			entries[i] = types.DeleteMessageBatchRequestEntry{Id: aws.String(strconv.Itoa(i)), ReceiptHandle: &batch[i]}
@@ -105,16 +106,16 @@ func (q *Queue) Delete(ctx context.Context, receipts []string) error {
 			return err
 		})
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
-		return len(out.Failed), nil
+		return out.Failed, nil
 	})
 }
 
 // Hide sets how long received messages stay hidden, from now and in whole seconds; 0 gives them back
 // at once.
 func (q *Queue) Hide(ctx context.Context, receipts []string, d time.Duration) error {
-	return inBatches(ctx, receipts, "change the visibility of", func(ctx context.Context, batch []string) (int, error) {
+	return inBatches(ctx, receipts, "change the visibility of", func(ctx context.Context, batch []string) (refusals, error) {
 		entries := make([]types.ChangeMessageVisibilityBatchRequestEntry, len(batch))
 		for i := range batch {
 			entries[i] = types.ChangeMessageVisibilityBatchRequestEntry{
@@ -123,33 +124,66 @@ func (q *Queue) Hide(ctx context.Context, receipts []string, d time.Duration) er
 		}
 		out, err := q.api.ChangeMessageVisibilityBatch(ctx, &sqs.ChangeMessageVisibilityBatchInput{QueueUrl: &q.url, Entries: entries})
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
-		return len(out.Failed), nil
+		return out.Failed, nil
 	})
 }
 
-// inBatches calls f with as many receipts as a request may hold, and gathers what went wrong.
-func inBatches(ctx context.Context, receipts []string, what string, f func(context.Context, []string) (failed int, err error)) error {
+// refusals are the entries of a request that the queue has refused. Their ids are their places in the request.
+type refusals = []types.BatchResultErrorEntry
+
+// inBatches calls f with as many receipts as a request may hold, a few times with those that have failed, and gathers
+// what went wrong for good. What f does may be done twice.
+func inBatches(ctx context.Context, receipts []string, what string, f func(context.Context, []string) (refusals, error)) error {
 	var errs []error
 	for len(receipts) > 0 {
-		if err := ctx.Err(); err != nil {
+		batch := receipts[:min(len(receipts), maxEntries)]
+		receipts = receipts[len(batch):]
+		if err := persist(ctx, batch, f); err != nil {
+			errs = append(errs, fmt.Errorf("%s %d messages: %w", what, len(batch), err))
+		}
+		if err := ctx.Err(); err != nil && len(receipts) > 0 {
 			errs = append(errs, fmt.Errorf("%s %d messages: %w", what, len(receipts), err))
 			break
 		}
-		batch := receipts[:min(len(receipts), maxEntries)]
-		receipts = receipts[len(batch):]
-		call, cancel := context.WithTimeout(ctx, callTimeout)
-		failed, err := f(call, batch)
-		cancel()
-		switch {
-		case err != nil:
-			errs = append(errs, fmt.Errorf("%s %d messages: %w", what, len(batch), err))
-		case failed > 0:
-			errs = append(errs, fmt.Errorf("%s %d messages: the queue refused %d", what, len(batch), failed))
-		}
 	}
 	return errors.Join(errs...)
+}
+
+// persist calls f for one batch until it succeeds, or what is left of it has failed maxRefusals times.
+func persist(ctx context.Context, batch []string, f func(context.Context, []string) (refusals, error)) error {
+	var hopeless int // entries that are themselves at fault
+	for attempt := 1; ; attempt++ {
+		call, cancel := context.WithTimeout(ctx, callTimeout)
+		refused, err := f(call, batch)
+		cancel()
+		if err == nil {
+			var again []string
+			for _, entry := range refused {
+				if i, err := strconv.Atoi(aws.ToString(entry.Id)); err == nil && i < len(batch) && !entry.SenderFault {
+					again = append(again, batch[i])
+				}
+			}
+			hopeless += len(refused) - len(again)
+			batch = again
+		}
+		switch {
+		case len(batch) == 0 && hopeless > 0:
+			return fmt.Errorf("the queue refused %d", hopeless)
+		case len(batch) == 0:
+			return nil
+		case attempt == maxRefusals && err == nil:
+			return fmt.Errorf("the queue refused %d", hopeless+len(batch))
+		case attempt == maxRefusals:
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return cmp.Or(err, ctx.Err())
+		case <-time.After(time.Duration(attempt) * retryWait):
+		}
+	}
 }
 
 // DeadLetter puts a message into the dead-letter queue with the reason why no worker can handle it. A

@@ -135,12 +135,36 @@ func TestDeleteSaysWhatWasNotDeleted(t *testing.T) {
 		t.Errorf("error: %v", err)
 	}
 	mustDepth(t, q, queue.Depth{InFlight: 9})
-	// One request that fails does not keep the others from being made.
-	server.RefuseNext("DeleteMessageBatch", 1)
+	// A request that fails for good does not keep the others from being made.
+	server.RefuseNext("DeleteMessageBatch", queue.MaxRefusals)
 	if err := q.Delete(t.Context(), receipts[5:]); err == nil {
 		t.Error("no error")
 	}
 	mustDepth(t, q, queue.Depth{InFlight: 1})
+}
+
+// TestDeletePersists: refusals, of requests and of entries, and lost answers are repeated, each entry until it is done.
+func TestDeletePersists(t *testing.T) {
+	t.Parallel()
+	q, server := newQueue(t)
+	mustBe(t, queue.Sent, send(t, q, 10*time.Second, numbered(40)...)...)
+	receipts := receiveAll(t, q, 40)
+	server.RefuseNext("DeleteMessageBatch", queue.MaxRefusals-1)
+	if err := q.Delete(t.Context(), receipts[:10]); err != nil {
+		t.Error(err)
+	}
+	server.LoseNext("DeleteMessageBatch", 1)
+	if err := q.Delete(t.Context(), receipts[10:20]); err != nil {
+		t.Error(err)
+	}
+	server.SetFaults(sqs.Faults{Actions: []string{"DeleteMessageBatch"}, FailEntry: .3})
+	if err := q.Delete(t.Context(), receipts[20:]); err != nil && !strings.Contains(err.Error(), "refused") {
+		t.Error(err)
+	}
+	server.SetFaults(sqs.Faults{})
+	if d, err := q.Depth(t.Context()); err != nil || d.InFlight > 4 { // of 20, with three attempts each
+		t.Errorf("%+v are left, %v", d, err)
+	}
 }
 
 func TestHideIsBoundedByItsContext(t *testing.T) {
