@@ -19,7 +19,7 @@ model: ## check the protocol's model exhaustively with spin
 	@scripts/model
 
 faults: deps model ## the fault matrix: a sale with a fault in its middle, for each fault; report in .local/faults.html
-	@go run ./e2e/faults
+	@go run ./e2e/faults $(ARGS)
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
