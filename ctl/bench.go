@@ -279,7 +279,11 @@ func (m measure) judge(found map[string][]float64, failed map[string]error) resu
 		r.Error = "it was not measured"
 		return r
 	}
-	r.Median, r.SpreadPercent = median(r.Values), 0
+	if m.baseline != "" && (len(r.Baselines) < len(r.Values) || slices.Min(r.Baselines) <= 0) {
+		r.Error = "the baseline was not measured"
+		return r
+	}
+	r.Median = median(r.Values)
 	if r.Median != 0 {
 		r.SpreadPercent = 100 * (slices.Max(r.Values) - slices.Min(r.Values)) / r.Median
 	}

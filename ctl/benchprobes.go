@@ -35,6 +35,8 @@ const (
 	warmShare = 5
 	// drainPerS and textbookPerS fill a queue with about as many orders as are decided in a measurement's time.
 	drainPerS, textbookPerS = 20_000, 2_000
+	// leastTextbook is time enough for the textbook worker to decide something.
+	leastTextbook = 500 * time.Millisecond
 	// drainLimit bounds the wait for a queue that is being drained.
 	drainLimit = time.Minute
 	// drainLook is how often it is looked at.
@@ -52,7 +54,7 @@ const (
 	pipelineLength = stock.MaxBatch
 	// memorySteps is of how many products, users and orders the memory is measured, and then of as many again. Redis's
 	// tables are full at powers of two.
-	memorySteps = 1 << 13
+	memorySteps = 1 << 12
 	// settleDown is what a process gets to come to rest.
 	settleDown = time.Second
 )
@@ -167,7 +169,7 @@ func (b *bench) lone(ctx context.Context, figure, title, addr string) (figures, 
 
 // probeSaturation runs edge and worker against each other, and counts every request to the queue until all is settled.
 func probeSaturation(ctx context.Context, b *bench) (figures, error) {
-	if err := b.reset(ctx); err != nil {
+	if err := errors.Join(b.reset(ctx), b.truncate(ctx)); err != nil {
 		return nil, err
 	}
 	before := total(b.stack.SQS.Requests())
@@ -234,7 +236,7 @@ func (b *bench) drain(ctx context.Context, name string, limit time.Duration, sta
 
 // probeDrain lets an edge fill the queue, as it fills it in a rush, and then a worker empty it.
 func probeDrain(ctx context.Context, b *bench) (figures, error) {
-	if err := b.reset(ctx); err != nil {
+	if err := errors.Join(b.reset(ctx), b.truncate(ctx)); err != nil {
 		return nil, err
 	}
 	n := int64(math.Ceil(drainPerS * b.o.duration.Seconds()))
@@ -287,7 +289,7 @@ func (b *bench) checkDecided(ctx context.Context, productID, orders int64) error
 
 // probeTextbookDrain gives the textbook worker more than it can do in the time.
 func probeTextbookDrain(ctx context.Context, b *bench) (figures, error) {
-	if err := b.reset(ctx); err != nil {
+	if err := errors.Join(b.reset(ctx), b.truncate(ctx)); err != nil {
 		return nil, err
 	}
 	n := int(math.Ceil(2 * textbookPerS * b.o.duration.Seconds()))
@@ -305,7 +307,7 @@ func probeTextbookDrain(ctx context.Context, b *bench) (figures, error) {
 	if err := b.sendTextbook(ctx, messages); err != nil {
 		return nil, err
 	}
-	left, took, err := b.drain(ctx, textbookQueue, b.o.duration, func() error {
+	left, took, err := b.drain(ctx, textbookQueue, max(b.o.duration, leastTextbook), func() error {
 		p, err := b.startProgram("textbook-worker")
 		if p != nil {
 			b.later(func() { _ = p.Kill() })

@@ -199,18 +199,27 @@ func (l *rawLoad) closed(ctx context.Context, warm, measured time.Duration, mark
 		return rawResult{}, err
 	}
 	var measuring, ended atomic.Bool
+	answered := make(chan struct{})
+	first := sync.OnceFunc(func() { close(answered) })
 	counted, others := make([]statuses, len(conns)), make([]statuses, len(conns))
+	ctx, cancel := context.WithCancel(ctx)
 	finished := make(chan error, 1)
 	go func() {
+		defer cancel() // if a connection breaks there is nothing to wait for
 		finished <- l.each(ctx, conns, func() bool { return !ended.Load() }, func(conn, status int) {
 			if measuring.Load() {
 				counted[conn][status]++
 			} else {
 				others[conn][status]++
+				first()
 			}
 		})
 	}()
 	wait(ctx, warm)
+	select {
+	case <-answered: // what needs longer than that for its first answer is not warm
+	case <-ctx.Done():
+	}
 	mark()
 	begin := time.Now()
 	measuring.Store(true)
