@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -217,7 +218,9 @@ func (b *bench) untilEmpty(ctx context.Context, name string, limit time.Duration
 }
 
 // drain takes the time from the first receive that is answered until the queue is empty, or the limit is over.
-func (b *bench) drain(ctx context.Context, name string, limit time.Duration, start func() error) (left int, took time.Duration, err error) {
+func (b *bench) drain(ctx context.Context, name string, limit time.Duration, start func() error) (
+	left int, took time.Duration, err error,
+) {
 	const receive = "ReceiveMessage"
 	before := b.stack.SQS.Requests()[receive]
 	started := make(chan error, 1)
@@ -272,8 +275,7 @@ func probeDrain(ctx context.Context, b *bench) (figures, error) {
 
 // checkDecided makes sure that what was measured was the whole work: the orders are completed and settled.
 func (b *bench) checkDecided(ctx context.Context, productID, orders int64) error {
-	var completed int64
-	err := b.db.GetContext(ctx, &completed, `SELECT COUNT(*) FROM orders WHERE product_id = ? AND status = 'completed'`, productID)
+	completed, err := b.completed(ctx, productID)
 	if err != nil {
 		return err
 	}
@@ -282,9 +284,16 @@ func (b *bench) checkDecided(ctx context.Context, productID, orders int64) error
 		return err
 	}
 	if completed != orders || level.Reservations != 0 || level.Outbox != 0 {
-		return fmt.Errorf("of %d orders %d are completed, %d still reserved and %d in the outbox", orders, completed, level.Reservations, level.Outbox)
+		return fmt.Errorf("of %d orders %d are completed, %d still reserved and %d in the outbox",
+			orders, completed, level.Reservations, level.Outbox)
 	}
 	return nil
+}
+
+// completed counts a product's completed orders.
+func (b *bench) completed(ctx context.Context, productID int64) (n int64, err error) {
+	const query = `SELECT COUNT(*) FROM orders WHERE product_id = ? AND status = 'completed'`
+	return n, b.db.GetContext(ctx, &n, query, productID)
 }
 
 // probeTextbookDrain gives the textbook worker more than it can do in the time.
@@ -300,7 +309,8 @@ func probeTextbookDrain(ctx context.Context, b *bench) (figures, error) {
 	messages := make([]queue.Outgoing, n)
 	for i := range messages {
 		bodies, _ := order.Pack([]order.Order{{
-			ID: order.NewID(), UserID: int64(i%benchUsers + 1), ProductID: product.ID, Quantity: 1, UnitPrice: product.Price, ReservedAt: time.Now().UTC(),
+			ID: order.NewID(), UserID: int64(i%benchUsers + 1), ProductID: product.ID, Quantity: 1,
+			UnitPrice: product.Price, ReservedAt: time.Now().UTC(),
 		}})
 		messages[i].Body = string(bodies[0])
 	}
@@ -318,9 +328,8 @@ func probeTextbookDrain(ctx context.Context, b *bench) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
-	var decided int
-	err = b.db.GetContext(ctx, &decided, `SELECT COUNT(*) FROM orders WHERE product_id = ? AND status = 'completed'`, product.ID)
-	if err == nil && (decided < n-left || decided == 0) {
+	decided, err := b.completed(ctx, product.ID)
+	if err == nil && (decided < int64(n-left) || decided == 0) {
 		err = fmt.Errorf("%d messages are gone, and %d orders are decided", n-left, decided)
 	}
 	return figures{"textbook drain": float64(n-left) / took.Seconds()}, err
@@ -342,14 +351,15 @@ func probeInsert(ctx context.Context, b *bench) (figures, error) {
 			var text []byte
 			for time.Now().Before(end) && ctx.Err() == nil {
 				now := time.Now().UTC().Format("2006-01-02 15:04:05.000")
-				text = append(text[:0], `INSERT INTO orders (id, user_id, product_id, quantity, unit_price, currency, status, failed_reason,
-					idempotency_key, reserved_at, decided_at) VALUES `...)
+				text = append(text[:0], `INSERT INTO orders (id, user_id, product_id, quantity, unit_price, currency,
+					status, failed_reason, idempotency_key, reserved_at, decided_at) VALUES `...)
 				for n := range insertRows {
 					if n > 0 {
 						text = append(text, ',')
 					}
 					id := order.NewID()
-					text = fmt.Appendf(text, "(x'%x',%d,1,1,1999,'EUR','completed',NULL,NULL,'%s','%s')", id[:], n+1, now, now)
+					text = fmt.Appendf(text, "(x'%x',%d,1,1,1999,'EUR','completed',NULL,NULL,'%s','%s')",
+						id[:], n+1, now, now)
 				}
 				if _, errs[i] = b.db.ExecContext(ctx, string(text)); errs[i] != nil {
 					return
@@ -374,12 +384,17 @@ func reserveRequests(n int) []stock.Request {
 	return requests
 }
 
+// reserveCall reserves a batch of orders.
+type reserveCall func(ctx context.Context, productID int64, requests []stock.Request) error
+
 // reserveAll has several callers work off orders, a batch at a time, and returns how many they did a second.
-func (b *bench) reserveAll(ctx context.Context, call func(ctx context.Context, productID int64, requests []stock.Request) error) (float64, error) {
+func (b *bench) reserveAll(ctx context.Context, call reserveCall) (float64, error) {
 	if err := b.reset(ctx); err != nil {
 		return 0, err
 	}
-	product, err := b.parts.store.AddProduct(ctx, order.Product{Name: "limited", Price: 1999, Currency: "EUR", Stock: store.MaxStock, LimitPerUser: 2})
+	product, err := b.parts.store.AddProduct(ctx, order.Product{
+		Name: "limited", Price: 1999, Currency: "EUR", Stock: store.MaxStock, LimitPerUser: 2,
+	})
 	if err != nil {
 		return 0, err
 	}
@@ -446,8 +461,9 @@ func probePipelinedReserve(ctx context.Context, b *bench) (figures, error) {
 		for calls := range slices.Chunk(requests, pipelineLength) {
 			_, err := b.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 				for _, r := range calls {
-					p.EvalSha(ctx, script.Hash(), append(keys[:5:5], fmt.Sprintf("idem:%s:%d:%s", tag, r.UserID, r.IdempotencyKey)),
-						86_400, r.OrderID.String(), r.UserID, r.Quantity, r.IdempotencyKey)
+					idem := "idem:" + tag + ":" + strconv.FormatInt(r.UserID, 10) + ":" + r.IdempotencyKey
+					p.EvalSha(ctx, script.Hash(), append(keys[:5:5], idem),
+						int64(stock.StatusTTL/time.Second), r.OrderID.String(), r.UserID, r.Quantity, r.IdempotencyKey)
 				}
 				return nil
 			})
@@ -463,8 +479,9 @@ func probePipelinedReserve(ctx context.Context, b *bench) (figures, error) {
 // probeIdle opens connections to a new edge, makes one request on each, and leaves them open.
 func probeIdle(ctx context.Context, b *bench) (figures, error) {
 	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil && limit.Max < uint64(b.o.idleConns+spareFiles) {
-		return nil, fmt.Errorf("%d connections need more open files than the limit of %d: see ulimit -Hn", b.o.idleConns, limit.Max)
+	err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)
+	if need := b.o.idleConns + spareFiles; err == nil && limit.Max < uint64(need) {
+		return nil, fmt.Errorf("%d open files are needed and %d allowed: see ulimit -Hn", need, limit.Max)
 	}
 	if err := b.reset(ctx); err != nil {
 		return nil, err
@@ -546,8 +563,11 @@ func probeMemory(ctx context.Context, b *bench) (figures, error) {
 	products, moreProducts, err := step(func(n int) error {
 		for range n {
 			product++
-			p := order.Product{ID: product, Price: 1999, Currency: "EUR", Stock: 1000, Version: 1, Revision: 1, State: order.OnSale}
-			if _, err := b.parts.stock.Load(ctx, p.ID, func(context.Context) (order.Product, error) { return p, nil }); err != nil {
+			p := order.Product{
+				ID: product, Price: 1999, Currency: "EUR", Stock: 1000, Version: 1, Revision: 1, State: order.OnSale,
+			}
+			_, err := b.parts.stock.Load(ctx, p.ID, func(context.Context) (order.Product, error) { return p, nil })
+			if err != nil {
 				return err
 			}
 		}

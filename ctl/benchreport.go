@@ -63,11 +63,11 @@ body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .15rem .5rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
-.words { text-align: left; } td:last-child { white-space: normal; }
+.words { text-align: left; } td:last-child { white-space: normal; min-width: 16rem; }
 h2 { font-size: 1.05rem; margin: 2rem 0 .2rem; } p { margin: .2rem 0; color: var(--faint); }
 .bad { color: var(--bad); font-weight: 600; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 0 1.5rem; }
-svg { width: 100%; height: auto; } svg text { fill: var(--faint); font: 10px system-ui, sans-serif; }
+svg { width: 100%; max-width: 48rem; height: auto; } svg text { fill: var(--faint); font: 10px system-ui, sans-serif; }
 .grid { stroke: var(--line); stroke-width: 1; } path { fill: none; stroke-width: 1.5; }
 .c0 { stroke: var(--subject); } .c1 { stroke: var(--baseline); } .c2 { stroke: var(--third); }
 circle.c0 { fill: var(--subject); } circle.c1 { fill: var(--baseline); }
@@ -80,7 +80,8 @@ func (r *benchReport) html() string {
 	b.WriteString("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">" +
 		"<meta name=\"viewport\" content=\"width=device-width\"><title>Stampede: the bench</title>" +
 		"<style>" + benchStyle + "</style></head><body>\n<h1>The bench</h1>\n")
-	fmt.Fprintf(&b, "<p>%s; %s; %d rounds of %g s; it took %.0f s. Programs, servers and the load generator share the processors.</p>\n",
+	fmt.Fprintf(&b, "<p>%s; %s; %d rounds of %g s; it took %.0f s. "+
+		"Programs, servers and the load generator share the processors.</p>\n",
 		r.StartedAt.Format("2006-01-02 15:04 MST"), html.EscapeString(r.Machine), r.Rounds, r.DurationS, r.TookS)
 	b.WriteString("<div class=\"wide\"><table><tr>")
 	for i, title := range benchTitles {
@@ -136,7 +137,7 @@ func (r *result) plot(b *strings.Builder) {
 	x := func(i int) float64 {
 		return plotLeft + (plotWidth-plotLeft-plotRight)*(float64(i)+.5)/float64(len(r.Values))
 	}
-	fmt.Fprintf(b, `<svg viewBox="0 0 %g %g" role="img" aria-label="%s, round by round">`+"\n", plotWidth, plotHeight, html.EscapeString(r.Measure))
+	beginPlot(b, plotHeight, r.Measure+", round by round")
 	for _, v := range []float64{0, top / 2, top} {
 		gridLine(b, y(v), number(v))
 	}
@@ -148,12 +149,17 @@ func (r *result) plot(b *strings.Builder) {
 		pen := "M"
 		for i, v := range line {
 			fmt.Fprintf(&path, "%s%.1f %.1f", pen, x(i), y(v))
-			fmt.Fprintf(b, `<circle class="c%d" cx="%.1f" cy="%.1f" r="2.5"><title>%s</title></circle>`, n, x(i), y(v), number(v))
+			fmt.Fprintf(b, `<circle class="c%d" cx="%.1f" cy="%.1f" r="2.5"><title>%s</title></circle>`,
+				n, x(i), y(v), number(v))
 			pen = "L"
 		}
 		fmt.Fprintf(b, `<path class="c%d" d="%s"/>`+"\n", n, path.String())
 	}
 	b.WriteString("</svg></section>\n")
+}
+
+func beginPlot(b *strings.Builder, height float64, says string) {
+	fmt.Fprintf(b, `<svg viewBox="0 0 %g %g" role="img" aria-label="%s">`+"\n", plotWidth, height, html.EscapeString(says))
 }
 
 func gridLine(b *strings.Builder, y float64, label string) {
@@ -206,7 +212,8 @@ func (r *benchReport) plotCurves(b *strings.Builder) {
 	for i, name := range names {
 		fmt.Fprintf(b, ` <span class="key k%d">%s</span>`, i%3, html.EscapeString(name))
 	}
-	fmt.Fprintf(b, "</p>\n"+`<svg viewBox="0 0 %g %g" role="img" aria-label="latency in milliseconds by percentile">`+"\n", plotWidth, height)
+	b.WriteString("</p>\n")
+	beginPlot(b, height, "latency in milliseconds by percentile")
 	for ms := leastMS; ms <= mostMS; ms *= 10 {
 		gridLine(b, y(ms), fmt.Sprintf("%g ms", ms))
 	}

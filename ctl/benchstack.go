@@ -65,7 +65,7 @@ type bench struct {
 	current string // the probe under way, and its round
 	round   int
 	usedAt  time.Time // of the last mark
-	used    map[int]time.Duration
+	used    map[string]time.Duration
 	found   map[string][]float64
 	failed  map[string]error
 	busy    map[string]string // who used the processors, by probe
@@ -77,12 +77,14 @@ type bench struct {
 func startBench(ctx context.Context, o benchOptions, show *progress) (*bench, error) {
 	b := &bench{o: o, show: show, found: map[string][]float64{}, failed: map[string]error{}, busy: map[string]string{}}
 	var err error
-	b.fleet, err = startFleet(ctx, o.dir, "bench", show.step, "./scripts/bench/noop", "./scripts/bench/textbook-edge", "./scripts/bench/textbook-worker")
+	b.fleet, err = startFleet(ctx, o.dir, "bench", show.step,
+		"./scripts/bench/noop", "./scripts/bench/textbook-edge", "./scripts/bench/textbook-worker")
 	if err != nil {
 		return b, err
 	}
 	// The bench asks how fast it is; nobody is to be slowed down on purpose.
-	b.env = append(b.env, "RATE_LIMIT_USER=off", "RATE_LIMIT_ADDRESS=off", "LOG_LEVEL=warn", "TEXTBOOK_QUEUE="+textbookQueue)
+	b.env = append(b.env,
+		"RATE_LIMIT_USER=off", "RATE_LIMIT_ADDRESS=off", "LOG_LEVEL=warn", "TEXTBOOK_QUEUE="+textbookQueue)
 	if err := b.open(ctx); err != nil {
 		return b, err
 	}
@@ -218,7 +220,7 @@ func (b *bench) startServer(ctx context.Context, name string) (string, error) {
 // pollStart is how often it is looked whether a program listens.
 const pollStart = 10 * time.Millisecond
 
-// startWorker starts a worker. Unless the process is nil the caller kills it; all that it could lose by that is its own.
+// startWorker starts a worker. Unless the process is nil the caller kills it, when it has nothing left to do.
 func (b *bench) startWorker(ctx context.Context) (*localstack.Process, error) {
 	p, _, _, err := b.launch(ctx, "worker", "worker")
 	if p != nil {
@@ -336,7 +338,36 @@ func (b *bench) draw(name string, sorted []time.Duration) {
 // mark is called at the begin and at the end of a measurement and notes who used the processors in between. Of a system
 // that does not tell, nothing is noted.
 func (b *bench) mark() {
-	now := time.Now()
+	now, used := time.Now(), b.processors()
+	if b.used == nil {
+		b.used, b.usedAt = used, now
+		return
+	}
+	all := now.Sub(b.usedAt) * time.Duration(runtime.NumCPU())
+	for name := range used {
+		used[name] -= b.used[name]
+	}
+	if len(used) > 0 {
+		// Other programs, and what the host has taken from a virtual machine.
+		used["others"] = all
+		for name, d := range used {
+			if name != "others" {
+				used["others"] -= d
+			}
+		}
+	}
+	var shares []string
+	most := func(a, b string) int { return cmp.Compare(used[b], used[a]) }
+	for _, name := range slices.SortedFunc(maps.Keys(used), most) {
+		if percent := 100 * float64(used[name]) / float64(all); percent >= leastShare {
+			shares = append(shares, fmt.Sprintf("%s %.0f %%", name, percent))
+		}
+	}
+	b.busy[b.current], b.used = strings.Join(shares, ", "), nil
+}
+
+// processors are the times for which processes, and nobody, have used the processors so far.
+func (b *bench) processors() map[string]time.Duration {
 	pids := map[string]int{
 		"Redis": b.stack.Redis.Pid(), "MariaDB": b.stack.MariaDB.Pid(), "load and queue": os.Getpid(),
 	}
@@ -345,34 +376,19 @@ func (b *bench) mark() {
 		pids[b.names[i]] = p.Pid() // the last of a name is the one that runs
 	}
 	b.mu.Unlock()
-	used := map[int]time.Duration{}
-	for _, pid := range pids {
-		if busy, _, err := usage(pid); err == nil {
-			used[pid] = busy
-		}
-	}
-	if b.used == nil {
-		b.used, b.usedAt = used, now
-		return
-	}
-	all := now.Sub(b.usedAt) * time.Duration(runtime.NumCPU())
-	percents := map[string]float64{}
-	rest := 100.0
+	used := map[string]time.Duration{}
 	for name, pid := range pids {
-		percents[name] = 100 * float64(used[pid]-b.used[pid]) / float64(all)
-		rest -= percents[name]
-	}
-	var shares []string
-	for _, name := range slices.SortedFunc(maps.Keys(percents), func(a, b string) int { return cmp.Compare(percents[b], percents[a]) }) {
-		if percents[name] >= leastShare {
-			shares = append(shares, fmt.Sprintf("%s %.0f %%", name, percents[name]))
+		if busy, _, err := usage(pid); err == nil {
+			used[name] = busy
 		}
 	}
-	if rest >= leastShare && len(used) > 0 {
-		shares = append(shares, fmt.Sprintf("idle or others %.0f %%", rest))
+	if text, err := os.ReadFile("/proc/stat"); err == nil {
+		var user, nice, system, idle, waits int64 // proc_stat(5)
+		if _, err := fmt.Sscanf(string(text), "cpu %d %d %d %d %d", &user, &nice, &system, &idle, &waits); err == nil {
+			used["idle"] = time.Duration(idle+waits) * time.Second / clockTicks
+		}
 	}
-	b.busy[b.current] = strings.Join(shares, ", ")
-	b.used = nil
+	return used
 }
 
 // usage is the time for which a process has used the processors, and the memory that it has in use (its resident set).

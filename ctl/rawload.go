@@ -239,7 +239,9 @@ func (l *rawLoad) closed(ctx context.Context, warm, measured time.Duration, mark
 // open runs an open model: requests come at a rate, whether or not the ones before were answered, and one that finds
 // no connection free waits for it. Latencies count from the appointed time, so that a stall counts for everybody who
 // came meanwhile. What comes in the time to warm up is sent and not measured. Latencies are sorted.
-func (l *rawLoad) open(ctx context.Context, rate float64, warm, measured time.Duration, mark func()) (statuses, []time.Duration, error) {
+func (l *rawLoad) open(ctx context.Context, rate float64, warm, measured time.Duration, mark func()) (
+	statuses, []time.Duration, error,
+) {
 	conns, err := l.dial(ctx, warm+measured)
 	defer closeAll(conns)
 	if err != nil {
@@ -277,8 +279,11 @@ func (l *rawLoad) open(ctx context.Context, rate float64, warm, measured time.Du
 	return sum(counts), latencies, err
 }
 
-// visits lets connections take turns. An exchange that fails is taken as one of status 0, and its connection is opened anew.
-func (l *rawLoad) visits(ctx context.Context, conns []*rawConn, turns <-chan int, took func(conn, turn, status int)) error {
+// visits lets connections take turns. An exchange that fails is taken as one of status 0, and its connection is opened
+// anew.
+func (l *rawLoad) visits(
+	ctx context.Context, conns []*rawConn, turns <-chan int, took func(conn, turn, status int),
+) error {
 	var all sync.WaitGroup
 	for i, c := range conns {
 		all.Go(func() {

@@ -69,7 +69,9 @@ func main() {
 	})
 	cfg, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(client))
 	check(err)
-	e := &edge{tokens: token.NewKeeper(os.Getenv("JWT_SECRET")), redis: redis.NewClient(options), queue: sqs.NewFromConfig(cfg)}
+	e := &edge{
+		tokens: token.NewKeeper(os.Getenv("JWT_SECRET")), redis: redis.NewClient(options), queue: sqs.NewFromConfig(cfg),
+	}
 	name := os.Getenv("TEXTBOOK_QUEUE")
 	out, err := e.queue.GetQueueUrl(ctx, &sqs.GetQueueUrlInput{QueueName: &name})
 	check(err)
@@ -107,7 +109,8 @@ func (e *edge) postOrder(ctx *fasthttp.RequestCtx) {
 	}
 	call, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
-	reserved, err := reserve.EvalSha(call, e.redis, []string{"textbook:stock", "textbook:reserved"}, o.ID.String(), o.Quantity).Int()
+	keys := []string{"textbook:stock", "textbook:reserved"}
+	reserved, err := reserve.EvalSha(call, e.redis, keys, o.ID.String(), o.Quantity).Int()
 	if err != nil {
 		log.Print(err)
 		ctx.SetStatusCode(fasthttp.StatusServiceUnavailable)
@@ -119,7 +122,8 @@ func (e *edge) postOrder(ctx *fasthttp.RequestCtx) {
 	}
 	bodies, _ := order.Pack([]order.Order{o})
 	text := string(bodies[0])
-	if _, err := e.queue.SendMessage(call, &sqs.SendMessageInput{QueueUrl: &e.queueURL, MessageBody: &text}); err != nil {
+	_, err = e.queue.SendMessage(call, &sqs.SendMessageInput{QueueUrl: &e.queueURL, MessageBody: &text})
+	if err != nil {
 		log.Print(err)
 		ctx.SetStatusCode(fasthttp.StatusServiceUnavailable)
 		return

@@ -34,6 +34,8 @@ const (
 	pollSeconds = 20
 	// retryPause is the wait after a call that failed; the message comes back by itself.
 	retryPause = 100 * time.Millisecond
+	// stateSeconds is how long the state of an order is kept for its buyer.
+	stateSeconds = 86_400
 	// duplicateKey is MySQL's error for a row that is there already.
 	duplicateKey = 1062
 )
@@ -125,8 +127,8 @@ func (w *worker) work(ctx context.Context, body string, receipt *string) error {
 		if status == order.Failed {
 			back = o.Quantity
 		}
-		err = settle.EvalSha(ctx, w.redis, []string{"textbook:stock", "textbook:reserved", "textbook:order:" + o.ID.String()},
-			o.ID.String(), string(status), back, 86_400).Err()
+		keys := []string{"textbook:stock", "textbook:reserved", "textbook:order:" + o.ID.String()}
+		err = settle.EvalSha(ctx, w.redis, keys, o.ID.String(), string(status), back, stateSeconds).Err()
 		if err != nil {
 			return err
 		}
@@ -144,8 +146,8 @@ func (w *worker) decide(ctx context.Context, o order.Order) (order.Status, error
 	defer func() { _ = tx.Rollback() }()
 	var stock int64
 	var currency string
-	if err := tx.QueryRowContext(ctx, `SELECT stock, currency FROM products WHERE id = ? FOR UPDATE`, o.ProductID).
-		Scan(&stock, &currency); err != nil {
+	row := tx.QueryRowContext(ctx, `SELECT stock, currency FROM products WHERE id = ? FOR UPDATE`, o.ProductID)
+	if err := row.Scan(&stock, &currency); err != nil {
 		return "", err
 	}
 	status := order.Completed
@@ -154,9 +156,10 @@ func (w *worker) decide(ctx context.Context, o order.Order) (order.Status, error
 		soldOut := order.SoldOut
 		status, reason = order.Failed, &soldOut
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO orders (id, user_id, product_id, quantity, unit_price, currency, status, failed_reason,
-		reserved_at, decided_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		o.ID[:], o.UserID, o.ProductID, o.Quantity, o.UnitPrice, currency, status, reason, o.ReservedAt.UTC(), time.Now().UTC())
+	_, err = tx.ExecContext(ctx, `INSERT INTO orders (id, user_id, product_id, quantity, unit_price, currency, status,
+		failed_reason, reserved_at, decided_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		o.ID[:], o.UserID, o.ProductID, o.Quantity, o.UnitPrice, currency, status,
+		reason, o.ReservedAt.UTC(), time.Now().UTC())
 	var refused *mysql.MySQLError
 	if errors.As(err, &refused) && refused.Number == duplicateKey {
 		err = tx.QueryRowContext(ctx, `SELECT status FROM orders WHERE id = ?`, o.ID[:]).Scan(&status)
@@ -166,7 +169,8 @@ func (w *worker) decide(ctx context.Context, o order.Order) (order.Status, error
 		return "", err
 	}
 	if status == order.Completed {
-		if _, err := tx.ExecContext(ctx, `UPDATE products SET stock = stock - ? WHERE id = ?`, o.Quantity, o.ProductID); err != nil {
+		_, err = tx.ExecContext(ctx, `UPDATE products SET stock = stock - ? WHERE id = ?`, o.Quantity, o.ProductID)
+		if err != nil {
 			return "", err
 		}
 	}
