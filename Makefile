@@ -1,7 +1,7 @@
 # Every target installs what it needs, and leaves nothing running.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test faults model lint build deps
+.PHONY: help demo up test faults bench model lint build deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ model: ## check the protocol's model exhaustively with spin
 
 faults: deps model ## the fault matrix: a sale with a fault in its middle, for each fault; report in .local/faults.html
 	@go run ./e2e/faults $(ARGS)
+
+bench: deps ## measure how fast it is against baselines, in 5 minutes; report in .local/bench.html
+	@go run ./ctl bench
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi

@@ -41,17 +41,17 @@ type fleet struct {
 	admins  []string // admin addresses of the edges, then of the workers
 }
 
-// startFleet builds the programs and starts everything in a new directory below dir, with an empty
-// database that is migrated. Whatever it returns, close it.
-func startFleet(ctx context.Context, dir, name string, tell func(string)) (*fleet, error) {
+// startFleet builds edge, worker and what other programs are named, and starts the servers in a new directory
+// below dir, with an empty database that is migrated. Whatever it returns, close it.
+func startFleet(ctx context.Context, dir, name string, tell func(string), programs ...string) (*fleet, error) {
 	f := &fleet{bin: filepath.Join(dir, "bin")}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return f, err
 	}
-	tell("building edge and worker")
-	build := exec.CommandContext(ctx, "go", "build", "-o", f.bin+string(filepath.Separator), "./edge", "./worker")
-	if out, err := build.CombinedOutput(); err != nil {
-		return f, fmt.Errorf("build edge and worker (run this in the folder of the repository): %w\n%s", err, out)
+	tell("building the programs")
+	args := append([]string{"build", "-o", f.bin + string(filepath.Separator), "./edge", "./worker"}, programs...)
+	if out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput(); err != nil {
+		return f, fmt.Errorf("build the programs (run this in the folder of the repository): %w\n%s", err, out)
 	}
 	var err error
 	if f.dir, err = os.MkdirTemp(dir, name+"-"); err != nil {
@@ -85,37 +85,45 @@ func startFleet(ctx context.Context, dir, name string, tell func(string)) (*flee
 // run starts edges and workers and waits until they are ready.
 func (f *fleet) run(ctx context.Context, edges, workers int) error {
 	for i := range edges + workers {
-		name := fmt.Sprintf("edge-%d", i+1)
-		path, list := filepath.Join(f.bin, "edge"), &f.edges
+		program, number, list := "edge", i+1, &f.edges
 		if i >= edges {
-			name = fmt.Sprintf("worker-%d", i-edges+1)
-			path, list = filepath.Join(f.bin, "worker"), &f.workers
+			program, number, list = "worker", i-edges+1, &f.workers
 		}
-		addr, err := freeAddr()
+		p, addr, admin, err := f.launch(ctx, program, fmt.Sprintf("%s-%d", program, number))
+		if p != nil {
+			*list = append(*list, p)
+		}
 		if err != nil {
 			return err
 		}
-		admin, err := freeAddr()
-		if err != nil {
-			return err
-		}
-		p, err := localstack.StartProcess(localstack.ProcessOptions{
-			Name: name, Path: path, LogFile: filepath.Join(f.dir, name+".log"),
-			Env: append(f.env[:len(f.env):len(f.env)], "EDGE_ADDR="+addr, "ADMIN_ADDR="+admin),
-		})
-		if err != nil {
-			return err
-		}
-		*list = append(*list, p)
 		f.admins = append(f.admins, admin)
 		if i < edges {
 			f.urls = append(f.urls, "http://"+addr)
 		}
-		if err := waitReady(ctx, "http://"+admin+"/readyz", p); err != nil {
-			return fmt.Errorf("%s: %w\n%s", name, err, p.LogTail())
-		}
 	}
 	return nil
+}
+
+// launch starts an edge or a worker under a name of its own and waits until it is ready. If the process is not
+// nil it runs, and the caller stops it, also after an error.
+func (f *fleet) launch(ctx context.Context, program, name string) (p *localstack.Process, addr, admin string, err error) {
+	if addr, err = freeAddr(); err != nil {
+		return nil, "", "", err
+	}
+	if admin, err = freeAddr(); err != nil {
+		return nil, "", "", err
+	}
+	p, err = localstack.StartProcess(localstack.ProcessOptions{
+		Name: name, Path: filepath.Join(f.bin, program), LogFile: filepath.Join(f.dir, name+".log"),
+		Env: append(f.env[:len(f.env):len(f.env)], "EDGE_ADDR="+addr, "ADMIN_ADDR="+admin),
+	})
+	if err != nil {
+		return nil, "", "", err
+	}
+	if err = waitReady(ctx, "http://"+admin+"/readyz", p); err != nil {
+		err = fmt.Errorf("%s: %w\n%s", name, err, p.LogTail())
+	}
+	return p, addr, admin, err
 }
 
 func freeAddr() (string, error) {

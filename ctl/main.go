@@ -29,6 +29,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"demo", "[flags]", "run a whole sale on a stack of its own, audit it, and show the result", runDemo},
+		{"bench", "[flags]", "measure how fast it is, against baselines", runBench},
 		{"up", "[flags]", "keep a local stack with a few products running until Ctrl-C", runUp},
 		{"token", "--user N [--role merchant] [--ttl 1h]", "print an access token for a user", runToken},
 		{"migrate", "", "bring the database schema up to date", runMigrate},
@@ -61,7 +62,7 @@ func main() {
 	case errors.As(err, &bad):
 		fmt.Fprintln(os.Stderr, "ctl:", err)
 		os.Exit(2)
-	case errors.Is(err, errBroken): // the report has said everything
+	case errors.Is(err, errBroken), errors.Is(err, errMissed): // the report has said everything
 		os.Exit(1)
 	default:
 		fmt.Fprintln(os.Stderr, "ctl:", err)

@@ -129,6 +129,16 @@ func (s *Server) MostReceived(name string) int {
 	return int(q.most)
 }
 
+// Messages returns how many messages a queue holds, waiting, delayed or in flight; 0 for a queue that does not exist.
+func (s *Server) Messages(name string) int {
+	q := (*s.queues.Load())[name]
+	if q == nil {
+		return 0
+	}
+	n := q.counts(clock())
+	return n.ready + n.inFlight + n.delayed
+}
+
 // Close ends waiting receives with an empty answer, closes all connections when the requests on them are answered,
 // and returns when nothing of the server is left. All queues are gone. Closing again does nothing and returns nil.
 func (s *Server) Close() error {

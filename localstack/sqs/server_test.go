@@ -163,8 +163,6 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// TestClose closes a server with a receive that waits, an answer that is delayed, a task that runs and connections
-// that idle. That no goroutine is left is checked when all tests have ended.
 func TestMostReceived(t *testing.T) {
 	t.Parallel()
 	l, s := local(t, nil)
@@ -185,6 +183,31 @@ func TestMostReceived(t *testing.T) {
 	}
 }
 
+// TestMessages counts messages that wait, that are delayed and that are in flight, until they are deleted.
+func TestMessages(t *testing.T) {
+	t.Parallel()
+	l, s := local(t, nil)
+	url := l.queue(nil)
+	name := url[strings.LastIndexByte(url, '/')+1:]
+	l.send(url, "x")
+	l.send(url, "y")
+	_, err := l.SendMessage(t.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("z"), DelaySeconds: 60})
+	l.must(err)
+	received := l.receive(url, 2, 0)[0]
+	if got := s.Messages(name); got != 3 {
+		t.Errorf("got %d", got)
+	}
+	l.remove(url, received)
+	if got := s.Messages(name); got != 2 {
+		t.Errorf("after a deletion: %d", got)
+	}
+	if got := s.Messages("another"); got != 0 {
+		t.Errorf("of no queue: %d", got)
+	}
+}
+
+// TestClose closes a server with a receive that waits, an answer that is delayed, a task that runs and connections
+// that idle. That no goroutine is left is checked when all tests have ended.
 func TestClose(t *testing.T) {
 	t.Parallel()
 	s, err := sqs.Start(sqs.Options{})

@@ -1,0 +1,614 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/valyala/fasthttp"
+
+	"stampede/internal/order"
+	"stampede/internal/queue"
+	"stampede/internal/stock"
+	"stampede/internal/store"
+	"stampede/localstack"
+	"stampede/lua"
+)
+
+const (
+	// closedConns is how many clients order at a time in the closed model, openConns how many connections the open one
+	// has.
+	closedConns = 256
+	openConns   = 1_000
+	// idleConns is how many connections an edge holds of which nothing comes.
+	idleConns = 10_000
+	// spareFiles are what a process needs to have open besides.
+	spareFiles = 500
+	// warmShare of a measurement's time comes before it.
+	warmShare = 5
+	// drainPerS and textbookPerS fill a queue with about as many orders as are decided in a measurement's time.
+	drainPerS, textbookPerS = 20_000, 2_000
+	// leastTextbook is time enough for the textbook worker to decide something.
+	leastTextbook = 500 * time.Millisecond
+	// drainLimit bounds the wait for a queue that is being drained.
+	drainLimit = time.Minute
+	// drainLook is how often it is looked at.
+	drainLook = time.Millisecond
+	// lonePause lets the system fall idle between lone orders.
+	lonePause = 3 * time.Millisecond
+	// insertRows is how many rows a statement inserts, of insertConns connections each: as many as the worker has in
+	// a transaction.
+	insertRows, insertConns = 500, 4
+	// reservers call Redis at a time, so that it never waits for a client.
+	reservers = 4
+	// reservePerS orders are made in advance for each second of reserving; a Redis is not faster.
+	reservePerS = 1_000_000
+	// pipelineLength is how many calls a pipeline has: as many orders as a batch has.
+	pipelineLength = stock.MaxBatch
+	// memorySteps is of how many products, users and orders the memory is measured, and then of as many again. Redis's
+	// tables are full at powers of two.
+	memorySteps = 1 << 12
+	// settleDown is what a process gets to come to rest.
+	settleDown = time.Second
+)
+
+// probes are all of them, in the order of a round: what is compared stands side by side.
+func probes() []probe {
+	return []probe{
+		{name: "no-op", run: probeNoop},
+		{name: "sold out", run: probeSoldOut},
+		{name: "accepted", run: probeAccepted},
+		{name: "textbook edge", run: probeTextbookEdge},
+		{name: "open", needs: "accepted", run: probeOpen},
+		{name: "lone", run: probeLone},
+		{name: "textbook lone", run: probeTextbookLone},
+		{name: "saturation", run: probeSaturation},
+		{name: "drain", run: probeDrain},
+		{name: "textbook drain", run: probeTextbookDrain},
+		{name: "insert", run: probeInsert},
+		{name: "reserve", run: probeReserve},
+		{name: "pipelined reserve", run: probePipelinedReserve},
+		{name: "idle", once: true, run: probeIdle},
+		{name: "memory", once: true, run: probeMemory},
+	}
+}
+
+// rate runs a closed model on an address and returns the answers a second, all of which must have one status.
+func (b *bench) rate(ctx context.Context, addr string, requests [][]byte, status int) (rawResult, error) {
+	l := rawLoad{addr: addr, conns: closedConns, requests: requests}
+	r, err := l.closed(ctx, b.o.duration/warmShare, b.o.duration, b.mark)
+	return r, errors.Join(err, r.all.only(status))
+}
+
+func probeNoop(ctx context.Context, b *bench) (figures, error) {
+	r, err := b.rate(ctx, b.noop, b.orders, fasthttp.StatusAccepted)
+	return figures{"no-op": r.perSecond}, err
+}
+
+func probeSoldOut(ctx context.Context, b *bench) (figures, error) {
+	if err := b.reset(ctx); err != nil {
+		return nil, err
+	}
+	r, err := b.rate(ctx, b.edge, b.soldOut, fasthttp.StatusConflict)
+	return figures{"sold out": r.perSecond}, err
+}
+
+func probeAccepted(ctx context.Context, b *bench) (figures, error) {
+	if err := b.reset(ctx); err != nil {
+		return nil, err
+	}
+	r, err := b.rate(ctx, b.edge, b.orders, fasthttp.StatusAccepted)
+	messages := b.stack.SQS.Messages(localstack.QueueName)
+	return figures{
+		"accepted":                    r.perSecond,
+		"accepted/orders per message": float64(r.all.all()) / float64(max(messages, 1)),
+	}, err
+}
+
+func probeTextbookEdge(ctx context.Context, b *bench) (figures, error) {
+	if err := b.reset(ctx); err != nil {
+		return nil, err
+	}
+	r, err := b.rate(ctx, b.textbook, b.orders, fasthttp.StatusAccepted)
+	if n := b.stack.SQS.Messages(textbookQueue); err == nil && int64(n) != r.all.all() {
+		err = fmt.Errorf("%d orders were accepted, and %d are on the queue", r.all.all(), n)
+	}
+	return figures{"textbook edge": r.perSecond}, err
+}
+
+// probeOpen offers half of what the edge has shown that it can take.
+func probeOpen(ctx context.Context, b *bench) (figures, error) {
+	capacity := median(b.found["accepted"])
+	if capacity == 0 {
+		return nil, errors.New("the edge's capacity is not known")
+	}
+	if err := b.reset(ctx); err != nil {
+		return nil, err
+	}
+	l := rawLoad{addr: b.edge, conns: openConns, requests: b.orders}
+	counts, latencies, err := l.open(ctx, capacity/2, b.o.duration/warmShare, b.o.duration, b.mark)
+	if err != nil {
+		return nil, err
+	}
+	b.draw("edge at half of its capacity", latencies)
+	return figures{
+		"open/rate":   capacity / 2,
+		"open/errors": float64(counts.all() - counts[fasthttp.StatusAccepted]),
+		"open/p50":    percentile(latencies, .5),
+		"open/p99":    percentile(latencies, .99),
+		"open/p99.9":  percentile(latencies, .999),
+	}, nil
+}
+
+func probeLone(ctx context.Context, b *bench) (figures, error) {
+	return b.lone(ctx, "lone", "lone order, edge", b.edge)
+}
+
+func probeTextbookLone(ctx context.Context, b *bench) (figures, error) {
+	return b.lone(ctx, "textbook lone", "lone order, textbook edge", b.textbook)
+}
+
+func (b *bench) lone(ctx context.Context, figure, title, addr string) (figures, error) {
+	if err := b.reset(ctx); err != nil {
+		return nil, err
+	}
+	l := rawLoad{addr: addr, requests: b.orders}
+	b.mark()
+	counts, latencies, err := l.alone(ctx, lonePause, b.o.duration)
+	b.mark()
+	b.draw(title, latencies)
+	return figures{figure: percentile(latencies, .5)}, errors.Join(err, counts.only(fasthttp.StatusAccepted))
+}
+
+// probeSaturation runs edge and worker against each other, and counts every request to the queue until all is settled.
+func probeSaturation(ctx context.Context, b *bench) (figures, error) {
+	if err := errors.Join(b.reset(ctx), b.truncate(ctx)); err != nil {
+		return nil, err
+	}
+	before := total(b.stack.SQS.Requests())
+	worker, err := b.startWorker(ctx)
+	if worker != nil {
+		defer func() { _ = worker.Kill() }()
+	}
+	if err != nil {
+		return nil, err
+	}
+	begin := time.Now()
+	r, err := b.rate(ctx, b.edge, b.orders, fasthttp.StatusAccepted)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := b.untilEmpty(ctx, localstack.QueueName, drainLimit); err != nil {
+		return nil, err
+	}
+	took := time.Since(begin)
+	if err := b.checkDecided(ctx, b.hot.ID, r.all.all()); err != nil {
+		return nil, err
+	}
+	requests := total(b.stack.SQS.Requests()) - before
+	return figures{
+		"saturation":                   float64(requests) / float64(r.all.all()),
+		"saturation/accepted orders/s": r.perSecond,
+		"saturation/decided orders/s":  float64(r.all.all()) / took.Seconds(),
+	}, nil
+}
+
+func total(counts map[string]int64) (n int64) {
+	for _, count := range counts {
+		n += count
+	}
+	return n
+}
+
+// untilEmpty waits until a queue is empty, or for as long as the limit says, and returns how many messages are left.
+func (b *bench) untilEmpty(ctx context.Context, name string, limit time.Duration) (left int, err error) {
+	for end := time.Now().Add(limit); ; wait(ctx, drainLook) {
+		if left = b.stack.SQS.Messages(name); left == 0 || time.Now().After(end) || ctx.Err() != nil {
+			return left, ctx.Err()
+		}
+	}
+}
+
+// drain takes the time from the first receive that is answered until the queue is empty, or the limit is over.
+func (b *bench) drain(ctx context.Context, name string, limit time.Duration, start func() error) (
+	left int, took time.Duration, err error,
+) {
+	const receive = "ReceiveMessage"
+	before := b.stack.SQS.Requests()[receive]
+	started := make(chan error, 1)
+	go func() { started <- start() }() // a worker that is ready has begun already
+	end := time.Now().Add(startWait)
+	for b.stack.SQS.Requests()[receive] == before && time.Now().Before(end) && ctx.Err() == nil {
+		wait(ctx, drainLook)
+	}
+	begin := time.Now()
+	b.mark()
+	left, err = b.untilEmpty(ctx, name, limit)
+	took = time.Since(begin)
+	b.mark()
+	return left, took, errors.Join(err, <-started)
+}
+
+// probeDrain lets an edge fill the queue, as it fills it in a rush, and then a worker empty it.
+func probeDrain(ctx context.Context, b *bench) (figures, error) {
+	if err := errors.Join(b.reset(ctx), b.truncate(ctx)); err != nil {
+		return nil, err
+	}
+	n := int64(math.Ceil(drainPerS * b.o.duration.Seconds()))
+	product, err := b.addProduct(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	l := rawLoad{addr: b.edge, conns: closedConns, requests: b.requests(product.ID)}
+	counts, err := l.count(ctx, n)
+	if err := errors.Join(err, counts.only(fasthttp.StatusAccepted)); err != nil {
+		return nil, err
+	}
+	messages := b.stack.SQS.Messages(localstack.QueueName)
+	left, took, err := b.drain(ctx, localstack.QueueName, drainLimit, func() error {
+		worker, err := b.startWorker(ctx)
+		if worker != nil {
+			b.later(func() { _ = worker.Kill() })
+		}
+		return err
+	})
+	b.cleanUp()
+	if err == nil && left > 0 {
+		err = fmt.Errorf("%d messages were left after %s", left, took)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return figures{
+		"drain":                    float64(n) / took.Seconds(),
+		"drain/orders per message": float64(n) / float64(messages),
+	}, b.checkDecided(ctx, product.ID, n)
+}
+
+// checkDecided makes sure that what was measured was the whole work: the orders are completed and settled.
+func (b *bench) checkDecided(ctx context.Context, productID, orders int64) error {
+	completed, err := b.completed(ctx, productID)
+	if err != nil {
+		return err
+	}
+	level, err := b.parts.stock.Level(ctx, productID)
+	if err != nil {
+		return err
+	}
+	if completed != orders || level.Reservations != 0 || level.Outbox != 0 {
+		return fmt.Errorf("of %d orders %d are completed, %d still reserved and %d in the outbox",
+			orders, completed, level.Reservations, level.Outbox)
+	}
+	return nil
+}
+
+// completed counts a product's completed orders.
+func (b *bench) completed(ctx context.Context, productID int64) (n int64, err error) {
+	const query = `SELECT COUNT(*) FROM orders WHERE product_id = ? AND status = 'completed'`
+	return n, b.db.GetContext(ctx, &n, query, productID)
+}
+
+// probeTextbookDrain gives the textbook worker more than it can do in the time.
+func probeTextbookDrain(ctx context.Context, b *bench) (figures, error) {
+	if err := errors.Join(b.reset(ctx), b.truncate(ctx)); err != nil {
+		return nil, err
+	}
+	n := int(math.Ceil(2 * textbookPerS * b.o.duration.Seconds()))
+	product, err := b.addProduct(ctx, int64(n))
+	if err != nil {
+		return nil, err
+	}
+	messages := make([]queue.Outgoing, n)
+	for i := range messages {
+		bodies, _ := order.Pack([]order.Order{{
+			ID: order.NewID(), UserID: int64(i%benchUsers + 1), ProductID: product.ID, Quantity: 1,
+			UnitPrice: product.Price, ReservedAt: time.Now().UTC(),
+		}})
+		messages[i].Body = string(bodies[0])
+	}
+	if err := b.sendTextbook(ctx, messages); err != nil {
+		return nil, err
+	}
+	left, took, err := b.drain(ctx, textbookQueue, max(b.o.duration, leastTextbook), func() error {
+		p, err := b.startProgram("textbook-worker")
+		if p != nil {
+			b.later(func() { _ = p.Kill() })
+		}
+		return err
+	})
+	b.cleanUp()
+	if err != nil {
+		return nil, err
+	}
+	decided, err := b.completed(ctx, product.ID)
+	if err == nil && (decided < int64(n-left) || decided == 0) {
+		err = fmt.Errorf("%d messages are gone, and %d orders are decided", n-left, decided)
+	}
+	return figures{"textbook drain": float64(n-left) / took.Seconds()}, err
+}
+
+// probeInsert inserts rows as the worker writes them, and locks nothing else.
+func probeInsert(ctx context.Context, b *bench) (figures, error) {
+	if err := b.truncate(ctx); err != nil {
+		return nil, err
+	}
+	end := time.Now().Add(b.o.duration)
+	var rows atomic.Int64
+	errs := make([]error, insertConns)
+	var all sync.WaitGroup
+	b.mark()
+	begin := time.Now()
+	for i := range errs {
+		all.Go(func() {
+			var text []byte
+			for time.Now().Before(end) && ctx.Err() == nil {
+				now := time.Now().UTC().Format("2006-01-02 15:04:05.000")
+				text = append(text[:0], `INSERT INTO orders (id, user_id, product_id, quantity, unit_price, currency,
+					status, failed_reason, idempotency_key, reserved_at, decided_at) VALUES `...)
+				for n := range insertRows {
+					if n > 0 {
+						text = append(text, ',')
+					}
+					id := order.NewID()
+					text = fmt.Appendf(text, "(x'%x',%d,1,1,1999,'EUR','completed',NULL,NULL,'%s','%s')",
+						id[:], n+1, now, now)
+				}
+				if _, errs[i] = b.db.ExecContext(ctx, string(text)); errs[i] != nil {
+					return
+				}
+				rows.Add(insertRows)
+			}
+		})
+	}
+	all.Wait()
+	took := time.Since(begin)
+	b.mark()
+	return figures{"insert": float64(rows.Load()) / took.Seconds()}, errors.Join(errs...)
+}
+
+// reserveRequests are orders with everything that the script has rules for: a user, a limit and an idempotency key.
+func reserveRequests(n int) []stock.Request {
+	requests := make([]stock.Request, n)
+	for i := range requests {
+		id := order.NewID()
+		requests[i] = stock.Request{OrderID: id, UserID: int64(i + 1), Quantity: 1, IdempotencyKey: id.String()}
+	}
+	return requests
+}
+
+// reserveCall reserves a batch of orders.
+type reserveCall func(ctx context.Context, productID int64, requests []stock.Request) error
+
+// reserveAll has several callers work off orders, a batch at a time, and returns how many they did a second.
+func (b *bench) reserveAll(ctx context.Context, call reserveCall) (float64, error) {
+	if err := b.reset(ctx); err != nil {
+		return 0, err
+	}
+	product, err := b.parts.store.AddProduct(ctx, order.Product{
+		Name: "limited", Price: 1999, Currency: "EUR", Stock: store.MaxStock, LimitPerUser: 2,
+	})
+	if err != nil {
+		return 0, err
+	}
+	if err := b.load(ctx, product.ID); err != nil {
+		return 0, err
+	}
+	requests := reserveRequests(int(reservePerS * min(b.o.duration, maxReserve).Seconds()))
+	end := time.Now().Add(b.o.duration)
+	var next, done atomic.Int64
+	errs := make([]error, reservers)
+	var all sync.WaitGroup
+	b.mark()
+	begin := time.Now()
+	for i := range errs {
+		all.Go(func() {
+			for ctx.Err() == nil && time.Now().Before(end) {
+				from := int(next.Add(stock.MaxBatch)) - stock.MaxBatch
+				if from >= len(requests) {
+					return
+				}
+				batch := requests[from:min(from+stock.MaxBatch, len(requests))]
+				if errs[i] = call(ctx, product.ID, batch); errs[i] != nil {
+					return
+				}
+				done.Add(int64(len(batch)))
+			}
+		})
+	}
+	all.Wait()
+	took := time.Since(begin)
+	b.mark()
+	if err := errors.Join(errs...); err != nil {
+		return 0, err
+	}
+	level, err := b.parts.stock.Level(ctx, product.ID)
+	if err == nil && (level.Reservations != done.Load() || level.Outbox != done.Load()) {
+		err = fmt.Errorf("of %d orders %d are reserved and %d in the outbox", done.Load(), level.Reservations, level.Outbox)
+	}
+	return float64(done.Load()) / took.Seconds(), err
+}
+
+// maxReserve bounds the orders that are made in advance, which take memory here and, once reserved, in Redis.
+const maxReserve = 2 * time.Second
+
+func probeReserve(ctx context.Context, b *bench) (figures, error) {
+	rate, err := b.reserveAll(ctx, func(ctx context.Context, productID int64, requests []stock.Request) error {
+		_, _, err := b.parts.stock.Reserve(ctx, productID, requests)
+		return err
+	})
+	return figures{"reserve": rate}, err
+}
+
+// probePipelinedReserve makes a call of the same script for each order. The calls go out and come back together, so
+// that what differs is what the script costs and not the way to Redis.
+func probePipelinedReserve(ctx context.Context, b *bench) (figures, error) {
+	script := redis.NewScript(lua.Reserve)
+	if err := script.Load(ctx, b.rdb).Err(); err != nil {
+		return nil, err
+	}
+	rate, err := b.reserveAll(ctx, func(ctx context.Context, productID int64, requests []stock.Request) error {
+		// The keys of docs/design.md.
+		tag := fmt.Sprintf("{%d}", productID)
+		keys := []string{"stock:" + tag, "reserved:" + tag, "bought:" + tag, "sale:" + tag, "outbox:" + tag}
+		for calls := range slices.Chunk(requests, pipelineLength) {
+			_, err := b.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+				for _, r := range calls {
+					idem := "idem:" + tag + ":" + strconv.FormatInt(r.UserID, 10) + ":" + r.IdempotencyKey
+					p.EvalSha(ctx, script.Hash(), append(keys[:5:5], idem),
+						int64(stock.StatusTTL/time.Second), r.OrderID.String(), r.UserID, r.Quantity, r.IdempotencyKey)
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return figures{"pipelined reserve": rate}, err
+}
+
+// probeIdle opens connections to a new edge, makes one request on each, and leaves them open.
+func probeIdle(ctx context.Context, b *bench) (figures, error) {
+	var limit syscall.Rlimit
+	err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)
+	if need := b.o.idleConns + spareFiles; err == nil && limit.Max < uint64(need) {
+		return nil, fmt.Errorf("%d open files are needed and %d allowed: see ulimit -Hn", need, limit.Max)
+	}
+	if err := b.reset(ctx); err != nil {
+		return nil, err
+	}
+	edge, addr, _, err := b.launch(ctx, "edge", "edge-idle")
+	if edge != nil {
+		b.edges = append(b.edges, edge)
+		defer func() { _ = edge.Kill() }()
+	}
+	if err != nil {
+		return nil, err
+	}
+	_, empty, err := usage(edge.Pid())
+	if err != nil {
+		return nil, err
+	}
+	l := rawLoad{addr: addr, conns: b.o.idleConns, requests: b.orders}
+	conns, err := l.dial(ctx, drainLimit)
+	defer closeAll(conns)
+	if err != nil {
+		return nil, err
+	}
+	turns := make(chan *rawConn, len(conns))
+	for _, c := range conns {
+		turns <- c
+	}
+	close(turns)
+	errs := make([]error, closedConns)
+	var all sync.WaitGroup
+	for i := range errs {
+		all.Go(func() {
+			for c := range turns {
+				status, err := c.exchange(b.orders[i%len(b.orders)])
+				if err == nil && status != fasthttp.StatusAccepted {
+					err = fmt.Errorf("an order was answered with %d", status)
+				}
+				if err != nil {
+					errs[i] = err
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	wait(ctx, settleDown)
+	_, bytes, err := usage(edge.Pid())
+	return figures{"idle": float64(bytes) / 1e6, "idle/without connections": float64(empty) / 1e6}, err
+}
+
+// probeMemory fills Redis step by step and reads what it holds.
+func probeMemory(ctx context.Context, b *bench) (figures, error) {
+	// step starts from nothing and measures what one of many costs, and then of as many again: if both are the same, it
+	// is constant.
+	step := func(add func(n int) error) (first, more float64, err error) {
+		if err := b.reset(ctx); err != nil {
+			return 0, 0, err
+		}
+		if err := b.load(ctx, b.hot.ID); err != nil {
+			return 0, 0, err
+		}
+		var held [3]int64
+		for i := range held {
+			if i > 0 {
+				if err := add(memorySteps); err != nil {
+					return 0, 0, err
+				}
+			}
+			if held[i], err = b.redisBytes(ctx); err != nil {
+				return 0, 0, err
+			}
+		}
+		return float64(held[1]-held[0]) / memorySteps, float64(held[2]-held[1]) / memorySteps, nil
+	}
+	const some = int64(1) << 40 // ids of users, and of products that MySQL does not know
+	product := some
+	products, moreProducts, err := step(func(n int) error {
+		for range n {
+			product++
+			p := order.Product{
+				ID: product, Price: 1999, Currency: "EUR", Stock: 1000, Version: 1, Revision: 1, State: order.OnSale,
+			}
+			_, err := b.parts.stock.Load(ctx, p.ID, func(context.Context) (order.Product, error) { return p, nil })
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	orders, moreOrders, err := step(func(n int) error { return b.placeOrders(ctx, n, func() int64 { return some }) })
+	if err != nil {
+		return nil, err
+	}
+	user := some
+	users, moreUsers, err := step(func(n int) error { return b.placeOrders(ctx, n, func() int64 { user++; return user }) })
+	return figures{
+		"memory/products": products, "memory/more products": moreProducts,
+		"memory/orders": orders, "memory/more orders": moreOrders,
+		"memory/users": users - orders, "memory/more users": moreUsers - moreOrders,
+	}, err
+}
+
+// placeOrders leaves orders in Redis as an edge leaves them.
+func (b *bench) placeOrders(ctx context.Context, n int, user func() int64) error {
+	for requests := range slices.Chunk(reserveRequests(n), stock.MaxBatch) {
+		for i := range requests {
+			requests[i].UserID = user()
+		}
+		sale, results, err := b.parts.stock.Reserve(ctx, b.hot.ID, requests)
+		if err != nil {
+			return err
+		}
+		records := make([]order.Record, len(results))
+		for i := range results {
+			if results[i].Outcome != stock.Reserved {
+				return fmt.Errorf("an order was not reserved: outcome %d", results[i].Outcome)
+			}
+			records[i] = order.Record{Order: results[i].Order, Currency: sale.Currency, Status: order.Pending}
+		}
+		if err := b.parts.stock.WritePending(ctx, records); err != nil {
+			return err
+		}
+	}
+	return nil
+}
