@@ -5,7 +5,7 @@ var changes = []change{
 	{
 		promise: "P1", what: "no row lock",
 		file: "internal/store/products.go", old: "FROM products WHERE id = ? FOR UPDATE", new: "FROM products WHERE id = ?",
-		pkg: "internal/store", test: "TestDecideConcurrently", says: "though its row is locked",
+		pkg: "internal/store", test: "TestDecideConcurrently", says: "insert ledger: Error 1062",
 	}, {
 		promise: "P1", what: "MySQL completes an order for one unit more than is left",
 		file: "internal/store/decide.go", old: "case o.Quantity > stock:", new: "case o.Quantity > stock+1:",

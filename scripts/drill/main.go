@@ -46,7 +46,7 @@ type change struct {
 func main() {
 	only := flag.String("only", "", "make the breaks of which promise, text or test match this regular expression")
 	list := flag.Bool("list", false, "print the breaks and make none")
-	verbose := flag.Bool("verbose", false, "print what the tests say")
+	verbose := flag.Bool("verbose", false, "print also what the tests say")
 	flag.Parse()
 	pattern, err := regexp.Compile(*only)
 	if err != nil || flag.NArg() > 0 {
@@ -105,8 +105,11 @@ func drill(ctx context.Context, chosen []change, verbose bool) (caught int, err 
 			caught, result = caught+1, "caught"
 		}
 		fmt.Printf("%s  %-10s  %7.1f\n", line(chosen, b), result, time.Since(begin).Seconds())
-		if verbose || result != "caught" {
+		switch {
+		case result != "caught":
 			fmt.Print(indent(out))
+		case verbose:
+			fmt.Print(indent(said(out, b.says)))
 		}
 	}
 	return caught, nil
@@ -119,6 +122,16 @@ func line(chosen []change, b change) string {
 		what, test = max(what, len(c.what)), max(test, len(c.test))
 	}
 	return fmt.Sprintf("%-2s  %-*s  %-*s", b.promise, what, b.what, test, b.test)
+}
+
+// said is the first line of what a test says that has the text.
+func said(out, text string) string {
+	for l := range strings.Lines(out) {
+		if strings.Contains(l, text) {
+			return strings.TrimSpace(l) + "\n"
+		}
+	}
+	return ""
 }
 
 func indent(text string) string {
@@ -216,7 +229,7 @@ func (c copied) broken(ctx context.Context, b change) (out string, err error) {
 // run runs tests of a package and returns what they say. It is an error if they do not compile.
 func (c copied) run(ctx context.Context, pkg string, names ...string) (string, error) {
 	binary := filepath.Join(c.dir, "drill.test")
-	build := c.command(ctx, "", "go", "test", "-c", "-vet=off", "-o", binary, "./"+pkg)
+	build := c.command(ctx, "", "go", "test", "-c", "-vet=off", "-ldflags=-w", "-o", binary, "./"+pkg)
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", errors.Join(ctx.Err(), fmt.Errorf("./%s does not compile: %w\n%s", pkg, err, out))
 	}
