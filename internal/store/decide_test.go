@@ -432,6 +432,42 @@ func TestDecideConcurrently(t *testing.T) {
 	}
 }
 
+// TestLimitConcurrently has orders of the same users decided by eight workers at once, each order once: whoever waits
+// for the product must see what those before it have bought.
+func TestLimitConcurrently(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	const workers, users, limit, rounds = 8, 5, 3, 4
+	product := addProduct(t, s, 1000, limit)
+	w := newWitness()
+	for range rounds {
+		var functions []func() error
+		for range workers {
+			orders := make([]order.Order, users)
+			for i := range orders {
+				orders[i] = newOrder(product.ID, int64(i+1), 1, "")
+			}
+			functions = append(functions, func() error {
+				decisions, err := s.Decide(t.Context(), product.ID, orders)
+				return errors.Join(err, w.hear(decisions))
+			})
+		}
+		together(t, functions...)
+	}
+	units := map[int64]int64{}
+	for _, record := range w.records {
+		if record.Status == order.Completed {
+			units[record.UserID] += record.Quantity
+		}
+	}
+	for user := int64(1); user <= users; user++ {
+		if units[user] != limit {
+			t.Errorf("user %d has %d units, the limit is %d", user, units[user], limit)
+		}
+	}
+	mustBeSound(t, s)
+}
+
 // TestIdempotencyRace has different orders with the same key decided under the locks of different products.
 func TestIdempotencyRace(t *testing.T) {
 	t.Parallel()
