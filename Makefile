@@ -1,7 +1,7 @@
 # Every target installs what it needs, and leaves nothing running.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test faults model lint build deps
+.PHONY: help demo up test faults drill model lint build deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ model: ## check the protocol's model exhaustively with spin
 
 faults: deps ## the fault matrix: a sale with a fault in its middle, for each fault; report in .local/faults.html
 	@go run ./e2e/faults
+
+drill: deps ## break the program on purpose, in one way after another: each time a test must notice
+	@go run ./scripts/drill
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi

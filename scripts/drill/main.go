@@ -124,14 +124,21 @@ func line(chosen []change, b change) string {
 	return fmt.Sprintf("%-2s  %-*s  %-*s", b.promise, what, b.what, test, b.test)
 }
 
-// said is the first line of what a test says that has the text.
+// said is the first message of a test that has the text: its line, and up to two that belong to it.
 func said(out, text string) string {
-	for l := range strings.Lines(out) {
-		if strings.Contains(l, text) {
-			return strings.TrimSpace(l) + "\n"
-		}
+	lines := strings.Split(out, "\n")
+	first := slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, text) })
+	if first < 0 {
+		return ""
 	}
-	return ""
+	message := lines[first]
+	for _, l := range lines[first+1 : min(first+3, len(lines))] {
+		if strings.Contains(l, "_test.go:") || strings.Contains(l, "--- ") {
+			break
+		}
+		message += " " + strings.TrimSpace(l)
+	}
+	return strings.TrimSpace(message) + "\n"
 }
 
 func indent(text string) string {
