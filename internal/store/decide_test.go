@@ -432,28 +432,45 @@ func TestDecideConcurrently(t *testing.T) {
 	}
 }
 
-// TestLimitConcurrently has orders of the same users decided by eight workers at once, each order once: whoever waits
-// for the product must see what those before it have bought.
+// TestLimitConcurrently has eight workers wait for a product with orders of the same users: whoever gets it must see
+// what those before it have sold, and not what was so when it began to wait.
 func TestLimitConcurrently(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	const workers, users, limit, rounds = 8, 5, 3, 4
+	const workers, users, limit = 8, 5, 3
 	product := addProduct(t, s, 1000, limit)
-	w := newWitness()
-	for range rounds {
-		var functions []func() error
-		for range workers {
-			orders := make([]order.Order, users)
-			for i := range orders {
-				orders[i] = newOrder(product.ID, int64(i+1), 1, "")
-			}
-			functions = append(functions, func() error {
-				decisions, err := s.Decide(t.Context(), product.ID, orders)
-				return errors.Join(err, w.hear(decisions))
-			})
-		}
-		together(t, functions...)
+	holder, err := s.db.BeginTxx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer func() { _ = holder.Rollback() }()
+	if _, err := lockProduct(t.Context(), holder, product.ID); err != nil {
+		t.Fatal(err)
+	}
+	w := newWitness()
+	functions := []func() error{func() error {
+		defer func() { _ = holder.Rollback() }()
+		for deadline := time.Now().Add(maxLockWait - time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+			var waiting int
+			err := s.db.GetContext(t.Context(), &waiting, `SELECT COUNT(*) FROM information_schema.processlist
+				WHERE db = DATABASE() AND info LIKE '%FROM products%FOR UPDATE'`)
+			if err != nil || waiting == workers {
+				return err
+			}
+		}
+		return errors.New("the workers do not wait for the product")
+	}}
+	for range workers {
+		orders := make([]order.Order, users)
+		for i := range orders {
+			orders[i] = newOrder(product.ID, int64(i+1), 1, "")
+		}
+		functions = append(functions, func() error {
+			decisions, err := s.Decide(t.Context(), product.ID, orders)
+			return errors.Join(err, w.hear(decisions))
+		})
+	}
+	together(t, functions...)
 	units := map[int64]int64{}
 	for _, record := range w.records {
 		if record.Status == order.Completed {
