@@ -237,8 +237,10 @@ func (c copied) broken(ctx context.Context, b change) (out string, err error) {
 func (c copied) run(ctx context.Context, pkg string, names ...string) (string, error) {
 	binary := filepath.Join(c.dir, "drill.test")
 	build := c.command(ctx, "", "go", "test", "-c", "-vet=off", "-ldflags=-w", "-o", binary, "./"+pkg)
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", errors.Join(ctx.Err(), fmt.Errorf("./%s does not compile: %w\n%s", pkg, err, out))
+	if out, err := build.CombinedOutput(); ctx.Err() != nil {
+		return "", ctx.Err()
+	} else if err != nil {
+		return "", fmt.Errorf("./%s does not compile: %w\n%s", pkg, err, out)
 	}
 	patterns := make([]string, len(names))
 	for i, name := range names {
