@@ -1,7 +1,7 @@
 # Every target installs what it needs, and leaves nothing running.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test faults bench model lint build deps
+.PHONY: help demo up test faults drill bench model lint build deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ faults: deps model ## the fault matrix: a sale with a fault in its middle, for e
 
 bench: deps ## measure how fast it is against baselines, in 5 minutes; report in .local/bench.html
 	@go run ./ctl bench
+
+drill: deps ## break the program on purpose, in one way after another: each time a test must notice
+	@go run ./scripts/drill
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi

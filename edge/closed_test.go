@@ -71,6 +71,27 @@ func TestClosed(t *testing.T) {
 	wants("an answer that is too old", 1, "")
 }
 
+// TestAnswerOnItsWay: Redis is asked, then units come back, and only then the edge hears that there were none. It must
+// not answer others by that.
+func TestAnswerOnItsWay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.addProduct(1)
+	w.mustPost(1, p.ID, 1)
+	w.wantSettledOutbox(p.ID)
+	w.edge.closed.reopen(p.ID) // else nobody is asked
+	w.redis.hang()
+	answered := make(chan reply, 1)
+	go func() { answered <- w.post(2, p.ID, 1) }()
+	w.eventually("Redis is asked", func() bool { return w.redis.holding() > 0 })
+	w.edge.hear(stock.Notice{Reopened: []int64{p.ID}})
+	w.redis.heal()
+	wantCode(t, "who has asked before", <-answered, http.StatusConflict, soldOut)
+	if c, _ := w.edge.closed.ask(p.ID, 1); c != "" {
+		t.Errorf("who asks after units came back is told %q", c)
+	}
+}
+
 // scriptCalls counts the scripts that a Redis has run.
 func (w *world) scriptCalls() (calls int) {
 	w.Helper()

@@ -15,6 +15,8 @@ import (
 	"stampede/internal/queue"
 	"stampede/internal/reconcile"
 	"stampede/internal/stock"
+	"stampede/localstack"
+	"stampede/localstack/sqs"
 )
 
 // reconciling makes a worker that takes every order for old, and reconciles when the test asks it to.
@@ -542,4 +544,28 @@ func TestADeadLetterWaitsUntilItsOrdersCanFail(t *testing.T) {
 	if letters := r.deadLetters(); len(letters) != 1 || letters[0].reason == "" {
 		t.Errorf("dead letters: %+v", letters)
 	}
+}
+
+// The copy that says what became of its orders cannot be written now: until it is there the dead letter stays.
+func TestADeadLetterStaysUntilItsCopyIsThere(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	p := r.product(20, 0)
+	orders := r.reserve(p.ID, 2, 2)
+	r.send(2, orders...)
+	r.giveUp()
+	r.sqs.SetFaults(sqs.Faults{Queue: localstack.DLQName, Actions: []string{"SendMessageBatch"}, Refuse: 1})
+	w := r.reconciling()
+	w.handleDeadLetters(t.Context())
+	if d := r.depth(); d.Dead != 1 {
+		t.Fatalf("the dead letter is gone and has no copy: %+v", d)
+	}
+	r.sqs.SetFaults(sqs.Faults{})
+	w.handleDeadLetters(t.Context())
+	r.mustBe(order.DeadLetter, orders...)
+	r.audit()
+	if letters := r.deadLetters(); len(letters) != 1 || letters[0].reason == "" {
+		t.Errorf("dead letters: %+v", letters)
+	}
+	mustCount(t, 1, "dead letters", deadLetters, w)
 }

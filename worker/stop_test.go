@@ -70,6 +70,9 @@ func TestStopFinishesWhatIsUnderWay(t *testing.T) {
 	if err := <-stopped; err != nil {
 		t.Error(err)
 	}
+	if l := r.level(p.ID); l.Reservations != 0 || l.Outbox != 0 { // nobody is left who could settle them later
+		t.Fatalf("it has stopped with orders reserved: %+v", l)
+	}
 	r.quiet(w)
 	r.mustBe("", orders...)
 }

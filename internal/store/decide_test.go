@@ -432,6 +432,59 @@ func TestDecideConcurrently(t *testing.T) {
 	}
 }
 
+// TestLimitConcurrently has eight workers wait for a product with orders of the same users: whoever gets it must see
+// what those before it have sold, and not what was so when it began to wait.
+func TestLimitConcurrently(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	const workers, users, limit = 8, 5, 3
+	product := addProduct(t, s, 1000, limit)
+	holder, err := s.db.BeginTxx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = holder.Rollback() }()
+	if _, err := lockProduct(t.Context(), holder, product.ID); err != nil {
+		t.Fatal(err)
+	}
+	w := newWitness()
+	functions := []func() error{func() error {
+		defer func() { _ = holder.Rollback() }()
+		for deadline := time.Now().Add(maxLockWait - time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+			var waiting int
+			err := s.db.GetContext(t.Context(), &waiting, `SELECT COUNT(*) FROM information_schema.processlist
+				WHERE db = DATABASE() AND info LIKE '%FROM products%FOR UPDATE'`)
+			if err != nil || waiting == workers {
+				return err
+			}
+		}
+		return errors.New("the workers do not wait for the product")
+	}}
+	for range workers {
+		orders := make([]order.Order, users)
+		for i := range orders {
+			orders[i] = newOrder(product.ID, int64(i+1), 1, "")
+		}
+		functions = append(functions, func() error {
+			decisions, err := s.Decide(t.Context(), product.ID, orders)
+			return errors.Join(err, w.hear(decisions))
+		})
+	}
+	together(t, functions...)
+	units := map[int64]int64{}
+	for _, record := range w.records {
+		if record.Status == order.Completed {
+			units[record.UserID] += record.Quantity
+		}
+	}
+	for user := int64(1); user <= users; user++ {
+		if units[user] != limit {
+			t.Errorf("user %d has %d units, the limit is %d", user, units[user], limit)
+		}
+	}
+	mustBeSound(t, s)
+}
+
 // TestIdempotencyRace has different orders with the same key decided under the locks of different products.
 func TestIdempotencyRace(t *testing.T) {
 	t.Parallel()

@@ -1,0 +1,248 @@
+package main
+
+// changes are the breaks, by the promise that rests on what they break.
+var changes = []change{
+	{
+		promise: "P1", what: "no row lock",
+		file: "internal/store/products.go", old: "FROM products WHERE id = ? FOR UPDATE", new: "FROM products WHERE id = ?",
+		pkg: "internal/store", test: "TestDecideConcurrently", says: "orders of product 1: ",
+	}, {
+		promise: "P1", what: "MySQL completes an order for one unit more than is left",
+		file: "internal/store/decide.go", old: "case o.Quantity > stock:", new: "case o.Quantity > stock+1:",
+		pkg: "internal/store", test: "TestDecide", says: "products_stock_not_negative",
+	}, {
+		promise: "P1", what: "an order does not see those before it in the same transaction",
+		file: "internal/store/decide.go", old: "\t\t\tstock -= o.Quantity\n", new: "",
+		pkg: "internal/store", test: "TestDecide", says: "got [\"completed\"",
+	}, {
+		promise: "P1", what: "Redis reserves for each order of a call what is left for the first",
+		file: "lua/reserve.lua", old: "elseif stock - taken < quantity then", new: "elseif stock < quantity then",
+		pkg: "internal/stock", test: "TestScripts/reserve_batch", says: "outcomes",
+	},
+
+	{
+		promise: "P2", what: "202 before the queue has acknowledged the order",
+		file: "edge/send.go", old: "\tbodies, groups := order.Pack(orders)\n",
+		new: "\tfor _, p := range parcels {\n\t\ts.finish(p, \"\")\n\t}\n\tbodies, groups := order.Pack(orders)\n",
+		pkg: "edge", test: "TestNoAnswerBeforeTheQueueHasTheOrder", says: "though the queue acknowledges after",
+	}, {
+		promise: "P2", what: "an order of unknown outcome is cancelled",
+		file: "edge/send.go", old: "\t\t\tfor _, p := range contents[i] {\n\t\t\t\ts.finish(p, outcomeUnknown)\n\t\t\t}\n",
+		new: "\t\t\trefused = append(refused, contents[i]...)\n",
+		pkg: "edge", test: "TestUnknownIsNeverCancelled", says: "queue_unavailable",
+	}, {
+		promise: "P2", what: "a refusal makes a lost answer forgotten",
+		file: "internal/queue/send.go", old: "if unknown[i] {", new: "if false {",
+		pkg: "internal/queue", test: "TestARefusalAfterAnUnknownAttemptIsUnknown", says: "outcome",
+	}, {
+		promise: "P2", what: "a claimed order is cancelled",
+		file: "lua/cancel.lua", old: "elseif not entry or string.match(entry, '^%d+ (%d+)') ~= '0' then", new: "elseif not entry then",
+		pkg: "internal/stock", test: "TestScripts/cancel_too_late", says: "a cancel that comes too late has changed the keys",
+	}, {
+		promise: "P2", what: "a retry is told 202 of an order that is still in the outbox",
+		file: "edge/reserve.go", old: "case result.Outcome == stock.Reserved || result.Unsent:", new: "case result.Outcome == stock.Reserved:",
+		pkg: "edge", test: "TestRetrySendsWhatAnEdgeLeftBehind", says: "the queue holds []",
+	}, {
+		promise: "P2", what: "the message is deleted before the commit",
+		file: "worker/decide.go", old: "\tvar decisions []order.Decision\n", new: "\tw.done(jobs)\n\tvar decisions []order.Decision\n",
+		pkg: "worker", test: "TestADecisionIsSettledWhenRedisIsBack", says: "the messages are not kept and hidden",
+	}, {
+		promise: "P2", what: "the relay takes an order without acknowledgement for sent",
+		file: "worker/relay.go", old: "if r.Outcome == queue.Sent {", new: "if r.Outcome != queue.Refused {",
+		pkg: "worker", test: "TestTheRelaySendsAgainWhatMayBeLost", says: "0 orders are in the outbox",
+	}, {
+		promise: "P2", what: "a dead letter is deleted before its copy is there",
+		file: "worker/deadletters.go", old: "\t// The copy comes first: a message that is there twice does no harm.\n",
+		new: "\t_ = dead.Delete(ctx, []string{m.Receipt})\n",
+		pkg: "worker", test: "TestADeadLetterStaysUntilItsCopyIsThere", says: "the dead letter is gone and has no copy",
+	}, {
+		promise: "P2", what: "an entry that the queue refused counts as sent with its batch",
+		file: "internal/queue/send.go",
+		old:  "Result{Refused, &EntryError{Code: aws.ToString(bad.Code), Message: aws.ToString(bad.Message)}}", new: "Result{Outcome: Sent}",
+		pkg: "internal/queue", test: "TestTheOutcomeOfEachEntryIsTrue", says: "and is on the queue 0 times",
+	}, {
+		promise: "P2", what: "who could not cancel an order says that nothing was ordered",
+		file: "edge/send.go", old: "\t\tif cancelled[p.order.ID] {\n", new: "\t\tif true {\n",
+		pkg: "edge", test: "TestClaimedOrderIsNotCancelled", says: "queue_unavailable",
+	}, {
+		promise: "P2", what: "pending is written over a decision",
+		file: "internal/stock/status.go", old: "p.SetNX(ctx, orderKey", new: "p.Set(ctx, orderKey",
+		pkg: "internal/stock", test: "TestScripts/statuses", says: "after a late pending",
+	}, {
+		promise: "P2", what: "a lost connection to MySQL counts as an order's own fault",
+		file: "internal/store/errors.go", old: "mysql.ErrInvalidConn, ", new: "",
+		pkg: "internal/store", test: "TestClassify", says: "own, want systemic",
+	},
+
+	{
+		promise: "P3", what: "the order's row is not looked at",
+		file: "internal/store/decide.go", old: "if row, ok := b.decided[o.ID]; ok {", new: "if row, ok := b.decided[o.ID]; ok && false {",
+		pkg: "internal/store", test: "TestDecide", says: "another transaction inserted the row first",
+	}, {
+		promise: "P3", what: "who loses the race to insert a row does not read it",
+		file: "internal/store/store.go", old: "(Classify(err) != Transient && !errors.Is(err, errLostRace))", new: "Classify(err) != Transient",
+		pkg: "internal/store", test: "TestSameOrderUnderTwoProducts", says: "another transaction inserted the row first",
+	}, {
+		promise: "P3", what: "a settle whose answer is lost is repeated as fresh",
+		file: "worker/decide.go", old: "s.decisions[i].Fresh = false", new: "s.decisions[i].Fresh = true",
+		pkg: "worker", test: "TestASettleWhoseAnswerIsLostIsNotRepeatedAsFresh", says: "want 88 available",
+	}, {
+		promise: "P3", what: "no tombstone",
+		file: "lua/settle.lua", old: "elseif not fresh then", new: "elseif false then",
+		pkg: "internal/stock", test: "TestScripts/settle_leaves_a_mark", says: "late: got",
+	}, {
+		promise: "P3", what: "settle leaves the reservation, and each delivery gives it back again",
+		file: "lua/settle.lua", old: "redis.call('HDEL', KEYS[2], unpack(ids))\n", new: "",
+		pkg: "internal/stock", test: "TestScripts/settle_reserved", says: "settled again",
+	}, {
+		promise: "P3", what: "a completed order is redriven",
+		file: "internal/store/standing.go", old: "case row.Status != order.Failed || order.Reason(row.FailedReason.String) != order.DeadLetter:", new: "case false:",
+		pkg: "internal/store", test: "TestRedrive", says: "an order that did not fail as a dead letter",
+	}, {
+		promise: "P3", what: "reconcile settles as if it had decided",
+		file: "internal/reconcile/reconcile.go", old: "order.Decision{Record: record}", new: "order.Decision{Record: record, Fresh: true}",
+		pkg: "worker", test: "TestReconcileSettlesWhatIsDecided", says: "after a late settle Redis has",
+	},
+
+	{
+		promise: "P4", what: "no version rule",
+		file: "lua/settle.lua", old: " and version > loaded_version", new: "",
+		pkg: "internal/stock", test: "TestScripts/settle_without_reservation", says: "completed, as old as the load",
+	}, {
+		promise: "P4", what: "a load across a loss of Redis",
+		file: "lua/load.lua", old: "\n  or known[3] ~= ARGV[10] then", new: " then",
+		pkg: "internal/stock", test: "TestScripts/load_across_a_loss", says: "after 2 reads",
+	}, {
+		promise: "P4", what: "a row is loaded that a settle has shown to be out of date",
+		file: "lua/load.lua", old: "tonumber(ARGV[2]) < tonumber(known[1] or 0) or ", new: "",
+		pkg: "internal/stock", test: "TestScripts/load_out_of_date", says: "Load: <nil>",
+	}, {
+		promise: "P4", what: "a restock is applied twice in Redis",
+		file: "lua/restock.lua", old: " or known == 1", new: "",
+		pkg: "internal/stock", test: "TestScripts/restock", says: "the same again: Restock = true",
+	}, {
+		promise: "P4", what: "a correction by an old look",
+		file: "lua/correct.lua", old: " or known[2] ~= ARGV[2]", new: "",
+		pkg: "internal/stock", test: "TestScripts/correct", says: "corrected by an old look",
+	}, {
+		promise: "P4", what: "a redrive without a reservation",
+		file: "lua/readmit.lua", old: "redis.call('DECRBY', KEYS[1], quantity)\n", new: "",
+		pkg: "internal/stock", test: "TestScripts/readmit", says: "stock, reserved, bought",
+	}, {
+		promise: "P4", what: "the audit takes Redis's word for its stock",
+		file: "ctl/audit.go", old: "level.Available+level.Reserved != a.Stock", new: "false",
+		pkg: "ctl", test: "TestCompare", says: "5 in MySQL",
+	}, {
+		promise: "P4", what: "the epoch is got after MySQL is read",
+		file: "internal/stock/stock.go",
+		old:  "\t\tepoch, err := s.epoch(ctx, productID)\n\t\tif err != nil {\n\t\t\treturn false, err\n\t\t}\n\t\tp, err := read(ctx)\n",
+		new:  "\t\tp, err := read(ctx)\n\t\tif err != nil {\n\t\t\treturn false, err\n\t\t}\n\t\tepoch, err := s.epoch(ctx, productID)\n",
+		pkg:  "internal/stock", test: "TestScripts/load_across_a_loss", says: "after 2 reads",
+	}, {
+		promise: "P4", what: "MySQL does not look whether a restock was made before",
+		file: "internal/store/restock.go", old: "AND reason = ? AND ref = ?`", new: "AND reason = ? AND ref = ? AND 1 = 0`",
+		pkg: "internal/store", test: "TestRestock", says: "again: ",
+	},
+
+	{
+		promise: "P5", what: "no settle",
+		file: "worker/decide.go", old: "\t\tw.settles.Add(productID, settlement{decisions, jobs})\n", new: "\t\tw.done(jobs)\n",
+		pkg: "worker", test: "TestStopFinishesWhatIsUnderWay", says: "it has stopped with orders reserved",
+	}, {
+		promise: "P5", what: "relays send what another has claimed",
+		file: "lua/claim.lua", old: " and tonumber(claimed) <= oldest then", new: " then",
+		pkg: "internal/stock", test: "TestScripts/claim", says: "a claim of what another has claimed",
+	}, {
+		promise: "P5", what: "the claim of a relay that died is never taken over",
+		file: "lua/claim.lua", old: "tonumber(claimed) <= oldest then", new: "claimed == '0' then",
+		pkg: "internal/stock", test: "TestScripts/claim", says: "an old claim: got",
+	}, {
+		promise: "P5", what: "the orders of a dead letter keep their reservations",
+		file: "worker/deadletters.go", old: "_, err = w.stock.Settle(work, o.ProductID, []order.Decision{decision})", new: "err = nil",
+		pkg: "worker", test: "TestTheOrdersOfADeadLetterFail", says: "Redis has",
+	}, {
+		promise: "P5", what: "reconcile does not settle what is decided",
+		file: "internal/reconcile/reconcile.go", old: "r.settings, r.restocks, r.unsettled, r.lost,", new: "r.settings, r.restocks, r.lost,",
+		pkg: "worker", test: "TestReconcileSettlesWhatIsDecided", says: "Redis has",
+	}, {
+		promise: "P5", what: "reconcile does not send lost orders again",
+		file: "internal/reconcile/reconcile.go", old: "r.settings, r.restocks, r.unsettled, r.lost,", new: "r.settings, r.restocks, r.unsettled,",
+		pkg: "worker", test: "TestReconcileSendsLostOrdersAgain", says: "0 orders are on the queue",
+	}, {
+		promise: "P5", what: "settle leaves the order in the outbox",
+		file: "lua/settle.lua", old: "redis.call('HDEL', KEYS[5], unpack(ids))\n", new: "",
+		pkg: "internal/stock", test: "TestScripts/settle_reserved", says: "completed just now: got",
+	},
+
+	{
+		promise: "P6", what: "settle publishes no notice",
+		file: "lua/settle.lua", old: "  if given > taken then", new: "  if false then",
+		pkg: "internal/stock", test: "TestScripts/notices", says: "settle failed: a notice: false, want true",
+	}, {
+		promise: "P6", what: "edges do not hear notices",
+		file: "edge/edge.go", old: "\te.closed.reopen(n.Reopened...)\n", new: "",
+		pkg: "edge", test: "TestReopened", says: "want 250ms",
+	}, {
+		promise: "P6", what: "an edge remembers sold out for ever",
+		file: "edge/closed.go", old: "case !ok || time.Since(known.at) > closedTTL:", new: "case !ok:",
+		pkg: "edge", test: "TestClosed", says: "an answer that is too old",
+	}, {
+		promise: "P6", what: "an answer from before the units came back is believed",
+		file: "edge/closed.go", old: "!ok || !known.at.After(asked) {", new: "!ok || known.at != asked {",
+		pkg: "edge", test: "TestClosed", says: "an answer from before they came back",
+	}, {
+		promise: "P6", what: "an answer counts from when it came, not from when Redis was asked",
+		file: "edge/reserve.go", old: "r.closed.learn(productID, sale, asked)", new: "_ = asked\n\tr.closed.learn(productID, sale, time.Now())",
+		pkg: "edge", test: "TestAnswerOnItsWay", says: "who asks after units came back is told",
+	},
+
+	{
+		promise: "P7", what: "Redis does not count the orders before it in the same call",
+		file: "lua/reserve.lua", old: "      counts[user] = counts[user] + quantity\n", new: "",
+		pkg: "internal/stock", test: "TestScripts/reserve_batch", says: "outcomes",
+	}, {
+		promise: "P7", what: "MySQL does not judge the limit",
+		file: "internal/store/decide.go", old: "b.bought[o.UserID]+o.Quantity > b.product.LimitPerUser:", new: "o.Quantity > b.product.LimitPerUser:",
+		pkg: "internal/store", test: "TestDecide", says: `got ["completed" "completed" "completed" "completed"]`,
+	}, {
+		promise: "P7", what: "a failed order still counts for its buyer",
+		file: "lua/settle.lua", old: "      bought[#bought + 1] = {user, -held[i]}\n", new: "",
+		pkg: "internal/stock", test: "TestScripts/settle_reserved", says: "failed just now",
+	}, {
+		promise: "P7", what: "units whose reservation was lost do not count for their buyer",
+		file: "lua/settle.lua", old: "    bought[#bought + 1] = {user, quantity}\n", new: "",
+		pkg: "internal/stock", test: "TestScripts/settle_without_reservation", says: "completed, newer than the load",
+	}, {
+		promise: "P7", what: "the snapshot is taken before the product is locked",
+		file: "internal/store/decide.go",
+		old:  "\tproduct, err := lockProduct(ctx, tx, productID)\n\tif err != nil {\n\t\treturn nil, err\n\t}\n\trelated, err := readRelated(ctx, tx, orders)\n",
+		new:  "\trelated, err := readRelated(ctx, tx, orders)\n\tif err != nil {\n\t\treturn nil, err\n\t}\n\tproduct, err := lockProduct(ctx, tx, productID)\n",
+		pkg:  "internal/store", test: "TestLimitConcurrently", says: "the limit is 3",
+	},
+
+	{
+		promise: "P8", what: "an idempotency record without the fingerprint",
+		file: "lua/reserve.lua", old: "if tonumber(first_quantity) ~= quantity then", new: "if false then",
+		pkg: "edge", test: "TestRetry", says: "idempotency_mismatch",
+	}, {
+		promise: "P8", what: "the idempotency record is not written",
+		file: "lua/reserve.lua", old: "  for j = 1, #idem_set do", new: "  for j = 1, 0 do",
+		pkg: "edge", test: "TestRetriesInACrowd", says: "got 202",
+	}, {
+		promise: "P8", what: "the record of a cancelled order stays",
+		file: "lua/cancel.lua", old: "      redis.call('DEL', idem)\n", new: "",
+		pkg: "edge", test: "TestQueueRefuses", says: "idem:",
+	}, {
+		promise: "P8", what: "MySQL's keys are not looked at",
+		file: "internal/store/decide.go", old: "keyTaken := o.IdempotencyKey != \"\" && b.keys", new: "keyTaken := false && b.keys",
+		pkg: "internal/store", test: "TestDecide", says: "another transaction inserted the row first",
+	}, {
+		promise: "P8", what: "no unique index on a user's keys",
+		file: "internal/store/migrations/00002_orders.sql", old: "UNIQUE KEY orders_idempotency", new: "KEY orders_idempotency",
+		pkg: "internal/store", test: "TestIdempotencyRace", says: "orders hold key",
+	}, {
+		promise: "P8", what: "a key is not its user's own",
+		file: "internal/stock/keys.go", old: "return k.idem + strconv.FormatInt(userID, 10) + \":\" + key", new: "return k.idem + key",
+		pkg: "internal/stock", test: "TestScripts/reserve_refuses", says: "another user's key: got",
+	},
+}
