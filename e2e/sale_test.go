@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -180,9 +181,27 @@ func TestWorkerIsKilled(t *testing.T) {
 		if c.accepted() < 500 {
 			return fmt.Errorf("only %d orders are accepted", c.accepted())
 		}
-		return holdsMessages(victim)
+		return nil
 	})
+	// Workers cannot decide while the product is locked, so they have messages in their hands.
+	db, err := sql.Open("mysql", s.stack.MariaDB.DSN("stampede"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	lock, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Rollback()
+	if _, err := lock.ExecContext(t.Context(), "SELECT id FROM products WHERE id = 1 FOR UPDATE"); err != nil {
+		t.Fatal(err)
+	}
+	stacktest.Eventually(t, time.Minute, func() error { return holdsMessages(victim) })
 	if err := victim.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := lock.Rollback(); err != nil {
 		t.Fatal(err)
 	}
 	s.startWorker()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -86,11 +87,11 @@ func (r *run) sell(ctx context.Context, orders int, res *result) error {
 	within := cmp.Or(r.row.within, usualWithin)
 	start := time.Now()
 	r.load = &load{
-		urls: r.system.urls(), secret: r.system.secret, orders: orders, duration: span, products: r.products,
+		urls: r.system.urls(), secret: r.system.secret, orders: orders, duration: span, products: slices.Clone(r.products),
 		keyless: r.row.keyless, start: start,
 	}
 	r.load.plan(r.seed)
-	r.sampler = &sampler{system: r.system, products: r.products, start: start}
+	r.sampler = &sampler{system: r.system, products: slices.Clone(r.products), start: start} // the restocks change them
 	looking, endLooking := context.WithCancel(ctx)
 	var others sync.WaitGroup
 	others.Go(func() { r.sampler.run(looking) })

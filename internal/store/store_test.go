@@ -91,7 +91,7 @@ func TestOpenSettings(t *testing.T) {
 }
 
 // lastMigration is the number of the last file in migrations.
-const lastMigration = 8
+const lastMigration = 9
 
 func TestMigrateConcurrently(t *testing.T) {
 	t.Parallel()
