@@ -157,8 +157,9 @@ func (o benchOptions) run(ctx context.Context, show *progress) (report *benchRep
 	b, err := startBench(ctx, o, show)
 	defer func() {
 		show.step("stopping")
-		err = errors.Join(err, b.close(err != nil))
-		if err != nil && b.dir != "" {
+		keep := (err != nil || len(b.failed) > 0) && ctx.Err() == nil // of a run that went wrong, and was not stopped
+		err = errors.Join(err, b.close(keep))
+		if keep && b.dir != "" {
 			show.step("logs and data are kept in " + b.dir)
 		}
 	}()

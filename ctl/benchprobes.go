@@ -53,9 +53,11 @@ const (
 	reservePerS = 1_000_000
 	// pipelineLength is how many calls a pipeline has: as many orders as a batch has.
 	pipelineLength = stock.MaxBatch
-	// memorySteps is of how many products, users and orders the memory is measured, and then of as many again. Redis's
-	// tables are full at powers of two.
-	memorySteps = 1 << 12
+	// memorySteps is of how many products, users and orders the memory is measured, and then of as many again: a little
+	// less than a power of two, so that Redis's tables, which double, are about as full both times.
+	memorySteps = 4_000
+	// rehashPause is time enough for Redis to finish moving to a larger table, which it does on the side.
+	rehashPause = 300 * time.Millisecond
 	// settleDown is what a process gets to come to rest.
 	settleDown = time.Second
 )
@@ -538,29 +540,30 @@ func probeIdle(ctx context.Context, b *bench) (figures, error) {
 func probeMemory(ctx context.Context, b *bench) (figures, error) {
 	// step starts from nothing and measures what one of many costs, and then of as many again: if both are the same, it
 	// is constant.
-	step := func(add func(n int) error) (first, more float64, err error) {
+	step := func(held func(context.Context) (int64, error), add func(n int) error) (first, more float64, err error) {
 		if err := b.reset(ctx); err != nil {
 			return 0, 0, err
 		}
 		if err := b.load(ctx, b.hot.ID); err != nil {
 			return 0, 0, err
 		}
-		var held [3]int64
-		for i := range held {
+		var bytes [3]int64
+		for i := range bytes {
 			if i > 0 {
 				if err := add(memorySteps); err != nil {
 					return 0, 0, err
 				}
 			}
-			if held[i], err = b.redisBytes(ctx); err != nil {
+			wait(ctx, rehashPause)
+			if bytes[i], err = held(ctx); err != nil {
 				return 0, 0, err
 			}
 		}
-		return float64(held[1]-held[0]) / memorySteps, float64(held[2]-held[1]) / memorySteps, nil
+		return float64(bytes[1]-bytes[0]) / memorySteps, float64(bytes[2]-bytes[1]) / memorySteps, nil
 	}
 	const some = int64(1) << 40 // ids of users, and of products that MySQL does not know
 	product := some
-	products, moreProducts, err := step(func(n int) error {
+	products, moreProducts, err := step(b.redisBytes, func(n int) error {
 		for range n {
 			product++
 			p := order.Product{
@@ -576,16 +579,28 @@ func probeMemory(ctx context.Context, b *bench) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
-	orders, moreOrders, err := step(func(n int) error { return b.placeOrders(ctx, n, func() int64 { return some }) })
+	// Of one user, so that an order's bytes are its own; users are then counted by orders of many.
+	orders, moreOrders, err := step(b.redisBytes, func(n int) error {
+		return b.placeOrders(ctx, n, func() int64 { return some })
+	})
 	if err != nil {
 		return nil, err
 	}
+	bought := func(ctx context.Context) (int64, error) {
+		bytes, err := b.rdb.MemoryUsage(ctx, fmt.Sprintf("bought:{%d}", b.hot.ID), 0).Result()
+		if errors.Is(err, redis.Nil) { // nobody has
+			err = nil
+		}
+		return bytes, err
+	}
 	user := some
-	users, moreUsers, err := step(func(n int) error { return b.placeOrders(ctx, n, func() int64 { user++; return user }) })
+	users, moreUsers, err := step(bought, func(n int) error {
+		return b.placeOrders(ctx, n, func() int64 { user++; return user })
+	})
 	return figures{
 		"memory/products": products, "memory/more products": moreProducts,
 		"memory/orders": orders, "memory/more orders": moreOrders,
-		"memory/users": users - orders, "memory/more users": moreUsers - moreOrders,
+		"memory/users": users, "memory/more users": moreUsers,
 	}, err
 }
 
