@@ -5,6 +5,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -233,7 +234,7 @@ func (r *Reconciler) unsettled(ctx context.Context, l stock.Look, s store.Standi
 	f := Finding{Cause: Unsettled}
 	var decisions []order.Decision
 	for id, record := range s.Decided {
-		if r.Pause || older(id, or(r.StaleAge, StaleAge)) {
+		if r.Pause || older(id, cmp.Or(r.StaleAge, StaleAge)) {
 			decisions = append(decisions, order.Decision{Record: record})
 			f.Orders, f.Units = f.Orders+1, f.Units+l.Reserved[id]
 		}
@@ -263,7 +264,7 @@ func (r *Reconciler) lost(ctx context.Context, l stock.Look, s store.Standing) (
 	f := Finding{Cause: Lost}
 	var ids []uuid.UUID
 	for id, units := range l.Reserved {
-		if _, decided := s.Decided[id]; !decided && !l.Outbox[id] && older(id, or(r.LostAge, LostAge)) {
+		if _, decided := s.Decided[id]; !decided && !l.Outbox[id] && older(id, cmp.Or(r.LostAge, LostAge)) {
 			ids = append(ids, id)
 			f.Orders, f.Units = f.Orders+1, f.Units+units
 		}
@@ -281,7 +282,7 @@ func (r *Reconciler) lost(ctx context.Context, l stock.Look, s store.Standing) (
 			if record == nil {
 				continue
 			}
-			first, err := r.Redis.TryLock(ctx, "resend:"+record.ID.String(), or(r.LostAge, LostAge))
+			first, err := r.Redis.TryLock(ctx, "resend:"+record.ID.String(), cmp.Or(r.LostAge, LostAge))
 			if err != nil {
 				return f, err
 			}
@@ -379,13 +380,6 @@ func (r *Reconciler) Statuses(ctx context.Context) (Finding, error) {
 func older(id uuid.UUID, age time.Duration) bool {
 	seconds, nanos := id.Time().UnixTime()
 	return time.Since(time.Unix(seconds, nanos)) > age
-}
-
-func or(d, fallback time.Duration) time.Duration {
-	if d == 0 {
-		return fallback
-	}
-	return d
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
