@@ -34,10 +34,10 @@ var api = sync.OnceValue(func() *contract.Contract {
 	return c
 })
 
-// request sends one request and decodes the JSON of its answer.
-func request(t testing.TB, method, url, token, body string) (int, map[string]any) {
+// request sends one request and decodes the JSON of its answer. Fields alternates names and values of further headers.
+func request(t testing.TB, method, url, token, body string, fields ...string) (int, map[string]any) {
 	t.Helper()
-	status, decoded, err := tryRequest(t, method, url, token, body)
+	status, decoded, err := tryRequest(t, method, url, token, body, fields...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,13 +46,16 @@ func request(t testing.TB, method, url, token, body string) (int, map[string]any
 
 // tryRequest is request for who has a use for the error. An answer that is not in the contract fails the test all the
 // same.
-func tryRequest(t testing.TB, method, url, token, body string) (int, map[string]any, error) {
+func tryRequest(t testing.TB, method, url, token, body string, fields ...string) (int, map[string]any, error) {
 	req, err := http.NewRequest(method, url, strings.NewReader(body))
 	if err != nil {
 		return 0, nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+token)
+	for i := 0; i < len(fields); i += 2 {
+		req.Header.Set(fields[i], fields[i+1])
+	}
 	resp, err := client.Do(req)
 	if err != nil {
 		return 0, nil, err

@@ -1,11 +1,8 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
-	"strings"
 	"testing"
 	"time"
 
@@ -17,28 +14,11 @@ import (
 // order sends an order of one unit of product 1, with an idempotency key if it is not empty.
 func (s *system) order(user int, key string) (status int, body map[string]any) {
 	s.t.Helper()
-	req, err := http.NewRequest("POST", s.url+"/api/orders", strings.NewReader(`{"product_id":1,"quantity":1}`))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Authorization", "Bearer "+s.token(user))
+	var fields []string
 	if key != "" {
-		req.Header.Set("Idempotency-Key", key)
+		fields = []string{"Idempotency-Key", key}
 	}
-	resp, err := client.Do(req)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	raw, err := io.ReadAll(resp.Body)
-	if err == nil {
-		err = json.Unmarshal(raw, &body)
-	}
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return resp.StatusCode, body
+	return request(s.t, "POST", s.url+"/api/orders", s.token(user), `{"product_id":1,"quantity":1}`, fields...)
 }
 
 // TestRulesAfterLoss empties Redis between two attempts of a buyer. Redis then knows neither the idempotency key nor
