@@ -50,7 +50,18 @@ func TestBroken(t *testing.T) {
 		fault: func(ctx context.Context, r *run) error {
 			rdb := newRedis(r.system.current.Load().Addr())
 			defer rdb.Close()
-			return rdb.DecrBy(ctx, "stock:{1}", 3).Err()
+			for { // until an order has brought the product to Redis: before that there is nothing to steal
+				loaded, err := rdb.Exists(ctx, "stock:{1}").Result()
+				if err != nil {
+					return err
+				}
+				if loaded == 1 {
+					return rdb.DecrBy(ctx, "stock:{1}", 3).Err()
+				}
+				if err := sleep(ctx, 10*time.Millisecond); err != nil {
+					return err
+				}
+			}
 		}}
 	res := do(t.Context(), r, bin, dir, "x", 200, 1)
 	if res.err != nil || res.ok() || res.recovered || count(res.broken, "P4") != 3 {
