@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -536,7 +537,7 @@ func (p places) readShown(ctx context.Context, intents []*intent) (map[string]st
 }
 
 func showOrder(ctx context.Context, client *http.Client, url, token string) (status string, err error) {
-	for { // a user who has many orders may be asked to wait
+	for since := time.Now(); ; { // a user who has many orders may be asked to wait, and a busy edge may give up
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {
 			return "", err
@@ -552,6 +553,15 @@ func showOrder(ctx context.Context, client *http.Client, url, token string) (sta
 			return "", err
 		}
 		if resp.StatusCode == http.StatusTooManyRequests {
+			continue
+		}
+		if resp.StatusCode == http.StatusServiceUnavailable {
+			if time.Since(since) > patience {
+				return "", fmt.Errorf("%s answers %s", url, resp.Status)
+			}
+			if err := sleep(ctx, minPause); err != nil {
+				return "", err
+			}
 			continue
 		}
 		var fields struct{ Status, Code string }
