@@ -37,14 +37,14 @@ func newClosed() *closed {
 	return &closed{entries: entries}
 }
 
-// ask returns why an order for so many units of a product would be refused, or an empty code if that is not
-// known.
-func (c *closed) ask(productID, quantity int64) (code, stock.Sale) {
+// ask returns why an order for so many units of a product would be refused at a time, or an empty code if that is
+// not known.
+func (c *closed) ask(productID, quantity int64, now time.Time) (code, stock.Sale) {
 	known, ok := c.entries.Get(productID)
 	switch {
-	case !ok || time.Since(known.at) > closedTTL:
+	case !ok || now.Sub(known.at) > closedTTL:
 		return "", stock.Sale{}
-	case known.code == saleNotStarted && !time.Now().Before(known.opens):
+	case known.code == saleNotStarted && !now.Before(known.opens):
 		return "", stock.Sale{}
 	case known.code != "":
 		return known.code, known.sale

@@ -190,7 +190,7 @@ func (e *Edge) identify(ctx *fasthttp.RequestCtx) (token.Claims, bool) {
 	if !bytes.EqualFold(scheme, []byte("Bearer")) {
 		return token.Claims{}, false
 	}
-	who, err := e.tokens.Verify(bytes.TrimSpace(raw))
+	who, err := e.tokens.Verify(bytes.TrimSpace(raw), ctx.Time())
 	return who, err == nil && !e.sessions.hasEnded(who.SessionID)
 }
 

@@ -70,14 +70,14 @@ func (e *Edge) postOrder(ctx *fasthttp.RequestCtx, who token.Claims) {
 		return
 	}
 	if key == "" { // a request with a key may be the repetition of an accepted one, which only Redis knows
-		if c, sale := e.closed.ask(productID, quantity); c != "" {
+		if c, sale := e.closed.ask(productID, quantity, ctx.Time()); c != "" {
 			sendRefusal(ctx, c, sale)
 			return
 		}
 	}
 	t := &ticket{
 		request:   stock.Request{OrderID: order.NewID(), UserID: who.UserID, Quantity: quantity, IdempotencyKey: key},
-		productID: productID, since: time.Now(), answer: make(chan answer, 1),
+		productID: productID, since: ctx.Time(), answer: make(chan answer, 1),
 	}
 	e.reserver.submit(t)
 	a := <-t.answer
