@@ -31,8 +31,9 @@ import (
 const (
 	// maxBodyBytes bounds a request body; an order has some 40 bytes.
 	maxBodyBytes = 16 << 10
-	// maxHeaderBytes bounds the request line and the headers.
-	maxHeaderBytes = 16 << 10
+	// maxHeaderBytes bounds the request line and the headers. Each connection has a buffer of this size, also while it
+	// is idle, so it is what common web servers allow and no more.
+	maxHeaderBytes = 8 << 10
 	// maxConns bounds the connections of one edge.
 	maxConns = 50_000
 	// readTimeout is how long a request may take to arrive.
