@@ -18,10 +18,10 @@ const closedTTL = 750 * time.Millisecond
 // or too early, costs Redis no call. Whoever asks for what may be possible is sent on to Redis, which judges.
 type closed struct {
 	mu      sync.Mutex // held over a look and the change that rests on it
-	entries *lru.Cache[int64, closure]
+	entries *lru.Cache[int64, *closure]
 }
 
-// closure is what Redis said of a product at a time.
+// closure is what Redis said of a product at a time. It is not changed once it is remembered.
 type closure struct {
 	code  code // why no unit can be had, or empty
 	sale  stock.Sale
@@ -30,7 +30,7 @@ type closure struct {
 }
 
 func newClosed() *closed {
-	entries, err := lru.New[int64, closure](cacheEntries)
+	entries, err := lru.New[int64, *closure](cacheEntries)
 	if err != nil {
 		panic(err) // only a size below 1 does this
 	}
@@ -39,25 +39,25 @@ func newClosed() *closed {
 
 // ask returns why an order for so many units of a product would be refused at a time, or an empty code if that is
 // not known.
-func (c *closed) ask(productID, quantity int64, now time.Time) (code, stock.Sale) {
+func (c *closed) ask(productID, quantity int64, now time.Time) (code, *stock.Sale) {
 	known, ok := c.entries.Get(productID)
 	switch {
 	case !ok || now.Sub(known.at) > closedTTL:
-		return "", stock.Sale{}
+		return "", nil
 	case known.code == saleNotStarted && !now.Before(known.opens):
-		return "", stock.Sale{}
+		return "", nil
 	case known.code != "":
-		return known.code, known.sale
+		return known.code, &known.sale
 	case quantity > known.sale.Available:
-		return soldOut, known.sale
+		return soldOut, &known.sale
 	}
-	return "", stock.Sale{}
+	return "", nil
 }
 
 // learn takes in what Redis said of a product, when it was asked at a time. An answer that was on its way
 // when the product was reopened says nothing any more.
 func (c *closed) learn(productID int64, sale stock.Sale, asked time.Time) {
-	entry := closure{sale: sale, at: asked}
+	entry := &closure{sale: sale, at: asked}
 	switch {
 	case sale.State == order.OffSale:
 		entry.code = notOnSale
@@ -75,7 +75,7 @@ func (c *closed) learn(productID int64, sale stock.Sale, asked time.Time) {
 
 // reopen forgets what is known of products of which more may be had than before.
 func (c *closed) reopen(productIDs ...int64) {
-	open := closure{sale: stock.Sale{Available: order.MaxQuantity}, at: time.Now()}
+	open := &closure{sale: stock.Sale{Available: order.MaxQuantity}, at: time.Now()}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, id := range productIDs {

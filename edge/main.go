@@ -29,9 +29,9 @@ import (
 // after which container platforms kill.
 const stopTimeout = 25 * time.Second
 
-// gcPercent lets the heap grow fivefold before garbage is collected, unless GOGC says otherwise. What an edge keeps is
+// gcPercent lets the heap grow threefold before garbage is collected, unless GOGC says otherwise. What an edge keeps is
 // small, so that at Go's own value of 100 it would collect some hundred times a second. GOMEMLIMIT bounds it.
-const gcPercent = 400
+const gcPercent = 200
 
 func main() {
 	if err := run(); err != nil {

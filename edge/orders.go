@@ -77,16 +77,19 @@ func (e *Edge) postOrder(ctx *fasthttp.RequestCtx, who token.Claims) {
 	}
 	t := &ticket{
 		request:   stock.Request{OrderID: order.NewID(), UserID: who.UserID, Quantity: quantity, IdempotencyKey: key},
-		productID: productID, since: ctx.Time(), answer: make(chan answer, 1),
+		productID: productID, since: ctx.Time(), answer: make(chan *answer, 1),
 	}
 	e.reserver.submit(t)
-	a := <-t.answer
+	sendAnswer(ctx, <-t.answer)
+}
+
+// sendAnswer tells what became of an order.
+func sendAnswer(ctx *fasthttp.RequestCtx, a *answer) {
 	switch a.code {
 	case "":
 		ctx.SetStatusCode(fasthttp.StatusAccepted)
 		ctx.SetContentType("application/json")
-		var body [256]byte
-		ctx.SetBody(appendAccepted(body[:0], &a.order, a.sale.Currency))
+		ctx.Response.SetBodyRaw(appendAccepted(make([]byte, 0, acceptedBytes), &a.order, a.sale.Currency))
 		setLocation(ctx, a.order.ID)
 		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, retryAfter)
 	case outcomeUnknown:
@@ -94,7 +97,7 @@ func (e *Edge) postOrder(ctx *fasthttp.RequestCtx, who token.Claims) {
 			extra{"order_id", a.order.ID.String()})
 		setLocation(ctx, a.order.ID)
 	default:
-		sendRefusal(ctx, a.code, a.sale)
+		sendRefusal(ctx, a.code, &a.sale)
 	}
 }
 
@@ -105,7 +108,7 @@ func setLocation(ctx *fasthttp.RequestCtx, id uuid.UUID) {
 }
 
 // sendRefusal tells why an order was not taken.
-func sendRefusal(ctx *fasthttp.RequestCtx, c code, sale stock.Sale) {
+func sendRefusal(ctx *fasthttp.RequestCtx, c code, sale *stock.Sale) {
 	switch c {
 	case saleNotStarted:
 		sendProblem(ctx, c, "", extra{"starts_at", sale.StartsAt})
@@ -118,6 +121,9 @@ func sendRefusal(ctx *fasthttp.RequestCtx, c code, sale stock.Sale) {
 		sendProblem(ctx, c, "")
 	}
 }
+
+// acceptedBytes is a little more than most bodies of a 202 have.
+const acceptedBytes = 256
 
 // appendAccepted appends the body of a 202. It says what was promised, and is the same for every retry.
 func appendAccepted(b []byte, o *order.Order, currency string) []byte {

@@ -28,7 +28,7 @@ type ticket struct {
 	request   stock.Request
 	productID int64
 	since     time.Time
-	answer    chan answer // buffered for one answer, so that nobody waits for a client
+	answer    chan *answer // buffered for one answer, so that nobody waits for a client
 }
 
 // answer is what became of a ticket.
@@ -64,7 +64,7 @@ func newReserver(st *stock.Stock, db *store.Store, products *cache[int64, order.
 // submit takes a ticket in; its answer comes through the ticket.
 func (r *reserver) submit(t *ticket) {
 	if r.tickets.Add(t.productID, t) == 0 {
-		t.answer <- answer{code: stockUnavailable}
+		t.answer <- &answer{code: stockUnavailable}
 	}
 }
 
@@ -73,7 +73,7 @@ func (r *reserver) reserve(productID int64, waiting []*ticket) {
 	tickets := waiting[:0]
 	for _, t := range waiting {
 		if time.Since(t.since) > maxWait {
-			t.answer <- answer{code: stockUnavailable}
+			t.answer <- &answer{code: stockUnavailable}
 		} else {
 			tickets = append(tickets, t)
 		}
@@ -101,7 +101,7 @@ func (r *reserver) reserve(productID int64, waiting []*ticket) {
 			slog.Error("units could not be reserved", "product", productID, "orders", len(tickets), "error", err)
 		}
 		for _, t := range tickets {
-			t.answer <- answer{code: c}
+			t.answer <- &answer{code: c}
 		}
 		return
 	}
@@ -114,9 +114,9 @@ func (r *reserver) reserve(productID int64, waiting []*ticket) {
 		case result.Outcome == stock.Reserved || result.Unsent:
 			send = append(send, &parcel{order: result.Order, sale: sale, since: time.Now(), tickets: []*ticket{t}, batch: underWay})
 		case result.Outcome == stock.Replayed:
-			t.answer <- answer{order: result.Order, sale: sale}
+			t.answer <- &answer{order: result.Order, sale: sale}
 		default:
-			t.answer <- answer{code: refusals[result.Outcome], sale: sale}
+			t.answer <- &answer{code: refusals[result.Outcome], sale: sale}
 		}
 	}
 	if len(send) == 0 {

@@ -80,8 +80,9 @@ func (s *sender) finish(p *parcel, c code) {
 	tickets := p.tickets
 	s.mu.Unlock()
 	p.batch.Done()
+	told := &answer{code: c, order: p.order, sale: p.sale}
 	for _, t := range tickets {
-		t.answer <- answer{code: c, order: p.order, sale: p.sale}
+		t.answer <- told
 	}
 }
 

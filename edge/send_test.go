@@ -187,7 +187,7 @@ func (w *world) reserveMany(p order.Product, n int) []*parcel {
 		for i := range results {
 			parcels = append(parcels, &parcel{
 				order: results[i].Order, sale: sale, since: time.Now(),
-				tickets: []*ticket{{request: requests[i], productID: p.ID, answer: make(chan answer, 1)}},
+				tickets: []*ticket{{request: requests[i], productID: p.ID, answer: make(chan *answer, 1)}},
 				batch:   &batch,
 			})
 		}
@@ -205,7 +205,7 @@ func TestQueueTakesAPart(t *testing.T) {
 	all := append([]*parcel(nil), parcels...)
 	w.edge.sender.submit(parcels)
 	var accepted, refused int
-	answers := make([]answer, len(all))
+	answers := make([]*answer, len(all))
 	for i, sent := range all {
 		answers[i] = <-sent.tickets[0].answer
 	}
