@@ -305,6 +305,34 @@ func TestRetryOfWhatIsOnItsWay(t *testing.T) {
 	}
 }
 
+// While calls to the queue hang, further orders are reserved and sent: they wait for an earlier batch for a moment only.
+func TestHangingQueueStopsNoSale(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.addProduct(10)
+	w.mustPost(1, p.ID, 1)
+	w.wantSettledOutbox(p.ID)
+	w.aws.hang()
+	const n = 5
+	answers := make(chan reply, n)
+	begin := time.Now()
+	for i := range int64(n) {
+		go func() { answers <- w.post(i+2, p.ID, 1) }()
+		w.eventually("the order is reserved", func() bool { return w.level(p.ID).Outbox == i+1 })
+	}
+	if took := time.Since(begin); took > maxWait {
+		t.Errorf("%d orders were reserved in %v", n, took)
+	}
+	w.aws.heal()
+	for range n {
+		if r := <-answers; r.status != 202 {
+			t.Errorf("got %v", r)
+		}
+	}
+	w.wantSettledOutbox(p.ID)
+	w.wantLevel(p.ID, 9-n, 1+n, 0)
+}
+
 // Orders that cannot be made visible are not sent; if they cannot be cancelled either, nobody knows.
 func TestNotVisibleNotSent(t *testing.T) {
 	t.Parallel()
