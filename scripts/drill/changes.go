@@ -215,8 +215,8 @@ var changes = []change{
 	}, {
 		promise: "P7", what: "the snapshot is taken before the product is locked",
 		file: "internal/store/decide.go",
-		old:  "\tproduct, err := lockProduct(ctx, tx, productID)\n\tif err != nil {\n\t\treturn nil, err\n\t}\n\trelated, err := readRelated(ctx, tx, orders)\n",
-		new:  "\trelated, err := readRelated(ctx, tx, orders)\n\tif err != nil {\n\t\treturn nil, err\n\t}\n\tproduct, err := lockProduct(ctx, tx, productID)\n",
+		old:  "\tproduct, err := lockProduct(ctx, tx, productID)\n",
+		new:  "\t_, err := readRelated(ctx, tx, orders)\n\tif err != nil {\n\t\treturn nil, err\n\t}\n\tproduct, err := lockProduct(ctx, tx, productID)\n",
 		pkg:  "internal/store", test: "TestLimitConcurrently", says: "the limit is 3",
 	},
 
