@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -14,12 +15,13 @@ import (
 // that nothing has to be escaped.
 type insert struct{ text []byte }
 
-// rowBytes is about what a row takes.
-const rowBytes = 256
+// inserts keeps the room that the text of the last ones took.
+var inserts = sync.Pool{New: func() any { return new(insert) }}
 
-func newInsert(table, columns string, rows int) insert {
-	i := insert{make([]byte, 0, rows*rowBytes)}
-	i.text = append(i.text, "INSERT INTO "+table+" ("+columns+") VALUES "...)
+// newInsert begins a statement, which ends with exec.
+func newInsert(table, columns string) *insert {
+	i := inserts.Get().(*insert)
+	i.text = append(i.text[:0], "INSERT INTO "+table+" ("+columns+") VALUES "...)
 	return i
 }
 
@@ -53,6 +55,7 @@ func (i *insert) time(t time.Time) {
 }
 
 func (i *insert) exec(ctx context.Context, tx *sqlx.Tx) error {
+	defer inserts.Put(i)
 	i.text[len(i.text)-1] = ')'
 	_, err := tx.ExecContext(ctx, string(i.text))
 	return err

@@ -186,7 +186,7 @@ func readBought(ctx context.Context, tx *sqlx.Tx, productID int64, users []int64
 // one of the idempotency keys, is taken by a row that this transaction has not looked at.
 func insertOrders(ctx context.Context, tx *sqlx.Tx, rows []*orderRow) error {
 	rows = slices.SortedFunc(slices.Values(rows), func(a, b *orderRow) int { return slices.Compare(a.ID[:], b.ID[:]) })
-	insert := newInsert("orders", orderColumns, len(rows))
+	insert := newInsert("orders", orderColumns)
 	for _, r := range rows {
 		insert.row()
 		insert.bytes(r.ID[:])

@@ -33,7 +33,7 @@ type ledgerRow struct {
 
 // insertLedger writes rows, of which there must be at least one.
 func insertLedger(ctx context.Context, tx *sqlx.Tx, rows []ledgerRow) error {
-	insert := newInsert("stock_ledger", "product_id, version, delta, balance, reason, ref, created_at", len(rows))
+	insert := newInsert("stock_ledger", "product_id, version, delta, balance, reason, ref, created_at")
 	for i := range rows {
 		r := &rows[i]
 		insert.row()
