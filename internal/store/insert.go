@@ -49,9 +49,11 @@ func (i *insert) bytes(value []byte) {
 	i.text = append(hex.AppendEncode(append(i.text, "x'"...), value), "',"...)
 }
 
-// time is a time in UTC, for a column that has no more digits than it has: it would be rounded.
+// time is a time in UTC, for a column that has no fewer digits than it has, since it would be rounded. It is written as
+// RFC 3339 has it, which package time is quickest at, but for the Z that not every MySQL takes.
 func (i *insert) time(t time.Time) {
-	i.text = append(t.AppendFormat(append(i.text, '\''), "2006-01-02 15:04:05.999999"), "',"...)
+	text := t.UTC().AppendFormat(append(i.text, '\''), time.RFC3339Nano)
+	i.text = append(text[:len(text)-len("Z")], "',"...)
 }
 
 func (i *insert) exec(ctx context.Context, tx *sqlx.Tx) error {
