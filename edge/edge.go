@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -185,11 +186,11 @@ func (e *Edge) forUser(next func(*fasthttp.RequestCtx, token.Claims)) fasthttp.R
 
 // identify says whose valid token a request bears, if it bears one.
 func (e *Edge) identify(ctx *fasthttp.RequestCtx) (token.Claims, bool) {
-	scheme, raw, _ := strings.Cut(string(ctx.Request.Header.Peek(fasthttp.HeaderAuthorization)), " ")
-	if !strings.EqualFold(scheme, "Bearer") {
+	scheme, raw, _ := bytes.Cut(ctx.Request.Header.Peek(fasthttp.HeaderAuthorization), []byte(" "))
+	if !bytes.EqualFold(scheme, []byte("Bearer")) {
 		return token.Claims{}, false
 	}
-	who, err := e.tokens.Verify(strings.TrimSpace(raw))
+	who, err := e.tokens.Verify(bytes.TrimSpace(raw))
 	return who, err == nil && !e.sessions.hasEnded(who.SessionID)
 }
 
@@ -270,6 +271,7 @@ func (e *Edge) Stop(ctx context.Context, notice time.Duration) error {
 	go func() {
 		e.reserver.tickets.Wait()
 		e.sender.parcels.Wait()
+		e.reserver.sends.Wait()
 		e.watcher.loop.Wait()
 		e.endLoops()
 		e.loops.Wait()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"stampede/internal/batch"
@@ -16,6 +17,8 @@ const (
 	// maxWaiting bounds the requests that wait for one product's reservation. More than this could
 	// not be served before their clients give up.
 	maxWaiting = 8 * stock.MaxBatch
+	// maxGather bounds the wait for an earlier batch, so that one call to the queue that hangs does not stop the sale.
+	maxGather = 10 * time.Millisecond
 	// maxWait is how long a request may wait before its reservation is tried at all.
 	maxWait = 5 * time.Second
 )
@@ -36,7 +39,9 @@ type answer struct {
 	sale  stock.Sale
 }
 
-// reserver moves units from available to reserved, one call of the script per product at a time.
+// reserver moves units from available to reserved, one call of the script per product at a time. As a rule two batches
+// of a product are on their way: while one is sent the next is reserved, and what comes meanwhile gathers for the one
+// after. The larger a batch, the less an order costs, here, in Redis and in the queue.
 type reserver struct {
 	stock    *stock.Stock
 	store    *store.Store
@@ -44,10 +49,14 @@ type reserver struct {
 	closed   *closed
 	sender   *sender
 	tickets  batch.Batcher[int64, *ticket] // by product
+
+	mu      sync.Mutex
+	sending map[int64]chan struct{} // closed when the last batch of a product is sent
+	sends   sync.WaitGroup
 }
 
 func newReserver(st *stock.Stock, db *store.Store, products *cache[int64, order.Product], c *closed, s *sender) *reserver {
-	r := &reserver{stock: st, store: db, products: products, closed: c, sender: s}
+	r := &reserver{stock: st, store: db, products: products, closed: c, sender: s, sending: make(map[int64]chan struct{})}
 	r.tickets = batch.Batcher[int64, *ticket]{Do: r.reserve, Size: stock.MaxBatch, Parallel: 1, Waiting: maxWaiting}
 	return r
 }
@@ -59,7 +68,7 @@ func (r *reserver) submit(t *ticket) {
 	}
 }
 
-// reserve makes one call for a batch and sends every ticket on its way.
+// reserve makes one call for a batch, sends every ticket on its way, and waits a moment for the batch before it.
 func (r *reserver) reserve(productID int64, waiting []*ticket) {
 	tickets := waiting[:0]
 	for _, t := range waiting {
@@ -98,18 +107,50 @@ func (r *reserver) reserve(productID int64, waiting []*ticket) {
 	}
 	r.closed.learn(productID, sale, asked)
 	var send []*parcel
+	underWay := new(sync.WaitGroup)
 	for i, t := range tickets {
 		result := &results[i]
 		switch {
 		case result.Outcome == stock.Reserved || result.Unsent:
-			send = append(send, &parcel{order: result.Order, sale: sale, since: time.Now(), tickets: []*ticket{t}})
+			send = append(send, &parcel{order: result.Order, sale: sale, since: time.Now(), tickets: []*ticket{t}, batch: underWay})
 		case result.Outcome == stock.Replayed:
 			t.answer <- answer{order: result.Order, sale: sale}
 		default:
 			t.answer <- answer{code: refusals[result.Outcome], sale: sale}
 		}
 	}
+	if len(send) == 0 {
+		return
+	}
+	underWay.Add(len(send))
 	r.sender.submit(send)
+	if before := r.follow(productID, underWay); before != nil {
+		timer := time.NewTimer(maxGather)
+		defer timer.Stop()
+		select {
+		case <-before:
+		case <-timer.C:
+		}
+	}
+}
+
+// follow notes a batch as the last of its product until all of it is sent, and returns the one before if that is not.
+func (r *reserver) follow(productID int64, underWay *sync.WaitGroup) (before <-chan struct{}) {
+	sent := make(chan struct{})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before = r.sending[productID]
+	r.sending[productID] = sent
+	r.sends.Go(func() {
+		underWay.Wait()
+		close(sent)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.sending[productID] == sent {
+			delete(r.sending, productID)
+		}
+	})
+	return before
 }
 
 // refusals maps the outcomes of a reservation that change nothing to what the client is told.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -174,6 +175,8 @@ func (w *world) reserveMany(p order.Product, n int) []*parcel {
 	w.Helper()
 	w.loadNow(p)
 	var parcels []*parcel
+	var batch sync.WaitGroup
+	batch.Add(n)
 	for len(parcels) < n {
 		requests := make([]stock.Request, min(n-len(parcels), stock.MaxBatch))
 		for i := range requests {
@@ -185,6 +188,7 @@ func (w *world) reserveMany(p order.Product, n int) []*parcel {
 			parcels = append(parcels, &parcel{
 				order: results[i].Order, sale: sale, since: time.Now(),
 				tickets: []*ticket{{request: requests[i], productID: p.ID, answer: make(chan answer, 1)}},
+				batch:   &batch,
 			})
 		}
 	}

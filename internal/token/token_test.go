@@ -34,7 +34,7 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := k.Verify(raw); got.UserID != userID || err != nil {
+		if got, err := k.Verify([]byte(raw)); got.UserID != userID || err != nil {
 			t.Errorf("Verify = %v, %v, want %v", got, err, userID)
 		}
 		if len(raw) > 230 {
@@ -75,7 +75,7 @@ func TestVerify(t *testing.T) {
 		"one of a clock just ahead":   hs256("iat", in(2*time.Second), "nbf", in(2*time.Second)),
 		"one for somebody as well":    hs256("aud", "x", "iss", "y", "role", "z"),
 	} {
-		if got, err := NewKeeper(secret).Verify(raw); got.UserID != 7 || err != nil {
+		if got, err := NewKeeper(secret).Verify([]byte(raw)); got.UserID != 7 || err != nil {
 			t.Errorf("%s: Verify = %v, %v", what, got, err)
 		}
 	}
@@ -118,7 +118,7 @@ func TestVerify(t *testing.T) {
 		"a list":                hs256("sub", []string{"7"}),
 		"too many bytes":        hs256("x", strings.Repeat("x", maxTokenBytes)),
 	} {
-		if got, err := NewKeeper(secret).Verify(raw); got != (Claims{}) || !errors.Is(err, ErrInvalid) || err.Error() != ErrInvalid.Error() {
+		if got, err := NewKeeper(secret).Verify([]byte(raw)); got != (Claims{}) || !errors.Is(err, ErrInvalid) || err.Error() != ErrInvalid.Error() {
 			t.Errorf("%s: Verify = %v, %v", what, got, err)
 		}
 	}
@@ -130,7 +130,7 @@ func TestVerify(t *testing.T) {
 		}
 		for _, c := range alphabet {
 			if other := valid[:i] + string(c) + valid[i+1:]; other != valid {
-				if got, err := NewKeeper(secret).Verify(other); err == nil {
+				if got, err := NewKeeper(secret).Verify([]byte(other)); err == nil {
 					t.Errorf("%q instead of %q at %v: user %v", c, valid[i], i, got)
 				}
 			}
@@ -175,7 +175,7 @@ func FuzzVerify(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := k.Verify(text + "." + encode(signature))
+		got, err := k.Verify([]byte(text + "." + encode(signature)))
 		if err == nil {
 			var h struct{ Alg string }
 			var c struct {
@@ -191,7 +191,7 @@ func FuzzVerify(f *testing.F) {
 		}
 		signature[0] ^= 1
 		for _, forged := range []string{header, text, text + ".", text + "." + encode(signature)} {
-			if got, err := k.Verify(forged); err == nil {
+			if got, err := k.Verify([]byte(forged)); err == nil {
 				t.Fatalf("%q names %v", forged, got)
 			}
 		}
@@ -206,12 +206,12 @@ func TestClaims(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := k.Verify(raw); got != want || err != nil {
+	if got, err := k.Verify([]byte(raw)); got != want || err != nil {
 		t.Errorf("Verify = %v, %v, want %v", got, err, want)
 	}
 	for _, sid := range []any{"x", 7, []string{}} {
 		raw := sign(t, jwt.SigningMethodHS256, []byte(secret), jwt.MapClaims{"sub": "7", "exp": time.Now().Add(time.Minute).Unix(), "sid": sid})
-		if got, err := k.Verify(raw); !errors.Is(err, ErrInvalid) {
+		if got, err := k.Verify([]byte(raw)); !errors.Is(err, ErrInvalid) {
 			t.Errorf("with the session %v: %v, %v", sid, got, err)
 		}
 	}
@@ -246,7 +246,7 @@ func TestRotation(t *testing.T) {
 		{"a new token when the old key is gone", after, signed(during), true},
 		{"a new token before its key is known", before, signed(during), false},
 	} {
-		if got, err := test.k.Verify(test.raw); (err == nil) != test.valid {
+		if got, err := test.k.Verify([]byte(test.raw)); (err == nil) != test.valid {
 			t.Errorf("%s: %v, %v", test.what, got, err)
 		}
 	}
@@ -257,7 +257,7 @@ func TestRotation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := during.Verify(raw); err == nil {
+	if got, err := during.Verify([]byte(raw)); err == nil {
 		t.Errorf("the name of another key: %v", got)
 	}
 	for _, bad := range []string{"", "short", secret + ",short", secret + ",", strings.Repeat(secret+",", maxSecrets) + secret} {
@@ -267,5 +267,56 @@ func TestRotation(t *testing.T) {
 	}
 	if err := CheckSecret(next + "," + secret); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestRememberedTokenExpires: a token that was verified before is found, and only for as long as it is valid.
+func TestRememberedTokenExpires(t *testing.T) {
+	t.Parallel()
+	k := NewKeeper(secret)
+	exp := time.Now().Add(2 * time.Second).Add(-clockSkew).Unix() // valid for one to two seconds more
+	raw := []byte(sign(t, jwt.SigningMethodHS256, []byte(secret), jwt.MapClaims{"sub": "7", "exp": exp}))
+	for range 2 {
+		if got, err := k.Verify(raw); got.UserID != 7 || err != nil {
+			t.Fatalf("%v, %v", got, err)
+		}
+	}
+	if n := k.verified.Len(); n != 1 {
+		t.Errorf("%d tokens are remembered", n)
+	}
+	end := time.Unix(exp, 0).Add(clockSkew)
+	for {
+		before := time.Now()
+		if _, err := k.Verify(raw); err != nil {
+			if before.Before(end.Add(-time.Second)) {
+				t.Error("it expired too early")
+			}
+			return
+		}
+		if before.After(end) {
+			t.Fatal("it did not expire")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func BenchmarkVerify(b *testing.B) {
+	raw, err := NewKeeper(secret).Sign(Claims{UserID: 7, SessionID: uuid.New()}, time.Hour)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, known := range []bool{false, true} {
+		b.Run(map[bool]string{false: "new", true: "known"}[known], func(b *testing.B) {
+			k := NewKeeper(secret)
+			b.ReportAllocs()
+			for b.Loop() {
+				if !known {
+					k.verified.Purge()
+				}
+				if _, err := k.Verify([]byte(raw)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
