@@ -22,6 +22,7 @@ type productKeys struct {
 	bought   string // hash: user id → units reserved or bought
 	sale     string // hash: settings and their revision, versions loaded and seen
 	outbox   string // hash: order id → order that the queue has not acknowledged
+	lent     string // hash: move → units that are to go to another bucket
 	settled  string // set: orders settled by another than their decider, and restocks
 	idem     string // prefix of idempotency records, completed by user and key
 }
@@ -34,6 +35,7 @@ func keysOf(productID int64) productKeys {
 		bought:   "bought:" + tag,
 		sale:     "sale:" + tag,
 		outbox:   "outbox:" + tag,
+		lent:     "lent:" + tag,
 		settled:  "settled:" + tag,
 		idem:     "idem:" + tag + ":",
 	}

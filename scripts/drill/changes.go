@@ -130,7 +130,7 @@ var changes = []change{
 		pkg: "internal/stock", test: "TestScripts/readmit", says: "stock, reserved, bought",
 	}, {
 		promise: "P4", what: "the audit takes Redis's word for its stock",
-		file: "ctl/audit.go", old: "level.Available+level.Reserved != a.Stock", new: "false",
+		file: "ctl/audit.go", old: "level.Available+level.Reserved+level.Lent != a.Stock", new: "false",
 		pkg: "ctl", test: "TestCompare", says: "5 in MySQL",
 	}, {
 		promise: "P4", what: "the epoch is got after MySQL is read",
@@ -162,11 +162,11 @@ var changes = []change{
 		pkg: "worker", test: "TestTheOrdersOfADeadLetterFail", says: "Redis has",
 	}, {
 		promise: "P5", what: "reconcile does not settle what is decided",
-		file: "internal/reconcile/reconcile.go", old: "r.settings, r.restocks, r.unsettled, r.lost,", new: "r.settings, r.restocks, r.lost,",
+		file: "internal/reconcile/reconcile.go", old: "r.settings, r.restocks, r.loans, r.unsettled, r.lost,", new: "r.settings, r.restocks, r.loans, r.lost,",
 		pkg: "worker", test: "TestReconcileSettlesWhatIsDecided", says: "Redis has",
 	}, {
 		promise: "P5", what: "reconcile does not send lost orders again",
-		file: "internal/reconcile/reconcile.go", old: "r.settings, r.restocks, r.unsettled, r.lost,", new: "r.settings, r.restocks, r.unsettled,",
+		file: "internal/reconcile/reconcile.go", old: "r.settings, r.restocks, r.loans, r.unsettled, r.lost,", new: "r.settings, r.restocks, r.loans, r.unsettled,",
 		pkg: "worker", test: "TestReconcileSendsLostOrdersAgain", says: "0 orders are on the queue",
 	}, {
 		promise: "P5", what: "settle leaves the order in the outbox",
@@ -188,7 +188,7 @@ var changes = []change{
 		pkg: "edge", test: "TestClosed", says: "an answer that is too old",
 	}, {
 		promise: "P6", what: "an answer from before the units came back is believed",
-		file: "edge/closed.go", old: "!ok || !known.at.After(asked) {", new: "!ok || known.at != asked {",
+		file: "edge/closed.go", old: "\tif c.reopened(productID, asked) {\n\t\treturn\n\t}\n", new: "",
 		pkg: "edge", test: "TestClosed", says: "an answer from before they came back",
 	}, {
 		promise: "P6", what: "an answer counts from when it came, not from when Redis was asked",
