@@ -175,18 +175,31 @@ func runProductSet(ctx context.Context, args []string) error {
 		return err
 	}
 	defer st.Close()
-	p, err := db.UpdateProduct(ctx, *id, change)
-	if errors.Is(err, store.ErrNotFound) {
-		return fmt.Errorf("there is no product %d", *id)
-	}
-	if err != nil {
-		return err
-	}
-	if _, err := st.Configure(ctx, p); err != nil {
-		return fmt.Errorf("MySQL has the change; repeat the command for Redis to have it too: %w", err)
-	}
+	// The buckets change while the product is off sale: before it is put on sale, or after it is taken off.
+	changes := []func(*order.Product){change}
 	if *buckets >= 0 {
-		if p, err = split(ctx, db, st, p, *buckets); err != nil {
+		changes = []func(*order.Product){func(*order.Product) {}, change}
+	}
+	var p order.Product
+	isSplit := *buckets < 0
+	for i, change := range changes {
+		if p, err = db.UpdateProduct(ctx, *id, change); errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("there is no product %d", *id)
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := st.Configure(ctx, p); err != nil {
+			return fmt.Errorf("MySQL has the change; repeat the command for Redis to have it too: %w", err)
+		}
+		if isSplit {
+			continue
+		}
+		after, err := split(ctx, db, st, p, *buckets)
+		switch {
+		case err == nil:
+			p, isSplit = after, true
+		case i == len(changes)-1:
 			return err
 		}
 	}
