@@ -33,6 +33,11 @@ func runReconcile(ctx context.Context, args []string) error {
 		return err
 	}
 	defer p.close()
+	if *fence && *product == 0 {
+		if err := p.stock.FindProducts(ctx); err != nil {
+			return err
+		}
+	}
 	products, err := p.stock.Products(ctx)
 	if err != nil {
 		return err

@@ -50,7 +50,7 @@ const (
 	StaleAge = 2 * time.Minute
 	// LoanAge is how old a move between buckets must be to be finished here, or cancelled: an edge gives up after some
 	// seconds.
-	LoanAge = 30 * time.Second
+	LoanAge = 10 * time.Second
 	// LostAge is how old an undecided order must be to be sent again: older than a message becomes by all the
 	// redeliveries of a poison one.
 	LostAge = 30 * time.Minute

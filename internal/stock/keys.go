@@ -12,6 +12,9 @@ import (
 // productsKey is the set of the products that are loaded.
 const productsKey = "products"
 
+// stockPrefix is before the hash tag in the key of a product's stock.
+const stockPrefix = "stock:"
+
 // noticesChannel is the channel on which edges hear what they must know at once.
 const noticesChannel = "notices"
 
@@ -30,7 +33,7 @@ type productKeys struct {
 func keysOf(productID int64) productKeys {
 	tag := "{" + strconv.FormatInt(productID, 10) + "}"
 	return productKeys{
-		stock:    "stock:" + tag,
+		stock:    stockPrefix + tag,
 		reserved: "reserved:" + tag,
 		bought:   "bought:" + tag,
 		sale:     "sale:" + tag,

@@ -1,6 +1,7 @@
 package stock
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -125,6 +126,20 @@ func testOtherBuckets(t *testing.T, s *shop) {
 	_, results, err = s.Reserve(t.Context(), s.product.ID, 4, []Request{ask(2, 1, "")})
 	if err != nil || results[0].Outcome != OtherBuckets {
 		t.Errorf("out of use: %v, %v", results, err)
+	}
+}
+
+// A Cluster whose master of the set of products has died knows them by their stock.
+func testFindProducts(t *testing.T, s *shop) {
+	s.load(t, nil)
+	if err := s.rdb.SRem(t.Context(), productsKey, s.product.ID).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.FindProducts(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if ids := must(s.Products(t.Context()))(t); !slices.Contains(ids, s.product.ID) {
+		t.Errorf("product %d is not found: %v", s.product.ID, ids)
 	}
 }
 

@@ -74,6 +74,7 @@ var scriptTests = []struct {
 	{"lend moved", testLendMoved},
 	{"lend lost", testLendLost},
 	{"other buckets", testOtherBuckets},
+	{"find products", testFindProducts},
 }
 
 func TestScripts(t *testing.T) {

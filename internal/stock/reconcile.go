@@ -200,6 +200,38 @@ func (s *Stock) Servers(ctx context.Context) (string, error) {
 	return strings.Join(ids, " "), nil
 }
 
+// FindProducts puts every product that is loaded into the set of them, which one master of a Cluster holds for all and
+// may have lost. It looks at all that Redis knows, so it is for after a fail-over.
+func (s *Stock) FindProducts(ctx context.Context) error {
+	scan := func(ctx context.Context, c *redis.Client) error {
+		for cursor := uint64(0); ; {
+			keys, next, err := c.Scan(ctx, cursor, stockPrefix+"{*}", 2*MaxBatch).Result()
+			if err != nil {
+				return err
+			}
+			var ids []any
+			for _, key := range keys {
+				text := strings.TrimSuffix(strings.TrimPrefix(key, stockPrefix+"{"), "}")
+				if id, err := strconv.ParseInt(text, 10, 64); err == nil {
+					ids = append(ids, id)
+				}
+			}
+			if len(ids) > 0 {
+				if err := s.rdb.SAdd(ctx, productsKey, ids...).Err(); err != nil {
+					return err
+				}
+			}
+			if cursor = next; cursor == 0 {
+				return nil
+			}
+		}
+	}
+	if err := s.eachMaster(ctx, scan); err != nil {
+		return fmt.Errorf("look for loaded products: %w", err)
+	}
+	return nil
+}
+
 // eachMaster calls f with each server that holds data, of a Cluster with all at once.
 func (s *Stock) eachMaster(ctx context.Context, f func(context.Context, *redis.Client) error) error {
 	switch c := s.rdb.UniversalClient.(type) {
