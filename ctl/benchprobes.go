@@ -78,6 +78,7 @@ func probes() []probe {
 		{name: "insert", run: probeInsert},
 		{name: "reserve", run: probeReserve},
 		{name: "pipelined reserve", run: probePipelinedReserve},
+		{name: "masters", once: true, run: probeMasters},
 		{name: "idle", once: true, run: probeIdle},
 		{name: "memory", once: true, run: probeMemory},
 	}
