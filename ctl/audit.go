@@ -58,7 +58,9 @@ type productAudit struct {
 	Failed         int64  `json:"failed_orders"`
 	DecidedTwice   int64  `json:"decided_twice"`
 	OverLimit      int64  `json:"users_over_limit"`
-	// Loaded tells whether Redis has the product's stock; of a split product, of a bucket.
+	// BucketsLoaded is how many of the buckets Redis has; Available is theirs.
+	BucketsLoaded int64 `json:"buckets_loaded,omitempty"`
+	// Loaded tells whether Redis has the product's stock; of a split product, that of any bucket.
 	Loaded    bool     `json:"redis_loaded"`
 	Available int64    `json:"redis_available"`
 	Reserved  int64    `json:"redis_reserved"`
@@ -129,6 +131,9 @@ func (r *auditReport) add(a productAudit) {
 	p.Failed += a.Failed
 	p.DecidedTwice += a.DecidedTwice
 	p.Loaded = p.Loaded || a.Loaded
+	if a.Loaded && int64(bucket) <= p.Buckets {
+		p.BucketsLoaded++
+	}
 	p.Available += a.Available
 	p.Reserved += a.Reserved
 	p.Lent += a.Lent
@@ -262,13 +267,21 @@ func openParts(ctx context.Context, dsn, redisURL, name, dlq string) (parts, err
 	return parts{db, st, q}, nil
 }
 
+// available is what Redis has, and of how many buckets if it is not all of them.
+func (a productAudit) available() string {
+	if a.Loaded && a.BucketsLoaded < a.Buckets {
+		return fmt.Sprintf("%d in %d of %d buckets", a.Available, a.BucketsLoaded, a.Buckets)
+	}
+	return orDash(a.Loaded, a.Available)
+}
+
 // print writes the report as a table and a list of problems.
 func (r auditReport) print() {
 	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(tab, "product\tinitial\trestocked\tcompleted\tmysql stock\tredis available\treserved\toutbox\torders\tfailed\t")
 	for _, a := range r.Products {
 		fmt.Fprintf(tab, "%d\t%d\t%d\t%d\t%d\t%s\t%d\t%d\t%d\t%d\t\n", a.ID, a.Initial, a.Restocked, a.CompletedUnits, a.Stock,
-			orDash(a.Loaded, a.Available), a.Reserved, a.Outbox, a.Completed+a.Failed, a.Failed)
+			a.available(), a.Reserved, a.Outbox, a.Completed+a.Failed, a.Failed)
 	}
 	tab.Flush()
 	fmt.Printf("\nqueue: %d waiting, %d being worked, %d delayed; dead letters: %d\n", r.Queue.Visible, r.Queue.InFlight, r.Queue.Delayed, r.Queue.Dead)

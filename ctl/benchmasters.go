@@ -141,7 +141,7 @@ func (c *mastersCluster) reserve(ctx context.Context, d time.Duration) (rate, co
 		return 0, 0, err
 	}
 	orders := float64(done.Load())
-	return orders / took.Seconds(), float64((after-before).Microseconds()) / orders, nil
+	return orders / took.Seconds(), float64((after - before).Microseconds()) / orders, nil
 }
 
 // processorTime is what the masters together have used of the processors.
