@@ -78,7 +78,7 @@ func TestAccount(t *testing.T) {
 	if tokens.TokenType != "Bearer" || tokens.ExpiresIn < 890 || tokens.ExpiresIn > 900 {
 		t.Errorf("tokens: %+v", tokens)
 	}
-	claims, err := w.tokens.Verify([]byte(tokens.AccessToken))
+	claims, err := w.tokens.Verify([]byte(tokens.AccessToken), time.Now())
 	if err != nil || claims.UserID != user.UserID || claims.SessionID == uuid.Nil || claims.Role != "buyer" {
 		t.Errorf("the access token says %+v, %v", claims, err)
 	}
@@ -160,7 +160,7 @@ func TestLogoutIsHeardEverywhere(t *testing.T) {
 	w.eventually("a notice is heard", func() bool { return w.edge.sessions.hasEnded(announced) })
 
 	// Somebody whose notice gets lost.
-	claims, err := w.tokens.Verify([]byte(b.AccessToken))
+	claims, err := w.tokens.Verify([]byte(b.AccessToken), time.Now())
 	w.must(err)
 	if _, err := w.db.EndSession(t.Context(), claims.SessionID); err != nil {
 		t.Fatal(err)

@@ -70,7 +70,7 @@ func (r *reserver) borrow(bucket, split int64, sale stock.Sale, waiting []*ticke
 			sale.Available = total
 			r.closed.learn(bucket, sale, asked)
 			for _, t := range few {
-				t.answer <- answer{code: soldOut, sale: sale}
+				t.answer <- &answer{code: soldOut, sale: sale}
 			}
 			return
 		}
@@ -93,7 +93,7 @@ func (r *reserver) borrow(bucket, split int64, sale stock.Sale, waiting []*ticke
 				continue
 			}
 		}
-		_, short := r.ask(bucket, split, possible)
+		_, short, _ := r.ask(bucket, split, possible)
 		waiting = append(few, short...)
 	}
 }
@@ -101,8 +101,8 @@ func (r *reserver) borrow(bucket, split int64, sale stock.Sale, waiting []*ticke
 // refuse answers those tickets of which it is known that all buckets have too few, and returns the others.
 func (r *reserver) refuse(bucket int64, tickets []*ticket) (rest []*ticket) {
 	for _, t := range tickets {
-		if c, sale := r.closed.ask(bucket, t.request.Quantity); c == soldOut {
-			t.answer <- answer{code: c, sale: sale}
+		if c, sale := r.closed.ask(bucket, t.request.Quantity, time.Now()); c == soldOut {
+			t.answer <- &answer{code: c, sale: *sale}
 		} else {
 			rest = append(rest, t)
 		}

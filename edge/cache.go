@@ -26,20 +26,21 @@ const (
 // key has no value is kept too; and while the source fails, the last known value is served.
 type cache[K comparable, V any] struct {
 	load    func(context.Context, K) (V, error)
-	entries *lru.Cache[K, cached[V]]
+	entries *lru.Cache[K, *cached[V]]
 	loads   singleflight.Group
 }
 
+// cached is not changed once it is in a cache.
 type cached[V any] struct {
 	value V
 	err   error // nil or store.ErrNotFound
 	at    time.Time
 }
 
-func (e cached[V]) fresh() bool { return time.Since(e.at) < cacheTTL }
+func (e *cached[V]) fresh() bool { return time.Since(e.at) < cacheTTL }
 
 func newCache[K comparable, V any](load func(context.Context, K) (V, error)) *cache[K, V] {
-	entries, err := lru.New[K, cached[V]](cacheEntries)
+	entries, err := lru.New[K, *cached[V]](cacheEntries)
 	if err != nil {
 		panic(err) // only a size below 1 does this
 	}
@@ -62,10 +63,10 @@ func (c *cache[K, V]) get(key K) (V, error) {
 		value, err := c.load(ctx, key)
 		switch {
 		case err == nil || errors.Is(err, store.ErrNotFound):
-			known = cached[V]{value, err, time.Now()}
+			known = &cached[V]{value, err, time.Now()}
 		case ok:
 			slog.Warn("what is known is served, since it could not be loaded anew", "key", key, "error", err)
-			known.at = time.Now() // the crowd shall not wait for the source again at once
+			known = &cached[V]{known.value, known.err, time.Now()} // the crowd shall not wait for the source again at once
 		default:
 			return nil, err
 		}
@@ -76,13 +77,13 @@ func (c *cache[K, V]) get(key K) (V, error) {
 		var none V
 		return none, err
 	}
-	entry := loaded.(cached[V])
+	entry := loaded.(*cached[V])
 	return entry.value, entry.err
 }
 
 // setMissing keeps that a key has no value, for who found out without the cache.
 func (c *cache[K, V]) setMissing(key K) {
-	c.entries.Add(key, cached[V]{err: store.ErrNotFound, at: time.Now()})
+	c.entries.Add(key, &cached[V]{err: store.ErrNotFound, at: time.Now()})
 }
 
 // missing tells that the key was found to have no value a moment ago.

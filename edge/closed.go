@@ -18,13 +18,13 @@ const closedTTL = 750 * time.Millisecond
 // or too early, costs Redis no call. Whoever asks for what may be possible is sent on to Redis, which judges.
 type closed struct {
 	mu      sync.Mutex // held over a look and the change that rests on it
-	entries *lru.Cache[int64, closure]
+	entries *lru.Cache[int64, *closure]
 	// opened is when products were reopened. What is known of a bucket from before it says nothing either, since units
 	// that come back to one bucket can be borrowed by all.
 	opened *lru.Cache[int64, time.Time]
 }
 
-// closure is what Redis said of a product at a time.
+// closure is what Redis said of a product at a time. It is not changed once it is remembered.
 type closure struct {
 	code  code // why no unit can be had, or empty
 	sale  stock.Sale
@@ -33,7 +33,7 @@ type closure struct {
 }
 
 func newClosed() *closed {
-	entries, err := lru.New[int64, closure](cacheEntries)
+	entries, err := lru.New[int64, *closure](cacheEntries)
 	if err != nil {
 		panic(err) // only a size below 1 does this
 	}
@@ -44,23 +44,23 @@ func newClosed() *closed {
 	return &closed{entries: entries, opened: opened}
 }
 
-// ask returns why an order for so many units of a product or bucket would be refused, or an empty code if that is not
-// known.
-func (c *closed) ask(productID, quantity int64) (code, stock.Sale) {
+// ask returns why an order for so many units of a product or bucket would be refused at a time, or an empty code if that
+// is not known.
+func (c *closed) ask(productID, quantity int64, now time.Time) (code, *stock.Sale) {
 	known, ok := c.entries.Get(productID)
 	switch {
-	case !ok || time.Since(known.at) > closedTTL:
-		return "", stock.Sale{}
+	case !ok || now.Sub(known.at) > closedTTL:
+		return "", nil
 	case c.reopened(productID, known.at):
-		return "", stock.Sale{}
-	case known.code == saleNotStarted && !time.Now().Before(known.opens):
-		return "", stock.Sale{}
+		return "", nil
+	case known.code == saleNotStarted && !now.Before(known.opens):
+		return "", nil
 	case known.code != "":
-		return known.code, known.sale
+		return known.code, &known.sale
 	case quantity > known.sale.Available:
-		return soldOut, known.sale
+		return soldOut, &known.sale
 	}
-	return "", stock.Sale{}
+	return "", nil
 }
 
 // reopened tells whether a product, or that of a bucket, was reopened since a time.
@@ -72,7 +72,7 @@ func (c *closed) reopened(productID int64, since time.Time) bool {
 // learn takes in what Redis said of a product or bucket, when it was asked at a time. An answer that was on its way
 // when the product was reopened says nothing any more.
 func (c *closed) learn(productID int64, sale stock.Sale, asked time.Time) {
-	entry := closure{sale: sale, at: asked}
+	entry := &closure{sale: sale, at: asked}
 	switch {
 	case sale.State == order.OffSale:
 		entry.code = notOnSale

@@ -23,7 +23,7 @@ func TestClosed(t *testing.T) {
 	redis := now.Add(42 * time.Hour) // its clock may be another
 	wants := func(what string, quantity int64, want code) {
 		t.Helper()
-		if got, _ := c.ask(1, quantity); got != want {
+		if got, _ := c.ask(1, quantity, time.Now()); got != want {
 			t.Errorf("%s: %q, want %q", what, got, want)
 		}
 	}
@@ -32,7 +32,7 @@ func TestClosed(t *testing.T) {
 	c.learn(1, stock.Sale{Now: redis, Available: 2}, now)
 	wants("two are left", 2, "")
 	wants("two are left of three", 3, soldOut)
-	if got, _ := c.ask(2, 3); got != "" {
+	if got, _ := c.ask(2, 3, time.Now()); got != "" {
 		t.Errorf("another product: %q", got)
 	}
 	c.learn(1, stock.Sale{Now: redis}, now)
@@ -87,7 +87,7 @@ func TestAnswerOnItsWay(t *testing.T) {
 	w.edge.hear(stock.Notice{Reopened: []int64{p.ID}})
 	w.redis.heal()
 	wantCode(t, "who has asked before", <-answered, http.StatusConflict, soldOut)
-	if c, _ := w.edge.closed.ask(p.ID, 1); c != "" {
+	if c, _ := w.edge.closed.ask(p.ID, 1, time.Now()); c != "" {
 		t.Errorf("who asks after units came back is told %q", c)
 	}
 }

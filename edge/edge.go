@@ -31,8 +31,11 @@ import (
 const (
 	// maxBodyBytes bounds a request body; an order has some 40 bytes.
 	maxBodyBytes = 16 << 10
-	// maxHeaderBytes bounds the request line and the headers.
-	maxHeaderBytes = 16 << 10
+	// maxHeaderBytes bounds the request line and the headers. Each connection has a buffer of this size, also while it
+	// is idle: with 10,000 of them, every KiB is 10 MB.
+	maxHeaderBytes = 6 << 10
+	// writeBufferBytes takes an answer about an order with its headers. Longer ones cost a second write.
+	writeBufferBytes = 1 << 10
 	// maxConns bounds the connections of one edge.
 	maxConns = 50_000
 	// readTimeout is how long a request may take to arrive.
@@ -97,7 +100,7 @@ func New(st *stock.Stock, db *store.Store, q *queue.Queue, tokens *token.Keeper,
 		ErrorHandler: func(ctx *fasthttp.RequestCtx, err error) {
 			m.measure("none", func(ctx *fasthttp.RequestCtx) { sendReadError(ctx, err) })(ctx)
 		},
-		Name: "stampede", MaxRequestBodySize: maxBodyBytes, ReadBufferSize: maxHeaderBytes,
+		Name: "stampede", MaxRequestBodySize: maxBodyBytes, ReadBufferSize: maxHeaderBytes, WriteBufferSize: writeBufferBytes,
 		ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
 		Concurrency: maxConns, CloseOnShutdown: true,
 		DisablePreParseMultipartForm: true, // no form is taken, so none is worth reading
@@ -190,7 +193,7 @@ func (e *Edge) identify(ctx *fasthttp.RequestCtx) (token.Claims, bool) {
 	if !bytes.EqualFold(scheme, []byte("Bearer")) {
 		return token.Claims{}, false
 	}
-	who, err := e.tokens.Verify(bytes.TrimSpace(raw))
+	who, err := e.tokens.Verify(bytes.TrimSpace(raw), ctx.Time())
 	return who, err == nil && !e.sessions.hasEnded(who.SessionID)
 }
 
@@ -271,6 +274,7 @@ func (e *Edge) Stop(ctx context.Context, notice time.Duration) error {
 	go func() {
 		e.reserver.tickets.Wait()
 		e.sender.parcels.Wait()
+		e.reserver.sends.Wait()
 		e.watcher.loop.Wait()
 		e.endLoops()
 		e.loops.Wait()

@@ -26,12 +26,16 @@ func FuzzOrder(f *testing.F) {
 		"", "null", "[]", "{}", "1", `{"product_id":1,"quantity":1}`, `{"product_id":9223372036854775807,"quantity":1000}`,
 		`{"product_id":-1,"quantity":0}`, `{"product_id":1.0,"quantity":1e0}`, `{"product_id":"1","quantity":null}`,
 		`{"product_id":1,"product_id":2,"quantity":1}`, `{"PRODUCT_ID":1,"Quantity":1}`, `{"product_id": 01,"quantity":-0}`,
-		"{\"product_id\":1,\"quantity\":1}\x00", `{"product_id":[],"quantity":{}}`,
+		"{\"product_id\":1,\"quantity\":1}\x00", `{"product_id":999999999999999999,"quantity":1}`, `{"product_id":1,"quantity":01}`,
+		`{"product_id":1000000000000000000,"quantity":1}`, `{"product_id":1,"quantity":1001}`, `{"product_id":1,"quantity":}`, `{"product_id":[],"quantity":{}}`,
 	} {
 		f.Add([]byte(body))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		productID, quantity, c, detail := parseOrder(body)
+		if p, q, c2, _ := decodeOrder(body); p != productID || q != quantity || c2 != c {
+			t.Errorf("read as %d of product %d, %q, in any form as %d of product %d, %q", quantity, productID, c, q, p, c2)
+		}
 		if c != "" {
 			if !slices.Contains([]code{malformedRequest, productNotFound, invalidQuantity}, c) || detail == "" {
 				t.Errorf("refused with %q, %q", c, detail)

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"maps"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,11 +37,40 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 // measure counts the requests of a route.
 func (m *metrics) measure(route string, next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	latency := m.latency.WithLabelValues(route)
+	outcomes := counters{requests: m.requests, route: route}
+	outcomes.known.Store(&map[outcome]prometheus.Counter{})
 	return func(ctx *fasthttp.RequestCtx) {
 		start := time.Now()
 		next(ctx)
 		c, _ := ctx.UserValue(codeValue).(code)
-		m.requests.WithLabelValues(route, strconv.Itoa(ctx.Response.StatusCode()), string(c)).Inc()
+		outcomes.of(outcome{ctx.Response.StatusCode(), c}).Inc()
 		latency.Observe(time.Since(start).Seconds())
 	}
+}
+
+// counters are those of a route by outcome. A route has few outcomes, and to find a counter by its labels costs more
+// than to count.
+type counters struct {
+	requests *prometheus.CounterVec
+	route    string
+
+	mu    sync.Mutex // held by who adds a counter
+	known atomic.Pointer[map[outcome]prometheus.Counter]
+}
+
+type outcome struct {
+	status int
+	code   code
+}
+
+func (c *counters) of(o outcome) prometheus.Counter {
+	if counter, ok := (*c.known.Load())[o]; ok {
+		return counter
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	more := maps.Clone(*c.known.Load())
+	more[o] = c.requests.WithLabelValues(c.route, strconv.Itoa(o.status), string(o.code))
+	c.known.Store(&more)
+	return more[o]
 }

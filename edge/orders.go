@@ -70,37 +70,45 @@ func (e *Edge) postOrder(ctx *fasthttp.RequestCtx, who token.Claims) {
 		return
 	}
 	if key == "" { // a request with a key may be the repetition of an accepted one, which only Redis knows
-		if c, sale := e.closed.ask(e.reserver.shelf(productID, who.UserID), quantity); c != "" {
+		if c, sale := e.closed.ask(e.reserver.shelf(productID, who.UserID), quantity, ctx.Time()); c != "" {
 			sendRefusal(ctx, c, sale)
 			return
 		}
 	}
 	t := &ticket{
 		request:   stock.Request{OrderID: order.NewID(), UserID: who.UserID, Quantity: quantity, IdempotencyKey: key},
-		productID: productID, since: time.Now(), answer: make(chan answer, 1),
+		productID: productID, since: ctx.Time(), answer: make(chan *answer, 1),
 	}
 	e.reserver.submit(t)
-	a := <-t.answer
-	location := "/api/orders/" + a.order.ID.String()
+	sendAnswer(ctx, <-t.answer)
+}
+
+// sendAnswer tells what became of an order.
+func sendAnswer(ctx *fasthttp.RequestCtx, a *answer) {
 	switch a.code {
 	case "":
-		sendJSON(ctx, fasthttp.StatusAccepted, acceptedBody{
-			OrderID: a.order.ID.String(), Status: order.Pending, ProductID: productID, Quantity: a.order.Quantity,
-			UnitPrice: a.order.UnitPrice, TotalPrice: a.order.TotalPrice(), Currency: a.sale.Currency,
-		})
-		ctx.Response.Header.Set(fasthttp.HeaderLocation, location)
-		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(retryAfterSeconds))
+		ctx.SetStatusCode(fasthttp.StatusAccepted)
+		ctx.SetContentType("application/json")
+		ctx.Response.SetBodyRaw(appendAccepted(make([]byte, 0, acceptedBytes), &a.order, a.sale.Currency))
+		setLocation(ctx, a.order.ID)
+		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, retryAfter)
 	case outcomeUnknown:
 		sendProblem(ctx, a.code, "Ask for the order, or repeat the request with the same Idempotency-Key.",
 			extra{"order_id", a.order.ID.String()})
-		ctx.Response.Header.Set(fasthttp.HeaderLocation, location)
+		setLocation(ctx, a.order.ID)
 	default:
-		sendRefusal(ctx, a.code, a.sale)
+		sendRefusal(ctx, a.code, &a.sale)
 	}
 }
 
+// setLocation says where an order can be asked for.
+func setLocation(ctx *fasthttp.RequestCtx, id uuid.UUID) {
+	var location [64]byte
+	ctx.Response.Header.SetBytesV(fasthttp.HeaderLocation, order.AppendID(append(location[:0], "/api/orders/"...), id))
+}
+
 // sendRefusal tells why an order was not taken.
-func sendRefusal(ctx *fasthttp.RequestCtx, c code, sale stock.Sale) {
+func sendRefusal(ctx *fasthttp.RequestCtx, c code, sale *stock.Sale) {
 	switch c {
 	case saleNotStarted:
 		sendProblem(ctx, c, "", extra{"starts_at", sale.StartsAt})
@@ -114,15 +122,19 @@ func sendRefusal(ctx *fasthttp.RequestCtx, c code, sale stock.Sale) {
 	}
 }
 
-// acceptedBody is the body of a 202. It says what was promised, and is the same for every retry.
-type acceptedBody struct {
-	OrderID    string       `json:"order_id"`
-	Status     order.Status `json:"status"`
-	ProductID  int64        `json:"product_id"`
-	Quantity   int64        `json:"quantity"`
-	UnitPrice  int64        `json:"unit_price"`
-	TotalPrice int64        `json:"total_price"`
-	Currency   string       `json:"currency"`
+// acceptedBytes is a little more than most bodies of a 202 have.
+const acceptedBytes = 256
+
+// appendAccepted appends the body of a 202. It says what was promised, and is the same for every retry.
+func appendAccepted(b []byte, o *order.Order, currency string) []byte {
+	b = order.AppendID(append(b, `{"order_id":"`...), o.ID)
+	b = append(append(b, `","status":"`...), order.Pending...)
+	b = strconv.AppendInt(append(b, `","product_id":`...), order.ProductOf(o.ProductID), 10)
+	b = strconv.AppendInt(append(b, `,"quantity":`...), o.Quantity, 10)
+	b = strconv.AppendInt(append(b, `,"unit_price":`...), o.UnitPrice, 10)
+	b = strconv.AppendInt(append(b, `,"total_price":`...), o.TotalPrice(), 10)
+	b = append(append(b, `,"currency":"`...), currency...) // three letters
+	return append(b, `"}`...)
 }
 
 func isJSON(contentType []byte) bool { return isMediaType(contentType, "application/json") }
@@ -154,6 +166,14 @@ func idempotencyKey(ctx *fasthttp.RequestCtx) (key, detail string) {
 
 // parseOrder reads {"product_id":1,"quantity":1}. If something is wrong with it, c and detail say what.
 func parseOrder(body []byte) (productID, quantity int64, c code, detail string) {
+	if productID, quantity, ok := parsePlainOrder(body); ok {
+		return productID, quantity, "", ""
+	}
+	return decodeOrder(body)
+}
+
+// decodeOrder is parseOrder for a body in any form.
+func decodeOrder(body []byte) (productID, quantity int64, c code, detail string) {
 	var fields struct {
 		ProductID json.RawMessage `json:"product_id"`
 		Quantity  json.RawMessage `json:"quantity"`
@@ -176,6 +196,29 @@ func parseOrder(body []byte) (productID, quantity int64, c code, detail string) 
 		return 0, 0, invalidQuantity, fmt.Sprintf("quantity must be a whole number from 1 to %d.", order.MaxQuantity)
 	}
 	return productID, quantity, "", ""
+}
+
+// parsePlainOrder reads the body that nearly all clients send, and leaves every other to decodeOrder.
+func parsePlainOrder(body []byte) (productID, quantity int64, ok bool) {
+	digits := func(before string) (n int64, ok bool) {
+		rest, ok := bytes.CutPrefix(body, []byte(before))
+		i := 0
+		for ; ok && i < len(rest) && i < 18 && rest[i] >= '0' && rest[i] <= '9'; i++ { // 18 digits are below 2^63
+			n = n*10 + int64(rest[i]-'0')
+		}
+		if i == 0 || rest[0] == '0' {
+			return 0, false
+		}
+		body = rest[i:]
+		return n, true
+	}
+	if productID, ok = digits(`{"product_id":`); !ok || productID > order.MaxProductID {
+		return 0, 0, false
+	}
+	if quantity, ok = digits(`,"quantity":`); !ok || quantity > order.MaxQuantity {
+		return 0, 0, false
+	}
+	return productID, quantity, string(body) == "}"
 }
 
 // isNumber tells whether a valid JSON value is a number.
@@ -212,7 +255,7 @@ func (e *Edge) getOrder(ctx *fasthttp.RequestCtx, who token.Claims) {
 		}
 	}
 	if record.Status == order.Pending {
-		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(retryAfterSeconds))
+		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, retryAfter)
 	}
 	sendJSON(ctx, fasthttp.StatusOK, newOrderBody(record))
 }

@@ -15,6 +15,17 @@ import (
 	"stampede/localstack/sqs"
 )
 
+// acceptedBody is the body of a 202 as a client reads it.
+type acceptedBody struct {
+	OrderID    string       `json:"order_id"`
+	Status     order.Status `json:"status"`
+	ProductID  int64        `json:"product_id"`
+	Quantity   int64        `json:"quantity"`
+	UnitPrice  int64        `json:"unit_price"`
+	TotalPrice int64        `json:"total_price"`
+	Currency   string       `json:"currency"`
+}
+
 func TestAccepted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

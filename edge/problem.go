@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strconv"
 
 	"github.com/valyala/fasthttp"
 )
@@ -99,8 +98,8 @@ var problems = map[code]struct {
 	outcomeUnknown:       {http.StatusServiceUnavailable, "The order may have been placed; look at its location."},
 }
 
-// retryAfterSeconds is what a client is asked to wait after a 503.
-const retryAfterSeconds = 1
+// retryAfter is for how many seconds a client is asked to wait after a 503, and before it asks for a new order.
+const retryAfter = "1"
 
 // extra is a member that a problem document has besides the standard ones.
 type extra struct {
@@ -108,9 +107,16 @@ type extra struct {
 	value any
 }
 
-// sendProblem answers with a problem document (RFC 9457) for a code. The detail says what is wrong
-// with this request and what to do; it may be empty.
-func sendProblem(ctx *fasthttp.RequestCtx, c code, detail string, extras ...extra) {
+// plainProblems are the documents that say no more than their code, made once: sold out is answered to a crowd.
+var plainProblems = func() map[code][]byte {
+	plain := make(map[code][]byte, len(problems))
+	for c := range problems {
+		plain[c] = problemDocument(c, "", nil)
+	}
+	return plain
+}()
+
+func problemDocument(c code, detail string, extras []extra) []byte {
 	p := problems[c]
 	document := map[string]any{"status": p.status, "title": p.title, "code": c}
 	if detail != "" {
@@ -123,13 +129,23 @@ func sendProblem(ctx *fasthttp.RequestCtx, c code, detail string, extras ...extr
 	if err != nil {
 		panic(fmt.Sprintf("edge: encode problem %s: %v", c, err))
 	}
+	return body
+}
+
+// sendProblem answers with a problem document (RFC 9457) for a code. The detail says what is wrong
+// with this request and what to do; it may be empty.
+func sendProblem(ctx *fasthttp.RequestCtx, c code, detail string, extras ...extra) {
+	p, body := problems[c], plainProblems[c]
+	if detail != "" || len(extras) > 0 {
+		body = problemDocument(c, detail, extras)
+	}
 	ctx.Response.ResetBody()
 	ctx.SetStatusCode(p.status)
 	ctx.SetContentType("application/problem+json")
-	ctx.SetBody(body)
+	ctx.SetBody(body) // which copies it
 	switch p.status {
 	case http.StatusServiceUnavailable:
-		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(retryAfterSeconds))
+		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, retryAfter)
 	case http.StatusUnauthorized:
 		ctx.Response.Header.Set(fasthttp.HeaderWWWAuthenticate, "Bearer")
 	}

@@ -190,7 +190,7 @@ func tickets(product int64, since time.Time, keys ...string) []*ticket {
 	for i, key := range keys {
 		made[i] = &ticket{
 			request:   stock.Request{OrderID: order.NewID(), UserID: 1, Quantity: 1, IdempotencyKey: key},
-			productID: product, since: since, answer: make(chan answer, 1),
+			productID: product, since: since, answer: make(chan *answer, 1),
 		}
 	}
 	return made

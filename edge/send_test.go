@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -174,6 +175,8 @@ func (w *world) reserveMany(p order.Product, n int) []*parcel {
 	w.Helper()
 	w.loadNow(p)
 	var parcels []*parcel
+	var batch sync.WaitGroup
+	batch.Add(n)
 	for len(parcels) < n {
 		requests := make([]stock.Request, min(n-len(parcels), stock.MaxBatch))
 		for i := range requests {
@@ -184,7 +187,8 @@ func (w *world) reserveMany(p order.Product, n int) []*parcel {
 		for i := range results {
 			parcels = append(parcels, &parcel{
 				order: results[i].Order, sale: sale, since: time.Now(),
-				tickets: []*ticket{{request: requests[i], productID: p.ID, answer: make(chan answer, 1)}},
+				tickets: []*ticket{{request: requests[i], productID: p.ID, answer: make(chan *answer, 1)}},
+				batch:   &batch,
 			})
 		}
 	}
@@ -201,7 +205,7 @@ func TestQueueTakesAPart(t *testing.T) {
 	all := append([]*parcel(nil), parcels...)
 	w.edge.sender.submit(parcels)
 	var accepted, refused int
-	answers := make([]answer, len(all))
+	answers := make([]*answer, len(all))
 	for i, sent := range all {
 		answers[i] = <-sent.tickets[0].answer
 	}
@@ -299,6 +303,34 @@ func TestRetryOfWhatIsOnItsWay(t *testing.T) {
 			}
 		})
 	}
+}
+
+// While calls to the queue hang, further orders are reserved and sent: they wait for an earlier batch for a moment only.
+func TestHangingQueueStopsNoSale(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.addProduct(10)
+	w.mustPost(1, p.ID, 1)
+	w.wantSettledOutbox(p.ID)
+	w.aws.hang()
+	const n = 5
+	answers := make(chan reply, n)
+	begin := time.Now()
+	for i := range int64(n) {
+		go func() { answers <- w.post(i+2, p.ID, 1) }()
+		w.eventually("the order is reserved", func() bool { return w.level(p.ID).Outbox == i+1 })
+	}
+	if took := time.Since(begin); took > maxWait {
+		t.Errorf("%d orders were reserved in %v", n, took)
+	}
+	w.aws.heal()
+	for range n {
+		if r := <-answers; r.status != 202 {
+			t.Errorf("got %v", r)
+		}
+	}
+	w.wantSettledOutbox(p.ID)
+	w.wantLevel(p.ID, 9-n, 1+n, 0)
 }
 
 // Orders that cannot be made visible are not sent; if they cannot be cancelled either, nobody knows.

@@ -13,6 +13,9 @@ const (
 	MaxMessageBytes = 64 << 10
 	// MaxOrdersPerMessage bounds how many orders share the fate of one envelope.
 	MaxOrdersPerMessage = 100
+	// spareBytes is by how much the orders of an envelope may be longer than the first, on average, so that its body
+	// need not grow.
+	spareBytes = 8
 )
 
 // envelope is the body of a message.
@@ -37,16 +40,16 @@ func Pack(orders []Order) (bodies [][]byte, groups [][]Order) {
 		}
 		body, start = nil, end
 	}
+	var encoded []byte
 	for i := range orders {
-		encoded, err := json.Marshal(&orders[i])
-		if err != nil {
-			panic(fmt.Sprintf("order: encode order %s: %v", orders[i].ID, err)) // only an invalid time can do this
-		}
+		encoded = append(orders[i].appendFields(append(encoded[:0], '{')), '}')
 		if i-start == MaxOrdersPerMessage || len(body)+1+len(encoded)+len(tail) > MaxMessageBytes {
 			flush(i)
 		}
 		if body == nil {
-			body = append(make([]byte, 0, len(head)+len(encoded)+len(tail)), head...)
+			rest := min(len(orders)-i, MaxOrdersPerMessage)
+			size := min(len(head)+rest*(len(encoded)+spareBytes)+len(tail), MaxMessageBytes)
+			body = append(make([]byte, 0, size), head...)
 		} else {
 			body = append(body, ',')
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -216,4 +217,30 @@ func same(a, b Order) bool {
 	equal := a.ReservedAt.Equal(b.ReservedAt)
 	a.ReservedAt, b.ReservedAt = time.Time{}, time.Time{}
 	return equal && a == b
+}
+
+// FuzzAppendJSON: what is written without encoding/json is what encoding/json writes.
+func FuzzAppendJSON(f *testing.F) {
+	f.Add(int64(7), int64(1), int64(1_700_000_000_123), "k", "", int64(0))
+	f.Add(int64(math.MaxInt64), int64(0), int64(1), "a\"b\\c<d>&\x01\u2028é\xff~", "sold_out", int64(1_700_000_000_123_456))
+	f.Fuzz(func(t *testing.T, user, price, millis int64, key, reason string, decided int64) {
+		const end = 253_402_300_799 // seconds to the end of the year 9999
+		r := Record{
+			Order: Order{
+				ID: NewID(), UserID: user, ProductID: -user, Quantity: price ^ 1, UnitPrice: price,
+				ReservedAt: time.UnixMilli(max(millis, 0) % (end * 1000)).UTC(), IdempotencyKey: key,
+			},
+			Currency: "EUR", Status: Pending, FailedReason: Reason(reason),
+		}
+		if decided > 0 {
+			r.DecidedAt = time.UnixMicro(decided % (end * 1_000_000)).In(time.FixedZone("", 3600))
+		}
+		want, err := json.Marshal(&r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.AppendJSON(nil); string(got) != string(want) {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	})
 }

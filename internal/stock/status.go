@@ -25,16 +25,19 @@ func (s *Stock) WriteDecided(ctx context.Context, records []order.Record) error 
 	return failpoint.Around(failpoint.Decided, func() error { return s.writeStatus(ctx, records, false) })
 }
 
+// recordBytes is a little more than most records have.
+const recordBytes = 320
+
 func (s *Stock) writeStatus(ctx context.Context, records []order.Record, onlyNew bool) error {
 	if len(records) == 0 {
 		return nil
 	}
+	values := make([]byte, 0, len(records)*recordBytes)
 	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i := range records {
-			value, err := json.Marshal(&records[i])
-			if err != nil {
-				return err
-			}
+			start := len(values)
+			values = records[i].AppendJSON(values)
+			value := values[start:len(values):len(values)]
 			if onlyNew {
 				p.SetNX(ctx, orderKey(records[i].ID), value, StatusTTL)
 			} else {

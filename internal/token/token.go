@@ -13,7 +13,6 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
-	lru "github.com/hashicorp/golang-lru/v2"
 )
 
 const (
@@ -25,9 +24,6 @@ const (
 	maxTokenBytes = 4 << 10
 	// clockSkew is by how much the clocks of the maker and the checker of a token may differ.
 	clockSkew = 5 * time.Second
-	// maxVerified bounds the valid tokens that are remembered, at about 200 bytes each. Beyond it those that came least
-	// recently are forgotten, and verified anew if they come again.
-	maxVerified = 65_536
 )
 
 // ErrInvalid is the one answer to every token that does not name a buyer. It does not say why, since
@@ -54,15 +50,7 @@ type wireClaims struct {
 type Keeper struct {
 	keys   []key
 	parser *jwt.Parser
-	// verified holds valid tokens under their SHA-256, so that a buyer who asks again costs a hash. A digest is compared
-	// in place of the token, since the time that comparing takes then tells nothing about the tokens that are held.
-	verified *lru.Cache[[sha256.Size]byte, verified]
-}
-
-// verified is what a valid token says, and until when it is valid.
-type verified struct {
-	claims Claims
-	until  time.Time
+	known  *memory
 }
 
 // key is a secret with the name under which a token refers to it.
@@ -90,11 +78,7 @@ func CheckSecret(secret string) error {
 // one in front, and taking the old one away when its last token has expired. A token names its key by
 // the start of the key's SHA-256, as kid.
 func NewKeeper(secret string) *Keeper {
-	known, err := lru.New[[sha256.Size]byte, verified](maxVerified)
-	if err != nil {
-		panic(err) // only a size below 1 does this
-	}
-	k := &Keeper{verified: known, parser: jwt.NewParser(
+	k := &Keeper{known: newMemory(), parser: jwt.NewParser(
 		jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}),
 		jwt.WithExpirationRequired(), jwt.WithLeeway(clockSkew), jwt.WithIssuedAt(), jwt.WithStrictDecoding(),
 	)}
@@ -121,14 +105,14 @@ func (k *Keeper) Sign(c Claims, ttl time.Duration) (string, error) {
 	return t.SignedString(k.keys[0].secret)
 }
 
-// Verify returns what a token says, or ErrInvalid. It keeps nothing of raw.
-func (k *Keeper) Verify(raw []byte) (Claims, error) {
+// Verify returns what a token says at a time, or ErrInvalid. It keeps nothing of raw. A token that was valid before is
+// known again, and costs a hash.
+func (k *Keeper) Verify(raw []byte, now time.Time) (Claims, error) {
 	if len(raw) > maxTokenBytes {
 		return Claims{}, ErrInvalid
 	}
-	digest := sha256.Sum256(raw)
-	if known, ok := k.verified.Get(digest); ok && time.Now().Before(known.until) {
-		return known.claims, nil
+	if claims, ok := k.known.find(raw, now); ok {
+		return claims, nil
 	}
 	var wire wireClaims
 	if _, err := k.parser.ParseWithClaims(string(raw), &wire, k.find); err != nil {
@@ -136,7 +120,7 @@ func (k *Keeper) Verify(raw []byte) (Claims, error) {
 	}
 	c, err := wire.claims()
 	if err == nil {
-		k.verified.Add(digest, verified{c, wire.ExpiresAt.Add(clockSkew)})
+		k.known.add(raw, c, wire.ExpiresAt.Add(clockSkew))
 	}
 	return c, err
 }

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -34,7 +36,7 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := k.Verify([]byte(raw)); got.UserID != userID || err != nil {
+		if got, err := k.Verify([]byte(raw), time.Now()); got.UserID != userID || err != nil {
 			t.Errorf("Verify = %v, %v, want %v", got, err, userID)
 		}
 		if len(raw) > 230 {
@@ -75,7 +77,7 @@ func TestVerify(t *testing.T) {
 		"one of a clock just ahead":   hs256("iat", in(2*time.Second), "nbf", in(2*time.Second)),
 		"one for somebody as well":    hs256("aud", "x", "iss", "y", "role", "z"),
 	} {
-		if got, err := NewKeeper(secret).Verify([]byte(raw)); got.UserID != 7 || err != nil {
+		if got, err := NewKeeper(secret).Verify([]byte(raw), time.Now()); got.UserID != 7 || err != nil {
 			t.Errorf("%s: Verify = %v, %v", what, got, err)
 		}
 	}
@@ -118,7 +120,7 @@ func TestVerify(t *testing.T) {
 		"a list":                hs256("sub", []string{"7"}),
 		"too many bytes":        hs256("x", strings.Repeat("x", maxTokenBytes)),
 	} {
-		if got, err := NewKeeper(secret).Verify([]byte(raw)); got != (Claims{}) || !errors.Is(err, ErrInvalid) || err.Error() != ErrInvalid.Error() {
+		if got, err := NewKeeper(secret).Verify([]byte(raw), time.Now()); got != (Claims{}) || !errors.Is(err, ErrInvalid) || err.Error() != ErrInvalid.Error() {
 			t.Errorf("%s: Verify = %v, %v", what, got, err)
 		}
 	}
@@ -130,7 +132,7 @@ func TestVerify(t *testing.T) {
 		}
 		for _, c := range alphabet {
 			if other := valid[:i] + string(c) + valid[i+1:]; other != valid {
-				if got, err := NewKeeper(secret).Verify([]byte(other)); err == nil {
+				if got, err := NewKeeper(secret).Verify([]byte(other), time.Now()); err == nil {
 					t.Errorf("%q instead of %q at %v: user %v", c, valid[i], i, got)
 				}
 			}
@@ -175,7 +177,7 @@ func FuzzVerify(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := k.Verify([]byte(text + "." + encode(signature)))
+		got, err := k.Verify([]byte(text+"."+encode(signature)), time.Now())
 		if err == nil {
 			var h struct{ Alg string }
 			var c struct {
@@ -191,7 +193,7 @@ func FuzzVerify(f *testing.F) {
 		}
 		signature[0] ^= 1
 		for _, forged := range []string{header, text, text + ".", text + "." + encode(signature)} {
-			if got, err := k.Verify([]byte(forged)); err == nil {
+			if got, err := k.Verify([]byte(forged), time.Now()); err == nil {
 				t.Fatalf("%q names %v", forged, got)
 			}
 		}
@@ -206,12 +208,12 @@ func TestClaims(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := k.Verify([]byte(raw)); got != want || err != nil {
+	if got, err := k.Verify([]byte(raw), time.Now()); got != want || err != nil {
 		t.Errorf("Verify = %v, %v, want %v", got, err, want)
 	}
 	for _, sid := range []any{"x", 7, []string{}} {
 		raw := sign(t, jwt.SigningMethodHS256, []byte(secret), jwt.MapClaims{"sub": "7", "exp": time.Now().Add(time.Minute).Unix(), "sid": sid})
-		if got, err := k.Verify([]byte(raw)); !errors.Is(err, ErrInvalid) {
+		if got, err := k.Verify([]byte(raw), time.Now()); !errors.Is(err, ErrInvalid) {
 			t.Errorf("with the session %v: %v, %v", sid, got, err)
 		}
 	}
@@ -246,7 +248,7 @@ func TestRotation(t *testing.T) {
 		{"a new token when the old key is gone", after, signed(during), true},
 		{"a new token before its key is known", before, signed(during), false},
 	} {
-		if got, err := test.k.Verify([]byte(test.raw)); (err == nil) != test.valid {
+		if got, err := test.k.Verify([]byte(test.raw), time.Now()); (err == nil) != test.valid {
 			t.Errorf("%s: %v, %v", test.what, got, err)
 		}
 	}
@@ -257,7 +259,7 @@ func TestRotation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := during.Verify([]byte(raw)); err == nil {
+	if got, err := during.Verify([]byte(raw), time.Now()); err == nil {
 		t.Errorf("the name of another key: %v", got)
 	}
 	for _, bad := range []string{"", "short", secret + ",short", secret + ",", strings.Repeat(secret+",", maxSecrets) + secret} {
@@ -270,33 +272,58 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-// TestRememberedTokenExpires: a token that was verified before is found, and only for as long as it is valid.
-func TestRememberedTokenExpires(t *testing.T) {
+// TestKnownTokenExpires: a token that was valid before is known, and only for as long as it is valid.
+func TestKnownTokenExpires(t *testing.T) {
 	t.Parallel()
 	k := NewKeeper(secret)
-	exp := time.Now().Add(2 * time.Second).Add(-clockSkew).Unix() // valid for one to two seconds more
-	raw := []byte(sign(t, jwt.SigningMethodHS256, []byte(secret), jwt.MapClaims{"sub": "7", "exp": exp}))
+	now := time.Now().Truncate(time.Second)
+	exp := now.Add(time.Minute)
+	raw := []byte(sign(t, jwt.SigningMethodHS256, []byte(secret), jwt.MapClaims{"sub": "7", "exp": exp.Unix()}))
 	for range 2 {
-		if got, err := k.Verify(raw); got.UserID != 7 || err != nil {
+		if got, err := k.Verify(raw, now); got.UserID != 7 || err != nil {
 			t.Fatalf("%v, %v", got, err)
 		}
 	}
-	if n := k.verified.Len(); n != 1 {
-		t.Errorf("%d tokens are remembered", n)
+	if _, ok := k.known.find(raw, exp.Add(clockSkew-1)); !ok {
+		t.Error("it is not known until its end")
 	}
-	end := time.Unix(exp, 0).Add(clockSkew)
-	for {
-		before := time.Now()
-		if _, err := k.Verify(raw); err != nil {
-			if before.Before(end.Add(-time.Second)) {
-				t.Error("it expired too early")
-			}
-			return
+	if got, ok := k.known.find(raw, exp.Add(clockSkew)); ok {
+		t.Errorf("it is known as %v after its end", got)
+	}
+	for i := range raw { // nothing that looks alike is known
+		other := slices.Clone(raw)
+		other[i] ^= 1
+		if got, err := k.Verify(other, now); err == nil {
+			t.Errorf("byte %d changed: %v", i, got)
 		}
-		if before.After(end) {
-			t.Fatal("it did not expire")
+	}
+	raw[0] ^= 1
+	if len(k.known.young) != 1 {
+		t.Errorf("%d tokens are known", len(k.known.young))
+	}
+}
+
+// TestMemoryIsBounded: tokens that come again stay, and others go.
+func TestMemoryIsBounded(t *testing.T) {
+	t.Parallel()
+	m := newMemory()
+	now := time.Now()
+	often := []byte("often")
+	m.add(often, Claims{UserID: 1}, now.Add(time.Hour))
+	for i := range int64(2 * maxKnown) {
+		m.add(strconv.AppendInt(nil, i, 10), Claims{UserID: i}, now.Add(time.Hour))
+		if got, ok := m.find(often, now); !ok || got.UserID != 1 {
+			t.Fatalf("after %d others it is known as %v, %v", i, got, ok)
 		}
-		time.Sleep(10 * time.Millisecond)
+	}
+	if n := len(m.young) + len(m.old); n > maxKnown {
+		t.Errorf("%d tokens are known", n)
+	}
+	if _, ok := m.find([]byte("0"), now); ok {
+		t.Error("a token that did not come again is still known")
+	}
+	if got, ok := m.find([]byte(strconv.Itoa(2*maxKnown-1)), now); !ok || got.UserID != 2*maxKnown-1 {
+		t.Errorf("the last token is known as %v, %v", got, ok)
 	}
 }
 
@@ -311,9 +338,9 @@ func BenchmarkVerify(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				if !known {
-					k.verified.Purge()
+					k.known = newMemory()
 				}
-				if _, err := k.Verify([]byte(raw)); err != nil {
+				if _, err := k.Verify([]byte(raw), time.Now()); err != nil {
 					b.Fatal(err)
 				}
 			}

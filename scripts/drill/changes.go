@@ -200,7 +200,7 @@ var changes = []change{
 		pkg: "edge", test: "TestReopenedForAllBuckets", says: "the buyers of another bucket are refused",
 	}, {
 		promise: "P6", what: "an edge remembers sold out for ever",
-		file: "edge/closed.go", old: "case !ok || time.Since(known.at) > closedTTL:", new: "case !ok:",
+		file: "edge/closed.go", old: "case !ok || now.Sub(known.at) > closedTTL:", new: "case !ok:",
 		pkg: "edge", test: "TestClosed", says: "an answer that is too old",
 	}, {
 		promise: "P6", what: "an answer from before the units came back is believed",
