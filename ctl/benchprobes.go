@@ -362,7 +362,7 @@ func probeInsert(ctx context.Context, b *bench) (figures, error) {
 					}
 					id := order.NewID()
 					text = fmt.Appendf(text, "(x'%x',%d,1,1,1999,'EUR','completed',NULL,NULL,'%s','%s')",
-						id[:], n+1, now, now)
+						id[:], (rows.Load()+int64(n))%benchUsers+1, now, now)
 				}
 				if _, errs[i] = b.db.ExecContext(ctx, string(text)); errs[i] != nil {
 					return

@@ -13,6 +13,8 @@ const (
 	// so that the client gets to see why; maxDrainTime bounds the time.
 	maxDrainedBytes = 4 << 20
 	maxDrainTime    = 2 * time.Second
+	// deadlineSlack is by how much a deadline of a connection may be early, so that not each request sets it anew.
+	deadlineSlack = time.Second
 )
 
 // listener hands out clients' connections. When it is closed it closes those on which nothing was ever
@@ -68,11 +70,40 @@ type conn struct {
 	net.Conn
 	listener *listener
 	heard    bool // used by Read only
+	// readBy is the deadline that was asked for, readSet and writeSet those that were set. One goroutine reads and writes.
+	readBy, readSet, writeSet time.Time
 	// unread is set if the last request was answered though not all of it was read.
 	unread atomic.Bool
 }
 
+// SetReadDeadline is for the next Read. fasthttp sets one for a request to arrive in, which mostly is all there by then.
+func (c *conn) SetReadDeadline(t time.Time) error {
+	c.readBy = t
+	return nil
+}
+
+// SetWriteDeadline leaves a deadline that is early by less than deadlineSlack.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	if good(c.writeSet, t) {
+		return nil
+	}
+	c.writeSet = t
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// good tells whether a deadline that is set does for one that is asked for.
+func good(set, asked time.Time) bool {
+	early := asked.Sub(set)
+	return early >= 0 && early < deadlineSlack
+}
+
 func (c *conn) Read(b []byte) (int, error) {
+	if !good(c.readSet, c.readBy) {
+		c.readSet = c.readBy
+		if err := c.Conn.SetReadDeadline(c.readBy); err != nil {
+			return 0, err
+		}
+	}
 	n, err := c.Conn.Read(b)
 	if !c.heard {
 		c.heard = true

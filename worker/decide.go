@@ -188,12 +188,20 @@ func (w *Worker) settle(productID int64, settlements []settlement) {
 }
 
 func (w *Worker) countDecisions(decisions []order.Decision) {
+	type outcome struct {
+		status order.Status
+		reason order.Reason
+	}
+	fresh := make(map[outcome]int)
+	repeated := len(decisions)
 	for i := range decisions {
-		d := &decisions[i]
-		if d.Fresh {
-			w.metrics.decisions.WithLabelValues(string(d.Status), string(d.FailedReason)).Inc()
-		} else {
-			w.metrics.repeated.Inc()
+		if d := &decisions[i]; d.Fresh {
+			fresh[outcome{d.Status, d.FailedReason}]++
+			repeated--
 		}
 	}
+	for o, n := range fresh {
+		w.metrics.decisions.WithLabelValues(string(o.status), string(o.reason)).Add(float64(n))
+	}
+	w.metrics.repeated.Add(float64(repeated))
 }

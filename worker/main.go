@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -25,6 +26,9 @@ const (
 	// stopTimeout bounds a graceful stop; giving messages back comes on top, with a bound of its own.
 	// Container platforms kill after 30 s.
 	stopTimeout = 20 * time.Second
+	// gcPercent lets the heap grow to five times what is in use, which is little: a worker holds a bounded number of
+	// messages. At Go's default of 100 a busy worker spent a fifth of its time on collecting garbage.
+	gcPercent = 400
 )
 
 func main() {
@@ -52,6 +56,9 @@ func run() error {
 		return admin.Probe(*adminAddr)
 	}
 	config.SetLog(*level)
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 
 	db, err := store.Open(*dsn)
 	if err != nil {

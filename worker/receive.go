@@ -171,9 +171,11 @@ func (w *Worker) poll() {
 func (w *Worker) accept(d *delivery, orders []order.Order) {
 	attempts, _ := strconv.Atoi(d.Attributes[queue.AttemptsAttribute])
 	d.open.Store(int32(len(orders)))
+	all := make([]job, len(orders))
 	products := make(map[int64][]*job)
-	for _, o := range orders {
-		products[o.ProductID] = append(products[o.ProductID], &job{order: o, from: d, attempts: attempts})
+	for i, o := range orders {
+		all[i] = job{order: o, from: d, attempts: attempts}
+		products[o.ProductID] = append(products[o.ProductID], &all[i])
 	}
 	for productID, jobs := range products {
 		w.jobs.Add(productID, jobs...)

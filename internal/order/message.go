@@ -66,7 +66,9 @@ func Decode(body []byte) ([]Order, error) {
 		return nil, fmt.Errorf("%w: %d bytes are more than %d", ErrUndecodable, len(body), MaxMessageBytes)
 	}
 	var e envelope
-	if err := json.Unmarshal(body, &e); err != nil {
+	if orders, ok := readPlain(body); ok {
+		e = envelope{MessageVersion, orders}
+	} else if err := json.Unmarshal(body, &e); err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrUndecodable, err)
 	}
 	if e.V != MessageVersion {

@@ -115,6 +115,9 @@ func TestMessageFormat(t *testing.T) {
 	if string(bodies[0]) != body {
 		t.Errorf("Pack = %s", bodies[0])
 	}
+	if _, ok := readPlain([]byte(body)); !ok {
+		t.Error("what Pack writes is not read the fast way")
+	}
 	later := strings.NewReplacer(`"v":1`, `"trace":{"a":[]},"v":1`, `"user_id"`, `"colour":"red","user_id"`).Replace(body)
 	if again, err := Decode([]byte(later)); err != nil || again[0] != want {
 		t.Errorf("with unknown fields: %+v, %v", again, err)
@@ -183,7 +186,16 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"v":2,"orders":[]}`))
 	f.Add([]byte(strings.Replace(string(bodies[0]), `20.123Z`, `20.123456789+23:59`, 1)))
 	f.Add([]byte(strings.Replace(string(bodies[0]), `"k"`, `"\ud800\u0000"`, 1)))
+	f.Add([]byte(strings.Replace(string(bodies[0]), `"user_id":7`, `"user_id":07`, 1)))
+	f.Add([]byte(strings.Replace(string(bodies[0]), `"user_id":7`, `"user_id":123456789012345678`, 1)))
+	f.Add(append(bytes.Clone(bodies[0]), ' '))
 	f.Fuzz(func(t *testing.T, body []byte) {
+		if plain, ok := readPlain(body); ok {
+			var e envelope
+			if err := json.Unmarshal(body, &e); err != nil || e.V != MessageVersion || !reflect.DeepEqual(e.Orders, plain) {
+				t.Fatalf("readPlain = %+v, and encoding/json says %+v, %v", plain, e, err)
+			}
+		}
 		orders, err := Decode(body)
 		if err != nil {
 			if !errors.Is(err, ErrUndecodable) || orders != nil {
@@ -217,6 +229,20 @@ func same(a, b Order) bool {
 	equal := a.ReservedAt.Equal(b.ReservedAt)
 	a.ReservedAt, b.ReservedAt = time.Time{}, time.Time{}
 	return equal && a == b
+}
+
+func BenchmarkDecode(b *testing.B) {
+	orders := make([]Order, MaxOrdersPerMessage)
+	for i := range orders {
+		orders[i] = sample()
+	}
+	bodies, _ := Pack(orders)
+	for b.Loop() {
+		if _, err := Decode(bodies[0]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(orders)), "ns/order")
 }
 
 // FuzzAppendJSON: what is written without encoding/json is what encoding/json writes.

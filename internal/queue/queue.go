@@ -3,9 +3,11 @@
 package queue
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -17,6 +19,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
 const (
@@ -61,7 +65,7 @@ func Open(ctx context.Context, name, dlq string) (*Queue, error) {
 	if cfg.Region == "" {
 		return nil, errors.New("AWS_REGION is not set")
 	}
-	q := &Queue{api: sqs.NewFromConfig(cfg)}
+	q := &Queue{api: sqs.NewFromConfig(cfg, sqs.WithAPIOptions(keepConnections))}
 	if q.url, err = q.find(ctx, name); err != nil {
 		return nil, err
 	}
@@ -69,6 +73,30 @@ func Open(ctx context.Context, name, dlq string) (*Queue, error) {
 		return nil, err
 	}
 	return q, nil
+}
+
+// keepConnections hands the bodies of requests to net/http as the bytes in memory that they are. The SDK wraps them in
+// a reader of its own, which it closes as soon as the head of the answer is there. When net/http only then looks
+// whether the body has more to come, it takes that for a failure of the request, and closes the connection while the
+// answer is still being read (github.com/aws/aws-sdk-go-v2/issues/1825): messages received would be lost until they
+// become visible again, and the outcome of a send would be unknown. Besides, a request whose body is known to be in
+// memory goes out in one packet with its head.
+func keepConnections(stack *middleware.Stack) error {
+	return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("keepConnections", func(
+		ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler,
+	) (middleware.DeserializeOutput, middleware.Metadata, error) {
+		if r, ok := in.Request.(*smithyhttp.Request); ok {
+			if body, ok := r.GetStream().(*bytes.Reader); ok {
+				plain, err := r.SetStream(nil)
+				if err != nil {
+					return middleware.DeserializeOutput{}, middleware.Metadata{}, err
+				}
+				plain.Body, plain.ContentLength = io.NopCloser(body), int64(body.Len())
+				in.Request = plain
+			}
+		}
+		return next.HandleDeserialize(ctx, in)
+	}), middleware.After)
 }
 
 // DeadLetters is the dead-letter queue, as a queue to receive from.

@@ -157,6 +157,11 @@ func (r *Reconciler) look(ctx context.Context, productID int64, report *Report) 
 			ids = append(ids, id)
 		}
 	}
+	if !r.Pause {
+		// Nothing is said of younger orders, and a rush has very many of them.
+		youngest := min(cmp.Or(r.StaleAge, StaleAge), cmp.Or(r.LostAge, LostAge))
+		ids = slices.DeleteFunc(ids, func(id uuid.UUID) bool { return !older(id, youngest) })
+	}
 	standing, err := r.MySQL.Standing(ctx, productID, ids)
 	if err != nil {
 		return false, err

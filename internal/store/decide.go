@@ -70,14 +70,18 @@ func (s *Store) decide(ctx context.Context, productID int64, orders []order.Orde
 	if err := failpoint.Before(failpoint.Decide); err != nil {
 		return nil, err
 	}
+	// Of many orders hardly any has a row already. That is found out by inserting them, and only if one has, the rows are
+	// looked for. An order that comes alone may well have come before.
+	look := len(orders) == 1
 	var decisions []order.Decision
 	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
-		b, err := openBook(ctx, tx, productID, orders)
+		b, err := openBook(ctx, tx, productID, orders, look)
 		if err != nil {
 			return err
 		}
 		decisions = b.judge(orders, verdict)
 		if err := b.write(ctx, tx); err != nil {
+			look = true
 			return err
 		}
 		return failpoint.Before(failpoint.Commit)
@@ -96,30 +100,32 @@ type book struct {
 	product *productRow // as locked; nil if it is unknown
 	time    time.Time
 
-	decided map[uuid.UUID]orderRow // rows of the orders in question, stored or about to be
-	keys    map[userKey]bool       // idempotency keys that a row holds
-	bought  map[int64]int64        // units by user; empty if there is no limit
+	decided map[uuid.UUID]*orderRow // rows of the orders in question, as far as looked at, and those about to be stored
+	keys    map[userKey]bool        // idempotency keys that these rows hold
+	bought  map[int64]int64         // units by user; empty if there is no limit
 
-	orders  []orderRow
+	orders  []*orderRow
 	changes []ledgerRow
 }
 
-// openBook locks the product and reads what judging the orders takes.
-func openBook(ctx context.Context, tx *sqlx.Tx, productID int64, orders []order.Order) (*book, error) {
+// openBook locks the product and reads what judging the orders takes; the rows that orders have already only if look
+// says so. Who does not look at them cannot insert their orders.
+func openBook(ctx context.Context, tx *sqlx.Tx, productID int64, orders []order.Order, look bool) (*book, error) {
 	product, err := lockProduct(ctx, tx, productID)
 	if err != nil {
 		return nil, err
 	}
-	related, err := readRelated(ctx, tx, orders)
-	if err != nil {
-		return nil, err
-	}
 	b := &book{
-		product: product, time: now(),
-		decided: make(map[uuid.UUID]orderRow, len(orders)+len(related)), keys: make(map[userKey]bool),
+		product: product, time: now(), decided: make(map[uuid.UUID]*orderRow, len(orders)), keys: make(map[userKey]bool),
 	}
-	for _, row := range related {
-		b.note(row)
+	if look {
+		related, err := readRelated(ctx, tx, orders)
+		if err != nil {
+			return nil, err
+		}
+		for i := range related {
+			b.note(&related[i])
+		}
 	}
 	if product != nil && product.LimitPerUser > 0 {
 		users := make([]int64, len(orders))
@@ -134,7 +140,7 @@ func openBook(ctx context.Context, tx *sqlx.Tx, productID int64, orders []order.
 	return b, nil
 }
 
-func (b *book) note(row orderRow) {
+func (b *book) note(row *orderRow) {
 	b.decided[uuid.UUID(row.ID)] = row
 	if row.IdempotencyKey != nil {
 		b.keys[userKey{row.UserID, string(row.IdempotencyKey)}] = true
@@ -144,11 +150,13 @@ func (b *book) note(row orderRow) {
 // judge decides the orders one after the other, each in the light of those before it.
 func (b *book) judge(orders []order.Order, verdict order.Reason) []order.Decision {
 	decisions := make([]order.Decision, len(orders))
+	b.orders, b.changes = make([]*orderRow, 0, len(orders)), make([]ledgerRow, 0, len(orders))
 	var stock, version int64
 	if b.product != nil {
 		stock, version = b.product.Stock, b.product.Version
 	}
-	for i, o := range orders {
+	for i := range orders {
+		o := &orders[i]
 		if row, ok := b.decided[o.ID]; ok {
 			decisions[i].Record = row.record()
 			continue
@@ -194,8 +202,8 @@ func (b *book) judge(orders []order.Order, verdict order.Reason) []order.Decisio
 }
 
 // row is the row of an order that fails for a reason, or is completed if there is none.
-func (b *book) row(o order.Order, reason order.Reason) orderRow {
-	row := orderRow{
+func (b *book) row(o *order.Order, reason order.Reason) *orderRow {
+	row := &orderRow{
 		ID: orderID(o.ID), UserID: o.UserID, ProductID: o.ProductID, Quantity: o.Quantity, UnitPrice: o.UnitPrice,
 		Currency: noCurrency, Status: order.Completed, FailedReason: sql.NullString{String: string(reason), Valid: reason != ""},
 		ReservedAt: o.ReservedAt.UTC().Truncate(time.Millisecond), DecidedAt: b.time,

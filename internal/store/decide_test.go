@@ -633,9 +633,25 @@ func TestDecideReadsLittle(t *testing.T) {
 		}
 		return n
 	}
+	for _, test := range []struct {
+		what string
+		most int64 // reads per order
+	}{
+		{"new orders", 10},
+		{"the same again, whose rows are looked for", 20},
+	} {
+		before := reads()
+		mustDecide(t, s, product.ID, orders...)
+		if n := reads() - before; n > test.most*batch {
+			t.Errorf("%s: deciding %d orders took %d reads", test.what, batch, n)
+		}
+	}
+	for i := range orders {
+		orders[i] = newOrder(old.ID, int64(i+2), 1, "")
+	}
 	before := reads()
-	mustDecide(t, s, product.ID, orders...)
-	if n := reads() - before; n > 10*batch {
-		t.Errorf("deciding %d orders took %d reads", batch, n)
+	mustDecide(t, s, old.ID, orders...)
+	if n := reads() - before; n > batch/10 {
+		t.Errorf("without a limit, deciding %d new orders took %d reads", batch, n)
 	}
 }

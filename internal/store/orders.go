@@ -183,16 +183,34 @@ func readBought(ctx context.Context, tx *sqlx.Tx, productID int64, users []int64
 
 // insertOrders writes rows, of which there must be at least one, by id, so that transactions which insert the same
 // rows meet at the first and do not each hold one that the other wants. It returns errLostRace if one of the ids, or
-// one of the idempotency keys, was taken since this transaction looked.
-func insertOrders(ctx context.Context, tx *sqlx.Tx, rows []orderRow) error {
-	rows = slices.SortedFunc(slices.Values(rows), func(a, b orderRow) int { return slices.Compare(a.ID[:], b.ID[:]) })
-	_, err := tx.NamedExecContext(ctx, `INSERT INTO orders (`+orderColumns+`)
-		VALUES (:id, :user_id, :product_id, :quantity, :unit_price, :currency, :status, :failed_reason, :idempotency_key, :reserved_at, :decided_at)`, rows)
-	switch {
+// one of the idempotency keys, is taken by a row that this transaction has not looked at.
+func insertOrders(ctx context.Context, tx *sqlx.Tx, rows []*orderRow) error {
+	rows = slices.SortedFunc(slices.Values(rows), func(a, b *orderRow) int { return slices.Compare(a.ID[:], b.ID[:]) })
+	insert := newInsert("orders", orderColumns)
+	for _, r := range rows {
+		insert.row()
+		insert.bytes(r.ID[:])
+		insert.ints(r.UserID, r.ProductID, r.Quantity, r.UnitPrice)
+		insert.bytes([]byte(r.Currency))
+		insert.bytes([]byte(r.Status))
+		insert.bytes(nullable(r.FailedReason))
+		insert.bytes(r.IdempotencyKey)
+		insert.time(r.ReservedAt)
+		insert.time(r.DecidedAt)
+	}
+	switch err := insert.exec(ctx, tx); {
 	case errorNumber(err) == errDuplicateEntry:
 		return fmt.Errorf("insert orders: %w: %w", errLostRace, err)
 	case err != nil:
 		return fmt.Errorf("insert orders: %w", err)
 	}
 	return nil
+}
+
+// nullable is the text of a column that may be NULL.
+func nullable(s sql.NullString) []byte {
+	if !s.Valid {
+		return nil
+	}
+	return []byte(s.String)
 }

@@ -35,9 +35,16 @@ type ledgerRow struct {
 
 // insertLedger writes rows, of which there must be at least one.
 func insertLedger(ctx context.Context, tx *sqlx.Tx, rows []ledgerRow) error {
-	_, err := tx.NamedExecContext(ctx, `INSERT INTO stock_ledger (product_id, version, delta, balance, reason, ref, created_at)
-		VALUES (:product_id, :version, :delta, :balance, :reason, :ref, :created_at)`, rows)
-	if err != nil {
+	insert := newInsert("stock_ledger", "product_id, version, delta, balance, reason, ref, created_at")
+	for i := range rows {
+		r := &rows[i]
+		insert.row()
+		insert.ints(r.ProductID, r.Version, r.Delta, r.Balance)
+		insert.bytes([]byte(r.Reason))
+		insert.bytes(r.Ref)
+		insert.time(r.CreatedAt)
+	}
+	if err := insert.exec(ctx, tx); err != nil {
 		return fmt.Errorf("insert ledger: %w", err)
 	}
 	return nil

@@ -130,33 +130,39 @@ func (d *decoder) str() (raw, text []byte, ok bool) {
 	if d.next() != '"' {
 		return nil, nil, false
 	}
-	start := d.pos
-	for d.pos < len(d.in) && plain[d.in[d.pos]] {
-		d.pos++
-	}
-	if d.pos == len(d.in) {
-		return nil, nil, false
-	}
-	if d.in[d.pos] == '"' {
-		raw = d.in[start:d.pos]
-		d.pos++
-		return raw, raw, true
-	}
-	from := len(d.arena)
-	d.arena = append(d.arena, d.in[start:d.pos]...)
-	for d.pos < len(d.in) {
-		c := d.in[d.pos]
-		d.pos++
-		switch {
-		case plain[c]:
-			d.arena = append(d.arena, c)
-		case c == '"':
-			return d.in[start : d.pos-1], d.arena[from:len(d.arena):len(d.arena)], true
-		case c != '\\' || !d.escape():
+	start, run, from := d.pos, d.pos, len(d.arena)
+	for {
+		n := plainPrefix(d.in[run:])
+		d.pos = run + n + 1
+		if d.pos > len(d.in) {
 			return nil, nil, false
 		}
+		switch c := d.in[run+n]; {
+		case c == '"' && run == start: // nothing is escaped
+			raw = d.in[start : d.pos-1]
+			return raw, raw, true
+		case c == '"':
+			d.arena = append(d.arena, d.in[run:run+n]...)
+			return d.in[start : d.pos-1], d.arena[from:len(d.arena):len(d.arena)], true
+		case c != '\\':
+			return nil, nil, false
+		}
+		d.arena = append(d.arena, d.in[run:run+n]...)
+		if !d.escape() {
+			return nil, nil, false
+		}
+		run = d.pos
 	}
-	return nil, nil, false
+}
+
+// plainPrefix is how many bytes at the front of b stand for themselves.
+func plainPrefix(b []byte) int {
+	for i, c := range b {
+		if !plain[c] {
+			return i
+		}
+	}
+	return len(b)
 }
 
 // escape reads what follows a backslash. Half of a surrogate pair becomes three bytes that are not valid UTF-8, so

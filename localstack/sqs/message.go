@@ -109,12 +109,12 @@ func (e *entry) size() int {
 func validContents[T string | []byte](text T) bool {
 	for i := 0; i < len(text); {
 		c := text[i]
-		if c < utf8.RuneSelf {
-			if c < 0x20 && c != '\t' && c != '\n' && c != '\r' {
-				return false
-			}
+		if c >= 0x20 && c < utf8.RuneSelf || c == '\t' || c == '\n' || c == '\r' {
 			i++
 			continue
+		}
+		if c < 0x20 {
+			return false
 		}
 		r, n := utf8.DecodeRuneInString(string(text[i:min(len(text), i+utf8.UTFMax)]))
 		if r == utf8.RuneError && n == 1 || r == 0xFFFE || r == 0xFFFF {

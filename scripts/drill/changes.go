@@ -69,6 +69,10 @@ var changes = []change{
 		file: "internal/stock/status.go", old: "p.SetNX(ctx, orderKey", new: "p.Set(ctx, orderKey",
 		pkg: "internal/stock", test: "TestScripts/statuses", says: "after a late pending",
 	}, {
+		promise: "P2", what: "the connection to the queue is closed under answers, and the messages in them are lost for a minute",
+		file: "internal/queue/queue.go", old: ", sqs.WithAPIOptions(keepConnections))", new: ")",
+		pkg: "internal/queue", test: "TestConnectionsAreKept", says: "requests, one after the other, took",
+	}, {
 		promise: "P2", what: "a lost connection to MySQL counts as an order's own fault",
 		file: "internal/store/errors.go", old: "mysql.ErrInvalidConn, ", new: "",
 		pkg: "internal/store", test: "TestClassify", says: "own, want systemic",
@@ -82,6 +86,10 @@ var changes = []change{
 		promise: "P3", what: "who loses the race to insert a row does not read it",
 		file: "internal/store/store.go", old: "(Classify(err) != Transient && !errors.Is(err, errLostRace))", new: "Classify(err) != Transient",
 		pkg: "internal/store", test: "TestSameOrderUnderTwoProducts", says: "another transaction inserted the row first",
+	}, {
+		promise: "P3", what: "the rows that an insert has met are not looked for",
+		file: "internal/store/decide.go", old: "\t\t\tlook = true\n", new: "",
+		pkg: "internal/store", test: "TestDecide", says: "another transaction inserted the row first",
 	}, {
 		promise: "P3", what: "a settle whose answer is lost is repeated as fresh",
 		file: "worker/decide.go", old: "s.decisions[i].Fresh = false", new: "s.decisions[i].Fresh = true",
@@ -235,8 +243,8 @@ var changes = []change{
 	}, {
 		promise: "P7", what: "the snapshot is taken before the product is locked",
 		file: "internal/store/decide.go",
-		old:  "\tproduct, err := lockProduct(ctx, tx, productID)\n\tif err != nil {\n\t\treturn nil, err\n\t}\n\trelated, err := readRelated(ctx, tx, orders)\n",
-		new:  "\trelated, err := readRelated(ctx, tx, orders)\n\tif err != nil {\n\t\treturn nil, err\n\t}\n\tproduct, err := lockProduct(ctx, tx, productID)\n",
+		old:  "\tproduct, err := lockProduct(ctx, tx, productID)\n",
+		new:  "\t_, err := readRelated(ctx, tx, orders)\n\tif err != nil {\n\t\treturn nil, err\n\t}\n\tproduct, err := lockProduct(ctx, tx, productID)\n",
 		pkg:  "internal/store", test: "TestLimitConcurrently", says: "the limit is 3",
 	},
 

@@ -1,0 +1,91 @@
+package order
+
+import (
+	"bytes"
+
+	"github.com/google/uuid"
+)
+
+// readPlain reads an envelope that is byte by byte as Pack writes it and has nothing that must be unescaped. Everything
+// else, right or wrong, it leaves to encoding/json: it is only a faster way to the same result. It reports false then.
+func readPlain(body []byte) ([]Order, bool) {
+	s := scanner{rest: body, ok: true}
+	s.literal(`{"v":1,"orders":[`)
+	orders := make([]Order, 0, min(bytes.Count(body, []byte(`{"order_id":`)), MaxOrdersPerMessage+1))
+	for s.ok && len(orders) <= MaxOrdersPerMessage {
+		var o Order
+		var err error
+		s.literal(`{"order_id":"`)
+		if o.ID, err = uuid.ParseBytes(s.text()); err != nil {
+			return nil, false
+		}
+		s.literal(`,"user_id":`)
+		o.UserID = s.int()
+		s.literal(`,"product_id":`)
+		o.ProductID = s.int()
+		s.literal(`,"quantity":`)
+		o.Quantity = s.int()
+		s.literal(`,"unit_price":`)
+		o.UnitPrice = s.int()
+		s.literal(`,"reserved_at":"`)
+		if err = o.ReservedAt.UnmarshalText(s.text()); err != nil {
+			return nil, false
+		}
+		if s.is(`,"idempotency_key":"`) {
+			o.IdempotencyKey = string(s.text())
+		}
+		s.literal(`}`)
+		orders = append(orders, o)
+		if s.is(`]}`) {
+			return orders, s.ok && len(s.rest) == 0
+		}
+		s.literal(`,`)
+	}
+	return nil, false
+}
+
+// scanner takes what is expected off the front of a text. Once something else is there, ok is false.
+type scanner struct {
+	rest []byte
+	ok   bool
+}
+
+func (s *scanner) literal(want string) { s.ok = s.is(want) && s.ok }
+
+// is takes a text only if it is there, and tells whether it was.
+func (s *scanner) is(text string) bool {
+	if len(s.rest) < len(text) || string(s.rest[:len(text)]) != text {
+		return false
+	}
+	s.rest = s.rest[len(text):]
+	return true
+}
+
+// text takes printable ASCII without escapes, and the quotation mark that ends it.
+func (s *scanner) text() []byte {
+	for i := range len(s.rest) {
+		switch c := s.rest[i]; {
+		case c == '"':
+			text := s.rest[:i]
+			s.rest = s.rest[i+1:]
+			return text
+		case c < ' ' || c > '~' || c == '\\':
+			s.ok = false
+			return nil
+		}
+	}
+	s.ok = false
+	return nil
+}
+
+// int takes a number of 1 to 18 digits, which fits an int64. JSON allows no zero before other digits.
+func (s *scanner) int() (n int64) {
+	const maxDigits = 18
+	i := 0
+	for ; i < len(s.rest) && i <= maxDigits && s.rest[i] >= '0' && s.rest[i] <= '9'; i++ {
+		n = 10*n + int64(s.rest[i]-'0')
+	}
+	s.ok = s.ok && i > 0 && i <= maxDigits && (i == 1 || s.rest[0] != '0')
+	s.rest = s.rest[i:]
+	return n
+}
