@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"text/tabwriter"
 	"time"
 
+	"stampede/internal/order"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
 	"stampede/internal/store"
@@ -42,10 +44,12 @@ type auditReport struct {
 	Problems []string `json:"problems"`
 }
 
-// productAudit is what is in MySQL and in Redis of a product, and what does not fit.
+// productAudit is what is in MySQL and in Redis of a product, and what does not fit. Of a split product it has the sums
+// over its buckets.
 type productAudit struct {
 	ID             int64  `json:"product_id"`
 	Name           string `json:"name"`
+	Buckets        int64  `json:"buckets,omitempty"`
 	Stock          int64  `json:"mysql_stock"`
 	Initial        int64  `json:"initial"`
 	Restocked      int64  `json:"restocked"`
@@ -54,10 +58,13 @@ type productAudit struct {
 	Failed         int64  `json:"failed_orders"`
 	DecidedTwice   int64  `json:"decided_twice"`
 	OverLimit      int64  `json:"users_over_limit"`
-	// Loaded tells whether Redis has the product's stock.
+	// BucketsLoaded is how many of the buckets Redis has; Available is theirs.
+	BucketsLoaded int64 `json:"buckets_loaded,omitempty"`
+	// Loaded tells whether Redis has the product's stock; of a split product, that of any bucket.
 	Loaded    bool     `json:"redis_loaded"`
 	Available int64    `json:"redis_available"`
 	Reserved  int64    `json:"redis_reserved"`
+	Lent      int64    `json:"redis_lent"`
 	Outbox    int64    `json:"redis_outbox"`
 	Problems  []string `json:"problems"`
 }
@@ -85,15 +92,18 @@ func (p parts) audit(ctx context.Context) (auditReport, error) {
 			CompletedUnits: m.CompletedUnits, Completed: m.CompletedOrders, Failed: m.FailedOrders,
 			DecidedTwice: m.DecidedTwice, OverLimit: m.UsersOverLimit,
 			Loaded: level.Loaded, Available: level.Available, Reserved: level.Reserved, Outbox: level.Outbox,
+			Lent: level.Lent, Buckets: m.Buckets,
 			Problems: append([]string{}, m.Problems...),
 		}
 		if report.Queue.Empty() {
 			a.compare(level)
 		}
+		report.add(a)
+	}
+	for _, a := range report.Products {
 		for _, problem := range a.Problems {
 			report.Problems = append(report.Problems, fmt.Sprintf("product %d: %s", a.ID, problem))
 		}
-		report.Products = append(report.Products, a)
 	}
 	if !report.Quiet {
 		report.Problems = append(report.Problems, fmt.Sprintf(
@@ -104,6 +114,35 @@ func (p parts) audit(ctx context.Context) (auditReport, error) {
 	return report, nil
 }
 
+// add adds a product or, to the product that it belongs to, a bucket. A product comes before its buckets, if it exists.
+func (r *auditReport) add(a productAudit) {
+	bucket, whole := order.BucketOf(a.ID), order.ProductOf(a.ID)
+	i := slices.IndexFunc(r.Products, func(p productAudit) bool { return p.ID == whole })
+	if bucket == 0 || i < 0 {
+		r.Products = append(r.Products, a)
+		return
+	}
+	p := &r.Products[i]
+	p.Stock += a.Stock
+	p.Initial += a.Initial
+	p.Restocked += a.Restocked
+	p.CompletedUnits += a.CompletedUnits
+	p.Completed += a.Completed
+	p.Failed += a.Failed
+	p.DecidedTwice += a.DecidedTwice
+	p.Loaded = p.Loaded || a.Loaded
+	if a.Loaded && int64(bucket) <= p.Buckets {
+		p.BucketsLoaded++
+	}
+	p.Available += a.Available
+	p.Reserved += a.Reserved
+	p.Lent += a.Lent
+	p.Outbox += a.Outbox
+	for _, problem := range a.Problems {
+		p.Problems = append(p.Problems, fmt.Sprintf("bucket %d: %s", bucket, problem))
+	}
+}
+
 // compare checks what must hold between Redis and MySQL when no order is on its way.
 func (a *productAudit) compare(level stock.Level) {
 	if level.Reservations > 0 {
@@ -112,20 +151,25 @@ func (a *productAudit) compare(level stock.Level) {
 	if level.Outbox > 0 {
 		a.Problems = append(a.Problems, fmt.Sprintf("%d orders are in the outbox", level.Outbox))
 	}
-	if level.Loaded && level.Available+level.Reserved != a.Stock {
-		a.Problems = append(a.Problems, fmt.Sprintf("redis has %d available + %d reserved = %d units, mysql has %d",
-			level.Available, level.Reserved, level.Available+level.Reserved, a.Stock))
+	if level.Lent > 0 {
+		a.Problems = append(a.Problems, fmt.Sprintf("%d units are lent to other buckets by moves that were not finished", level.Lent))
+	}
+	if level.Loaded && level.Available+level.Reserved+level.Lent != a.Stock {
+		a.Problems = append(a.Problems, fmt.Sprintf("redis has %d available + %d reserved + %d lent = %d units, mysql has %d",
+			level.Available, level.Reserved, level.Lent, level.Available+level.Reserved+level.Lent, a.Stock))
 	}
 }
 
 // look is how busy the system is.
 type look struct {
 	queue queue.Depth
-	// available, reserved and outbox are summed up over the loaded products.
-	available, reserved, outbox int64
+	// available, reserved, lent and outbox are summed up over the loaded products.
+	available, reserved, lent, outbox int64
 }
 
-func (l look) quiet() bool { return l.queue.Empty() && l.reserved == 0 && l.outbox == 0 }
+func (l look) quiet() bool {
+	return l.queue.Empty() && l.reserved == 0 && l.lent == 0 && l.outbox == 0
+}
 
 func (p parts) look(ctx context.Context) (l look, err error) {
 	if l.queue, err = p.queue.Depth(ctx); err != nil {
@@ -142,6 +186,7 @@ func (p parts) look(ctx context.Context) (l look, err error) {
 		}
 		l.available += level.Available
 		l.reserved += level.Reserved
+		l.lent += level.Lent
 		l.outbox += level.Outbox
 	}
 	return l, nil
@@ -222,13 +267,21 @@ func openParts(ctx context.Context, dsn, redisURL, name, dlq string) (parts, err
 	return parts{db, st, q}, nil
 }
 
+// available is what Redis has, and of how many buckets if it is not all of them.
+func (a productAudit) available() string {
+	if a.Loaded && a.BucketsLoaded < a.Buckets {
+		return fmt.Sprintf("%d in %d of %d buckets", a.Available, a.BucketsLoaded, a.Buckets)
+	}
+	return orDash(a.Loaded, a.Available)
+}
+
 // print writes the report as a table and a list of problems.
 func (r auditReport) print() {
 	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(tab, "product\tinitial\trestocked\tcompleted\tmysql stock\tredis available\treserved\toutbox\torders\tfailed\t")
 	for _, a := range r.Products {
 		fmt.Fprintf(tab, "%d\t%d\t%d\t%d\t%d\t%s\t%d\t%d\t%d\t%d\t\n", a.ID, a.Initial, a.Restocked, a.CompletedUnits, a.Stock,
-			orDash(a.Loaded, a.Available), a.Reserved, a.Outbox, a.Completed+a.Failed, a.Failed)
+			a.available(), a.Reserved, a.Outbox, a.Completed+a.Failed, a.Failed)
 	}
 	tab.Flush()
 	fmt.Printf("\nqueue: %d waiting, %d being worked, %d delayed; dead letters: %d\n", r.Queue.Visible, r.Queue.InFlight, r.Queue.Delayed, r.Queue.Dead)

@@ -78,6 +78,7 @@ func probes() []probe {
 		{name: "insert", run: probeInsert},
 		{name: "reserve", run: probeReserve},
 		{name: "pipelined reserve", run: probePipelinedReserve},
+		{name: "masters", once: true, run: probeMasters},
 		{name: "idle", once: true, run: probeIdle},
 		{name: "memory", once: true, run: probeMemory},
 	}
@@ -443,7 +444,7 @@ const maxReserve = 2 * time.Second
 
 func probeReserve(ctx context.Context, b *bench) (figures, error) {
 	rate, err := b.reserveAll(ctx, func(ctx context.Context, productID int64, requests []stock.Request) error {
-		_, _, err := b.parts.stock.Reserve(ctx, productID, requests)
+		_, _, err := b.parts.stock.Reserve(ctx, productID, 0, requests)
 		return err
 	})
 	return figures{"reserve": rate}, err
@@ -465,7 +466,7 @@ func probePipelinedReserve(ctx context.Context, b *bench) (figures, error) {
 				for _, r := range calls {
 					idem := "idem:" + tag + ":" + strconv.FormatInt(r.UserID, 10) + ":" + r.IdempotencyKey
 					p.EvalSha(ctx, script.Hash(), append(keys[:5:5], idem),
-						int64(stock.StatusTTL/time.Second), r.OrderID.String(), r.UserID, r.Quantity, r.IdempotencyKey)
+						int64(stock.StatusTTL/time.Second), 0, r.OrderID.String(), r.UserID, r.Quantity, r.IdempotencyKey)
 				}
 				return nil
 			})
@@ -610,7 +611,7 @@ func (b *bench) placeOrders(ctx context.Context, n int, user func() int64) error
 		for i := range requests {
 			requests[i].UserID = user()
 		}
-		sale, results, err := b.parts.stock.Reserve(ctx, b.hot.ID, requests)
+		sale, results, err := b.parts.stock.Reserve(ctx, b.hot.ID, 0, requests)
 		if err != nil {
 			return err
 		}

@@ -102,7 +102,7 @@ func (p parts) letters(ctx context.Context) (letters []*letter, giveBack func(),
 func (p parts) states(ctx context.Context, orders []order.Order) ([]letterOrder, error) {
 	states := make([]letterOrder, len(orders))
 	for i, o := range orders {
-		states[i] = letterOrder{ID: o.ID, UserID: o.UserID, ProductID: o.ProductID, Quantity: o.Quantity, State: undecided}
+		states[i] = letterOrder{ID: o.ID, UserID: o.UserID, ProductID: order.ProductOf(o.ProductID), Quantity: o.Quantity, State: undecided}
 		record, err := p.store.Order(ctx, o.ID)
 		switch {
 		case errors.Is(err, store.ErrNotFound):

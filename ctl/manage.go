@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -15,6 +16,8 @@ import (
 	"github.com/google/uuid"
 
 	"stampede/internal/order"
+	"stampede/internal/reconcile"
+	"stampede/internal/stock"
 	"stampede/internal/store"
 	"stampede/internal/token"
 	"stampede/localstack"
@@ -88,6 +91,7 @@ func runProductAdd(ctx context.Context, args []string) error {
 	in.TextVar(&p.StartsAt, "starts", time.Time{}, "start of the sale in RFC 3339, such as 2026-11-27T08:00:00Z; none if not given")
 	in.TextVar(&p.EndsAt, "ends", time.Time{}, "end of the sale, likewise")
 	in.StringVar((*string)(&p.State), "state", string(order.OnSale), "on_sale or off_sale")
+	in.Int64Var(&p.Buckets, "buckets", 0, bucketsUsage)
 	db, err := in.parseAndOpenStore(args)
 	if err != nil {
 		return err
@@ -97,8 +101,18 @@ func runProductAdd(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("product %d: %s, %d units at %d %s\n", added.ID, added.Name, added.Stock, added.Price, added.Currency)
+	fmt.Printf("product %d: %s, %d units at %d %s%s\n", added.ID, added.Name, p.Stock, added.Price, added.Currency, inBuckets(added))
 	return nil
+}
+
+const bucketsUsage = "number of buckets, 2 to 64, over which the units are spread, so that several Redis masters can sell them; 0 for none"
+
+// inBuckets says into how many buckets a product is split, if it is.
+func inBuckets(p order.Product) string {
+	if p.Buckets == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", in %d buckets", p.Buckets)
 }
 
 // runProductSet changes MySQL first. If it dies before Redis knows, the same command again does the rest, and so does
@@ -114,6 +128,7 @@ func runProductSet(ctx context.Context, args []string) error {
 	in.TextVar(&to.StartsAt, "starts", time.Time{}, "start of the sale in RFC 3339, such as 2026-11-27T08:00:00Z")
 	in.TextVar(&to.EndsAt, "ends", time.Time{}, "end of the sale, likewise")
 	in.StringVar((*string)(&to.State), "state", "", "on_sale or off_sale")
+	buckets := in.Int64("buckets", -1, bucketsUsage+"; only while nobody can buy it or has")
 	in.Bool("no-limit", false, "let users buy as many units as they like")
 	in.Bool("no-starts", false, "let the sale have no start")
 	in.Bool("no-ends", false, "let the sale have no end")
@@ -160,18 +175,67 @@ func runProductSet(ctx context.Context, args []string) error {
 		return err
 	}
 	defer st.Close()
-	p, err := db.UpdateProduct(ctx, *id, change)
-	if errors.Is(err, store.ErrNotFound) {
-		return fmt.Errorf("there is no product %d", *id)
+	// The buckets change while the product is off sale: before it is put on sale, or after it is taken off.
+	changes := []func(*order.Product){change}
+	if *buckets >= 0 {
+		changes = []func(*order.Product){func(*order.Product) {}, change}
 	}
-	if err != nil {
-		return err
+	var p order.Product
+	isSplit := *buckets < 0
+	for i, change := range changes {
+		if p, err = db.UpdateProduct(ctx, *id, change); errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("there is no product %d", *id)
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := st.Configure(ctx, p); err != nil {
+			return fmt.Errorf("MySQL has the change; repeat the command for Redis to have it too: %w", err)
+		}
+		if isSplit {
+			continue
+		}
+		after, err := split(ctx, db, st, p, *buckets)
+		switch {
+		case err == nil:
+			p, isSplit = after, true
+		case i == len(changes)-1:
+			return err
+		}
 	}
-	if _, err := st.Configure(ctx, p); err != nil {
-		return fmt.Errorf("MySQL has the change; repeat the command for Redis to have it too: %w", err)
-	}
-	fmt.Printf("product %d: %s, %s at %d %s\n", p.ID, p.Name, p.State, p.Price, p.Currency)
+	fmt.Printf("product %d: %s, %s at %d %s%s\n", p.ID, p.Name, p.State, p.Price, p.Currency, inBuckets(p))
 	return nil
+}
+
+// split spreads the units of a product over buckets, in MySQL first. Redis has its settings, so that it sells nothing if
+// MySQL says so. Should this die before Redis knows of the buckets, the same command again does the rest, or reconcile.
+func split(ctx context.Context, db *store.Store, st *stock.Stock, p order.Product, buckets int64) (order.Product, error) {
+	loaded, err := st.Products(ctx)
+	if err != nil {
+		return p, err
+	}
+	loaded = slices.DeleteFunc(loaded, func(id int64) bool { return order.ProductOf(id) != p.ID })
+	if p.Buckets != buckets {
+		for _, id := range loaded {
+			level, err := st.Level(ctx, id)
+			if err != nil {
+				return p, err
+			}
+			if level.Reservations+level.Outbox+level.Lent > 0 {
+				return p, fmt.Errorf("product %d cannot be split now: %d orders of it are on their way", p.ID, level.Reservations)
+			}
+		}
+	}
+	if p, err = db.Split(ctx, p.ID, buckets); err != nil {
+		return p, err
+	}
+	r := reconcile.Reconciler{Redis: st, MySQL: db, Apply: true}
+	for _, id := range loaded {
+		if _, err := r.Product(ctx, id); err != nil {
+			return p, fmt.Errorf("MySQL has the buckets; repeat the command for Redis to have them too: %w", err)
+		}
+	}
+	return p, nil
 }
 
 func runProductList(ctx context.Context, args []string) error {
@@ -194,13 +258,24 @@ func runProductList(ctx context.Context, args []string) error {
 		}
 		after = page[len(page)-1].ID
 	}
+	for i := range products {
+		if p := &products[i]; p.Buckets > 0 {
+			units, err := db.Stocks(ctx, p.StockIDs())
+			if err != nil {
+				return err
+			}
+			for _, n := range units {
+				p.Stock += n
+			}
+		}
+	}
 	if *asJSON {
 		return printJSON(products)
 	}
 	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(tab, "id\tstate\tstock\tprice\t\tlimit\tstarts\tends\tname\t")
+	fmt.Fprintln(tab, "id\tstate\tstock\tbuckets\tprice\t\tlimit\tstarts\tends\tname\t")
 	for _, p := range products {
-		fmt.Fprintf(tab, "%d\t%s\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t\n", p.ID, p.State, p.Stock, p.Price, p.Currency,
+		fmt.Fprintf(tab, "%d\t%s\t%d\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t\n", p.ID, p.State, p.Stock, orDash(p.Buckets > 0, p.Buckets), p.Price, p.Currency,
 			orDash(p.LimitPerUser != 0, p.LimitPerUser), orDash(!p.StartsAt.IsZero(), p.StartsAt.Format(time.RFC3339)),
 			orDash(!p.EndsAt.IsZero(), p.EndsAt.Format(time.RFC3339)), p.Name)
 	}
@@ -272,9 +347,13 @@ func runRestock(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	added, err := st.Restock(ctx, *product, *units, done.Version, *id)
-	if err != nil {
-		return fmt.Errorf("MySQL has the units; repeat the command for Redis to have them too: %w", err)
+	added := false
+	for _, part := range done.Parts {
+		one, err := st.Restock(ctx, part.ProductID, part.Units, part.Version, *id)
+		if err != nil {
+			return fmt.Errorf("MySQL has the units; repeat the command for Redis to have them too: %w", err)
+		}
+		added = added || one
 	}
 	switch {
 	case done.Applied:

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
+	"stampede/internal/order"
 	"stampede/internal/reconcile"
 )
 
@@ -30,12 +33,24 @@ func runReconcile(ctx context.Context, args []string) error {
 		return err
 	}
 	defer p.close()
-	products := []int64{*product}
-	if *product == 0 {
-		if products, err = p.stock.Products(ctx); err != nil {
+	if *fence && *product == 0 {
+		if err := p.stock.FindProducts(ctx); err != nil {
 			return err
 		}
 	}
+	products, err := p.stock.Products(ctx)
+	if err != nil {
+		return err
+	}
+	if *product != 0 {
+		products = slices.DeleteFunc(products, func(id int64) bool { return order.ProductOf(id) != *product })
+		if !slices.Contains(products, *product) {
+			products = append(products, *product)
+		}
+	}
+	slices.SortFunc(products, func(a, b int64) int { // each product before its buckets
+		return cmp.Or(cmp.Compare(order.ProductOf(a), order.ProductOf(b)), cmp.Compare(a, b))
+	})
 	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.store, Send: p.queue.SendOrders, Apply: *apply, Pause: *fence}
 	reports := []reconcile.Report{}
 	if *fence && *product == 0 {
@@ -72,7 +87,7 @@ func runReconcile(ctx context.Context, args []string) error {
 // printReports writes a line for each product, and one for each of its findings.
 func printReports(reports []reconcile.Report) {
 	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(tab, "product\tmysql stock\tredis available\treserved\tdrift\tcount\tunits\trepaired\t")
+	fmt.Fprintln(tab, "product\tbucket\tmysql stock\tredis available\treserved\tlent\tdrift\tcount\tunits\trepaired\t")
 	for _, r := range reports {
 		verdict := "none"
 		switch {
@@ -83,14 +98,15 @@ func printReports(reports []reconcile.Report) {
 		case len(r.Findings) > 0:
 			verdict = ""
 		}
-		line := fmt.Sprintf("%d\t%d\t%s\t%d\t", r.ProductID, r.Stock, orDash(r.Loaded, r.Available), r.Reserved)
+		line := fmt.Sprintf("%d\t%s\t%d\t%s\t%d\t%d\t", r.ProductID, orDash(r.Bucket > 0, r.Bucket), r.Stock,
+			orDash(r.Loaded, r.Available), r.Reserved, r.Lent)
 		if verdict != "" {
 			fmt.Fprintf(tab, "%s%s\t\t\t\t\n", line, verdict)
-			line = "\t\t\t\t"
+			line = "\t\t\t\t\t\t"
 		}
 		for _, f := range r.Findings {
 			fmt.Fprintf(tab, "%s%s\t%d\t%+d\t%t\t\n", line, strings.ReplaceAll(string(f.Cause), "_", " "), f.Orders, f.Units, f.Repaired)
-			line = "\t\t\t\t"
+			line = "\t\t\t\t\t\t"
 		}
 	}
 	tab.Flush()

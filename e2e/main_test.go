@@ -65,9 +65,16 @@ type system struct {
 // the test ends, and its logs are shown if the test failed.
 func newSystem(t *testing.T) *system {
 	t.Helper()
+	return newSystemOf(t, localstack.Options{})
+}
+
+// newSystemOf starts servers as the options say.
+func newSystemOf(t *testing.T, o localstack.Options) *system {
+	t.Helper()
 	s := &system{t: t, dir: t.TempDir()}
+	o.Dir = filepath.Join(s.dir, "stack")
 	var err error
-	if s.stack, err = localstack.Start(t.Context(), localstack.Options{Dir: filepath.Join(s.dir, "stack")}); err != nil {
+	if s.stack, err = localstack.Start(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -189,6 +196,8 @@ type audit struct {
 	} `json:"queue"`
 	Products []struct {
 		ID             int `json:"product_id"`
+		Buckets        int `json:"buckets"`
+		Restocked      int `json:"restocked"`
 		Stock          int `json:"mysql_stock"`
 		CompletedUnits int `json:"completed_units"`
 		Completed      int `json:"completed_orders"`

@@ -19,6 +19,9 @@ const closedTTL = 750 * time.Millisecond
 type closed struct {
 	mu      sync.Mutex // held over a look and the change that rests on it
 	entries *lru.Cache[int64, *closure]
+	// opened is when products were reopened. What is known of a bucket from before it says nothing either, since units
+	// that come back to one bucket can be borrowed by all.
+	opened *lru.Cache[int64, time.Time]
 }
 
 // closure is what Redis said of a product at a time. It is not changed once it is remembered.
@@ -34,15 +37,21 @@ func newClosed() *closed {
 	if err != nil {
 		panic(err) // only a size below 1 does this
 	}
-	return &closed{entries: entries}
+	opened, err := lru.New[int64, time.Time](cacheEntries)
+	if err != nil {
+		panic(err)
+	}
+	return &closed{entries: entries, opened: opened}
 }
 
-// ask returns why an order for so many units of a product would be refused at a time, or an empty code if that is
-// not known.
+// ask returns why an order for so many units of a product or bucket would be refused at a time, or an empty code if that
+// is not known.
 func (c *closed) ask(productID, quantity int64, now time.Time) (code, *stock.Sale) {
 	known, ok := c.entries.Get(productID)
 	switch {
 	case !ok || now.Sub(known.at) > closedTTL:
+		return "", nil
+	case c.reopened(productID, known.at):
 		return "", nil
 	case known.code == saleNotStarted && !now.Before(known.opens):
 		return "", nil
@@ -54,7 +63,13 @@ func (c *closed) ask(productID, quantity int64, now time.Time) (code, *stock.Sal
 	return "", nil
 }
 
-// learn takes in what Redis said of a product, when it was asked at a time. An answer that was on its way
+// reopened tells whether a product, or that of a bucket, was reopened since a time.
+func (c *closed) reopened(productID int64, since time.Time) bool {
+	at, ok := c.opened.Get(order.ProductOf(productID))
+	return ok && !since.After(at)
+}
+
+// learn takes in what Redis said of a product or bucket, when it was asked at a time. An answer that was on its way
 // when the product was reopened says nothing any more.
 func (c *closed) learn(productID int64, sale stock.Sale, asked time.Time) {
 	entry := &closure{sale: sale, at: asked}
@@ -68,17 +83,21 @@ func (c *closed) learn(productID int64, sale stock.Sale, asked time.Time) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.reopened(productID, asked) {
+		return
+	}
 	if known, ok := c.entries.Peek(productID); !ok || !known.at.After(asked) {
 		c.entries.Add(productID, entry)
 	}
 }
 
-// reopen forgets what is known of products of which more may be had than before.
+// reopen forgets what is known of products of which more may be had than before; of a bucket, what is known of its
+// product and all the other buckets.
 func (c *closed) reopen(productIDs ...int64) {
-	open := &closure{sale: stock.Sale{Available: order.MaxQuantity}, at: time.Now()}
+	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, id := range productIDs {
-		c.entries.Add(id, open)
+		c.opened.Add(order.ProductOf(id), now)
 	}
 }

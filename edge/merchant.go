@@ -165,7 +165,12 @@ func (e *Edge) putRestock(ctx *fasthttp.RequestCtx) {
 		productFails(ctx, err, invalidRestock)
 		return
 	}
-	if _, err := e.stock.Restock(work, id, units, done.Version, restockID); err != nil {
+	for _, part := range done.Parts {
+		if _, err = e.stock.Restock(work, part.ProductID, part.Units, part.Version, restockID); err != nil {
+			break
+		}
+	}
+	if err != nil {
 		slog.Error("a restock is in MySQL only until it is repeated", "product", id, "id", restockID, "error", err)
 		sendProblem(ctx, stockUnavailable, "The restock is stored but not for sale yet. Repeat the request.")
 		return

@@ -44,7 +44,7 @@ type orderBody struct {
 func newOrderBody(r *order.Record) orderBody {
 	return orderBody{
 		OrderID: r.ID.String(), Status: r.Status, FailedReason: r.FailedReason,
-		ProductID: r.ProductID, Quantity: r.Quantity, UnitPrice: r.UnitPrice, TotalPrice: r.TotalPrice(),
+		ProductID: order.ProductOf(r.ProductID), Quantity: r.Quantity, UnitPrice: r.UnitPrice, TotalPrice: r.TotalPrice(),
 		Currency: r.Currency, ReservedAt: r.ReservedAt, DecidedAt: r.DecidedAt,
 	}
 }
@@ -70,7 +70,7 @@ func (e *Edge) postOrder(ctx *fasthttp.RequestCtx, who token.Claims) {
 		return
 	}
 	if key == "" { // a request with a key may be the repetition of an accepted one, which only Redis knows
-		if c, sale := e.closed.ask(productID, quantity, ctx.Time()); c != "" {
+		if c, sale := e.closed.ask(e.reserver.shelf(productID, who.UserID), quantity, ctx.Time()); c != "" {
 			sendRefusal(ctx, c, sale)
 			return
 		}
@@ -129,7 +129,7 @@ const acceptedBytes = 256
 func appendAccepted(b []byte, o *order.Order, currency string) []byte {
 	b = order.AppendID(append(b, `{"order_id":"`...), o.ID)
 	b = append(append(b, `","status":"`...), order.Pending...)
-	b = strconv.AppendInt(append(b, `","product_id":`...), o.ProductID, 10)
+	b = strconv.AppendInt(append(b, `","product_id":`...), order.ProductOf(o.ProductID), 10)
 	b = strconv.AppendInt(append(b, `,"quantity":`...), o.Quantity, 10)
 	b = strconv.AppendInt(append(b, `,"unit_price":`...), o.UnitPrice, 10)
 	b = strconv.AppendInt(append(b, `,"total_price":`...), o.TotalPrice(), 10)
@@ -188,8 +188,8 @@ func decodeOrder(body []byte) (productID, quantity int64, c code, detail string)
 		return 0, 0, malformedRequest, "quantity must be a number."
 	}
 	productID, err := strconv.ParseInt(string(fields.ProductID), 10, 64)
-	if err != nil || productID <= 0 {
-		return 0, 0, productNotFound, "product_id must be a positive whole number."
+	if err != nil || productID <= 0 || productID > order.MaxProductID {
+		return 0, 0, productNotFound, "product_id must be a positive whole number, and one of a product."
 	}
 	quantity, err = strconv.ParseInt(string(fields.Quantity), 10, 64)
 	if err != nil || quantity < 1 || quantity > order.MaxQuantity {
@@ -212,7 +212,7 @@ func parsePlainOrder(body []byte) (productID, quantity int64, ok bool) {
 		body = rest[i:]
 		return n, true
 	}
-	if productID, ok = digits(`{"product_id":`); !ok {
+	if productID, ok = digits(`{"product_id":`); !ok || productID > order.MaxProductID {
 		return 0, 0, false
 	}
 	if quantity, ok = digits(`,"quantity":`); !ok || quantity > order.MaxQuantity {

@@ -78,17 +78,35 @@ func (c catalog) fullPage(ctx context.Context, after int64) ([]order.Product, er
 }
 
 func (c catalog) showAvailable(ctx context.Context, products []order.Product) {
-	ids := make([]int64, len(products))
+	var ids []int64
 	for i := range products {
-		ids[i] = products[i].ID
+		ids = append(ids, products[i].StockIDs()...)
 	}
 	available, err := c.stock.Available(ctx, ids)
 	if err != nil {
 		slog.Warn("products are shown with the stock of MySQL", "error", err)
 	}
+	var missing []int64 // buckets that Redis does not have
+	for _, id := range ids {
+		if _, ok := available[id]; !ok && order.BucketOf(id) > 0 {
+			missing = append(missing, id)
+		}
+	}
+	units, err := c.store.Stocks(ctx, missing)
+	if err != nil {
+		slog.Warn("products are shown without some of their buckets", "error", err)
+	}
 	for i := range products {
-		if n, ok := available[products[i].ID]; ok {
-			products[i].Stock = n
+		p := &products[i]
+		if p.Buckets > 0 {
+			p.Stock = 0
+		}
+		for _, id := range p.StockIDs() {
+			if n, ok := available[id]; ok && p.Buckets == 0 {
+				p.Stock = n
+			} else {
+				p.Stock += max(n, 0) + units[id] // only one of them has it
+			}
 		}
 	}
 }
@@ -97,7 +115,7 @@ func (c catalog) showAvailable(ctx context.Context, products []order.Product) {
 func productID(ctx *fasthttp.RequestCtx) (id int64, ok bool) {
 	text, _ := ctx.UserValue("id").(string)
 	id, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || id <= 0 {
+	if err != nil || id <= 0 || id > order.MaxProductID {
 		sendProblem(ctx, productNotFound, "A product's id is a positive whole number.")
 		return 0, false
 	}

@@ -7,7 +7,10 @@ import (
 	"sync"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	"stampede/internal/batch"
+	"stampede/internal/buckets"
 	"stampede/internal/order"
 	"stampede/internal/stock"
 	"stampede/internal/store"
@@ -23,11 +26,15 @@ const (
 	maxWait = 5 * time.Second
 )
 
+// maxHops bounds how often a request goes to another bucket because the edge has learned of another number of them.
+const maxHops = 4
+
 // ticket is a request to order on its way through the edge.
 type ticket struct {
 	request   stock.Request
-	productID int64
+	productID int64 // as the client knows it
 	since     time.Time
+	hops      int          // from one bucket to another, or between the product and a bucket
 	answer    chan *answer // buffered for one answer, so that nobody waits for a client
 }
 
@@ -39,8 +46,8 @@ type answer struct {
 	sale  stock.Sale
 }
 
-// reserver moves units from available to reserved, one call of the script per product at a time. As a rule two batches
-// of a product are on their way: while one is sent the next is reserved, and what comes meanwhile gathers for the one
+// reserver moves units from available to reserved, one call of the script per product or bucket at a time. As a rule two
+// batches of one are on their way: while one is sent the next is reserved, and what comes meanwhile gathers for the one
 // after. The larger a batch, the less an order costs, here, in Redis and in the queue.
 type reserver struct {
 	stock    *stock.Stock
@@ -48,64 +55,113 @@ type reserver struct {
 	products *cache[int64, order.Product]
 	closed   *closed
 	sender   *sender
-	tickets  batch.Batcher[int64, *ticket] // by product
+	mover    buckets.Mover
+	mysql    outage
+	splits   *lru.Cache[int64, int64]      // number of buckets, by product; one that is not there has none, or is not known
+	tickets  batch.Batcher[int64, *ticket] // by product or bucket
 
 	mu      sync.Mutex
-	sending map[int64]chan struct{} // closed when the last batch of a product is sent
+	sending map[int64]chan struct{} // closed when the last batch of a product or bucket is sent
 	sends   sync.WaitGroup
 }
 
 func newReserver(st *stock.Stock, db *store.Store, products *cache[int64, order.Product], c *closed, s *sender) *reserver {
-	r := &reserver{stock: st, store: db, products: products, closed: c, sender: s, sending: make(map[int64]chan struct{})}
+	splits, err := lru.New[int64, int64](cacheEntries)
+	if err != nil {
+		panic(err) // only a size below 1 does this
+	}
+	r := &reserver{
+		stock: st, store: db, products: products, closed: c, sender: s, splits: splits,
+		mover: buckets.Mover{Redis: st, MySQL: db}, sending: make(map[int64]chan struct{}),
+	}
 	r.tickets = batch.Batcher[int64, *ticket]{Do: r.reserve, Size: stock.MaxBatch, Parallel: 1, Waiting: maxWaiting}
 	return r
 }
 
+// shelf is the id from which a user buys a product, as far as this edge knows: the product's, or that of a bucket.
+func (r *reserver) shelf(productID, userID int64) int64 {
+	n, ok := r.splits.Get(productID)
+	if !ok {
+		return productID
+	}
+	return order.BucketID(productID, order.BucketFor(userID, n))
+}
+
 // submit takes a ticket in; its answer comes through the ticket.
 func (r *reserver) submit(t *ticket) {
-	if r.tickets.Add(t.productID, t) == 0 {
+	if r.tickets.Add(r.shelf(t.productID, t.request.UserID), t) == 0 {
 		t.answer <- &answer{code: stockUnavailable}
 	}
 }
 
-// reserve makes one call for a batch, sends every ticket on its way, and waits a moment for the batch before it.
+// reserve serves a batch of one product or bucket, sends every ticket on its way, and waits a moment for the batch
+// before it.
 func (r *reserver) reserve(productID int64, waiting []*ticket) {
+	split, _ := r.splits.Get(order.ProductOf(productID))
 	tickets := waiting[:0]
+	var elsewhere []*ticket
 	for _, t := range waiting {
-		if time.Since(t.since) > maxWait {
+		switch {
+		case time.Since(t.since) > maxWait:
 			t.answer <- &answer{code: stockUnavailable}
-		} else {
+		case r.shelf(t.productID, t.request.UserID) != productID:
+			elsewhere = append(elsewhere, t) // it was sent here by another number of buckets
+		default:
 			tickets = append(tickets, t)
 		}
 	}
+	r.redirect(elsewhere)
 	if len(tickets) == 0 {
 		return
 	}
+	sale, short, before := r.ask(productID, split, tickets)
+	if len(short) > 0 {
+		r.borrow(productID, split, sale, short)
+	} else if before != nil {
+		timer := time.NewTimer(maxGather)
+		defer timer.Stop()
+		select {
+		case <-before:
+		case <-timer.C:
+		}
+	}
+}
+
+// redirect sends tickets to the buckets that are theirs by what is known now.
+func (r *reserver) redirect(tickets []*ticket) {
+	for _, t := range tickets {
+		if t.hops++; t.hops > maxHops {
+			t.answer <- &answer{code: stockUnavailable}
+			continue
+		}
+		r.submit(t)
+	}
+}
+
+// ask makes one call for tickets of one product or bucket. It sends on their way all but those for which a bucket has
+// too few units, which it returns. Before is closed when the batch before this one is sent, nil if it is already.
+func (r *reserver) ask(productID, split int64, tickets []*ticket) (sale stock.Sale, short []*ticket, before <-chan struct{}) {
 	requests := make([]stock.Request, len(tickets))
 	for i, t := range tickets {
 		requests[i] = t.request
 	}
 	asked := time.Now()
-	sale, results, err := r.stock.Reserve(context.Background(), productID, requests)
+	sale, results, err := r.stock.Reserve(context.Background(), productID, split, requests)
 	if errors.Is(err, stock.ErrNotLoaded) {
 		if err = r.load(productID); err == nil {
 			asked = time.Now()
-			sale, results, err = r.stock.Reserve(context.Background(), productID, requests)
+			sale, results, err = r.stock.Reserve(context.Background(), productID, split, requests)
 		}
 	}
 	if err != nil {
-		c := stockUnavailable
-		if errors.Is(err, store.ErrNotFound) {
-			c = productNotFound
-		} else {
-			slog.Error("units could not be reserved", "product", productID, "orders", len(tickets), "error", err)
-		}
-		for _, t := range tickets {
-			t.answer <- &answer{code: c}
-		}
-		return
+		r.fail(productID, tickets, err)
+		return sale, nil, nil
 	}
-	r.closed.learn(productID, sale, asked)
+	if results[0].Outcome == stock.OtherBuckets {
+		r.learnSplit(productID, split, sale.Buckets)
+		r.redirect(tickets)
+		return sale, nil, nil
+	}
 	var send []*parcel
 	underWay := new(sync.WaitGroup)
 	for i, t := range tickets {
@@ -115,23 +171,24 @@ func (r *reserver) reserve(productID int64, waiting []*ticket) {
 			send = append(send, &parcel{order: result.Order, sale: sale, since: time.Now(), tickets: []*ticket{t}, batch: underWay})
 		case result.Outcome == stock.Replayed:
 			t.answer <- &answer{order: result.Order, sale: sale}
+		case result.Outcome == stock.SoldOut && split > 0:
+			short = append(short, t)
 		default:
 			t.answer <- &answer{code: refusals[result.Outcome], sale: sale}
 		}
 	}
-	if len(send) == 0 {
-		return
+	if len(send) > 0 {
+		underWay.Add(len(send))
+		r.sender.submit(send)
+		before = r.follow(productID, underWay)
 	}
-	underWay.Add(len(send))
-	r.sender.submit(send)
-	if before := r.follow(productID, underWay); before != nil {
-		timer := time.NewTimer(maxGather)
-		defer timer.Stop()
-		select {
-		case <-before:
-		case <-timer.C:
-		}
+	if split > 0 {
+		sale.Available = order.MaxQuantity // what a bucket has too little of can be borrowed
 	}
+	if len(short) == 0 {
+		r.closed.learn(productID, sale, asked)
+	}
+	return sale, short, before
 }
 
 // follow notes a batch as the last of its product until all of it is sent, and returns the one before if that is not.
@@ -151,6 +208,34 @@ func (r *reserver) follow(productID int64, underWay *sync.WaitGroup) (before <-c
 		}
 	})
 	return before
+}
+
+// learnSplit takes in that Redis does not go by a number of buckets. The product itself says what the number is; a
+// bucket that is not in use, or one of another number, says only that it must be asked for anew.
+func (r *reserver) learnSplit(id, split, now int64) {
+	product := order.ProductOf(id)
+	switch {
+	case id == product && now > 0:
+		slog.Info("a product has buckets", "product", product, "buckets", now)
+		r.splits.Add(product, now)
+	default:
+		if known, ok := r.splits.Peek(product); ok && known == split {
+			r.splits.Remove(product)
+		}
+	}
+}
+
+// fail answers tickets that could not be served.
+func (r *reserver) fail(productID int64, tickets []*ticket, err error) {
+	c := stockUnavailable
+	if errors.Is(err, store.ErrNotFound) {
+		c = productNotFound
+	} else {
+		slog.Error("units could not be reserved", "product", productID, "orders", len(tickets), "error", err)
+	}
+	for _, t := range tickets {
+		t.answer <- &answer{code: c}
+	}
 }
 
 // refusals maps the outcomes of a reservation that change nothing to what the client is told.

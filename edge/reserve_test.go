@@ -142,7 +142,7 @@ func TestRetriesInACrowd(t *testing.T) {
 func (w *world) reserveUnsent(user int64, p order.Product, quantity int64, key string) order.Order {
 	w.Helper()
 	w.loadNow(p)
-	_, results, err := w.stock.Reserve(w.Context(), p.ID, []stock.Request{{OrderID: order.NewID(), UserID: user, Quantity: quantity, IdempotencyKey: key}})
+	_, results, err := w.stock.Reserve(w.Context(), p.ID, 0, []stock.Request{{OrderID: order.NewID(), UserID: user, Quantity: quantity, IdempotencyKey: key}})
 	w.must(err)
 	if results[0].Outcome != stock.Reserved {
 		w.Fatalf("got %+v", results[0])

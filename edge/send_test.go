@@ -182,7 +182,7 @@ func (w *world) reserveMany(p order.Product, n int) []*parcel {
 		for i := range requests {
 			requests[i] = stock.Request{OrderID: order.NewID(), UserID: int64(len(parcels) + i + 1), Quantity: 1, IdempotencyKey: fmt.Sprint(i)}
 		}
-		sale, results, err := w.stock.Reserve(w.Context(), p.ID, requests)
+		sale, results, err := w.stock.Reserve(w.Context(), p.ID, 0, requests)
 		w.must(err)
 		for i := range results {
 			parcels = append(parcels, &parcel{
@@ -361,7 +361,7 @@ func TestLateParcels(t *testing.T) {
 	w := newWorld(t)
 	p := w.addProduct(10)
 	parcels := w.reserveMany(p, 3)
-	_, results, err := w.stock.Reserve(t.Context(), p.ID, []stock.Request{{ // which claims it, as a retry does
+	_, results, err := w.stock.Reserve(t.Context(), p.ID, 0, []stock.Request{{ // which claims it, as a retry does
 		OrderID: parcels[1].order.ID, UserID: 2, Quantity: 1, IdempotencyKey: parcels[1].order.IdempotencyKey,
 	}})
 	if err != nil || !results[0].Unsent {

@@ -23,10 +23,22 @@ type RedisOptions struct {
 type Redis struct {
 	server
 	cluster bool
+	busPort int  // of a Cluster's nodes among themselves
+	up      bool // it has answered once
+	// slots are the first and the last one that the server owns at its first start.
+	slots [2]int
+	// alone is false if others own the rest of the slots, so that the Cluster is up only when all are.
+	alone bool
 }
+
+const lastSlot = 16383 // of a Redis Cluster
 
 // StartRedis starts a server and returns when it answers; in Cluster mode, when the Cluster is up.
 func StartRedis(ctx context.Context, o RedisOptions) (*Redis, error) {
+	return startRedisNode(ctx, o, [2]int{0, lastSlot})
+}
+
+func startRedisNode(ctx context.Context, o RedisOptions, slots [2]int) (*Redis, error) {
 	binary, err := findBinary("redis-server")
 	if err != nil {
 		return nil, err
@@ -35,7 +47,7 @@ func StartRedis(ctx context.Context, o RedisOptions) (*Redis, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting redis: %w", err)
 	}
-	r := &Redis{cluster: o.Cluster}
+	r := &Redis{cluster: o.Cluster, slots: slots, alone: slots == [2]int{0, lastSlot}}
 	r.name = "redis"
 	r.options = func(port int) (ProcessOptions, error) {
 		args := []string{
@@ -54,13 +66,14 @@ func StartRedis(ctx context.Context, o RedisOptions) (*Redis, error) {
 			args = append(args, "--appendonly", "no")
 		}
 		if o.Cluster {
-			busPort, err := FreePort()
-			if err != nil {
-				return ProcessOptions{}, err
+			if !r.up { // the other nodes know it by then
+				if r.busPort, err = FreePort(); err != nil {
+					return ProcessOptions{}, err
+				}
 			}
 			args = append(args,
 				"--cluster-enabled", "yes",
-				"--cluster-port", strconv.Itoa(busPort),
+				"--cluster-port", strconv.Itoa(r.busPort),
 				"--cluster-announce-ip", "127.0.0.1",
 				"--cluster-config-file", "nodes.conf")
 		}
@@ -113,11 +126,12 @@ func (r *Redis) answers(ctx context.Context, port, pid int) error {
 		return err
 	}
 	if strings.Contains(info, "cluster_slots_assigned:0\r\n") {
-		if err := client.ClusterAddSlotsRange(ctx, 0, 16383).Err(); err != nil {
+		if err := client.ClusterAddSlotsRange(ctx, r.slots[0], r.slots[1]).Err(); err != nil {
 			return err
 		}
 	}
-	if !strings.Contains(info, "cluster_state:ok") {
+	r.up = true
+	if r.alone && !strings.Contains(info, "cluster_state:ok") {
 		return fmt.Errorf("the Cluster is not up: %q", info)
 	}
 	return nil

@@ -128,6 +128,46 @@ func TestRedisCluster(t *testing.T) {
 	check()
 }
 
+// A Cluster of three masters takes every key, each master some of them, and is whole again when one was killed.
+func TestRedisClusterOfThree(t *testing.T) {
+	t.Parallel()
+	c, err := StartRedisCluster(t.Context(), 3, RedisOptions{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: strings.Split(strings.TrimPrefix(c.URL(), "redis://"), ",")})
+	defer client.Close()
+	for round := range 2 {
+		for i := range 100 {
+			if err := client.Incr(t.Context(), fmt.Sprintf("{%d}", i)).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, m := range c.Masters {
+			one := redis.NewClient(&redis.Options{Addr: m.Addr()})
+			n, err := one.DBSize(t.Context()).Result()
+			_ = one.Close()
+			if err != nil || n < 10 {
+				t.Errorf("round %d: master %d has %d keys of 100, error %v", round, i+1, n, err)
+			}
+		}
+		if err := c.Masters[1].Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Masters[1].Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestRedisHangs(t *testing.T) {
 	t.Parallel()
 	r := startRedis(t, RedisOptions{})

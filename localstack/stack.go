@@ -32,13 +32,15 @@ type Options struct {
 	Dir          string // holds data and logs; made if missing. One stack at a time can use it.
 	RedisPersist bool   // keep Redis's data when Redis is killed and when the stack is started again
 	RedisArgs    []string
+	RedisMasters int // of a Redis Cluster; 0 is one server that is none
 	MariaDBArgs  []string
 	SQSFaults    sqs.Faults // from when the queues are there
 }
 
-// Stack is Redis, MariaDB and SQS, with the queues and the (empty) database that the programs expect.
+// Stack is Redis, or a Redis Cluster, MariaDB and SQS, with the queues and the (empty) database that the programs expect.
 type Stack struct {
-	Redis   *Redis
+	Redis   *Redis        // nil if there is a Cluster
+	Cluster *RedisCluster // or nil
 	MariaDB *MariaDB
 	SQS     *sqs.Server
 
@@ -62,9 +64,12 @@ func Start(ctx context.Context, o Options) (*Stack, error) {
 	var redisErr, mariadbErr, sqsErr error
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		s.Redis, redisErr = StartRedis(ctx, RedisOptions{
-			Dir: filepath.Join(dir, "redis"), Persist: o.RedisPersist, Args: o.RedisArgs,
-		})
+		options := RedisOptions{Dir: filepath.Join(dir, "redis"), Persist: o.RedisPersist, Args: o.RedisArgs}
+		if o.RedisMasters > 0 {
+			s.Cluster, redisErr = StartRedisCluster(ctx, o.RedisMasters, options)
+		} else {
+			s.Redis, redisErr = StartRedis(ctx, options)
+		}
 	})
 	wg.Go(func() {
 		s.MariaDB, mariadbErr = StartMariaDB(ctx, MariaDBOptions{Dir: filepath.Join(dir, "mariadb"), Args: o.MariaDBArgs})
@@ -131,8 +136,14 @@ func SQSEnv(endpoint string) []string {
 // Env returns the variables ("NAME=value") that lead the edge, the worker and ctl to this stack. JWT_SECRET is not
 // among them.
 func (s *Stack) Env() []string {
+	redisURL := ""
+	if s.Cluster != nil {
+		redisURL = s.Cluster.URL()
+	} else {
+		redisURL = s.Redis.URL()
+	}
 	return append([]string{
-		"REDIS_URL=" + s.Redis.URL(),
+		"REDIS_URL=" + redisURL,
 		"MYSQL_DSN=" + s.MariaDB.DSN(DatabaseName),
 		"ORDERS_QUEUE=" + QueueName,
 		"ORDERS_DLQ=" + DLQName,
@@ -150,6 +161,9 @@ func (s *Stack) closeAll() error {
 	}
 	if s.Redis != nil {
 		errs = append(errs, s.Redis.Close())
+	}
+	if s.Cluster != nil {
+		errs = append(errs, s.Cluster.Close())
 	}
 	if s.MariaDB != nil {
 		errs = append(errs, s.MariaDB.Close())

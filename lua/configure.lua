@@ -7,7 +7,7 @@
 -- KEYS  1 stock:{p}   2 sale:{p}
 -- ARGV  1 revision of the product's row in MySQL   2 unit price in minor units   3 currency
 --       4 start of the sale, ms since the epoch, 0 for none   5 end, likewise
---       6 limit of units per user, 0 for none   7 on_sale or off_sale
+--       6 limit of units per user, 0 for none   7 on_sale or off_sale   8 number of buckets, 0 for none
 -- Publishes on notices that the product is reopened, also when a change is repeated.
 -- Returns  1 the settings hold from now on   0 the product is not loaded, the revision is noted
 --         -1 a newer change was here before, nothing changed
@@ -18,7 +18,7 @@ end
 local loaded = redis.call('EXISTS', KEYS[1])
 if loaded == 1 then
   redis.call('HSET', KEYS[2], 'revision', ARGV[1], 'price', ARGV[2], 'currency', ARGV[3],
-    'starts_at', ARGV[4], 'ends_at', ARGV[5], 'limit', ARGV[6], 'state', ARGV[7])
+    'starts_at', ARGV[4], 'ends_at', ARGV[5], 'limit', ARGV[6], 'state', ARGV[7], 'buckets', ARGV[8])
 else
   redis.call('HSET', KEYS[2], 'revision', ARGV[1])
 end

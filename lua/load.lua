@@ -13,7 +13,7 @@
 -- ARGV  1 units in MySQL   2 version of the product's row in MySQL   3 unit price in minor units
 --       4 currency   5 start of the sale, ms since the epoch, 0 for none   6 end, likewise
 --       7 limit of units per user, 0 for none   8 on_sale or off_sale   9 revision of the row's settings
---       10 epoch
+--       10 epoch   11 number of buckets, 0 for none
 -- Publishes on notices, if it has loaded, that the product is reopened.
 -- Returns  1 loaded   0 was loaded already, nothing changed   -1 out of date, nothing changed: read MySQL again
 if redis.call('EXISTS', KEYS[1]) == 1 then
@@ -26,7 +26,8 @@ if tonumber(ARGV[2]) < tonumber(known[1] or 0) or tonumber(ARGV[9]) < tonumber(k
 end
 redis.call('SET', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[2], 'version', ARGV[2], 'seen', ARGV[2], 'price', ARGV[3], 'currency', ARGV[4],
-  'starts_at', ARGV[5], 'ends_at', ARGV[6], 'limit', ARGV[7], 'state', ARGV[8], 'revision', ARGV[9])
+  'starts_at', ARGV[5], 'ends_at', ARGV[6], 'limit', ARGV[7], 'state', ARGV[8], 'revision', ARGV[9],
+  'buckets', ARGV[11])
 redis.call('HINCRBY', KEYS[2], 'changes', 1)
 redis.call('PUBLISH', 'notices', '{"reopened":[' .. string.match(KEYS[1], '{(.-)}') .. ']}')
 return 1

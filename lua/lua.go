@@ -26,6 +26,8 @@ var (
 	Pause string
 	//go:embed correct.lua
 	Correct string
+	//go:embed lend.lua
+	Lend string
 	//go:embed unload.lua
 	Unload string
 )

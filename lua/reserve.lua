@@ -7,11 +7,11 @@
 --
 -- KEYS  1 stock:{p}   2 reserved:{p}   3 bought:{p}   4 sale:{p}   5 outbox:{p}
 --       6.. idem:{p}:<user>:<key> of each order that has an idempotency key, in the order of ARGV
--- ARGV  1 lifetime of an idempotency key in seconds
+-- ARGV  1 lifetime of an idempotency key in seconds   2 number of buckets by which the caller goes, 0 for none
 --       then for each order: order id, user id, quantity, idempotency key or ''
 -- Returns  {} if the product is not loaded, else
 --       {unit price, currency, now in ms, starts_at, ends_at, limit, state, units available after the call,
---       then for each order one of
+--       number of buckets, then for each order one of
 --         1                                     reserved
 --         {order id, quantity, unit price, reserved at in ms, unsent}
 --                                               the order that was reserved before under this order id
@@ -20,7 +20,7 @@
 --                                               unless this call has put it there
 --         -1 sold out   -2 limit exceeded   -3 sale not started   -4 sale ended
 --         -5 the idempotency key was used with another quantity   -6 not on sale
---         -7 the sale is paused for a moment}
+--         -7 the sale is paused for a moment   -8 the product has another number of buckets}
 --
 -- An order that was reserved before is found whatever the settings are by now, and at the price of that
 -- time. Only of one that is found by its order id alone, and is no longer in the outbox, Redis knows
@@ -34,13 +34,14 @@ if not stock then
   return {}
 end
 
-local n = (#ARGV - 1) / 4
+local n = (#ARGV - 2) / 4
 local ids, users, idem_keys = {}, {}, {}
 for i = 1, n do
-  ids[i] = ARGV[i * 4 - 2]
-  users[i] = ARGV[i * 4 - 1]
+  ids[i] = ARGV[i * 4 - 1]
+  users[i] = ARGV[i * 4]
 end
-local sale = redis.call('HMGET', KEYS[4], 'price', 'currency', 'starts_at', 'ends_at', 'limit', 'state', 'paused_until')
+local sale = redis.call('HMGET', KEYS[4], 'price', 'currency', 'starts_at', 'ends_at', 'limit', 'state', 'paused_until',
+  'buckets')
 local price, limit = sale[1], tonumber(sale[5])
 local starts_at, ends_at = tonumber(sale[3]), tonumber(sale[4])
 local time = redis.call('TIME')
@@ -77,8 +78,10 @@ local function replay(id, quantity, unit_price, reserved_at)
   return {id, quantity, unit, at, 1}
 end
 
-local closed = nil
-if tonumber(sale[7] or 0) > now then
+local closed, buckets = nil, tonumber(sale[8] or 0)
+if buckets ~= tonumber(ARGV[2]) then
+  closed = -8
+elseif tonumber(sale[7] or 0) > now then
   closed = -7
 elseif sale[6] == 'off_sale' then
   closed = -6
@@ -88,12 +91,12 @@ elseif ends_at > 0 and now >= ends_at then
   closed = -4
 end
 
-local reply = {price, sale[2], now, starts_at, ends_at, limit, sale[6], 0}
+local reply = {price, sale[2], now, starts_at, ends_at, limit, sale[6], 0, buckets}
 local taken, reserve, outbox, buyers, idem_set = 0, {}, {}, {}, {}
 local here, here_idem = {}, {}
 local k = 0
 for i = 1, n do
-  local id, user, quantity, key = ids[i], users[i], tonumber(ARGV[i * 4]), ARGV[i * 4 + 1]
+  local id, user, quantity, key = ids[i], users[i], tonumber(ARGV[i * 4 + 1]), ARGV[i * 4 + 2]
   local result, record, idem = nil, nil, nil
   if key ~= '' then
     k = k + 1
@@ -125,18 +128,18 @@ for i = 1, n do
     if limit > 0 then
       counts[user] = counts[user] + quantity
     end
-    here[id] = ARGV[i * 4]
+    here[id] = ARGV[i * 4 + 1]
     reserve[#reserve + 1] = id
-    reserve[#reserve + 1] = ARGV[i * 4]
+    reserve[#reserve + 1] = ARGV[i * 4 + 1]
     outbox[#outbox + 1] = id
-    outbox[#outbox + 1] = now_text .. ' 0 ' .. user .. ' ' .. ARGV[i * 4] .. ' ' .. price .. ' ' .. key
+    outbox[#outbox + 1] = now_text .. ' 0 ' .. user .. ' ' .. ARGV[i * 4 + 1] .. ' ' .. price .. ' ' .. key
     buyers[#buyers + 1] = i
     if idem then
-      here_idem[idem] = id .. ' ' .. ARGV[i * 4] .. ' ' .. price .. ' ' .. now_text
+      here_idem[idem] = id .. ' ' .. ARGV[i * 4 + 1] .. ' ' .. price .. ' ' .. now_text
       idem_set[#idem_set + 1] = idem
     end
   end
-  reply[8 + i] = result
+  reply[9 + i] = result
 end
 reply[8] = stock - taken
 
@@ -147,7 +150,7 @@ if taken > 0 then
   redis.call('HSET', KEYS[5], unpack(outbox))
   for j = 1, #buyers do
     local i = buyers[j]
-    redis.call('HINCRBY', KEYS[3], users[i], ARGV[i * 4])
+    redis.call('HINCRBY', KEYS[3], users[i], ARGV[i * 4 + 1])
   end
   for j = 1, #idem_set do
     redis.call('SET', idem_set[j], here_idem[idem_set[j]], 'EX', ARGV[1])

@@ -10,6 +10,8 @@
 -- loaded stock is already without them. A fresh decision may be settled as fresh once only: who does
 -- not know whether a call was carried out repeats it with fresh = 0.
 --
+-- A move between buckets is settled in the donor like an order without a buyer: user 0, and lent:{p} for reserved:{p}.
+--
 -- KEYS  1 stock:{p}   2 reserved:{p}   3 bought:{p}   4 sale:{p}   5 outbox:{p}   6 settled:{p}
 -- ARGV  1 version of the product after the commit of the fresh decisions, 0 if there are none
 --       then for each order: order id, user id, quantity, 1 completed or 0 failed, 1 fresh or 0
@@ -64,7 +66,7 @@ if loaded and given ~= taken then
   end
 end
 for i = 1, #bought do
-  if redis.call('HINCRBY', KEYS[3], bought[i][1], bought[i][2]) <= 0 then
+  if bought[i][1] ~= '0' and redis.call('HINCRBY', KEYS[3], bought[i][1], bought[i][2]) <= 0 then
     redis.call('HDEL', KEYS[3], bought[i][1])
   end
 end

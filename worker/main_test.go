@@ -217,7 +217,7 @@ func (r *rig) reserveAll(productID int64, requests ...stock.Request) []order.Ord
 	r.t.Helper()
 	orders := make([]order.Order, 0, len(requests))
 	for chunk := range slices.Chunk(requests, stock.MaxBatch) {
-		_, reservations, err := r.stock.Reserve(r.t.Context(), productID, chunk)
+		_, reservations, err := r.stock.Reserve(r.t.Context(), productID, 0, chunk)
 		if err != nil {
 			r.t.Fatal(err)
 		}

@@ -44,6 +44,11 @@ func (w *Worker) reconcileAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if before != servers {
+		if err := w.stock.FindProducts(ctx); err != nil {
+			return err
+		}
+	}
 	products, err := w.stock.Products(ctx)
 	if err != nil {
 		return err

@@ -425,7 +425,7 @@ func TestReconcileWhileTheSaleGoesOn(t *testing.T) {
 		buyers.Go(func() {
 			for i := range 60 {
 				request := stock.Request{OrderID: order.NewID(), UserID: buyer + 1, Quantity: 1 + int64(i)%3}
-				_, results, err := r.stock.Reserve(t.Context(), p.ID, []stock.Request{request})
+				_, results, err := r.stock.Reserve(t.Context(), p.ID, 0, []stock.Request{request})
 				if err != nil {
 					t.Error(err)
 					return

@@ -29,8 +29,8 @@ import (
 type books struct {
 	orders map[string][]orderRow // by id
 	ledger []ledgerRow
-	stock  map[int64]int64 // in MySQL, by product
-	redis  map[int64]shelf // by product
+	stock  map[int64]int64 // in MySQL, by product or bucket
+	redis  map[int64]shelf // by product or bucket
 	queue  queueBooks
 	// shown is what GET /api/orders/{id} says of accepted orders: the status, or what went wrong.
 	shown map[string]string
@@ -38,6 +38,7 @@ type books struct {
 
 type orderRow struct {
 	id                      string
+	bucket                  int64 // of the product, or 0
 	user, product, quantity int64
 	unitPrice               int64
 	status, reason, key     string
@@ -53,6 +54,7 @@ type shelf struct {
 	loaded    bool
 	available int64
 	reserved  map[string]int64 // by order
+	lent      map[string]int64 // to other buckets, by move
 	outbox    []string         // orders
 	bought    map[int64]int64  // by user
 }
@@ -85,6 +87,7 @@ func judge(intents []*intent, sold []product, b *books, r rules) (broken []findi
 	}
 	completed := map[int64]int64{}     // units by product
 	bought := map[[2]int64]int64{}     // units by product and user
+	homes := map[[2]int64]int64{}      // bucket by product and user
 	byKey := map[string][]orderRow{}   // completed orders by user and key
 	booked := map[string][]ledgerRow{} // ledger rows by order
 	named := map[string]*intent{}      // intents by the order ids that were named to their buyers
@@ -152,6 +155,11 @@ func judge(intents []*intent, sold []product, b *books, r rules) (broken []findi
 		if row.status == "completed" {
 			completed[row.product] += row.quantity
 			bought[[2]int64{row.product, row.user}] += row.quantity
+			home := [2]int64{row.product, row.user}
+			if at, ok := homes[home]; ok && at != row.bucket {
+				find("P7", 1, "user %d has bought from buckets %d and %d of product %d", row.user, at, row.bucket, row.product)
+			}
+			homes[home] = row.bucket
 			if row.key != "" {
 				byKey[userKey(row.user, row.key)] = append(byKey[userKey(row.user, row.key)], row)
 			}
@@ -201,12 +209,16 @@ func judge(intents []*intent, sold []product, b *books, r rules) (broken []findi
 		if over := completed[p.id] - supply; over > 0 {
 			find("P1", over, "product %d: %d units sold of %d", p.id, completed[p.id], supply)
 		}
-		if b.stock[p.id] < 0 {
-			find("P1", -b.stock[p.id], "product %d: the stock in MySQL is %d", p.id, b.stock[p.id])
+		var stock int64
+		for _, id := range p.rows() {
+			if b.stock[id] < 0 {
+				find("P1", -b.stock[id], "product %d: the stock in MySQL is %d", id, b.stock[id])
+			}
+			stock += b.stock[id]
 		}
-		if got := b.stock[p.id] + completed[p.id]; got != supply {
+		if got := stock + completed[p.id]; got != supply {
 			find("P4", abs(got-supply), "product %d: stock %d + completed %d is %d, not initial %d + restocked %d",
-				p.id, b.stock[p.id], completed[p.id], got, p.stock, p.restocked)
+				p.id, stock, completed[p.id], got, p.stock, p.restocked)
 		}
 		b.judgeLedger(p, find)
 		if p.limit > 0 {
@@ -217,31 +229,22 @@ func judge(intents []*intent, sold []product, b *books, r rules) (broken []findi
 				}
 			}
 		}
-		s := b.redis[p.id]
-		var reserved int64
-		for _, n := range s.reserved {
-			reserved += n
+		counted := map[int64]int64{} // by Redis, in all buckets
+		loaded := false
+		for _, id := range p.rows() {
+			b.judgeShelf(id, find)
+			s := b.redis[id]
+			loaded = loaded || s.loaded
+			for user, n := range s.bought {
+				counted[user] += n
+			}
 		}
-		if len(s.reserved) > 0 {
-			some := slices.Sorted(maps.Keys(s.reserved))[0]
-			find("P5", reserved, "product %d: %d units of %d orders are still reserved, such as %s%s",
-				p.id, reserved, len(s.reserved), some, b.rowOf(some))
-		}
-		if len(s.outbox) > 0 {
-			find("P5", int64(len(s.outbox)), "product %d: %d orders are still in the outbox, such as %s%s",
-				p.id, len(s.outbox), s.outbox[0], b.rowOf(s.outbox[0]))
-		}
-		if s.loaded && s.available+reserved != b.stock[p.id] {
-			find("P4", abs(s.available+reserved-b.stock[p.id]),
-				"product %d: Redis has %d available + %d reserved, MySQL %d",
-				p.id, s.available, reserved, b.stock[p.id])
-		}
-		if !r.forgetful && s.loaded {
+		if !r.forgetful && loaded {
 			for user := range int64(users) {
-				if want := bought[[2]int64{p.id, user + 1}]; s.bought[user+1] != want {
-					find("P7", abs(s.bought[user+1]-want),
+				if want := bought[[2]int64{p.id, user + 1}]; counted[user+1] != want {
+					find("P7", abs(counted[user+1]-want),
 						"Redis counts %d units of product %d for user %d, who has %d",
-						s.bought[user+1], p.id, user+1, want)
+						counted[user+1], p.id, user+1, want)
 				}
 			}
 		}
@@ -255,40 +258,82 @@ func judge(intents []*intent, sold []product, b *books, r rules) (broken []findi
 	return broken
 }
 
-// judgeLedger follows a product's stock from change to change.
+// judgeShelf compares what Redis holds of a product or bucket with MySQL.
+func (b *books) judgeShelf(id int64, find func(string, int64, string, ...any)) {
+	s := b.redis[id]
+	var reserved, lent int64
+	for _, n := range s.reserved {
+		reserved += n
+	}
+	for _, n := range s.lent {
+		lent += n
+	}
+	if len(s.reserved) > 0 {
+		some := slices.Sorted(maps.Keys(s.reserved))[0]
+		find("P5", reserved, "product %d: %d units of %d orders are still reserved, such as %s%s",
+			id, reserved, len(s.reserved), some, b.rowOf(some))
+	}
+	if len(s.lent) > 0 {
+		find("P5", lent, "product %d: %d units are still lent to other buckets, such as by %s", id, lent,
+			slices.Sorted(maps.Keys(s.lent))[0])
+	}
+	if len(s.outbox) > 0 {
+		find("P5", int64(len(s.outbox)), "product %d: %d orders are still in the outbox, such as %s%s",
+			id, len(s.outbox), s.outbox[0], b.rowOf(s.outbox[0]))
+	}
+	if s.loaded && s.available+reserved+lent != b.stock[id] {
+		find("P4", abs(s.available+reserved+lent-b.stock[id]),
+			"product %d: Redis has %d available + %d reserved + %d lent, MySQL %d",
+			id, s.available, reserved, lent, b.stock[id])
+	}
+}
+
+// judgeLedger follows the stock of a product, or of each of its buckets, from change to change.
 func (b *books) judgeLedger(p product, find func(string, int64, string, ...any)) {
-	var version, balance, restocked int64
-	for _, row := range b.ledger { // sorted by product and version
-		if row.product != p.id {
-			continue
+	var restocked, moved int64
+	for _, id := range p.rows() {
+		var version, balance int64
+		for _, row := range b.ledger { // sorted by product and version
+			if row.product != id {
+				continue
+			}
+			version++
+			balance += row.delta
+			if row.version != version || row.balance != balance {
+				find("P4", 1, "product %d: change %d of the ledger is version %d with balance %d, not %d", id, version,
+					row.version, row.balance, balance)
+				return
+			}
+			switch row.reason {
+			case "restock":
+				restocked += row.delta
+			case "move", "split":
+				moved += row.delta
+			}
 		}
-		version++
-		balance += row.delta
-		if row.version != version || row.balance != balance {
-			find("P4", 1, "product %d: change %d of the ledger is version %d with balance %d, not %d", p.id, version,
-				row.version, row.balance, balance)
-			return
-		}
-		if row.reason == "restock" {
-			restocked += row.delta
+		if balance != b.stock[id] {
+			find("P4", 1, "product %d: the ledger ends with %d units, MySQL has %d", id, balance, b.stock[id])
 		}
 	}
-	if balance != b.stock[p.id] || restocked != p.restocked {
-		find("P4", 1, "product %d: the ledger ends with %d units and %d restocked, MySQL has %d and %d were restocked",
-			p.id, balance, restocked, b.stock[p.id], p.restocked)
+	if restocked != p.restocked || moved != 0 {
+		find("P4", 1, "product %d: by the ledger %d units were restocked and moves made %d, of %d that were restocked",
+			p.id, restocked, moved, p.restocked)
 	}
 }
 
 // whereabouts says where an order is that is not decided.
 func (b *books) whereabouts(product int64, id string) string {
-	s := b.redis[product]
-	_, reserved := s.reserved[id]
 	var places []string
-	if reserved {
-		places = append(places, "reserved")
-	}
-	if slices.Contains(s.outbox, id) {
-		places = append(places, "in the outbox")
+	for row, s := range b.redis {
+		if row&(1<<40-1) != product {
+			continue
+		}
+		if _, reserved := s.reserved[id]; reserved {
+			places = append(places, "reserved")
+		}
+		if slices.Contains(s.outbox, id) {
+			places = append(places, "in the outbox")
+		}
 	}
 	for _, body := range slices.Concat(b.queue.found, b.queue.foundDLQ) {
 		if strings.Contains(body, id) {
@@ -330,7 +375,7 @@ func count(broken []finding, promises ...string) (n int64) {
 // places are where the books are.
 type places struct {
 	db     *sql.DB
-	rdb    *redis.Client
+	rdb    redis.UniversalClient
 	sqs    *awssqs.Client
 	edge   string // URL of an edge, or empty: then what buyers are shown is not read
 	secret string
@@ -343,11 +388,13 @@ func (p places) read(ctx context.Context, sold []product, intents []*intent) (*b
 		return nil, fmt.Errorf("read MySQL: %w", err)
 	}
 	for _, product := range sold {
-		s, err := p.readShelf(ctx, product.id)
-		if err != nil {
-			return nil, fmt.Errorf("read Redis: %w", err)
+		for _, id := range product.rows() {
+			s, err := p.readShelf(ctx, id)
+			if err != nil {
+				return nil, fmt.Errorf("read Redis: %w", err)
+			}
+			b.redis[id] = s
 		}
-		b.redis[product.id] = s
 	}
 	var err error
 	if b.queue.waiting, b.queue.found, err = p.readQueue(ctx, "orders"); err != nil {
@@ -377,6 +424,7 @@ func (p places) readMySQL(ctx context.Context, b *books) error {
 			return err
 		}
 		row.id = asUUID(id)
+		row.product, row.bucket = row.product&(1<<40-1), row.product>>40
 		b.orders[row.id] = append(b.orders[row.id], row)
 	}
 	if err := rows.Err(); err != nil {
@@ -440,6 +488,16 @@ func (p places) readShelf(ctx context.Context, productID int64) (s shelf, err er
 	}
 	for id, units := range reserved {
 		if s.reserved[id], err = strconv.ParseInt(units, 10, 64); err != nil {
+			return s, err
+		}
+	}
+	lent, err := p.rdb.HGetAll(ctx, "lent:"+tag).Result()
+	if err != nil {
+		return s, err
+	}
+	s.lent = map[string]int64{}
+	for move, units := range lent {
+		if s.lent[move], err = strconv.ParseInt(units, 10, 64); err != nil {
 			return s, err
 		}
 	}

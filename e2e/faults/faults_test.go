@@ -48,7 +48,7 @@ func TestBroken(t *testing.T) {
 	}
 	r := row{name: "theft", span: 2 * time.Second, within: 5 * time.Second,
 		fault: func(ctx context.Context, r *run) error {
-			rdb := newRedis(r.system.current.Load().Addr())
+			rdb := newRedis(r.system.redisAddr())
 			defer rdb.Close()
 			for { // until an order has brought the product to Redis: before that there is nothing to steal
 				loaded, err := rdb.Exists(ctx, "stock:{1}").Result()

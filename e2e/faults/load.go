@@ -37,6 +37,17 @@ type product struct {
 	id, stock, limit, price int64
 	restocked               int64
 	weight                  int // share of the orders, in percent
+	buckets                 int // over which the units are spread, or 0
+}
+
+// rows are the ids under which MySQL and Redis keep the product: its own, and those of its buckets, which docs/design.md
+// says.
+func (p product) rows() []int64 {
+	ids := []int64{p.id}
+	for bucket := range p.buckets {
+		ids = append(ids, p.id+int64(bucket+1)<<40)
+	}
+	return ids
 }
 
 // products are sold in every run: one that lasts, one that sells out, one with a limit, one that is restocked.

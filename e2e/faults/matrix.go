@@ -55,6 +55,8 @@ type row struct {
 	points      map[string]string // terms of failpoints, by program ("edge-1") or kind of program ("edge")
 	pointsFrom  time.Duration     // since the start of the programs, before which failpoints do nothing
 	restockEnv  string            // terms of failpoints for the first restock
+	split       bool              // the products but the first are in buckets
+	masters     int               // of a Redis Cluster, or 0
 	short       bool              // it is in the short selection of "make test"
 }
 
@@ -135,7 +137,58 @@ func matrix() []row {
 		)
 	}
 	rows = append(rows, diskRows()...)
+	rows = append(rows, bucketRows()...)
 	return append(rows, failpointRows()...)
+}
+
+// buckets is how many a product has that is split: so many that they run out one after the other.
+const buckets = 8
+
+// bucketRows are faults while units go from one bucket of a product to another, which they do when a product sells out and
+// after each restock.
+func bucketRows() (rows []row) {
+	add := func(r row) {
+		r.name, r.split = "buckets: "+r.name, true
+		rows = append(rows, r)
+	}
+	lossy := rules{forgetful: true}
+	add(row{name: "no fault", fault: func(context.Context, *run) error { return nil }})
+	add(row{name: "edge SIGKILL", fault: kill("edge-1")})
+	add(row{name: "redis SIGKILL, data lost", within: lossyWithin, rules: lossy, fault: restartRedis(syscall.SIGKILL)})
+	add(row{name: "mariadb SIGKILL", fault: restartMariaDB(syscall.SIGKILL)})
+	add(row{name: "edge-mysql half-open", span: 10 * time.Second, fault: toxic("edge-mysql", "timeout", `"timeout":0`)})
+	add(row{name: "a master of three SIGKILL, data lost", masters: 3, within: lossyWithin, rules: lossy, fault: restartMaster})
+	for _, c := range []struct{ point, what string }{
+		{"before-lend", "error"}, {"before-lend", "lost"}, {"after-lend", "crash"}, {"after-lend", "lost"},
+		{"after-lend", "delay 50s"}, {"before-move", "crash"}, {"before-move", "error"}, {"before-move-commit", "crash"},
+		{"before-move-commit", "error"}, {"after-move-commit", "crash"}, {"after-move-commit", "lost"},
+		{"after-move-commit", "delay 50s"}, {"before-restock", "lost"}, {"before-lent", "crash"}, {"before-lent", "error"},
+		{"after-lent", "crash"}, {"after-lent", "lost"},
+	} {
+		r := row{name: "failpoint " + c.point + ": " + c.what, short: c.point == "after-move-commit" && c.what == "lost"}
+		r.points = map[string]string{"edge": fmt.Sprintf("stampede/%s=1*off->3*return(%q)", c.point, c.what)}
+		if c.what != "error" && c.what != "lost" {
+			r.points = map[string]string{"edge-1": fmt.Sprintf("stampede/%s=1*off->1*return(%q)", c.point, c.what)}
+		}
+		r.fault = func(ctx context.Context, r *run) error { return r.waitFired(ctx, "edge", c.point+": "+c.what) }
+		add(r)
+	}
+	return rows
+}
+
+// restartMaster kills one of the masters of a Cluster, which comes back empty.
+func restartMaster(ctx context.Context, r *run) error {
+	c := r.system.stack.Cluster
+	if err := c.Masters[1].Kill(); err != nil {
+		return err
+	}
+	if err := sleep(ctx, outage); err != nil {
+		return err
+	}
+	if err := c.Masters[1].Start(ctx); err != nil {
+		return err
+	}
+	return c.Wait(ctx)
 }
 
 // failpointRows make a process die at each step, and let the step fail or lose its answer.
@@ -371,7 +424,7 @@ func mysqlDown(ctx context.Context, r *run) error {
 }
 
 func flushRedis(ctx context.Context, r *run) error {
-	rdb := newRedis(r.system.current.Load().Addr())
+	rdb := newRedis(r.system.redisAddr())
 	defer rdb.Close()
 	return rdb.FlushAll(ctx).Err()
 }

@@ -70,6 +70,11 @@ func do(ctx context.Context, r row, bin programs, root, id string, orders int, s
 		return res
 	}
 	run := &run{row: r, seed: seed, bin: bin, dir: res.dir, products: products(orders)}
+	if r.split {
+		for i := range run.products[1:] { // the first stays whole
+			run.products[i+1].buckets = buckets
+		}
+	}
 	run.system, res.err = newSystem(ctx, run.dir, bin, r, run.products)
 	if res.err == nil {
 		res.err = run.sell(ctx, orders, res)
@@ -174,7 +179,7 @@ func (r *run) read(ctx context.Context) (*books, error) {
 		return nil, err
 	}
 	defer db.Close()
-	rdb := newRedis(r.system.current.Load().Addr())
+	rdb := newRedis(r.system.redisAddr())
 	defer rdb.Close()
 	p := places{db: db, rdb: rdb, sqs: r.system.queue, edge: r.system.urls()[0], secret: r.system.secret}
 	return p.read(ctx, r.products, r.load.intents)

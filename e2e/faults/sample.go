@@ -25,8 +25,8 @@ const (
 type sample struct {
 	at                                 time.Duration // since the start of the load
 	redis                              bool          // Redis has answered
-	queue, available, reserved, outbox int64
-	edgeRSS, workerRSS                 int64 // bytes, of the largest edge and worker
+	queue, available, reserved, outbox int64         // what is lent counts as reserved
+	edgeRSS, workerRSS                 int64         // bytes, of the largest edge and worker
 }
 
 func (s sample) quiet() bool { return s.redis && s.queue == 0 && s.reserved == 0 && s.outbox == 0 }
@@ -42,7 +42,7 @@ type sampler struct {
 }
 
 func (p *sampler) run(ctx context.Context) {
-	var rdb *redis.Client
+	var rdb redis.UniversalClient
 	addr := ""
 	defer func() {
 		if rdb != nil {
@@ -50,7 +50,7 @@ func (p *sampler) run(ctx context.Context) {
 		}
 	}()
 	for ctx.Err() == nil {
-		if now := p.system.current.Load().Addr(); now != addr {
+		if now := p.system.redisAddr(); now != addr {
 			if rdb != nil {
 				rdb.Close()
 			}
@@ -68,22 +68,34 @@ func (p *sampler) run(ctx context.Context) {
 	}
 }
 
-func newRedis(addr string) *redis.Client {
+// newRedis opens a Redis by its address, or a Cluster by several, comma-separated.
+func newRedis(addr string) redis.UniversalClient {
+	if addrs := strings.Split(addr, ","); len(addrs) > 1 {
+		return redis.NewClusterClient(&redis.ClusterOptions{
+			Addrs: addrs, MaxRedirects: -1, DialerRetries: 1, PoolSize: 2, ContextTimeoutEnabled: true,
+			DialTimeout: sampleTimeout, ReadTimeout: sampleTimeout,
+		})
+	}
 	return redis.NewClient(&redis.Options{
 		Addr: addr, MaxRetries: -1, DialerRetries: 1, PoolSize: 2, ContextTimeoutEnabled: true,
 		DialTimeout: sampleTimeout, ReadTimeout: sampleTimeout,
 	})
 }
 
-func (p *sampler) look(ctx context.Context, rdb *redis.Client) sample {
+func (p *sampler) look(ctx context.Context, rdb redis.UniversalClient) sample {
 	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()
 	s := sample{at: time.Since(p.start), redis: true, queue: p.system.queued(ctx)}
+	var rows []int64
 	for _, product := range p.products {
-		tag := fmt.Sprintf("{%d}", product.id)
+		rows = append(rows, product.rows()...)
+	}
+	for _, id := range rows {
+		tag := fmt.Sprintf("{%d}", id)
 		pipe := rdb.Pipeline()
 		available, reserved, outbox := pipe.Get(ctx, "stock:"+tag), pipe.HVals(ctx, "reserved:"+tag), pipe.HLen(ctx,
 			"outbox:"+tag)
+		lent := pipe.HVals(ctx, "lent:"+tag)
 		_, _ = pipe.Exec(ctx)
 		if reserved.Err() != nil || outbox.Err() != nil {
 			s.redis = false
@@ -91,7 +103,7 @@ func (p *sampler) look(ctx context.Context, rdb *redis.Client) sample {
 		}
 		n, _ := available.Int64() // none is loaded: none is available
 		s.available += n
-		for _, units := range reserved.Val() {
+		for _, units := range append(reserved.Val(), lent.Val()...) {
 			n, _ := strconv.ParseInt(units, 10, 64)
 			s.reserved += n
 		}

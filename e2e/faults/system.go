@@ -62,7 +62,7 @@ func newSystem(ctx context.Context, dir string, bin programs, r row, sold []prod
 	s := &system{dir: dir, links: map[string]*toxiproxy.Proxy{}}
 	var err error
 	s.stack, err = localstack.Start(ctx, localstack.Options{
-		Dir: filepath.Join(dir, "stack"), RedisPersist: r.redisKeeps, MariaDBArgs: r.mariadbArgs,
+		Dir: filepath.Join(dir, "stack"), RedisMasters: r.masters, RedisPersist: r.redisKeeps, MariaDBArgs: r.mariadbArgs,
 		// Nothing that was answered is ever lost with the process.
 		RedisArgs: []string{"--appendfsync", "always"},
 	})
@@ -78,10 +78,13 @@ func newSystem(ctx context.Context, dir string, bin programs, r row, sold []prod
 	quiet := zerolog.Nop()
 	proxies := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), quiet)
 	servers := map[string]string{
-		"redis": s.stack.Redis.Addr(), "mysql": s.stack.MariaDB.Addr(), "sqs": strings.TrimPrefix(s.stack.SQS.URL(),
+		"redis": s.redisAddr(), "mysql": s.stack.MariaDB.Addr(), "sqs": strings.TrimPrefix(s.stack.SQS.URL(),
 			"http://"),
 	}
 	links := pairs
+	if r.masters > 0 { // which name one another, so that nothing can be between
+		links = slices.DeleteFunc(slices.Clone(pairs), func(pair string) bool { return strings.HasSuffix(pair, "-redis") })
+	}
 	if r.replica {
 		servers["replication"] = servers["redis"]
 		links = append(links[:len(links):len(links)], "replication")
@@ -103,7 +106,7 @@ func newSystem(ctx context.Context, dir string, bin programs, r row, sold []prod
 	}
 	for _, p := range sold {
 		out, err := s.ctl(ctx, bin, nil, "product", "add", "--id", fmt.Sprint(p.id), "--name", "product",
-			"--price", fmt.Sprint(p.price), "--stock", fmt.Sprint(p.stock), "--limit", fmt.Sprint(p.limit))
+			"--price", fmt.Sprint(p.price), "--stock", fmt.Sprint(p.stock), "--limit", fmt.Sprint(p.limit), "--buckets", fmt.Sprint(p.buckets))
 		if err != nil {
 			return s, fmt.Errorf("put product %d on sale: %w: %s", p.id, err, out)
 		}
@@ -136,7 +139,7 @@ func newSystem(ctx context.Context, dir string, bin programs, r row, sold []prod
 // env is the whole environment of a program that is led to these addresses; nothing else can lead it anywhere.
 func (s *system) env(redisAddr, mysqlAddr, sqsAddr string) []string {
 	return append([]string{
-		"REDIS_URL=redis://" + redisAddr + "/0", "MYSQL_DSN=root@tcp(" + mysqlAddr + ")/" + localstack.DatabaseName,
+		"REDIS_URL=redis://" + redisAddr, "MYSQL_DSN=root@tcp(" + mysqlAddr + ")/" + localstack.DatabaseName,
 		"ORDERS_QUEUE=" + localstack.QueueName, "ORDERS_DLQ=" + localstack.DLQName,
 		"JWT_SECRET=" + s.secret, "SHUTDOWN_NOTICE=0s", "LOG_LEVEL=info", "HOME=" + s.dir, "PATH=" + os.Getenv("PATH"),
 	}, localstack.SQSEnv("http://"+sqsAddr)...)
@@ -171,9 +174,17 @@ func (s *system) ctl(ctx context.Context, bin programs, env []string, args ...st
 	defer cancel()
 	cmd := exec.CommandContext(ctx, bin.ctl, args...)
 	cmd.Dir = s.dir
-	cmd.Env = slices.Concat(s.ctlEnv, []string{"REDIS_URL=redis://" + s.current.Load().Addr() + "/0"}, env)
+	cmd.Env = slices.Concat(s.ctlEnv, []string{"REDIS_URL=redis://" + s.redisAddr()}, env)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
+}
+
+// redisAddr is the address of the Redis that holds the data now, or those of the masters of a Cluster.
+func (s *system) redisAddr() string {
+	if c := s.stack.Cluster; c != nil {
+		return strings.TrimPrefix(c.URL(), "redis://")
+	}
+	return s.current.Load().Addr()
 }
 
 func (s *system) members() []*member { return slices.Concat(s.edges, s.workers) }
@@ -301,7 +312,11 @@ func (s *system) newMember(role string, n int, path string) (*member, error) {
 	if m.admin, err = freeAddr(); err != nil {
 		return nil, err
 	}
-	m.env = append(s.env(s.links[role+"-redis"].Listen, s.links[role+"-mysql"].Listen, s.links[role+"-sqs"].Listen),
+	redisAddr := s.redisAddr()
+	if link := s.links[role+"-redis"]; link != nil {
+		redisAddr = link.Listen
+	}
+	m.env = append(s.env(redisAddr, s.links[role+"-mysql"].Listen, s.links[role+"-sqs"].Listen),
 		"EDGE_ADDR="+m.addr, "ADMIN_ADDR="+m.admin)
 	return m, nil
 }

@@ -37,12 +37,16 @@ const (
 	Delete      Step = "delete"      // queue: delete messages
 	Decide      Step = "decide"      // MySQL: the deciding transaction as a whole; only before it
 	Commit      Step = "commit"      // MySQL: the commit of that transaction
+	Lend        Step = "lend"        // Redis: take units out of a bucket that are to go to another
+	Move        Step = "move"        // MySQL: the transaction that moves them, as a whole; only before it
+	MoveCommit  Step = "move-commit" // MySQL: the commit of that transaction
+	Lent        Step = "lent"        // Redis: clear what was lent, after the receiver has got it
 )
 
 // Steps lists all steps.
 func Steps() []Step {
 	return []Step{
 		Load, Reserve, Cancel, Pending, Acknowledge, Claim, Settle, Decided, Restock, Send, Receive, Delete,
-		Decide, Commit,
+		Decide, Commit, Lend, Move, MoveCommit, Lent,
 	}
 }

@@ -134,14 +134,17 @@ type Product struct {
 	// Version is raised by every change of Stock in MySQL.
 	Version int64
 	// Revision is raised by every change of the settings, which are all that is neither ID, Currency, Stock nor
-	// CreatedAt.
+	// CreatedAt. Of a split product the buckets have the same.
 	Revision int64
 	State    SaleState
 	// StartsAt and EndsAt bound the sale; a zero time is no bound.
 	StartsAt, EndsAt time.Time
 	// LimitPerUser is the most units one user may buy; 0 is no limit.
 	LimitPerUser int64
-	CreatedAt    time.Time
+	// Buckets is the number of buckets that hold the units, in the product and in each of its buckets. It is 0 if the
+	// product is not split, and in a bucket that is out of use.
+	Buckets   int64
+	CreatedAt time.Time
 }
 
 // NewID makes the id of a new order: a UUIDv7 (RFC 9562), unique without coordination.

@@ -1,7 +1,7 @@
 // Package reconcile finds where Redis and MySQL differ about a product, says why, and repairs it while the
 // sale goes on. What is on its way is left alone: nothing is changed on a guess.
 //
-// It is the one internal package that ties two others together, since worker and ctl both need it.
+// Like buckets it ties two other internal packages together, since worker and ctl both need it.
 package reconcile
 
 import (
@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"stampede/internal/buckets"
 	"stampede/internal/order"
 	"stampede/internal/stock"
 	"stampede/internal/store"
@@ -27,8 +28,10 @@ type Cause string
 const (
 	// Settings: a change of the product's settings has not reached Redis.
 	Settings Cause = "missed_settings"
-	// Restock: a restock has not reached Redis.
+	// Restock: a restock has not reached Redis, or units from another bucket have not.
 	Restock Cause = "missed_restock"
+	// Move: units were lent to another bucket, and the move was not finished. Its edge has died.
+	Move Cause = "unfinished_move"
 	// Unsettled: orders are decided, and still reserved or in the outbox.
 	Unsettled Cause = "unsettled"
 	// Lost: orders have been reserved for long, and nobody has them who could decide them.
@@ -45,6 +48,9 @@ const (
 const (
 	// StaleAge is how old an order must be to be settled here: until then it is left to the worker that has it.
 	StaleAge = 2 * time.Minute
+	// LoanAge is how old a move between buckets must be to be finished here, or cancelled: an edge gives up after some
+	// seconds.
+	LoanAge = 10 * time.Second
 	// LostAge is how old an undecided order must be to be sent again: older than a message becomes by all the
 	// redeliveries of a poison one.
 	LostAge = 30 * time.Minute
@@ -77,10 +83,13 @@ type Finding struct {
 // Report says how a product stands after it was reconciled.
 type Report struct {
 	ProductID int64 `json:"product_id"`
+	// Bucket is the number of the bucket, of a product that is split.
+	Bucket int `json:"bucket,omitempty"`
 	// Loaded tells whether Redis has the product; if not there is nothing to compare.
 	Loaded    bool  `json:"redis_loaded"`
 	Available int64 `json:"redis_available"`
 	Reserved  int64 `json:"redis_reserved"`
+	Lent      int64 `json:"redis_lent"`
 	Stock     int64 `json:"mysql_stock"`
 	// Busy tells that the units could not be compared, since orders were on their way. With a pause they can be.
 	Busy     bool      `json:"busy"`
@@ -97,13 +106,13 @@ type Reconciler struct {
 	Apply bool
 	// Pause pauses the sale for the moment that it takes to compare it, whatever is on its way.
 	Pause bool
-	// StaleAge and LostAge are what the constants of these names say, unless they are set.
-	StaleAge, LostAge time.Duration
+	// StaleAge, LoanAge and LostAge are what the constants of these names say, unless they are set.
+	StaleAge, LoanAge, LostAge time.Duration
 }
 
-// Product reconciles one product.
+// Product reconciles one product, or one bucket of a product.
 func (r *Reconciler) Product(ctx context.Context, productID int64) (report Report, err error) {
-	report = Report{ProductID: productID, Findings: []Finding{}}
+	report = Report{ProductID: order.ProductOf(productID), Bucket: order.BucketOf(productID), Findings: []Finding{}}
 	deadline := time.Now().Add(pauseDeadline)
 	if r.Pause && r.Apply {
 		if err := r.Redis.Pause(ctx, productID, pauseLength); err != nil {
@@ -158,15 +167,18 @@ func (r *Reconciler) look(ctx context.Context, productID int64, report *Report) 
 		return false, err
 	}
 	report.Loaded, report.Available, report.Stock = l.Loaded, l.Available, standing.Product.Stock
-	report.Reserved, report.Busy = 0, false
+	report.Reserved, report.Lent, report.Busy = 0, 0, false
 	for _, units := range l.Reserved {
 		report.Reserved += units
+	}
+	for _, units := range l.Lent {
+		report.Lent += units
 	}
 	if !l.Loaded {
 		return false, nil
 	}
 	for _, step := range []func(context.Context, stock.Look, store.Standing) (Finding, error){
-		r.settings, r.restocks, r.unsettled, r.lost,
+		r.settings, r.restocks, r.loans, r.unsettled, r.lost,
 	} {
 		f, err := step(ctx, l, standing)
 		if err != nil {
@@ -230,6 +242,29 @@ func (r *Reconciler) restocks(ctx context.Context, l stock.Look, s store.Standin
 			}
 		}
 		f.Orders, f.Units, f.Repaired = f.Orders+1, f.Units+restock.Units, r.Apply
+	}
+	return f, nil
+}
+
+// loans finishes moves to other buckets: as MySQL has decided, and those that it has not decided are cancelled.
+func (r *Reconciler) loans(ctx context.Context, l stock.Look, s store.Standing) (Finding, error) {
+	f := Finding{Cause: Move}
+	for loan, units := range l.Lent {
+		if !r.Pause && !older(loan.Move, cmp.Or(r.LoanAge, LoanAge)) {
+			continue
+		}
+		if r.Apply {
+			move := store.Move{ID: loan.Move, Donor: s.Product.ID, Receiver: loan.Receiver, Units: units}
+			decided, err := r.MySQL.CancelMove(ctx, move)
+			if err != nil {
+				return f, err
+			}
+			decided.Fresh = false // its edge may come yet
+			if err := (buckets.Mover{Redis: r.Redis, MySQL: r.MySQL}).Finish(ctx, decided); err != nil {
+				return f, err
+			}
+		}
+		f.Orders, f.Units, f.Repaired = f.Orders+1, f.Units+units, r.Apply
 	}
 	return f, nil
 }
@@ -308,10 +343,13 @@ func (r *Reconciler) lost(ctx context.Context, l stock.Look, s store.Standing) (
 // units compares the units available with what they must be: MySQL's stock less what is reserved and undecided.
 // That can be said only while nothing moves: the sale is quiet or paused.
 func (r *Reconciler) units(ctx context.Context, l stock.Look, s store.Standing, report *Report) (again bool, err error) {
-	quiet := len(l.Reserved) == 0 && len(l.Outbox) == 0
+	quiet := len(l.Reserved) == 0 && len(l.Outbox) == 0 && len(l.Lent) == 0
 	if !quiet && !(r.Pause && r.Apply) {
 		report.Busy = true
 		return false, nil
+	}
+	if len(l.Lent) > 0 {
+		return true, nil // it was lent before the pause, and will be finished
 	}
 	id := s.Product.ID
 	must := s.Product.Stock

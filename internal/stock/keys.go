@@ -12,6 +12,9 @@ import (
 // productsKey is the set of the products that are loaded.
 const productsKey = "products"
 
+// stockPrefix is before the hash tag in the key of a product's stock.
+const stockPrefix = "stock:"
+
 // noticesChannel is the channel on which edges hear what they must know at once.
 const noticesChannel = "notices"
 
@@ -22,6 +25,7 @@ type productKeys struct {
 	bought   string // hash: user id → units reserved or bought
 	sale     string // hash: settings and their revision, versions loaded and seen
 	outbox   string // hash: order id → order that the queue has not acknowledged
+	lent     string // hash: move → units that are to go to another bucket
 	settled  string // set: orders settled by another than their decider, and restocks
 	idem     string // prefix of idempotency records, completed by user and key
 }
@@ -29,11 +33,12 @@ type productKeys struct {
 func keysOf(productID int64) productKeys {
 	tag := "{" + strconv.FormatInt(productID, 10) + "}"
 	return productKeys{
-		stock:    "stock:" + tag,
+		stock:    stockPrefix + tag,
 		reserved: "reserved:" + tag,
 		bought:   "bought:" + tag,
 		sale:     "sale:" + tag,
 		outbox:   "outbox:" + tag,
+		lent:     "lent:" + tag,
 		settled:  "settled:" + tag,
 		idem:     "idem:" + tag + ":",
 	}

@@ -142,7 +142,7 @@ func TestLinearizable(t *testing.T) {
 	s := openShop(t, stacktest.RedisURL(t))
 	s.load(t, nil)
 	h := history(t, s, seed, func(r Request) (bool, int64, error) {
-		sale, results, err := s.Reserve(t.Context(), s.product.ID, []Request{r})
+		sale, results, err := s.Reserve(t.Context(), s.product.ID, 0, []Request{r})
 		return err == nil && results[0].Outcome == Reserved, sale.Available, err
 	})
 	if result := porcupine.CheckOperationsTimeout(shelfModel, h, linearTimeout); result != porcupine.Ok {

@@ -70,6 +70,11 @@ var scriptTests = []struct {
 	{"off sale", testOffSale},
 	{"price of the first time", testPriceOfTheFirstTime},
 	{"limit set later", testLimitSetLater},
+	{"lend", testLend},
+	{"lend moved", testLendMoved},
+	{"lend lost", testLendLost},
+	{"other buckets", testOtherBuckets},
+	{"find products", testFindProducts},
 }
 
 func TestScripts(t *testing.T) {
@@ -149,7 +154,7 @@ func asks(n int) []Request {
 
 func (s *shop) reserve(t testing.TB, requests ...Request) []Reservation {
 	t.Helper()
-	_, results, err := s.Reserve(t.Context(), s.product.ID, requests)
+	_, results, err := s.Reserve(t.Context(), s.product.ID, 0, requests)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -173,6 +173,7 @@ func (m *model) sale(base int64) map[string]string {
 	}
 	if m.loaded {
 		sale["version"], sale["currency"] = strconv.FormatInt(m.version, 10), "EUR"
+		sale["buckets"] = "0"
 		sale["price"], sale["limit"] = strconv.FormatInt(m.settings.price, 10), strconv.FormatInt(m.limit, 10)
 		sale["starts_at"] = strconv.FormatInt(m.ms(base, m.starts), 10)
 		sale["ends_at"] = strconv.FormatInt(m.ms(base, m.ends), 10)
@@ -454,7 +455,7 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 						requests[i].OrderID = order.NewID()
 					}
 				}
-				_, got, err := s.Reserve(background, s.product.ID, requests)
+				_, got, err := s.Reserve(background, s.product.ID, 0, requests)
 				if err != nil {
 					t.Fatal(err)
 				}

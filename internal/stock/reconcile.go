@@ -25,6 +25,8 @@ type Look struct {
 	Reserved map[uuid.UUID]int64
 	// Outbox are the orders that are in the outbox.
 	Outbox map[uuid.UUID]bool
+	// Lent are the units that are on their way to other buckets.
+	Lent map[Loan]int64
 	// Version is the product's version in MySQL of which Redis knows for sure that the stock holds it, and
 	// Revision the one of its settings.
 	Version, Revision int64
@@ -45,6 +47,7 @@ func (s *Stock) Look(ctx context.Context, productID int64) (Look, error) {
 		available *redis.StringCmd
 		sale      *redis.SliceCmd
 		reserved  *redis.MapStringStringCmd
+		lent      *redis.MapStringStringCmd
 		outbox    *redis.StringSliceCmd
 		settled   *redis.StringSliceCmd
 	)
@@ -52,6 +55,7 @@ func (s *Stock) Look(ctx context.Context, productID int64) (Look, error) {
 		available = p.Get(ctx, k.stock)
 		sale = p.HMGet(ctx, k.sale, "version", "revision", "changes", "epoch")
 		reserved = p.HGetAll(ctx, k.reserved)
+		lent = p.HGetAll(ctx, k.lent)
 		outbox = p.HKeys(ctx, k.outbox)
 		settled = p.SMembers(ctx, k.settled)
 		return nil
@@ -59,7 +63,8 @@ func (s *Stock) Look(ctx context.Context, productID int64) (Look, error) {
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return Look{}, fmt.Errorf("look at product %d: %w", productID, err)
 	}
-	l := Look{Loaded: available.Err() == nil, Reserved: map[uuid.UUID]int64{}, Outbox: map[uuid.UUID]bool{}, Restocks: map[string]bool{}}
+	l := Look{Loaded: available.Err() == nil, Reserved: map[uuid.UUID]int64{}, Outbox: map[uuid.UUID]bool{},
+		Lent: map[Loan]int64{}, Restocks: map[string]bool{}}
 	var numbers [3]int64
 	for i, field := range sale.Val() {
 		text, ok := field.(string)
@@ -93,6 +98,15 @@ func (s *Stock) Look(ctx context.Context, productID int64) (Look, error) {
 			return Look{}, fmt.Errorf("look at product %d: reservation %s: %w", productID, id, err)
 		}
 	}
+	for name, units := range lent.Val() {
+		loan, err := parseLoan(name)
+		if err != nil {
+			return Look{}, fmt.Errorf("look at product %d: %w", productID, err)
+		}
+		if l.Lent[loan], err = strconv.ParseInt(units, 10, 64); err != nil {
+			return Look{}, fmt.Errorf("look at product %d: loan %q: %w", productID, name, err)
+		}
+	}
 	for _, text := range outbox.Val() {
 		if id, err := uuid.Parse(text); err == nil { // the relay complains of any other
 			l.Outbox[id] = true
@@ -123,7 +137,7 @@ func (s *Stock) Pause(ctx context.Context, productID int64, length time.Duration
 // Unload forgets a product, unless anything has moved since the look or is on its way.
 func (s *Stock) Unload(ctx context.Context, productID int64, l Look) (bool, error) {
 	k := keysOf(productID)
-	keys := []string{k.stock, k.reserved, k.bought, k.sale, k.outbox, k.settled}
+	keys := []string{k.stock, k.reserved, k.bought, k.sale, k.outbox, k.settled, k.lent}
 	n, err := unloadScript.Run(ctx, s.rdb, keys, l.epoch, l.changes).Int()
 	if err == nil && n == 1 {
 		err = s.rdb.SRem(ctx, productsKey, productID).Err()
@@ -184,6 +198,38 @@ func (s *Stock) Servers(ctx context.Context) (string, error) {
 	}
 	slices.Sort(ids)
 	return strings.Join(ids, " "), nil
+}
+
+// FindProducts puts every product that is loaded into the set of them, which one master of a Cluster holds for all and
+// may have lost. It looks at all that Redis knows, so it is for after a fail-over.
+func (s *Stock) FindProducts(ctx context.Context) error {
+	scan := func(ctx context.Context, c *redis.Client) error {
+		for cursor := uint64(0); ; {
+			keys, next, err := c.Scan(ctx, cursor, stockPrefix+"{*}", 2*MaxBatch).Result()
+			if err != nil {
+				return err
+			}
+			var ids []any
+			for _, key := range keys {
+				text := strings.TrimSuffix(strings.TrimPrefix(key, stockPrefix+"{"), "}")
+				if id, err := strconv.ParseInt(text, 10, 64); err == nil {
+					ids = append(ids, id)
+				}
+			}
+			if len(ids) > 0 {
+				if err := s.rdb.SAdd(ctx, productsKey, ids...).Err(); err != nil {
+					return err
+				}
+			}
+			if cursor = next; cursor == 0 {
+				return nil
+			}
+		}
+	}
+	if err := s.eachMaster(ctx, scan); err != nil {
+		return fmt.Errorf("look for loaded products: %w", err)
+	}
+	return nil
 }
 
 // eachMaster calls f with each server that holds data, of a Cluster with all at once.

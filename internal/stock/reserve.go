@@ -34,6 +34,8 @@ const (
 	NotOnSale Outcome = -6
 	// Paused: the product's sale is paused for a moment.
 	Paused Outcome = -7
+	// OtherBuckets: the product is split into another number of buckets than the caller went by. Sale has the number.
+	OtherBuckets Outcome = -8
 )
 
 // Request asks for units of a product.
@@ -69,18 +71,21 @@ type Sale struct {
 	// left; below zero they are as good as none.
 	Now       time.Time
 	Available int64
+	// Buckets is the number of buckets of the product, 0 for none. A bucket that is out of use has none either.
+	Buckets int64
 }
 
-// Reserve reserves units of one product for up to MaxBatch requests; the answers are in the order of
-// the requests. It returns ErrNotLoaded if Redis does not have the product. After any other error
+// Reserve reserves units of one product or bucket for up to MaxBatch requests; the answers are in the order of
+// the requests. The caller says by how many buckets of the product it goes, 0 for none: if there are others, every
+// outcome is OtherBuckets. It returns ErrNotLoaded if Redis does not have the product. After any other error
 // for which NotExecuted is false nobody knows whether the units are reserved; the outbox does.
-func (s *Stock) Reserve(ctx context.Context, productID int64, requests []Request) (Sale, []Reservation, error) {
+func (s *Stock) Reserve(ctx context.Context, productID, buckets int64, requests []Request) (Sale, []Reservation, error) {
 	if len(requests) > MaxBatch {
 		return Sale{}, nil, fmt.Errorf("reserve product %d: %d requests are more than %d", productID, len(requests), MaxBatch)
 	}
 	k := keysOf(productID)
 	keys := append(make([]string, 0, 5+len(requests)), k.stock, k.reserved, k.bought, k.sale, k.outbox)
-	args := append(make([]any, 0, 1+4*len(requests)), int64(StatusTTL/time.Second))
+	args := append(make([]any, 0, 2+4*len(requests)), int64(StatusTTL/time.Second), buckets)
 	for i := range requests {
 		r := &requests[i]
 		args = append(args, r.OrderID.String(), r.UserID, r.Quantity, r.IdempotencyKey)
@@ -103,7 +108,7 @@ func (s *Stock) Reserve(ctx context.Context, productID int64, requests []Request
 }
 
 func readReserveReply(productID int64, requests []Request, reply []any) (Sale, []Reservation, error) {
-	const head = 8
+	const head = 9
 	if len(reply) != head+len(requests) {
 		return Sale{}, nil, fmt.Errorf("reply has %d elements for %d requests", len(reply), len(requests))
 	}
@@ -112,7 +117,7 @@ func readReserveReply(productID int64, requests []Request, reply []any) (Sale, [
 	sale := Sale{
 		Currency: d.text(reply[1]), Now: fromMillis(d.int(reply[2])), StartsAt: fromMillis(d.int(reply[3])),
 		EndsAt: fromMillis(d.int(reply[4])), LimitPerUser: d.int(reply[5]), State: order.SaleState(d.text(reply[6])),
-		Available: d.int(reply[7]),
+		Available: d.int(reply[7]), Buckets: d.int(reply[8]),
 	}
 	results := make([]Reservation, len(requests))
 	for i, request := range requests {

@@ -17,7 +17,7 @@ func testReserve(t *testing.T, s *shop) {
 	s.load(t, func(p *order.Product) { p.LimitPerUser, p.StartsAt = 5, starts })
 	first, second := ask(7, 2, "a key with spaces"), ask(7, 3, "")
 	before := s.now(t).Truncate(time.Millisecond)
-	sale, results, err := s.Reserve(t.Context(), s.product.ID, []Request{first, second})
+	sale, results, err := s.Reserve(t.Context(), s.product.ID, 0, []Request{first, second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,11 +55,11 @@ func testReserve(t *testing.T, s *shop) {
 }
 
 func testReserveNotLoaded(t *testing.T, s *shop) {
-	if _, _, err := s.Reserve(t.Context(), s.product.ID, asks(2)); !errors.Is(err, ErrNotLoaded) {
+	if _, _, err := s.Reserve(t.Context(), s.product.ID, 0, asks(2)); !errors.Is(err, ErrNotLoaded) {
 		t.Errorf("Reserve: %v", err)
 	}
 	equal(t, "contents", s.contents(t), contents{})
-	if _, _, err := s.Reserve(t.Context(), s.product.ID, asks(MaxBatch+1)); err == nil || errors.Is(err, ErrNotLoaded) {
+	if _, _, err := s.Reserve(t.Context(), s.product.ID, 0, asks(MaxBatch+1)); err == nil || errors.Is(err, ErrNotLoaded) {
 		t.Errorf("more than MaxBatch requests: %v", err)
 	}
 }

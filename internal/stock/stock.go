@@ -54,6 +54,7 @@ var (
 	pauseScript   = redis.NewScript(lua.Pause)
 	correctScript = redis.NewScript(lua.Correct)
 	unloadScript  = redis.NewScript(lua.Unload)
+	lendScript    = redis.NewScript(lua.Lend)
 
 	configureScript = redis.NewScript(lua.Configure)
 )
@@ -267,7 +268,7 @@ func (s *Stock) loadRow(ctx context.Context, p order.Product, epoch string) (boo
 	k := keysOf(p.ID)
 	n, err := s.run(ctx, failpoint.Load, loadScript, []string{k.stock, k.sale},
 		p.Stock, p.Version, p.Price, p.Currency, millis(p.StartsAt), millis(p.EndsAt), p.LimitPerUser,
-		string(p.State), p.Revision, epoch).Int()
+		string(p.State), p.Revision, epoch, p.Buckets).Int()
 	if err != nil {
 		return false, fmt.Errorf("load product %d: %w", p.ID, err)
 	}
@@ -277,15 +278,25 @@ func (s *Stock) loadRow(ctx context.Context, p order.Product, epoch string) (boo
 	return n == 1, nil
 }
 
-// Configure brings the settings of a product, as MySQL has them after a change, to Redis. It reports
-// whether they hold there by this call: if not, the product is not loaded, or newer settings hold.
-// Repeating it is harmless, and needed if the answer is an error.
+// Configure brings the settings of a product, as MySQL has them after a change, to Redis, and with those of a split
+// product its buckets. It reports whether they hold there by this call: if not, the product is not loaded, or newer
+// settings hold. Repeating it is harmless, and needed if the answer is an error.
 func (s *Stock) Configure(ctx context.Context, p order.Product) (bool, error) {
-	k := keysOf(p.ID)
-	n, err := configureScript.Run(ctx, s.rdb, []string{k.stock, k.sale},
-		p.Revision, p.Price, p.Currency, millis(p.StartsAt), millis(p.EndsAt), p.LimitPerUser, string(p.State)).Int()
+	holds, err := s.configureRow(ctx, p.ID, p)
+	for _, id := range p.StockIDs() {
+		if id != p.ID && err == nil {
+			_, err = s.configureRow(ctx, id, p)
+		}
+	}
+	return holds, err
+}
+
+func (s *Stock) configureRow(ctx context.Context, id int64, p order.Product) (bool, error) {
+	k := keysOf(id)
+	n, err := configureScript.Run(ctx, s.rdb, []string{k.stock, k.sale}, p.Revision, p.Price, p.Currency,
+		millis(p.StartsAt), millis(p.EndsAt), p.LimitPerUser, string(p.State), p.Buckets).Int()
 	if err != nil {
-		return false, fmt.Errorf("configure product %d: %w", p.ID, err)
+		return false, fmt.Errorf("configure product %d: %w", id, err)
 	}
 	return n == 1, nil
 }
@@ -317,6 +328,8 @@ type Level struct {
 	Available int64
 	// Reserved counts units, Reservations and Outbox count orders.
 	Reserved, Reservations, Outbox int64
+	// Lent counts units that are on their way to other buckets.
+	Lent int64
 	// Version is the version of the product's row in MySQL at the time of loading.
 	Version int64
 }
@@ -326,13 +339,14 @@ func (s *Stock) Level(ctx context.Context, productID int64) (Level, error) {
 	k := keysOf(productID)
 	var (
 		stock, version *redis.StringCmd
-		reserved       *redis.StringSliceCmd
+		reserved, lent *redis.StringSliceCmd
 		outbox         *redis.IntCmd
 	)
 	_, err := s.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
 		stock = p.Get(ctx, k.stock)
 		version = p.HGet(ctx, k.sale, "version")
 		reserved = p.HVals(ctx, k.reserved)
+		lent = p.HVals(ctx, k.lent)
 		outbox = p.HLen(ctx, k.outbox)
 		return nil
 	})
@@ -354,6 +368,13 @@ func (s *Stock) Level(ctx context.Context, productID int64) (Level, error) {
 		level.Reserved += n
 	}
 	level.Reservations = int64(len(units))
+	var moves []int64
+	if err := lent.ScanSlice(&moves); err != nil {
+		return Level{}, fmt.Errorf("read what product %d has lent: %w", productID, err)
+	}
+	for _, n := range moves {
+		level.Lent += n
+	}
 	return level, nil
 }
 

@@ -17,10 +17,13 @@ type ProductAudit struct {
 	Name string
 	// Known is false for a product that only orders or ledger rows name.
 	Known bool
+	// Buckets is the number of buckets that the product has, or of which this is one.
+	Buckets int64
 	// Stock is the number of units not sold, and Version the number of changes that led to it.
 	Stock, Version int64
-	// Initial and Restocked are the units ever put on sale, by the ledger.
-	Initial, Restocked int64
+	// Initial and Restocked are the units ever put on sale, by the ledger. Moved are those that came from other buckets
+	// of the product, less those that went to them.
+	Initial, Restocked, Moved int64
 	// CompletedUnits, CompletedOrders and FailedOrders are counted from the orders.
 	CompletedUnits, CompletedOrders, FailedOrders int64
 	// LedgerRows is the number of changes in the ledger.
@@ -69,6 +72,7 @@ type findings struct {
 	Name      sql.NullString `db:"name"` // not NULL if the product exists
 	Stock     int64          `db:"stock"`
 	Version   int64          `db:"version"`
+	Buckets   int64          `db:"buckets"`
 
 	CompletedUnits  int64 `db:"completed_units"`
 	CompletedOrders int64 `db:"completed_orders"`
@@ -80,6 +84,7 @@ type findings struct {
 	Initial      int64 `db:"initial_units"`
 	InitialRows  int64 `db:"initial_rows"`
 	Restocked    int64 `db:"restocked_units"`
+	Moved        int64 `db:"moved_units"`
 	LastVersion  int64 `db:"last_version"`
 	LastBalance  int64 `db:"last_balance"`
 	Gaps         int64 `db:"gaps"`          // rows whose predecessor is missing
@@ -92,11 +97,16 @@ type findings struct {
 	Repeated     int64 `db:"repeated"`      // ledger rows for an order that has one already
 	OverLimit    int64 `db:"over_limit"`    // users over the limit
 	LimitCeiling int64 `db:"limit_ceiling"` // the limit that they are over
+
+	// Of a split product, in the row of the product itself.
+	WholeMoved int64 `db:"whole_moved"` // units moved between it and its buckets: what came less what went
+	WholeOver  int64 `db:"whole_over"`  // users over the limit by what they have of all buckets together
+	Strays     int64 `db:"strays"`      // buckets in use that are not in the row of the product, or the other way round
 }
 
 // auditQueries are set-based and read each table in the order of an index, once or twice in all.
 var auditQueries = []string{
-	`SELECT id AS product_id, name, stock, version FROM products`,
+	`SELECT id AS product_id, name, stock, version, buckets FROM products`,
 
 	`SELECT product_id,
 		SUM(status = 'completed') AS completed_orders,
@@ -113,10 +123,12 @@ var auditQueries = []string{
 		SUM(CASE WHEN l.reason = 'initial' THEN l.delta ELSE 0 END) AS initial_units,
 		SUM(l.reason = 'initial') AS initial_rows,
 		SUM(CASE WHEN l.reason = 'restock' THEN l.delta ELSE 0 END) AS restocked_units,
+		SUM(CASE WHEN l.reason IN ('move', 'split') THEN l.delta ELSE 0 END) AS moved_units,
 		SUM(p.version IS NULL AND l.version <> 1) AS gaps,
 		SUM(CASE WHEN p.version IS NULL AND l.version <> 1 THEN 0 ELSE l.balance <> COALESCE(p.balance, 0) + l.delta END) AS broken_links,
 		SUM(l.balance < 0) AS below_zero,
-		SUM(CASE l.reason WHEN 'initial' THEN l.delta < 0 OR l.version <> 1 WHEN 'restock' THEN l.delta <= 0 WHEN 'order' THEN l.delta >= 0 ELSE 1 END) AS odd_changes
+		SUM(CASE l.reason WHEN 'initial' THEN l.delta < 0 OR l.version <> 1 WHEN 'restock' THEN l.delta < 0 OR (l.delta = 0 AND l.product_id < 1099511627776)
+			WHEN 'order' THEN l.delta >= 0 WHEN 'split' THEN l.delta = 0 WHEN 'move' THEN l.delta = 0 OR l.product_id < 1099511627776 ELSE 1 END) AS odd_changes
 	FROM stock_ledger l
 	LEFT JOIN stock_ledger p ON p.product_id = l.product_id AND p.version = l.version - 1
 	GROUP BY l.product_id`,
@@ -144,6 +156,25 @@ var auditQueries = []string{
 		GROUP BY o.product_id, o.user_id, p.limit_ceiling
 		HAVING SUM(o.quantity) > p.limit_ceiling
 	) AS users GROUP BY product_id`,
+
+	// The three below are of split products as a whole: the ids of buckets are above 2^40, and the rest of such an id is
+	// the product's.
+	`SELECT l.product_id & 1099511627775 AS product_id, SUM(l.delta) AS whole_moved FROM stock_ledger l
+	WHERE l.reason IN ('move', 'split') GROUP BY l.product_id & 1099511627775`,
+
+	`SELECT u.product_id, COUNT(*) AS whole_over, MAX(p.limit_ceiling) AS limit_ceiling FROM (
+		SELECT o.product_id & 1099511627775 AS product_id, o.user_id, SUM(o.quantity) AS units FROM orders o
+		WHERE o.product_id >= 1099511627776 AND o.status = 'completed'
+		GROUP BY o.product_id & 1099511627775, o.user_id
+	) AS u
+	JOIN products p ON p.id = u.product_id
+	WHERE p.limit_ceiling > 0 AND u.units > p.limit_ceiling
+	GROUP BY u.product_id`,
+
+	`SELECT p.id AS product_id, ABS(p.buckets - COUNT(b.id)) AS strays FROM products p
+	LEFT JOIN products b ON b.id & 1099511627775 = p.id AND b.id >= 1099511627776 AND b.buckets = p.buckets
+	WHERE p.buckets > 0 AND p.id < 1099511627776
+	GROUP BY p.id, p.buckets HAVING strays > 0`,
 }
 
 type auditor struct {
@@ -179,10 +210,10 @@ func (a auditor) read(ctx context.Context, query string) error {
 // audit draws the conclusions.
 func (f *findings) audit(id int64) ProductAudit {
 	p := ProductAudit{
-		ID: id, Name: f.Name.String, Known: f.Name.Valid, Stock: f.Stock, Version: f.Version,
-		Initial: f.Initial, Restocked: f.Restocked,
+		ID: id, Name: f.Name.String, Known: f.Name.Valid, Stock: f.Stock, Version: f.Version, Buckets: f.Buckets,
+		Initial: f.Initial, Restocked: f.Restocked, Moved: f.Moved,
 		CompletedUnits: f.CompletedUnits, CompletedOrders: f.CompletedOrders, FailedOrders: f.FailedOrders,
-		LedgerRows: f.LedgerRows, DecidedTwice: f.Undue + f.Repeated, UsersOverLimit: f.OverLimit,
+		LedgerRows: f.LedgerRows, DecidedTwice: f.Undue + f.Repeated, UsersOverLimit: f.OverLimit + f.WholeOver,
 	}
 	problem := func(is bool, format string, args ...any) {
 		if is {
@@ -192,9 +223,12 @@ func (f *findings) audit(id int64) ProductAudit {
 	problem(!p.Known && f.CompletedOrders > 0, "%d orders are completed, but the product does not exist", f.CompletedOrders)
 	problem(!p.Known && f.LedgerRows > 0, "the ledger has %d rows, but the product does not exist", f.LedgerRows)
 	problem(f.Stock < 0, "the stock is negative: %d", f.Stock)
-	expected := f.Initial + f.Restocked - f.CompletedUnits
-	problem(f.Stock != expected, "the stock is %d, but %d initial + %d restocked - %d completed is %d",
-		f.Stock, f.Initial, f.Restocked, f.CompletedUnits, expected)
+	expected := f.Initial + f.Restocked + f.Moved - f.CompletedUnits
+	problem(f.Stock != expected, "the stock is %d, but %d initial + %d restocked + %d moved - %d completed is %d",
+		f.Stock, f.Initial, f.Restocked, f.Moved, f.CompletedUnits, expected)
+	problem(f.WholeMoved != 0, "the moves between its buckets have made %d units, not 0", f.WholeMoved)
+	problem(f.WholeOver > 0, "users over the limit of %d by all buckets together: %d", f.LimitCeiling, f.WholeOver)
+	problem(f.Strays > 0, "the rows of its buckets are not those that it has: %d", f.Strays)
 	problem(p.Known && f.InitialRows != 1, "the ledger has %d initial rows, not 1", f.InitialRows)
 	problem(f.LedgerSum != f.Stock, "the changes in the ledger add up to %d, but the stock is %d", f.LedgerSum, f.Stock)
 	problem(f.LastBalance != f.Stock, "the last balance in the ledger is %d, but the stock is %d", f.LastBalance, f.Stock)

@@ -23,6 +23,8 @@ var (
 	ErrInvalid = errors.New("invalid")
 	// ErrMismatch: the id was used before, for something else.
 	ErrMismatch = errors.New("used before for something else")
+	// ErrOnSale: it can be done only while nobody can buy the product, and nobody has.
+	ErrOnSale = errors.New("the product is on sale, or has been")
 	// ErrSchema: the database's schema is older than this program needs.
 	ErrSchema = errors.New("the database schema is too old")
 )
@@ -68,8 +70,9 @@ func (c Class) String() string {
 
 // Numbers of MySQL and MariaDB errors (the servers' error message references).
 const (
-	errDuplicateEntry = 1062
-	errNoSuchTable    = 1146
+	errDuplicateColumn = 1060
+	errDuplicateEntry  = 1062
+	errNoSuchTable     = 1146
 )
 
 // transientNumbers are the errors after which the same transaction is likely to succeed at once.

@@ -28,6 +28,16 @@ const (
 //go:embed migrations/*.sql
 var migrationFiles embed.FS
 
+// addBuckets adds the number of buckets to products. Other than the migrations in files it is no statement that MySQL
+// could repeat, so that a column which is there already is no error.
+var addBuckets = goose.NewGoMigration(10, &goose.GoFunc{RunDB: func(ctx context.Context, db *sql.DB) error {
+	_, err := db.ExecContext(ctx, `ALTER TABLE products ADD COLUMN buckets BIGINT NOT NULL DEFAULT 0`)
+	if errorNumber(err) == errDuplicateColumn {
+		return nil
+	}
+	return err
+}}, nil)
+
 // Migrate brings the schema up to what this program needs and returns the version that it has then. Several may call it
 // at once: one works while the others wait, as long as their contexts allow. On a schema that is current, or newer, it
 // changes nothing. There is no way back.
@@ -99,7 +109,8 @@ func newProvider(db *sql.DB) (*goose.Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("migrations: %w", err)
 	}
-	provider, err := goose.NewProvider(goose.DialectMySQL, db, files, goose.WithTableName(versionTable), goose.WithDisableGlobalRegistry(true))
+	provider, err := goose.NewProvider(goose.DialectMySQL, db, files, goose.WithTableName(versionTable),
+		goose.WithDisableGlobalRegistry(true), goose.WithGoMigrations(addBuckets))
 	if err != nil {
 		return nil, fmt.Errorf("migrations: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -43,22 +44,24 @@ type productRow struct {
 	Revision int64           `db:"revision"`
 	// LimitCeiling is the highest limit that was ever in force, 0 if there was a time without.
 	LimitCeiling int64 `db:"limit_ceiling"`
+	// Buckets is what it is in order.Product.
+	Buckets int64 `db:"buckets"`
 }
 
 const productColumns = `id, name, description, price, currency, stock, starts_at, ends_at, limit_per_user, version,
-	created_at, state, revision, limit_ceiling`
+	created_at, state, revision, limit_ceiling, buckets`
 
 func (r productRow) product() order.Product {
 	return order.Product{
 		ID: r.ID, Name: r.Name, Description: r.Description, Price: r.Price, Currency: r.Currency, Stock: r.Stock,
 		Version: r.Version, StartsAt: r.StartsAt.Time, EndsAt: r.EndsAt.Time, LimitPerUser: r.LimitPerUser,
-		CreatedAt: r.CreatedAt, State: r.State, Revision: r.Revision,
+		CreatedAt: r.CreatedAt, State: r.State, Revision: r.Revision, Buckets: r.Buckets,
 	}
 }
 
 // AddProduct puts a product into the catalogue with its first stock, and returns it as stored: with its id, version and
 // revision 1, and the time. An id of 0 lets the database choose one; a taken one is ErrExists, so that repeating a call
-// with an id is safe. Without a state it is on sale. Bounds of the sale are kept to the millisecond. A product that is
+// with an id is safe. With a number of buckets it is split, as Split does it. Without a state it is on sale. Bounds of the sale are kept to the millisecond. A product that is
 // not valid is an InvalidError.
 func (s *Store) AddProduct(ctx context.Context, p order.Product) (order.Product, error) {
 	if p.State == "" {
@@ -72,27 +75,34 @@ func (s *Store) AddProduct(ctx context.Context, p order.Product) (order.Product,
 	if err := validateProduct(row.product()); err != nil {
 		return order.Product{}, fmt.Errorf("add product: %w", err)
 	}
+	if err := validateBuckets(p.Buckets); err != nil {
+		return order.Product{}, fmt.Errorf("add product: %w", err)
+	}
+	var added order.Product
 	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
-		row.ID = p.ID
-		if err := insertProduct(ctx, tx, &row); err != nil {
+		first := row
+		if err := insertProduct(ctx, tx, &first); err != nil {
 			return err
 		}
-		return insertLedger(ctx, tx, []ledgerRow{{
-			ProductID: row.ID, Version: 1, Delta: row.Stock, Balance: row.Stock,
-			Reason: ledgerInitial, Ref: []byte(ledgerInitial), CreatedAt: row.CreatedAt,
-		}})
+		added = first.product()
+		if p.Buckets == 0 {
+			return nil
+		}
+		after, err := split(ctx, tx, []productRow{first}, p.Buckets)
+		added = after.product()
+		return err
 	})
 	if err != nil {
 		return order.Product{}, fmt.Errorf("add product: %w", err)
 	}
-	return row.product(), nil
+	return added, nil
 }
 
 // validateProduct says what is wrong with a product, its settings included, as an InvalidError.
 func validateProduct(p order.Product) error {
 	switch {
-	case p.ID < 0:
-		return invalidf("product_id must not be negative")
+	case p.ID < 0 || p.ID > order.MaxProductID:
+		return invalidf("product_id must be 1 to %d", int64(order.MaxProductID))
 	case strings.TrimSpace(p.Name) == "" || !utf8.ValidString(p.Name) || utf8.RuneCountInString(p.Name) > MaxNameChars:
 		return invalidf("name must have 1 to %d characters, and not only blanks", MaxNameChars)
 	case !utf8.ValidString(p.Description) || utf8.RuneCountInString(p.Description) > MaxDescriptionChars:
@@ -141,27 +151,64 @@ func nullMillis(t time.Time) sql.NullTime {
 	return sql.NullTime{Time: t.UTC().Truncate(time.Millisecond), Valid: !t.IsZero()}
 }
 
-// insertProduct inserts a row and, where it has no id, sets the one that the database chose.
+// insertProduct inserts a row of version 1 with its first stock in the ledger. Where it has no id, it sets the one that
+// the database chose.
 func insertProduct(ctx context.Context, tx *sqlx.Tx, row *productRow) error {
-	insert := `INSERT INTO products (` + productColumns + `)
-		VALUES (NULLIF(:id, 0), :name, :description, :price, :currency, :stock, :starts_at, :ends_at, :limit_per_user,
-			:version, :created_at, :state, :revision, :limit_ceiling)`
-	result, err := tx.NamedExecContext(ctx, insert, row)
-	switch {
-	case errorNumber(err) == errDuplicateEntry:
-		return fmt.Errorf("product %d %w", row.ID, ErrExists)
-	case err != nil:
-		return fmt.Errorf("insert product: %w", err)
-	case row.ID != 0:
-		return nil
+	choose := row.ID == 0
+	for {
+		if err := takeID(ctx, tx, row); err != nil {
+			return fmt.Errorf("take an id: %w", err)
+		}
+		_, err := tx.NamedExecContext(ctx, `INSERT INTO products (`+productColumns+`)
+			VALUES (:id, :name, :description, :price, :currency, :stock, :starts_at, :ends_at, :limit_per_user,
+				:version, :created_at, :state, :revision, :limit_ceiling, :buckets)`, row)
+		switch {
+		case errorNumber(err) == errDuplicateEntry && choose:
+			row.ID = 0 // somebody has put a product there by hand; the next id is behind all of them
+			if err := skipIDs(ctx, tx); err != nil {
+				return fmt.Errorf("take an id: %w", err)
+			}
+			choose = false
+			continue
+		case errorNumber(err) == errDuplicateEntry:
+			return fmt.Errorf("product %d %w", row.ID, ErrExists)
+		case err != nil:
+			return fmt.Errorf("insert product: %w", err)
+		}
+		return insertLedger(ctx, tx, []ledgerRow{{
+			ProductID: row.ID, Version: 1, Delta: row.Stock, Balance: row.Stock,
+			Reason: ledgerInitial, Ref: []byte(ledgerInitial), CreatedAt: row.CreatedAt,
+		}})
 	}
-	if row.ID, err = result.LastInsertId(); err != nil {
-		return fmt.Errorf("insert product: %w", err)
-	}
-	return nil
 }
 
-// Product reads one product, or returns ErrNotFound.
+// takeID takes the id of a row, or the next free one where it has none, from the table that counts them. That of the
+// products cannot count, since the ids of buckets are above those of all products.
+func takeID(ctx context.Context, tx *sqlx.Tx, row *productRow) (err error) {
+	switch {
+	case order.BucketOf(row.ID) > 0:
+	case row.ID > 0:
+		_, err = tx.ExecContext(ctx, `INSERT IGNORE INTO product_ids (id) VALUES (?)`, row.ID)
+	default:
+		result, err := tx.ExecContext(ctx, `INSERT INTO product_ids () VALUES ()`)
+		if err != nil {
+			return err
+		}
+		row.ID, err = result.LastInsertId()
+		return err
+	}
+	return err
+}
+
+// skipIDs makes the next id one behind all products, also those that were inserted without this package.
+func skipIDs(ctx context.Context, tx *sqlx.Tx) error {
+	_, err := tx.ExecContext(ctx, `INSERT IGNORE INTO product_ids (id) SELECT MAX(id) FROM products WHERE id <= ?`,
+		int64(order.MaxProductID))
+	return err
+}
+
+// Product reads one product or bucket, or returns ErrNotFound. The units of a split product are in its buckets; see
+// Stocks.
 func (s *Store) Product(ctx context.Context, id int64) (order.Product, error) {
 	var row productRow
 	err := s.db.GetContext(ctx, &row, `SELECT `+productColumns+` FROM products WHERE id = ?`, id)
@@ -174,16 +221,35 @@ func (s *Store) Product(ctx context.Context, id int64) (order.Product, error) {
 	return row.product(), nil
 }
 
-// Products reads up to limit products, at most MaxPage, with ids greater than afterID, by id.
+// Stocks reads the units of products and buckets by id. Those that do not exist are left out.
+func (s *Store) Stocks(ctx context.Context, ids []int64) (map[int64]int64, error) {
+	stocks := make(map[int64]int64, len(ids))
+	for chunk := range slices.Chunk(ids, maxInList) {
+		query, args, err := sqlx.In(`SELECT id, stock FROM products WHERE id IN (?)`, chunk)
+		if err != nil {
+			return nil, fmt.Errorf("read stocks: %w", err)
+		}
+		var rows []productRow
+		if err := s.db.SelectContext(ctx, &rows, query, args...); err != nil {
+			return nil, fmt.Errorf("read stocks: %w", err)
+		}
+		for _, row := range rows {
+			stocks[row.ID] = row.Stock
+		}
+	}
+	return stocks, nil
+}
+
+// Products reads up to limit products, at most MaxPage, with ids greater than afterID, by id. Buckets are not among them.
 func (s *Store) Products(ctx context.Context, afterID int64, limit int) ([]order.Product, error) {
-	const query = `SELECT ` + productColumns + ` FROM products WHERE id > ? ORDER BY id LIMIT ?`
-	return s.selectProducts(ctx, query, afterID, pageSize(limit))
+	const query = `SELECT ` + productColumns + ` FROM products WHERE id > ? AND id <= ? ORDER BY id LIMIT ?`
+	return s.selectProducts(ctx, query, afterID, int64(order.MaxProductID), pageSize(limit))
 }
 
 // ProductsOnSale is Products without those that are off sale.
 func (s *Store) ProductsOnSale(ctx context.Context, afterID int64, limit int) ([]order.Product, error) {
-	const query = `SELECT ` + productColumns + ` FROM products WHERE id > ? AND state = ? ORDER BY id LIMIT ?`
-	return s.selectProducts(ctx, query, afterID, order.OnSale, pageSize(limit))
+	const query = `SELECT ` + productColumns + ` FROM products WHERE id > ? AND id <= ? AND state = ? ORDER BY id LIMIT ?`
+	return s.selectProducts(ctx, query, afterID, int64(order.MaxProductID), order.OnSale, pageSize(limit))
 }
 
 func (s *Store) selectProducts(ctx context.Context, query string, args ...any) ([]order.Product, error) {
@@ -214,6 +280,42 @@ func lockProduct(ctx context.Context, tx *sqlx.Tx, id int64) (*productRow, error
 		return nil, fmt.Errorf("lock product %d: %w", id, err)
 	}
 	return &row, nil
+}
+
+// lockWhole locks a product's row and those of its buckets, in the order of their ids, and returns them in that order:
+// the product comes first. ErrNotFound: no such product; a bucket is none. Like lockProduct it comes before all plain
+// reads.
+func lockWhole(ctx context.Context, tx *sqlx.Tx, id int64) ([]productRow, error) {
+	if id > order.MaxProductID {
+		return nil, ErrNotFound
+	}
+	product, err := lockProduct(ctx, tx, id)
+	switch {
+	case err != nil:
+		return nil, err
+	case product == nil:
+		return nil, ErrNotFound
+	case product.Buckets == 0:
+		return []productRow{*product}, nil
+	}
+	buckets, err := lockRows(ctx, tx, order.BucketIDs(id, product.Buckets))
+	if err == nil && len(buckets) != int(product.Buckets) {
+		err = fmt.Errorf("product %d has %d buckets, and rows of %d", id, product.Buckets, len(buckets))
+	}
+	return append([]productRow{*product}, buckets...), err
+}
+
+// lockRows locks those of the rows that exist, in ascending order of their ids.
+func lockRows(ctx context.Context, tx *sqlx.Tx, ids []int64) ([]productRow, error) {
+	query, args, err := sqlx.In(`SELECT `+productColumns+` FROM products WHERE id IN (?) ORDER BY id FOR UPDATE`, ids)
+	if err != nil {
+		return nil, fmt.Errorf("lock products: %w", err)
+	}
+	var rows []productRow
+	if err := tx.SelectContext(ctx, &rows, query, args...); err != nil {
+		return nil, fmt.Errorf("lock products: %w", err)
+	}
+	return rows, nil
 }
 
 // changeStock writes the stock and version of a product that this transaction has locked, and the ledger rows that

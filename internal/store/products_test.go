@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -218,14 +219,15 @@ func TestRestock(t *testing.T) {
 	mustDecide(t, s, product.ID, newOrder(product.ID, 1, 4, ""))
 
 	first, err := s.Restock(ctx, product.ID, 5, "monday")
-	if want := (Restock{product.ID, "monday", 5, 3, 11, true}); err != nil || first != want {
+	part := Restock{product.ID, "monday", 5, 3, 11, false, nil}
+	if want := (Restock{product.ID, "monday", 5, 3, 11, true, []Restock{part}}); err != nil || !reflect.DeepEqual(first, want) {
 		t.Fatalf("first: %+v, error %v", first, err)
 	}
 	if second, err := s.Restock(ctx, product.ID, 5, "tuesday"); err != nil || second.Version != 4 || second.Balance != 16 {
 		t.Fatalf("second: %+v, error %v", second, err)
 	}
 	again, err := s.Restock(ctx, product.ID, 5, "monday")
-	if want := (Restock{product.ID, "monday", 5, 3, 11, false}); err != nil || again != want {
+	if want := (Restock{product.ID, "monday", 5, 3, 11, false, []Restock{part}}); err != nil || !reflect.DeepEqual(again, want) {
 		t.Errorf("again: %+v, error %v", again, err)
 	}
 	other := addProduct(t, s, 0, 0)

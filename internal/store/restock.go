@@ -2,12 +2,12 @@ package store
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/jmoiron/sqlx"
+
+	"stampede/internal/order"
 )
 
 // MaxRestockIDBytes is the longest id of a restock.
@@ -18,6 +18,8 @@ const (
 	ledgerInitial = "initial"
 	ledgerOrder   = "order"
 	ledgerRestock = "restock"
+	ledgerMove    = "move"  // from one bucket to another
+	ledgerSplit   = "split" // between a product and its buckets, when their number changes
 )
 
 // ledgerRow is a row of the table stock_ledger.
@@ -58,10 +60,13 @@ type Restock struct {
 	Version, Balance int64
 	// Applied tells that this call added the units, and not an earlier one.
 	Applied bool
+	// Parts are what Redis is to be told of: the restock itself or, of a product that was split, what each bucket got
+	// of it. The version is then that of the bucket; the restock itself has none.
+	Parts []Restock
 }
 
-// Restock adds units to a product's stock, once for each product and id. A repeated call changes nothing and returns
-// what the first returned, but for Applied. ErrInvalid: the id is not 1 to MaxRestockIDBytes of visible ASCII, units are
+// Restock adds units to a product's stock, once for each product and id; of a split product they go to its buckets as
+// evenly as possible. A repeated call changes nothing and returns what the first returned, but for Applied. ErrInvalid: the id is not 1 to MaxRestockIDBytes of visible ASCII, units are
 // not positive or would take the stock over MaxStock, or the id was used with other units, which is an ErrMismatch as
 // well. ErrNotFound: no such product.
 func (s *Store) Restock(ctx context.Context, productID, units int64, id string) (Restock, error) {
@@ -93,34 +98,82 @@ func isRestockID(id string) bool {
 }
 
 func restock(ctx context.Context, tx *sqlx.Tx, productID, units int64, id string) (Restock, error) {
-	product, err := lockProduct(ctx, tx, productID)
-	switch {
-	case err != nil:
+	rows, err := lockWhole(ctx, tx, productID)
+	if err != nil {
 		return Restock{}, err
-	case product == nil:
-		return Restock{}, ErrNotFound
 	}
-	done := Restock{ProductID: productID, ID: id, Units: units}
-
-	var first ledgerRow
-	err = tx.GetContext(ctx, &first, `SELECT product_id, version, delta, balance, reason, ref, created_at FROM stock_ledger
-		WHERE product_id = ? AND reason = ? AND ref = ?`, productID, ledgerRestock, []byte(id))
-	switch {
-	case err == nil && first.Delta != units:
-		return Restock{}, fmt.Errorf("%w: %w", ErrMismatch,
-			invalidf("this restock was applied before with %d units, not %d", first.Delta, units))
-	case err == nil:
-		done.Version, done.Balance = first.Version, first.Balance
-		return done, nil
-	case !errors.Is(err, sql.ErrNoRows):
+	var first []ledgerRow
+	// It may have been applied when the product had other buckets, or none.
+	query, args, err := sqlx.In(`SELECT product_id, version, delta, balance, reason, ref, created_at FROM stock_ledger
+		WHERE product_id IN (?) AND reason = ? AND ref = ? ORDER BY product_id`,
+		append([]int64{productID}, order.BucketIDs(productID, order.MaxBuckets)...), ledgerRestock, []byte(id))
+	if err != nil {
 		return Restock{}, fmt.Errorf("read ledger: %w", err)
-	case product.Stock > MaxStock-units:
-		return Restock{}, invalidf("units would take the stock, which is %d, over %d", product.Stock, MaxStock)
+	}
+	if err := tx.SelectContext(ctx, &first, query, args...); err != nil {
+		return Restock{}, fmt.Errorf("read ledger: %w", err)
+	}
+	if len(first) > 0 {
+		done := newRestock(productID, id, first)
+		if done.Units != units {
+			return Restock{}, fmt.Errorf("%w: %w", ErrMismatch,
+				invalidf("this restock was applied before with %d units, not %d", done.Units, units))
+		}
+		return done, nil
 	}
 
-	done.Version, done.Balance, done.Applied = product.Version+1, product.Stock+units, true
-	return done, changeStock(ctx, tx, product, []ledgerRow{{
-		ProductID: productID, Version: done.Version, Delta: units, Balance: done.Balance,
-		Reason: ledgerRestock, Ref: []byte(id), CreatedAt: now(),
-	}})
+	var stock int64
+	for _, row := range rows {
+		stock += row.Stock
+	}
+	if stock > MaxStock-units {
+		return Restock{}, invalidf("units would take the stock, which is %d, over %d", stock, MaxStock)
+	}
+	if len(rows) > 1 {
+		rows = rows[1:] // the buckets
+	}
+	// Each bucket has a row in the ledger even if it gets nothing, so that the balances add up to the whole.
+	var changes []ledgerRow
+	at := now()
+	for i, row := range rows {
+		part := share(units, len(rows), i)
+		change := ledgerRow{
+			ProductID: row.ID, Version: row.Version + 1, Delta: part, Balance: row.Stock + part,
+			Reason: ledgerRestock, Ref: []byte(id), CreatedAt: at,
+		}
+		if err := changeStock(ctx, tx, &row, []ledgerRow{change}); err != nil {
+			return Restock{}, err
+		}
+		changes = append(changes, change)
+	}
+	done := newRestock(productID, id, changes)
+	done.Applied = true
+	return done, nil
+}
+
+// share is part i of n parts that are as equal as possible, of units.
+func share(units int64, n, i int) int64 {
+	part := units / int64(n)
+	if int64(i) < units%int64(n) {
+		part++
+	}
+	return part
+}
+
+// newRestock adds up the ledger rows of a restock.
+func newRestock(productID int64, id string, rows []ledgerRow) Restock {
+	done := Restock{ProductID: productID, ID: id}
+	for _, row := range rows {
+		done.Units += row.Delta
+		done.Balance += row.Balance
+		if row.ProductID == productID {
+			done.Version = row.Version
+		}
+		if row.Delta > 0 {
+			done.Parts = append(done.Parts, Restock{
+				ProductID: row.ProductID, ID: id, Units: row.Delta, Version: row.Version, Balance: row.Balance,
+			})
+		}
+	}
+	return done
 }

@@ -11,20 +11,18 @@ import (
 
 // UpdateProduct changes the settings of a product as change does, and returns the product as it is then. What change
 // does to anything but the settings is without effect. The revision is raised if a setting has become another, so
-// repeating a call is safe. Change may be called more than once, each time with the product as it is. ErrNotFound: no
+// repeating a call is safe. The buckets of a split product get the same settings and revision. Change may be called more than once, each time with the product as it is. ErrNotFound: no
 // such product. An InvalidError says what is wrong with the product as it would be.
 //
 // Orders that were accepted before keep their price, and are decided by the limit that is in force then.
 func (s *Store) UpdateProduct(ctx context.Context, id int64, change func(*order.Product)) (order.Product, error) {
 	var changed order.Product
 	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
-		row, err := lockProduct(ctx, tx, id)
-		switch {
-		case err != nil:
+		rows, err := lockWhole(ctx, tx, id)
+		if err != nil {
 			return err
-		case row == nil:
-			return ErrNotFound
 		}
+		row := rows[0]
 		p := row.product()
 		change(&p)
 		next, err := row.with(p)
@@ -32,7 +30,7 @@ func (s *Store) UpdateProduct(ctx context.Context, id int64, change func(*order.
 			return err
 		}
 		changed = next.product()
-		if next == *row {
+		if next == row {
 			return nil
 		}
 		return writeSettings(ctx, tx, next)
@@ -63,17 +61,28 @@ func (r productRow) with(p order.Product) (productRow, error) {
 	return next, nil
 }
 
-// writeSettings writes the settings of a product that this transaction has locked. That the revision before is still
-// there is checked, as changeStock checks the version.
+// writeSettings writes the settings of a product that this transaction has locked as a whole, and of its buckets. That
+// the revision before is still there is checked, as changeStock checks the version.
 func writeSettings(ctx context.Context, tx *sqlx.Tx, row productRow) error {
-	result, err := tx.NamedExecContext(ctx, `UPDATE products
+	ids := append([]int64{row.ID}, order.BucketIDs(row.ID, row.Buckets)...)
+	query, args, err := sqlx.Named(`UPDATE products
 		SET name = :name, description = :description, price = :price, starts_at = :starts_at, ends_at = :ends_at,
 			limit_per_user = :limit_per_user, limit_ceiling = :limit_ceiling, state = :state, revision = :revision
-		WHERE id = :id AND revision = :revision - 1`, row)
+		WHERE id IN (:ids) AND revision = :revision - 1`, struct {
+		productRow
+		IDs []int64 `db:"ids"`
+	}{row, ids})
+	if err == nil {
+		query, args, err = sqlx.In(query, args...)
+	}
 	if err != nil {
 		return fmt.Errorf("write settings: %w", err)
 	}
-	if n, err := result.RowsAffected(); err != nil || n != 1 {
+	result, err := tx.ExecContext(ctx, query, args...)
+	if err != nil {
+		return fmt.Errorf("write settings: %w", err)
+	}
+	if n, err := result.RowsAffected(); err != nil || n != int64(len(ids)) {
 		return fmt.Errorf("write settings: revision %d is gone though its row is locked (%d rows, %v)",
 			row.Revision-1, n, err)
 	}

@@ -70,12 +70,13 @@ func readDecided(ctx context.Context, from sqlx.QueryerContext, orders []uuid.UU
 	return decided, nil
 }
 
-// Restocks reads the restocks of a product that are newer than a version of it, oldest first, at most MaxPage.
+// Restocks reads what was added to the stock of a product or bucket by restocks, and by moves from other buckets, after
+// a version of it, oldest first, at most MaxPage.
 func (s *Store) Restocks(ctx context.Context, productID, afterVersion int64) ([]Restock, error) {
 	var rows []ledgerRow
 	err := s.db.SelectContext(ctx, &rows, `SELECT product_id, version, delta, balance, reason, ref, created_at
-		FROM stock_ledger WHERE product_id = ? AND version > ? AND reason = ? ORDER BY version LIMIT ?`,
-		productID, afterVersion, ledgerRestock, MaxPage)
+		FROM stock_ledger WHERE product_id = ? AND version > ? AND reason IN (?, ?) AND delta > 0 ORDER BY version LIMIT ?`,
+		productID, afterVersion, ledgerRestock, ledgerMove, MaxPage)
 	if err != nil {
 		return nil, fmt.Errorf("read restocks of product %d: %w", productID, err)
 	}

@@ -86,7 +86,7 @@ func TestRestocks(t *testing.T) {
 		}
 	}
 	got, err := s.Restocks(t.Context(), product.ID, 3)
-	if want := []Restock{{product.ID, "r1", 2, 4, 7, false}, {product.ID, "r2", 3, 5, 10, false}}; err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
+	if want := []Restock{{product.ID, "r1", 2, 4, 7, false, nil}, {product.ID, "r2", 3, 5, 10, false, nil}}; err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%+v, want %+v, error %v", got, want, err)
 	}
 	if got, err := s.Restocks(t.Context(), product.ID, 5); err != nil || len(got) != 0 {

@@ -187,6 +187,12 @@ func dsnFault(dsn string, err error) string {
 // errLostRace marks a transaction that met a row which another transaction inserted after this one had looked.
 var errLostRace = errors.New("another transaction inserted the row first")
 
+// errCommit marks an error after which nobody knows whether the transaction was committed.
+var errCommit = errors.New("commit")
+
+// Undone tells that the call that returned err has certainly changed nothing: it did not come as far as its commit.
+func Undone(err error) bool { return err != nil && !errors.Is(err, errCommit) }
+
 // inTx runs fn in a transaction and commits it. A transaction that the server undid for the sake of others, or that
 // lost a race to insert a row, is run again from the start, so fn must set its results anew each time. Nothing else is
 // repeated. After an error of the commit itself nobody knows whether the changes were made.
@@ -221,7 +227,7 @@ func (s *Store) tryTx(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
 		return err
 	}
 	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("commit: %w", err)
+		return fmt.Errorf("%w: %w", errCommit, err)
 	}
 	return nil
 }

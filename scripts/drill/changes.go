@@ -103,6 +103,10 @@ var changes = []change{
 		file: "lua/settle.lua", old: "redis.call('HDEL', KEYS[2], unpack(ids))\n", new: "",
 		pkg: "internal/stock", test: "TestScripts/settle_reserved", says: "settled again",
 	}, {
+		promise: "P3", what: "who comes late with a move does not look how it was decided",
+		file: "internal/store/moves.go", old: "FROM moves WHERE id = ?`", new: "FROM moves WHERE id = ? AND 1 = 0`",
+		pkg: "internal/store", test: "TestMove", says: "again: ",
+	}, {
 		promise: "P3", what: "a completed order is redriven",
 		file: "internal/store/standing.go", old: "case row.Status != order.Failed || order.Reason(row.FailedReason.String) != order.DeadLetter:", new: "case false:",
 		pkg: "internal/store", test: "TestRedrive", says: "an order that did not fail as a dead letter",
@@ -138,7 +142,7 @@ var changes = []change{
 		pkg: "internal/stock", test: "TestScripts/readmit", says: "stock, reserved, bought",
 	}, {
 		promise: "P4", what: "the audit takes Redis's word for its stock",
-		file: "ctl/audit.go", old: "level.Available+level.Reserved != a.Stock", new: "false",
+		file: "ctl/audit.go", old: "level.Available+level.Reserved+level.Lent != a.Stock", new: "false",
 		pkg: "ctl", test: "TestCompare", says: "5 in MySQL",
 	}, {
 		promise: "P4", what: "the epoch is got after MySQL is read",
@@ -148,7 +152,7 @@ var changes = []change{
 		pkg:  "internal/stock", test: "TestScripts/load_across_a_loss", says: "after 2 reads",
 	}, {
 		promise: "P4", what: "MySQL does not look whether a restock was made before",
-		file: "internal/store/restock.go", old: "AND reason = ? AND ref = ?`", new: "AND reason = ? AND ref = ? AND 1 = 0`",
+		file: "internal/store/restock.go", old: "AND reason = ? AND ref = ? ORDER BY product_id`", new: "AND reason = ? AND ref = ? AND 1 = 0`",
 		pkg: "internal/store", test: "TestRestock", says: "again: ",
 	},
 
@@ -170,11 +174,15 @@ var changes = []change{
 		pkg: "worker", test: "TestTheOrdersOfADeadLetterFail", says: "Redis has",
 	}, {
 		promise: "P5", what: "reconcile does not settle what is decided",
-		file: "internal/reconcile/reconcile.go", old: "r.settings, r.restocks, r.unsettled, r.lost,", new: "r.settings, r.restocks, r.lost,",
+		file: "internal/reconcile/reconcile.go", old: "r.settings, r.restocks, r.loans, r.unsettled, r.lost,", new: "r.settings, r.restocks, r.loans, r.lost,",
 		pkg: "worker", test: "TestReconcileSettlesWhatIsDecided", says: "Redis has",
 	}, {
+		promise: "P5", what: "reconcile does not finish the moves of an edge that has died",
+		file: "internal/reconcile/reconcile.go", old: "r.settings, r.restocks, r.loans, r.unsettled, r.lost,", new: "r.settings, r.restocks, r.unsettled, r.lost,",
+		pkg: "edge", test: "TestLateMoverChangesNothing", says: "want unfinished_move",
+	}, {
 		promise: "P5", what: "reconcile does not send lost orders again",
-		file: "internal/reconcile/reconcile.go", old: "r.settings, r.restocks, r.unsettled, r.lost,", new: "r.settings, r.restocks, r.unsettled,",
+		file: "internal/reconcile/reconcile.go", old: "r.settings, r.restocks, r.loans, r.unsettled, r.lost,", new: "r.settings, r.restocks, r.loans, r.unsettled,",
 		pkg: "worker", test: "TestReconcileSendsLostOrdersAgain", says: "0 orders are on the queue",
 	}, {
 		promise: "P5", what: "settle leaves the order in the outbox",
@@ -191,12 +199,20 @@ var changes = []change{
 		file: "edge/edge.go", old: "\te.closed.reopen(n.Reopened...)\n", new: "",
 		pkg: "edge", test: "TestReopened", says: "want 250ms",
 	}, {
+		promise: "P6", what: "a bucket is sold out though others have units",
+		file: "edge/borrow.go", old: "if !refused[id] {", new: "if id == bucket {",
+		pkg: "edge", test: "TestLastUnits", says: "want 202",
+	}, {
+		promise: "P6", what: "units that come back are for sale to the buyers of their bucket only",
+		file: "edge/closed.go", old: "c.opened.Add(order.ProductOf(id), now)", new: "c.opened.Add(id, now)",
+		pkg: "edge", test: "TestReopenedForAllBuckets", says: "the buyers of another bucket are refused",
+	}, {
 		promise: "P6", what: "an edge remembers sold out for ever",
 		file: "edge/closed.go", old: "case !ok || now.Sub(known.at) > closedTTL:", new: "case !ok:",
 		pkg: "edge", test: "TestClosed", says: "an answer that is too old",
 	}, {
 		promise: "P6", what: "an answer from before the units came back is believed",
-		file: "edge/closed.go", old: "!ok || !known.at.After(asked) {", new: "!ok || known.at != asked {",
+		file: "edge/closed.go", old: "\tif c.reopened(productID, asked) {\n\t\treturn\n\t}\n", new: "",
 		pkg: "edge", test: "TestClosed", says: "an answer from before they came back",
 	}, {
 		promise: "P6", what: "an answer counts from when it came, not from when Redis was asked",
@@ -208,6 +224,10 @@ var changes = []change{
 		promise: "P7", what: "Redis does not count the orders before it in the same call",
 		file: "lua/reserve.lua", old: "      counts[user] = counts[user] + quantity\n", new: "",
 		pkg: "internal/stock", test: "TestScripts/reserve_batch", says: "outcomes",
+	}, {
+		promise: "P7", what: "an edge that goes by another number of buckets is served",
+		file: "lua/reserve.lua", old: "if buckets ~= tonumber(ARGV[2]) then", new: "if false then",
+		pkg: "internal/stock", test: "TestScripts/other_buckets", says: "an order by another number of buckets has changed the keys",
 	}, {
 		promise: "P7", what: "MySQL does not judge the limit",
 		file: "internal/store/decide.go", old: "b.bought[o.UserID]+o.Quantity > b.product.LimitPerUser:", new: "o.Quantity > b.product.LimitPerUser:",

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"stampede/internal/buckets"
+	"stampede/internal/order"
+	"stampede/internal/stock"
+)
+
+const (
+	// borrowTimeout bounds the borrowing for a batch, for which all who want the bucket wait. It is below maxWait, so
+	// that those are still served.
+	borrowTimeout = 3 * time.Second
+	// maxBorrows bounds the attempts for a batch: an order may need the last units of all other buckets, and others may
+	// take what was borrowed.
+	maxBorrows = 3 * order.MaxBuckets
+	// loanWait is how long units are waited for that are on their way between other buckets, and borrowPause the wait
+	// between two looks. A move takes some milliseconds; one whose edge has died is finished by reconcile.
+	loanWait    = 100 * time.Millisecond
+	borrowPause = 5 * time.Millisecond
+	// outagePause is how long MySQL is left alone after it has failed.
+	outagePause = time.Second
+)
+
+// errOutage says that MySQL has failed a moment ago.
+var errOutage = errors.New("MySQL has failed a moment ago")
+
+// borrow serves tickets for which their bucket has too few units, by moving units there from the other buckets. Sold out
+// are those for which all buckets together have too few. It runs once at a time for a bucket, on this edge.
+func (r *reserver) borrow(bucket, split int64, sale stock.Sale, waiting []*ticket) {
+	waiting = r.refuse(bucket, waiting)
+	ctx, cancel := context.WithTimeout(context.Background(), borrowTimeout)
+	defer cancel()
+	refused := map[int64]bool{} // donors of which MySQL has fewer units than Redis
+	var patience time.Time      // until which units on their way are waited for
+	for attempt := 1; len(waiting) > 0; attempt++ {
+		if attempt > maxBorrows {
+			r.fail(bucket, waiting, errors.New("others were quicker each time"))
+			return
+		}
+		asked := time.Now()
+		shelves, err := r.shelves(ctx, bucket, split)
+		if err != nil {
+			r.fail(bucket, waiting, err)
+			return
+		}
+		var total, loans int64
+		for id, s := range shelves {
+			if !refused[id] {
+				total += max(s.Available, 0)
+			}
+			loans += s.Loans
+		}
+		possible, few, wanted, least := sift(waiting, total)
+		if len(possible) == 0 {
+			if patience.IsZero() || loans > 0 && time.Now().Before(patience) {
+				// At least two looks, since units that arrive during one may be missed.
+				if patience.IsZero() {
+					patience = time.Now().Add(loanWait)
+				} else {
+					time.Sleep(borrowPause)
+				}
+				continue
+			}
+			sale.Available = total
+			r.closed.learn(bucket, sale, asked)
+			for _, t := range few {
+				t.answer <- &answer{code: soldOut, sale: sale}
+			}
+			return
+		}
+		own := max(shelves[bucket].Available, 0)
+		if own < least {
+			donor := richest(shelves, bucket, refused)
+			// Half of what the donor has, so that few moves are made, and what is needed if that is more.
+			units := max(wanted-own, (shelves[donor].Available+1)/2)
+			moved, err := r.move(ctx, donor, bucket, units)
+			switch {
+			case errors.Is(err, buckets.ErrRefused):
+				refused[donor] = true
+			case err != nil:
+				r.fail(bucket, waiting, err)
+				return
+			case moved == 0:
+				time.Sleep(borrowPause) // others were quicker, or the sale is paused
+			}
+			if own += moved; own < least {
+				continue
+			}
+		}
+		_, short, _ := r.ask(bucket, split, possible)
+		waiting = append(few, short...)
+	}
+}
+
+// refuse answers those tickets of which it is known that all buckets have too few, and returns the others.
+func (r *reserver) refuse(bucket int64, tickets []*ticket) (rest []*ticket) {
+	for _, t := range tickets {
+		if c, sale := r.closed.ask(bucket, t.request.Quantity, time.Now()); c == soldOut {
+			t.answer <- &answer{code: c, sale: *sale}
+		} else {
+			rest = append(rest, t)
+		}
+	}
+	return rest
+}
+
+// sift divides tickets into those that so many units are enough for, one by one, and the others. Of the former it says
+// how many units they want together, and what is the least that one wants.
+func sift(tickets []*ticket, units int64) (possible, few []*ticket, wanted, least int64) {
+	least = order.MaxQuantity
+	for _, t := range tickets {
+		if t.request.Quantity > units {
+			few = append(few, t)
+			continue
+		}
+		possible = append(possible, t)
+		wanted += t.request.Quantity
+		least = min(least, t.request.Quantity)
+	}
+	return possible, few, wanted, least
+}
+
+// richest is the bucket that has most to give to another.
+func richest(shelves map[int64]stock.Shelf, receiver int64, refused map[int64]bool) (donor int64) {
+	for id, s := range shelves {
+		if id == receiver || refused[id] {
+			continue
+		}
+		// Of equals the first, so that edges agree, and the units of several are not scattered anew by each.
+		if best, ok := shelves[donor]; !ok || s.Available > best.Available || s.Available == best.Available && id < donor {
+			donor = id
+		}
+	}
+	return donor
+}
+
+// shelves looks at all buckets of a product, and loads those that Redis does not have.
+func (r *reserver) shelves(ctx context.Context, bucket, split int64) (map[int64]stock.Shelf, error) {
+	ids := order.BucketIDs(order.ProductOf(bucket), split)
+	shelves, err := r.stock.Shelves(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	loaded := false
+	for _, id := range ids {
+		if shelves[id].Loaded {
+			continue
+		}
+		loaded = true
+		if err := r.mysql.try(func() error { return r.load(id) }); err != nil {
+			return nil, err
+		}
+	}
+	if loaded {
+		return r.stock.Shelves(ctx, ids)
+	}
+	return shelves, nil
+}
+
+// move moves units, unless MySQL has failed a moment ago.
+func (r *reserver) move(ctx context.Context, donor, receiver, units int64) (moved int64, err error) {
+	failed := r.mysql.try(func() error {
+		moved, err = r.mover.Move(ctx, donor, receiver, units)
+		if errors.Is(err, buckets.ErrRefused) {
+			return nil // an answer all the same
+		}
+		return err
+	})
+	return moved, cmp.Or(err, failed)
+}
+
+// outage keeps an edge from asking MySQL again and again while it fails: for a pause nobody does, and then one.
+type outage struct {
+	mu    sync.Mutex
+	until time.Time // zero if MySQL has answered last
+}
+
+// try calls f, or returns errOutage.
+func (o *outage) try(f func() error) error {
+	o.mu.Lock()
+	if !o.until.IsZero() {
+		if time.Now().Before(o.until) {
+			o.mu.Unlock()
+			return errOutage
+		}
+		o.until = time.Now().Add(outagePause) // the others wait for what this call finds
+	}
+	o.mu.Unlock()
+	err := f()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.until = (time.Time{}); err != nil {
+		o.until = time.Now().Add(outagePause)
+	}
+	return err
+}

@@ -1,0 +1,78 @@
+// Package buckets moves units from one bucket of a product to another: out of Redis at the donor, from row to row in
+// MySQL, which decides, and into Redis at the receiver. Wherever that ends, reconcile finishes it.
+//
+// Like reconcile it ties two internal packages together, since edge and reconcile both need it.
+package buckets
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"stampede/internal/order"
+	"stampede/internal/stock"
+	"stampede/internal/store"
+)
+
+// ErrRefused says that MySQL has fewer units in the donor than Redis. Reconcile corrects that.
+var ErrRefused = errors.New("MySQL has fewer units there than Redis")
+
+// finishTimeout bounds what is done of a move after MySQL has decided it, or will not.
+const finishTimeout = 3 * time.Second
+
+// Mover moves units.
+type Mover struct {
+	Redis *stock.Stock
+	MySQL *store.Store
+}
+
+// Move moves up to so many units between two buckets of a product, and returns how many: 0 if the donor has none, or
+// its sale is paused. ErrRefused: MySQL did not agree, and nothing was moved. After any other error reconcile finishes
+// what has begun.
+func (m Mover) Move(ctx context.Context, donor, receiver, units int64) (int64, error) {
+	loan := stock.Loan{Move: order.NewID(), Receiver: receiver}
+	lent, err := m.Redis.Lend(ctx, donor, units, loan)
+	if err != nil {
+		// Nobody else decides this move, so that what may be lent can be given back.
+		return 0, errors.Join(err, m.giveBack(ctx, donor, units, loan))
+	}
+	if lent == 0 {
+		return 0, nil
+	}
+	decided, err := m.MySQL.Move(ctx, store.Move{ID: loan.Move, Donor: donor, Receiver: receiver, Units: lent})
+	if err != nil {
+		if store.Undone(err) {
+			err = errors.Join(err, m.giveBack(ctx, donor, lent, loan))
+		}
+		return 0, fmt.Errorf("move %d units from bucket %d to %d: %w", lent, donor, receiver, err)
+	}
+	if err := m.Finish(ctx, decided); err != nil {
+		return 0, err
+	}
+	if !decided.Moved() {
+		return 0, fmt.Errorf("move %d units from bucket %d to %d: %w", lent, donor, receiver, ErrRefused)
+	}
+	return lent, nil
+}
+
+func (m Mover) giveBack(ctx context.Context, donor, units int64, loan stock.Loan) error {
+	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
+	defer cancel()
+	return m.Redis.SettleLoan(work, donor, units, 0, loan, false)
+}
+
+// Finish brings a decided move to Redis. It may be repeated, by anybody, if the move is not fresh: the receiver gets the
+// units once, and the donor's loan is cleared once. The receiver comes first, so that units on their way can be seen.
+func (m Mover) Finish(ctx context.Context, decided store.Move) error {
+	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
+	defer cancel()
+	if decided.Moved() {
+		_, err := m.Redis.Restock(work, decided.Receiver, decided.Units, decided.ReceiverVersion, decided.ID.String())
+		if err != nil {
+			return err
+		}
+	}
+	loan := stock.Loan{Move: decided.ID, Receiver: decided.Receiver}
+	return m.Redis.SettleLoan(work, decided.Donor, decided.Units, decided.DonorVersion, loan, decided.Fresh)
+}

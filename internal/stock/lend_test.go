@@ -1,0 +1,160 @@
+package stock
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"stampede/internal/order"
+)
+
+func newLoan() Loan { return Loan{Move: order.NewID(), Receiver: order.BucketID(7, 2)} }
+
+func (s *shop) lend(t testing.TB, units int64, l Loan) int64 {
+	t.Helper()
+	return must(s.Lend(t.Context(), s.product.ID, units, l))(t)
+}
+
+func (s *shop) settleLoan(t testing.TB, units, version int64, l Loan, fresh bool) {
+	t.Helper()
+	if err := s.SettleLoan(t.Context(), s.product.ID, units, version, l, fresh); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantUnits checks what is available and lent.
+func (s *shop) wantUnits(t testing.TB, what string, available, lent int64) {
+	t.Helper()
+	level := must(s.Level(t.Context(), s.product.ID))(t)
+	equal(t, what, []int64{level.Available, level.Lent}, []int64{available, lent})
+}
+
+func testLend(t *testing.T, s *shop) {
+	l := newLoan()
+	equal(t, "nothing is loaded", s.lend(t, 3, l), 0)
+	s.load(t, nil)
+	before := s.dump(t)
+	equal(t, "lent", s.lend(t, 3, l), 3)
+	s.wantUnits(t, "after it", 7, 3)
+	s.unchanged(t, "the same again", func() { equal(t, "again", s.lend(t, 5, l), 3) })
+	more := newLoan()
+	equal(t, "more than there is", s.lend(t, 8, more), 7)
+	s.unchanged(t, "a loan of nothing", func() { equal(t, "nothing is left", s.lend(t, 1, newLoan()), 0) })
+	equal(t, "an order", outcomes(s.reserve(t, ask(1, 1, ""))), []Outcome{SoldOut})
+
+	look := must(s.Look(t.Context(), s.product.ID))(t)
+	equal(t, "look", look.Lent, map[Loan]int64{l: 3, more: 7})
+	if done := must(s.Unload(t.Context(), s.product.ID, look))(t); done {
+		t.Error("a bucket that has lent units was unloaded")
+	}
+	shelves := must(s.Shelves(t.Context(), []int64{s.product.ID, 404}))(t)
+	equal(t, "shelves", shelves, map[int64]Shelf{s.product.ID: {Loaded: true, Loans: 2}, 404: {}})
+
+	// Cancelled moves leave nothing behind.
+	s.settleLoan(t, 3, 0, l, true)
+	s.settleLoan(t, 7, 0, more, false)
+	after := s.dump(t)
+	equal(t, "cancelled", len(after), len(before))
+	for key, value := range before {
+		if after[key] != value {
+			t.Errorf("%s is %q after a cancelled move, and was %q", key, after[key], value)
+		}
+	}
+	s.unchanged(t, "cancelled again", func() { s.settleLoan(t, 3, 0, l, true) })
+
+	if err := s.Pause(t.Context(), s.product.ID, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	s.unchanged(t, "a loan while the sale is paused", func() { equal(t, "paused", s.lend(t, 1, newLoan()), 0) })
+}
+
+func testLendMoved(t *testing.T, s *shop) {
+	s.load(t, nil)
+	l := newLoan()
+	s.lend(t, 4, l)
+	s.settleLoan(t, 4, s.product.Version+1, l, true)
+	s.wantUnits(t, "moved", 6, 0)
+	s.unchanged(t, "settled again", func() { s.settleLoan(t, 4, s.product.Version+1, l, false) })
+	equal(t, "nobody has bought them", s.contents(t).bought, map[string]string{})
+
+	// Who decided it comes later than who repaired it.
+	late := newLoan()
+	s.lend(t, 2, late)
+	s.settleLoan(t, 2, s.product.Version+2, late, false)
+	s.wantUnits(t, "repaired", 4, 0)
+	s.unchanged(t, "the decider, late", func() { s.settleLoan(t, 2, s.product.Version+2, late, true) })
+}
+
+// A move that is decided after Redis has lost the loan takes its units out by the version rule, as an order does.
+func testLendLost(t *testing.T, s *shop) {
+	s.load(t, nil)
+	old, recent := newLoan(), newLoan()
+	s.settleLoan(t, 2, s.product.Version, old, true)
+	s.wantUnits(t, "a move that the loaded stock holds", 10, 0)
+	s.settleLoan(t, 2, s.product.Version+1, recent, true)
+	s.wantUnits(t, "a move that it does not hold", 8, 0)
+	s.settleLoan(t, 2, s.product.Version+2, newLoan(), false)
+	s.wantUnits(t, "one that somebody else has decided", 8, 0)
+	equal(t, "nobody has bought them", s.contents(t).bought, map[string]string{})
+}
+
+func testOtherBuckets(t *testing.T, s *shop) {
+	s.load(t, func(p *order.Product) { p.Buckets = 4 })
+	for _, buckets := range []int64{0, 3, 5} {
+		s.unchanged(t, "an order by another number of buckets", func() {
+			sale, results, err := s.Reserve(t.Context(), s.product.ID, buckets, []Request{ask(1, 1, "k")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			equal(t, "outcome", outcomes(results), []Outcome{OtherBuckets})
+			equal(t, "buckets", sale.Buckets, 4)
+		})
+	}
+	_, results, err := s.Reserve(t.Context(), s.product.ID, 4, []Request{ask(1, 1, "k")})
+	if err != nil || results[0].Outcome != Reserved {
+		t.Fatalf("%v, %v", results, err)
+	}
+	// A bucket that goes out of use says so, whatever its state.
+	s.product.Revision++
+	s.product.Buckets, s.product.State = 0, order.OffSale
+	if _, err := s.Configure(t.Context(), s.product); err != nil {
+		t.Fatal(err)
+	}
+	_, results, err = s.Reserve(t.Context(), s.product.ID, 4, []Request{ask(2, 1, "")})
+	if err != nil || results[0].Outcome != OtherBuckets {
+		t.Errorf("out of use: %v, %v", results, err)
+	}
+}
+
+// A Cluster whose master of the set of products has died knows them by their stock.
+func testFindProducts(t *testing.T, s *shop) {
+	s.load(t, nil)
+	if err := s.rdb.SRem(t.Context(), productsKey, s.product.ID).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.FindProducts(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if ids := must(s.Products(t.Context()))(t); !slices.Contains(ids, s.product.ID) {
+		t.Errorf("product %d is not found: %v", s.product.ID, ids)
+	}
+}
+
+func TestParseLoan(t *testing.T) {
+	t.Parallel()
+	l := newLoan()
+	if got, err := parseLoan(l.name()); err != nil || got != l {
+		t.Errorf("%q is read as %+v, %v", l.name(), got, err)
+	}
+	if _, err := uuid.Parse(l.name()); err == nil {
+		t.Errorf("%q can be taken for an order", l.name())
+	}
+	for _, bad := range []string{"", "move:x:1", l.Move.String(), "move:" + l.Move.String(), strings.TrimPrefix(l.name(), "move:"), l.name() + ":1", "move:" + l.Move.String() + ":x"} {
+		if got, err := parseLoan(bad); err == nil {
+			t.Errorf("%q is read as %+v", bad, got)
+		}
+	}
+}

@@ -1,0 +1,24 @@
+-- Takes units out of a bucket that are to go to another. They are lent, under the name of their move, until MySQL has
+-- decided it: then settle.lua drops them, or gives them back.
+--
+-- KEYS  1 stock:{p}   2 lent:{p}   3 sale:{p}
+-- ARGV  1 name of the move   2 units wanted
+-- Returns  units lent, fewer than wanted if there are fewer; of a move that has some already, those
+--         0 there is nothing to lend, nothing changed   -7 the sale is paused for a moment, nothing changed
+local lent = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or 0)
+if lent > 0 then
+  return lent
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if tonumber(redis.call('HGET', KEYS[3], 'paused_until') or 0) > now then
+  return -7
+end
+lent = math.min(tonumber(redis.call('GET', KEYS[1]) or 0), tonumber(ARGV[2]))
+if lent <= 0 then
+  return 0
+end
+redis.call('DECRBY', KEYS[1], lent)
+redis.call('HSET', KEYS[2], ARGV[1], lent)
+redis.call('HINCRBY', KEYS[3], 'changes', 1)
+return lent
