@@ -47,7 +47,7 @@ func newClosed() *closed {
 // ask returns why an order for so many units of a product or bucket would be refused at a time, or an empty code if that
 // is not known.
 func (c *closed) ask(productID, quantity int64, now time.Time) (code, *stock.Sale) {
-	known, ok := c.entries.Get(productID)
+	known, ok := c.entries.Peek(productID)
 	switch {
 	case !ok || now.Sub(known.at) > closedTTL:
 		return "", nil
@@ -65,7 +65,7 @@ func (c *closed) ask(productID, quantity int64, now time.Time) (code, *stock.Sal
 
 // reopened tells whether a product, or that of a bucket, was reopened since a time.
 func (c *closed) reopened(productID int64, since time.Time) bool {
-	at, ok := c.opened.Get(order.ProductOf(productID))
+	at, ok := c.opened.Peek(order.ProductOf(productID))
 	return ok && !since.After(at)
 }
 

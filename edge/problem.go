@@ -107,14 +107,21 @@ type extra struct {
 	value any
 }
 
-// plainProblems are the documents that say no more than their code, made once: sold out is answered to a crowd.
-var plainProblems = func() map[code][]byte {
-	plain := make(map[code][]byte, len(problems))
+// plainProblems are the documents that say no more than their code, and the code as a request's value, made once: sold
+// out is answered to a crowd.
+var plainProblems = func() map[code]plainProblem {
+	plain := make(map[code]plainProblem, len(problems))
 	for c := range problems {
-		plain[c] = problemDocument(c, "", nil)
+		plain[c] = plainProblem{problems[c].status, problemDocument(c, "", nil), c}
 	}
 	return plain
 }()
+
+type plainProblem struct {
+	status int
+	body   []byte
+	code   any
+}
 
 func problemDocument(c code, detail string, extras []extra) []byte {
 	p := problems[c]
@@ -135,21 +142,21 @@ func problemDocument(c code, detail string, extras []extra) []byte {
 // sendProblem answers with a problem document (RFC 9457) for a code. The detail says what is wrong
 // with this request and what to do; it may be empty.
 func sendProblem(ctx *fasthttp.RequestCtx, c code, detail string, extras ...extra) {
-	p, body := problems[c], plainProblems[c]
+	p := plainProblems[c]
 	if detail != "" || len(extras) > 0 {
-		body = problemDocument(c, detail, extras)
+		p.body = problemDocument(c, detail, extras)
 	}
 	ctx.Response.ResetBody()
 	ctx.SetStatusCode(p.status)
 	ctx.SetContentType("application/problem+json")
-	ctx.SetBody(body) // which copies it
+	ctx.Response.SetBodyRaw(p.body) // which only reads it
 	switch p.status {
 	case http.StatusServiceUnavailable:
 		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, retryAfter)
 	case http.StatusUnauthorized:
 		ctx.Response.Header.Set(fasthttp.HeaderWWWAuthenticate, "Bearer")
 	}
-	ctx.SetUserValue(codeValue, c)
+	ctx.SetUserValue(codeValue, p.code)
 }
 
 // codeValue is the request value under which the code of a problem is kept for the metrics.

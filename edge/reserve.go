@@ -80,7 +80,7 @@ func newReserver(st *stock.Stock, db *store.Store, products *cache[int64, order.
 
 // shelf is the id from which a user buys a product, as far as this edge knows: the product's, or that of a bucket.
 func (r *reserver) shelf(productID, userID int64) int64 {
-	n, ok := r.splits.Get(productID)
+	n, ok := r.splits.Peek(productID)
 	if !ok {
 		return productID
 	}
@@ -97,7 +97,7 @@ func (r *reserver) submit(t *ticket) {
 // reserve serves a batch of one product or bucket, sends every ticket on its way, and waits a moment for the batch
 // before it.
 func (r *reserver) reserve(productID int64, waiting []*ticket) {
-	split, _ := r.splits.Get(order.ProductOf(productID))
+	split, _ := r.splits.Peek(order.ProductOf(productID))
 	tickets := waiting[:0]
 	var elsewhere []*ticket
 	for _, t := range waiting {
