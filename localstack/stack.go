@@ -13,7 +13,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/smithy-go/middleware"
 
+	"stampede/internal/queue"
 	"stampede/localstack/sqs"
 )
 
@@ -120,6 +122,7 @@ func SQSClient(endpoint string) *awssqs.Client {
 		BaseEndpoint: aws.String(endpoint),
 		Region:       Region,
 		Credentials:  credentials.NewStaticCredentialsProvider(AccessKeyID, SecretAccessKey, ""),
+		APIOptions:   []func(*middleware.Stack) error{queue.KeepConnections},
 	})
 }
 

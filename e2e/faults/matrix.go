@@ -157,7 +157,7 @@ func bucketRows() (rows []row) {
 	add(row{name: "redis SIGKILL, data lost", within: lossyWithin, rules: lossy, fault: restartRedis(syscall.SIGKILL)})
 	add(row{name: "mariadb SIGKILL", fault: restartMariaDB(syscall.SIGKILL)})
 	add(row{name: "edge-mysql half-open", span: 10 * time.Second, fault: toxic("edge-mysql", "timeout", `"timeout":0`)})
-	add(row{name: "a master of three SIGKILL, data lost", masters: 3, within: lossyWithin, rules: lossy, fault: restartMaster})
+	add(row{name: "one of 3 redis SIGKILL, data lost", masters: 3, within: lossyWithin, rules: lossy, fault: restartMaster})
 	for _, c := range []struct{ point, what string }{
 		{"before-lend", "error"}, {"before-lend", "lost"}, {"after-lend", "crash"}, {"after-lend", "lost"},
 		{"after-lend", "delay 50s"}, {"before-move", "crash"}, {"before-move", "error"}, {"before-move-commit", "crash"},
@@ -165,7 +165,7 @@ func bucketRows() (rows []row) {
 		{"after-move-commit", "delay 50s"}, {"before-restock", "lost"}, {"before-lent", "crash"}, {"before-lent", "error"},
 		{"after-lent", "crash"}, {"after-lent", "lost"},
 	} {
-		r := row{name: "failpoint " + c.point + ": " + c.what, short: c.point == "after-move-commit" && c.what == "lost"}
+		r := row{name: c.point + ": " + c.what, short: c.point == "after-move-commit" && c.what == "lost"}
 		r.points = map[string]string{"edge": fmt.Sprintf("stampede/%s=1*off->3*return(%q)", c.point, c.what)}
 		if c.what != "error" && c.what != "lost" {
 			r.points = map[string]string{"edge-1": fmt.Sprintf("stampede/%s=1*off->1*return(%q)", c.point, c.what)}

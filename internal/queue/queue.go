@@ -65,7 +65,7 @@ func Open(ctx context.Context, name, dlq string) (*Queue, error) {
 	if cfg.Region == "" {
 		return nil, errors.New("AWS_REGION is not set")
 	}
-	q := &Queue{api: sqs.NewFromConfig(cfg, sqs.WithAPIOptions(keepConnections))}
+	q := &Queue{api: sqs.NewFromConfig(cfg, sqs.WithAPIOptions(KeepConnections))}
 	if q.url, err = q.find(ctx, name); err != nil {
 		return nil, err
 	}
@@ -75,14 +75,14 @@ func Open(ctx context.Context, name, dlq string) (*Queue, error) {
 	return q, nil
 }
 
-// keepConnections hands the bodies of requests to net/http as the bytes in memory that they are. The SDK wraps them in
+// KeepConnections hands the bodies of requests to net/http as the bytes in memory that they are. The SDK wraps them in
 // a reader of its own, which it closes as soon as the head of the answer is there. When net/http only then looks
 // whether the body has more to come, it takes that for a failure of the request, and closes the connection while the
 // answer is still being read (github.com/aws/aws-sdk-go-v2/issues/1825): messages received would be lost until they
 // become visible again, and the outcome of a send would be unknown. Besides, a request whose body is known to be in
 // memory goes out in one packet with its head.
-func keepConnections(stack *middleware.Stack) error {
-	return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("keepConnections", func(
+func KeepConnections(stack *middleware.Stack) error {
+	return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("KeepConnections", func(
 		ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler,
 	) (middleware.DeserializeOutput, middleware.Metadata, error) {
 		if r, ok := in.Request.(*smithyhttp.Request); ok {
