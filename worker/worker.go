@@ -137,7 +137,12 @@ func every(ctx context.Context, interval time.Duration, f func(context.Context))
 func (w *Worker) Stop(ctx context.Context) error {
 	w.stop()
 	defer w.endReceives()
-	time.AfterFunc(receiveGrace, w.endReceives)
+	// In good time before messages are given back, or a receive that still waits would get them.
+	grace := receiveGrace
+	if end, ok := ctx.Deadline(); ok {
+		grace = min(grace, time.Until(end)/2)
+	}
+	time.AfterFunc(grace, w.endReceives)
 	finished := make(chan struct{})
 	go func() {
 		w.loops.Wait()
