@@ -274,7 +274,6 @@ func (e *Edge) Stop(ctx context.Context, notice time.Duration) error {
 	go func() {
 		e.reserver.tickets.Wait()
 		e.sender.parcels.Wait()
-		e.reserver.sends.Wait()
 		e.watcher.loop.Wait()
 		e.endLoops()
 		e.loops.Wait()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -61,8 +62,22 @@ type reserver struct {
 	tickets  batch.Batcher[int64, *ticket] // by product or bucket
 
 	mu      sync.Mutex
-	sending map[int64]chan struct{} // closed when the last batch of a product or bucket is sent
-	sends   sync.WaitGroup
+	sending map[int64]*flight // the last batch of a product or bucket, until it is sent
+}
+
+// flight is a batch on its way to the queue.
+type flight struct {
+	left   atomic.Int32 // orders whose fate is not known yet
+	sent   chan struct{}
+	landed func() // called when no order is left
+}
+
+// done tells that the fate of an order is known.
+func (f *flight) done() {
+	if f.left.Add(-1) == 0 {
+		close(f.sent)
+		f.landed()
+	}
 }
 
 func newReserver(st *stock.Stock, db *store.Store, products *cache[int64, order.Product], c *closed, s *sender) *reserver {
@@ -72,7 +87,7 @@ func newReserver(st *stock.Stock, db *store.Store, products *cache[int64, order.
 	}
 	r := &reserver{
 		stock: st, store: db, products: products, closed: c, sender: s, splits: splits,
-		mover: buckets.Mover{Redis: st, MySQL: db}, sending: make(map[int64]chan struct{}),
+		mover: buckets.Mover{Redis: st, MySQL: db}, sending: make(map[int64]*flight),
 	}
 	r.tickets = batch.Batcher[int64, *ticket]{Do: r.reserve, Size: stock.MaxBatch, Parallel: 1, Waiting: maxWaiting}
 	return r
@@ -163,12 +178,12 @@ func (r *reserver) ask(productID, split int64, tickets []*ticket) (sale stock.Sa
 		return sale, nil, nil
 	}
 	var send []*parcel
-	underWay := new(sync.WaitGroup)
+	underWay := r.newFlight(productID)
 	for i, t := range tickets {
 		result := &results[i]
 		switch {
 		case result.Outcome == stock.Reserved || result.Unsent:
-			send = append(send, &parcel{order: result.Order, sale: sale, since: time.Now(), tickets: []*ticket{t}, batch: underWay})
+			send = append(send, &parcel{order: result.Order, sale: sale, since: time.Now(), tickets: []*ticket{t}, flight: underWay})
 		case result.Outcome == stock.Replayed:
 			t.answer <- &answer{order: result.Order, sale: sale}
 		case result.Outcome == stock.SoldOut && split > 0:
@@ -178,9 +193,9 @@ func (r *reserver) ask(productID, split int64, tickets []*ticket) (sale stock.Sa
 		}
 	}
 	if len(send) > 0 {
-		underWay.Add(len(send))
-		r.sender.submit(send)
+		underWay.left.Store(int32(len(send)))
 		before = r.follow(productID, underWay)
+		r.sender.submit(send)
 	}
 	if split > 0 {
 		sale.Available = order.MaxQuantity // what a bucket has too little of can be borrowed
@@ -191,22 +206,26 @@ func (r *reserver) ask(productID, split int64, tickets []*ticket) (sale stock.Sa
 	return sale, short, before
 }
 
-// follow notes a batch as the last of its product until all of it is sent, and returns the one before if that is not.
-func (r *reserver) follow(productID int64, underWay *sync.WaitGroup) (before <-chan struct{}) {
-	sent := make(chan struct{})
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	before = r.sending[productID]
-	r.sending[productID] = sent
-	r.sends.Go(func() {
-		underWay.Wait()
-		close(sent)
+func (r *reserver) newFlight(productID int64) *flight {
+	f := &flight{sent: make(chan struct{})}
+	f.landed = func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if r.sending[productID] == sent {
+		if r.sending[productID] == f {
 			delete(r.sending, productID)
 		}
-	})
+	}
+	return f
+}
+
+// follow notes a batch as the last of its product, until it is sent, and returns the one before if that is not.
+func (r *reserver) follow(productID int64, f *flight) (before <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if last := r.sending[productID]; last != nil {
+		before = last.sent
+	}
+	r.sending[productID] = f
 	return before
 }
 

@@ -33,7 +33,7 @@ type parcel struct {
 	sale    stock.Sale
 	since   time.Time // of the reservation
 	tickets []*ticket
-	batch   *sync.WaitGroup // the parcels of the same batch whose fate is not known yet
+	flight  *flight // the batch that it is of
 }
 
 // sender puts reserved orders on the queue. Nothing is answered with a 202 before the queue has
@@ -63,7 +63,7 @@ func (s *sender) submit(parcels []*parcel) {
 	for _, p := range parcels {
 		if first, ok := s.pending[p.order.ID]; ok {
 			first.tickets = append(first.tickets, p.tickets...)
-			p.batch.Done()
+			p.flight.done()
 			continue
 		}
 		s.pending[p.order.ID] = p
@@ -79,7 +79,7 @@ func (s *sender) finish(p *parcel, c code) {
 	delete(s.pending, p.order.ID)
 	tickets := p.tickets
 	s.mu.Unlock()
-	p.batch.Done()
+	p.flight.done()
 	told := &answer{code: c, order: p.order, sale: p.sale}
 	for _, t := range tickets {
 		t.answer <- told

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -175,8 +174,8 @@ func (w *world) reserveMany(p order.Product, n int) []*parcel {
 	w.Helper()
 	w.loadNow(p)
 	var parcels []*parcel
-	var batch sync.WaitGroup
-	batch.Add(n)
+	all := w.edge.reserver.newFlight(p.ID)
+	all.left.Store(int32(n))
 	for len(parcels) < n {
 		requests := make([]stock.Request, min(n-len(parcels), stock.MaxBatch))
 		for i := range requests {
@@ -188,7 +187,7 @@ func (w *world) reserveMany(p order.Product, n int) []*parcel {
 			parcels = append(parcels, &parcel{
 				order: results[i].Order, sale: sale, since: time.Now(),
 				tickets: []*ticket{{request: requests[i], productID: p.ID, answer: make(chan *answer, 1)}},
-				batch:   &batch,
+				flight:  all,
 			})
 		}
 	}
