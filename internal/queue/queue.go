@@ -91,7 +91,8 @@ func KeepConnections(stack *middleware.Stack) error {
 				if err != nil {
 					return middleware.DeserializeOutput{}, middleware.Metadata{}, err
 				}
-				plain.Body, plain.ContentLength = io.NopCloser(body), int64(body.Len())
+				own := *body // of this attempt: another one reads the same bytes from their start
+				plain.Body, plain.ContentLength = io.NopCloser(&own), int64(own.Len())
 				in.Request = plain
 			}
 		}
