@@ -168,22 +168,7 @@ func TestWorkerIsKilled(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
 	s.mustCtl("product", "add", "--name", "ticket", "--price", "100", "--stock", "1500")
-	s.startEdge()
-	victim := s.startWorker()
-	s.startWorker()
-	c := newCrowd()
-	sold := make(chan struct{})
-	go func() {
-		defer close(sold)
-		s.rush(t.Context(), c, 1, 2000, 500)
-	}()
-	stacktest.Eventually(t, time.Minute, func() error {
-		if c.accepted() < 500 {
-			return fmt.Errorf("only %d orders are accepted", c.accepted())
-		}
-		return nil
-	})
-	// Workers cannot decide while the product is locked, so they have messages in their hands.
+	// A worker cannot decide while the product is locked, so it has messages in its hands.
 	db, err := sql.Open("mysql", s.stack.MariaDB.DSN("stampede"))
 	if err != nil {
 		t.Fatal(err)
@@ -197,13 +182,27 @@ func TestWorkerIsKilled(t *testing.T) {
 	if _, err := lock.ExecContext(t.Context(), "SELECT id FROM products WHERE id = 1 FOR UPDATE"); err != nil {
 		t.Fatal(err)
 	}
-	stacktest.Eventually(t, time.Minute, func() error { return holdsMessages(victim) })
+	s.startEdge()
+	victim := s.startWorker()
+	c := newCrowd()
+	sold := make(chan struct{})
+	go func() {
+		defer close(sold)
+		s.rush(t.Context(), c, 1, 2000, 500)
+	}()
+	stacktest.Eventually(t, time.Minute, func() error {
+		if c.accepted() < 500 {
+			return fmt.Errorf("only %d orders are accepted", c.accepted())
+		}
+		return holdsMessages(victim)
+	})
 	if err := victim.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	if err := lock.Rollback(); err != nil {
 		t.Fatal(err)
 	}
+	s.startWorker()
 	s.startWorker()
 	<-sold
 	if len(c.errors) > 0 || len(c.orders) != 1500 || c.refused["sold_out"] != 500 {

@@ -15,7 +15,7 @@ import (
 func TestShort(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	o := options{short: true, local: t.TempDir(), orders: 2000, parallel: 5, seed: 1}
+	o := options{short: true, local: t.TempDir(), orders: 2000, parallel: 3, seed: 1}
 	good, err := o.run(t.Context(), &out)
 	if err != nil || !good || !strings.Contains(out.String(), " 0 oversold, 0 lost, 0 leaked, 0 decided twice\n") {
 		t.Errorf("%v\n%s", err, out.String())

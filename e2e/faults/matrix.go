@@ -166,9 +166,9 @@ func bucketRows() (rows []row) {
 		{"after-lent", "crash"}, {"after-lent", "lost"},
 	} {
 		r := row{name: c.point + ": " + c.what, short: c.point == "after-move-commit" && c.what == "lost"}
-		r.points = map[string]string{"edge": fmt.Sprintf("stampede/%s=1*off->3*return(%q)", c.point, c.what)}
+		r.points = map[string]string{"edge": fmt.Sprintf("stampede/%s=3*return(%q)", c.point, c.what)}
 		if c.what != "error" && c.what != "lost" {
-			r.points = map[string]string{"edge-1": fmt.Sprintf("stampede/%s=1*off->1*return(%q)", c.point, c.what)}
+			r.points = map[string]string{"edge-1": fmt.Sprintf("stampede/%s=1*return(%q)", c.point, c.what)}
 		}
 		r.fault = func(ctx context.Context, r *run) error { return r.waitFired(ctx, "edge", c.point+": "+c.what) }
 		add(r)
