@@ -83,9 +83,6 @@ func (c *closed) learn(productID int64, sale stock.Sale, asked time.Time) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.reopened(productID, asked) {
-		return
-	}
 	if known, ok := c.entries.Peek(productID); !ok || !known.at.After(asked) {
 		c.entries.Add(productID, entry)
 	}

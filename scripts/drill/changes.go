@@ -212,7 +212,7 @@ var changes = []change{
 		pkg: "edge", test: "TestClosed", says: "an answer that is too old",
 	}, {
 		promise: "P6", what: "an answer from before the units came back is believed",
-		file: "edge/closed.go", old: "\tif c.reopened(productID, asked) {\n\t\treturn\n\t}\n", new: "",
+		file: "edge/closed.go", old: "case c.reopened(productID, known.at):", new: "case false:",
 		pkg: "edge", test: "TestClosed", says: "an answer from before they came back",
 	}, {
 		promise: "P6", what: "an answer counts from when it came, not from when Redis was asked",
