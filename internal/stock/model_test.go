@@ -417,14 +417,14 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 				if err != nil || l.Loaded != w.loaded || len(l.Reserved) != len(w.reserved) || len(l.Outbox) != len(w.outbox) {
 					t.Fatalf("Look = %+v, %v", l, err)
 				}
-				target = w.truth.stock
+				want := w.truth.stock
 				for id, units := range l.Reserved {
 					if w.rows[id] != "" {
 						t.Skip("there is something to settle first")
 					}
-					target -= units
+					want -= units
 				}
-				seen, seenTruth, looked = l, w.truth, l.Loaded
+				seen, seenTruth, target, looked = l, w.truth, want, l.Loaded
 			},
 			"reconcile corrects": func(t *rapid.T) {
 				if !looked {
