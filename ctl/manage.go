@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/google/uuid"
 
+	"stampede/internal/buckets"
 	"stampede/internal/order"
 	"stampede/internal/reconcile"
 	"stampede/internal/stock"
@@ -347,13 +348,9 @@ func runRestock(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	added := false
-	for _, part := range done.Parts {
-		one, err := st.Restock(ctx, part.ProductID, part.Units, part.Version, *id)
-		if err != nil {
-			return fmt.Errorf("MySQL has the units; repeat the command for Redis to have them too: %w", err)
-		}
-		added = added || one
+	added, err := buckets.Restock(ctx, st, done)
+	if err != nil {
+		return fmt.Errorf("MySQL has the units; repeat the command for Redis to have them too: %w", err)
 	}
 	switch {
 	case done.Applied:

@@ -70,7 +70,7 @@ func (c *closed) reopened(productID int64, since time.Time) bool {
 }
 
 // learn takes in what Redis said of a product or bucket, when it was asked at a time. An answer that was on its way
-// when the product was reopened says nothing any more.
+// when the product was reopened is kept, and ask knows not to believe it.
 func (c *closed) learn(productID int64, sale stock.Sale, asked time.Time) {
 	entry := &closure{sale: sale, at: asked}
 	switch {
@@ -92,8 +92,6 @@ func (c *closed) learn(productID int64, sale stock.Sale, asked time.Time) {
 // product and all the other buckets.
 func (c *closed) reopen(productIDs ...int64) {
 	now := time.Now()
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for _, id := range productIDs {
 		c.opened.Add(order.ProductOf(id), now)
 	}

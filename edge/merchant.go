@@ -15,6 +15,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"stampede/internal/buckets"
 	"stampede/internal/order"
 	"stampede/internal/store"
 	"stampede/internal/token"
@@ -165,12 +166,7 @@ func (e *Edge) putRestock(ctx *fasthttp.RequestCtx) {
 		productFails(ctx, err, invalidRestock)
 		return
 	}
-	for _, part := range done.Parts {
-		if _, err = e.stock.Restock(work, part.ProductID, part.Units, part.Version, restockID); err != nil {
-			break
-		}
-	}
-	if err != nil {
+	if _, err := buckets.Restock(work, e.stock, done); err != nil {
 		slog.Error("a restock is in MySQL only until it is repeated", "product", id, "id", restockID, "error", err)
 		sendProblem(ctx, stockUnavailable, "The restock is stored but not for sale yet. Repeat the request.")
 		return

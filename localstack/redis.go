@@ -27,8 +27,6 @@ type Redis struct {
 	up      bool // it has answered once
 	// slots are the first and the last one that the server owns at its first start.
 	slots [2]int
-	// alone is false if others own the rest of the slots, so that the Cluster is up only when all are.
-	alone bool
 }
 
 const lastSlot = 16383 // of a Redis Cluster
@@ -47,7 +45,7 @@ func startRedisNode(ctx context.Context, o RedisOptions, slots [2]int) (*Redis, 
 	if err != nil {
 		return nil, fmt.Errorf("starting redis: %w", err)
 	}
-	r := &Redis{cluster: o.Cluster, slots: slots, alone: slots == [2]int{0, lastSlot}}
+	r := &Redis{cluster: o.Cluster, slots: slots}
 	r.name = "redis"
 	r.options = func(port int) (ProcessOptions, error) {
 		args := []string{
@@ -131,7 +129,8 @@ func (r *Redis) answers(ctx context.Context, port, pid int) error {
 		}
 	}
 	r.up = true
-	if r.alone && !strings.Contains(info, "cluster_state:ok") {
+	// If others own the rest of the slots, the Cluster is up only when all are.
+	if alone := r.slots == [2]int{0, lastSlot}; alone && !strings.Contains(info, "cluster_state:ok") {
 		return fmt.Errorf("the Cluster is not up: %q", info)
 	}
 	return nil

@@ -76,3 +76,16 @@ func (m Mover) Finish(ctx context.Context, decided store.Move) error {
 	loan := stock.Loan{Move: decided.ID, Receiver: decided.Receiver}
 	return m.Redis.SettleLoan(work, decided.Donor, decided.Units, decided.DonorVersion, loan, decided.Fresh)
 }
+
+// Restock brings a restock that MySQL has to Redis, each bucket's part of it. It reports whether units were added there by
+// this call. Repeating it is harmless, and needed if the answer is an error.
+func Restock(ctx context.Context, redis *stock.Stock, done store.Restock) (added bool, err error) {
+	for _, part := range done.Parts {
+		one, err := redis.Restock(ctx, part.ProductID, part.Units, part.Version, done.ID)
+		if err != nil {
+			return added, err
+		}
+		added = added || one
+	}
+	return added, nil
+}

@@ -203,33 +203,42 @@ func (s *Stock) Servers(ctx context.Context) (string, error) {
 // FindProducts puts every product that is loaded into the set of them, which one master of a Cluster holds for all and
 // may have lost. It looks at all that Redis knows, so it is for after a fail-over.
 func (s *Stock) FindProducts(ctx context.Context) error {
-	scan := func(ctx context.Context, c *redis.Client) error {
+	err := s.scan(ctx, stockPrefix+"{*}", func(keys []string) error {
+		var ids []any
+		for _, key := range keys {
+			text := strings.TrimSuffix(strings.TrimPrefix(key, stockPrefix+"{"), "}")
+			if id, err := strconv.ParseInt(text, 10, 64); err == nil {
+				ids = append(ids, id)
+			}
+		}
+		if len(ids) == 0 {
+			return nil
+		}
+		return s.rdb.SAdd(ctx, productsKey, ids...).Err()
+	})
+	if err != nil {
+		return fmt.Errorf("look for loaded products: %w", err)
+	}
+	return nil
+}
+
+// scan visits all keys of a pattern, some at a time; of a Cluster its masters at the same time. Keys that come or go
+// meanwhile may be left out, and some may be visited twice.
+func (s *Stock) scan(ctx context.Context, pattern string, visit func(keys []string) error) error {
+	return s.eachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
 		for cursor := uint64(0); ; {
-			keys, next, err := c.Scan(ctx, cursor, stockPrefix+"{*}", 2*MaxBatch).Result()
+			keys, next, err := c.Scan(ctx, cursor, pattern, 2*MaxBatch).Result()
 			if err != nil {
 				return err
 			}
-			var ids []any
-			for _, key := range keys {
-				text := strings.TrimSuffix(strings.TrimPrefix(key, stockPrefix+"{"), "}")
-				if id, err := strconv.ParseInt(text, 10, 64); err == nil {
-					ids = append(ids, id)
-				}
-			}
-			if len(ids) > 0 {
-				if err := s.rdb.SAdd(ctx, productsKey, ids...).Err(); err != nil {
-					return err
-				}
+			if err := visit(keys); err != nil {
+				return err
 			}
 			if cursor = next; cursor == 0 {
 				return nil
 			}
 		}
-	}
-	if err := s.eachMaster(ctx, scan); err != nil {
-		return fmt.Errorf("look for loaded products: %w", err)
-	}
-	return nil
+	})
 }
 
 // eachMaster calls f with each server that holds data, of a Cluster with all at once.

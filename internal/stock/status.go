@@ -85,39 +85,29 @@ func (s *Stock) Statuses(ctx context.Context, ids []uuid.UUID) ([]*order.Record,
 // Pending visits the states of all orders that Redis knows as pending, some at a time. Orders whose state changes
 // meanwhile may be left out.
 func (s *Stock) Pending(ctx context.Context, visit func([]order.Record) error) error {
-	scan := func(ctx context.Context, c *redis.Client) error {
-		for cursor := uint64(0); ; {
-			keys, next, err := c.Scan(ctx, cursor, orderPrefix+"*", 2*MaxBatch).Result()
-			if err != nil {
-				return err
-			}
-			var ids []uuid.UUID
-			for _, key := range keys {
-				if id, err := uuid.Parse(strings.TrimPrefix(key, orderPrefix)); err == nil {
-					ids = append(ids, id)
-				}
-			}
-			records, err := s.Statuses(ctx, ids)
-			if err != nil {
-				return err
-			}
-			var pending []order.Record
-			for _, r := range records {
-				if r != nil && r.Status == order.Pending {
-					pending = append(pending, *r)
-				}
-			}
-			if len(pending) > 0 {
-				if err := visit(pending); err != nil {
-					return err
-				}
-			}
-			if cursor = next; cursor == 0 {
-				return nil
+	err := s.scan(ctx, orderPrefix+"*", func(keys []string) error {
+		var ids []uuid.UUID
+		for _, key := range keys {
+			if id, err := uuid.Parse(strings.TrimPrefix(key, orderPrefix)); err == nil {
+				ids = append(ids, id)
 			}
 		}
-	}
-	if err := s.eachMaster(ctx, scan); err != nil {
+		records, err := s.Statuses(ctx, ids)
+		if err != nil {
+			return err
+		}
+		var pending []order.Record
+		for _, r := range records {
+			if r != nil && r.Status == order.Pending {
+				pending = append(pending, *r)
+			}
+		}
+		if len(pending) == 0 {
+			return nil
+		}
+		return visit(pending)
+	})
+	if err != nil {
 		return fmt.Errorf("look for pending orders: %w", err)
 	}
 	return nil
