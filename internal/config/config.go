@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -22,13 +23,15 @@ type Set struct {
 	flags   *flag.FlagSet // does the conversions; a variable is a flag by the variable's name
 	order   []string
 	rules   map[string]func() error
+	// optional are the variables that may be empty.
+	optional map[string]bool
 }
 
 // New makes an empty set for a program of this name.
 func New(program string) *Set {
 	flags := flag.NewFlagSet(program, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	return &Set{program: program, flags: flags, rules: map[string]func() error{}}
+	return &Set{program: program, flags: flags, rules: map[string]func() error{}, optional: map[string]bool{}}
 }
 
 // String declares a variable. Without a default it must be set.
@@ -51,6 +54,24 @@ func (s *Set) String(name, fallback, usage string, checks ...func(string) error)
 // Secret declares a variable that must be set and whose value is never printed, nor may its checks repeat it.
 func (s *Set) Secret(name, usage string, checks ...func(string) error) *string {
 	return s.String(name, "", usage, checks...)
+}
+
+// Optional declares a variable that need not be set, and that has no default.
+func (s *Set) Optional(name, usage string, checks ...func(string) error) *string {
+	p := s.flags.String(name, "", usage)
+	s.optional[name] = true
+	s.add(name, func() error {
+		for _, check := range checks {
+			if *p == "" {
+				break
+			}
+			if err := check(*p); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return p
 }
 
 // Duration declares a variable such as 20s, between two bounds.
@@ -110,13 +131,16 @@ func (s *Set) Usage(w io.Writer, about string) {
 	for _, name := range s.order {
 		f := s.flags.Lookup(name)
 		fallback := f.DefValue
-		if fallback == "" {
+		switch {
+		case s.optional[name]:
+			fallback = "(none)"
+		case fallback == "":
 			fallback = "(required)"
 		}
 		fmt.Fprintf(tab, "  %s\t%s\t%s\n", name, fallback, f.Usage)
 	}
-	fmt.Fprint(tab, "  AWS_…\t\tregion, credentials and endpoint (AWS_ENDPOINT_URL_SQS) as the AWS SDK reads them\n")
 	tab.Flush()
+	fmt.Fprint(w, "\nAnd as Go and the AWS SDK read them: GOMEMLIMIT, GOGC; AWS_REGION, AWS_ENDPOINT_URL_SQS, credentials (AWS_…).\n")
 }
 
 // OneOf is a check that a value is one of a few words.
@@ -154,14 +178,43 @@ func SetLog(level string) {
 
 // The variables that edge, worker and ctl have in common. The packages that use a value check it.
 
-// RedisURL declares REDIS_URL.
+// RedisURL declares REDIS_URL and REDIS_PASSWORD, which becomes part of it.
 func (s *Set) RedisURL() *string {
-	return s.Secret("REDIS_URL", "redis://[user:password@]host:port[/db], rediss:// for TLS; several hosts, comma-separated, mean Cluster")
+	u := s.Secret("REDIS_URL", "redis://[user:password@]host:port[/db], rediss:// for TLS; several hosts, comma-separated, mean Cluster")
+	s.Optional("REDIS_PASSWORD", "the password, if REDIS_URL has none", func(password string) error {
+		scheme, rest, found := strings.Cut(*u, "://")
+		if !found {
+			return nil // what is wrong with the URL is said elsewhere
+		}
+		hosts, _, _ := strings.Cut(rest, "/")
+		user, _, found := strings.Cut(hosts, "@")
+		if !found {
+			user, rest = "", "@"+rest
+		} else if strings.Contains(user, ":") {
+			return errors.New("is set, and REDIS_URL has a password as well")
+		}
+		*u = scheme + "://" + user + url.UserPassword("", password).String() + rest[len(user):]
+		return nil
+	})
+	return u
 }
 
-// MySQLDSN declares MYSQL_DSN.
+// MySQLDSN declares MYSQL_DSN and MYSQL_PASSWORD, which becomes part of it.
 func (s *Set) MySQLDSN() *string {
-	return s.Secret("MYSQL_DSN", "user:password@tcp(host:port)/database")
+	dsn := s.Secret("MYSQL_DSN", "user[:password]@tcp(host:port)/database")
+	s.Optional("MYSQL_PASSWORD", "the password, if MYSQL_DSN has none", func(password string) error {
+		// As the driver reads it, the user ends at the last @ before the last /.
+		at := strings.LastIndexByte((*dsn)[:max(strings.LastIndexByte(*dsn, '/'), 0)], '@')
+		if at < 0 {
+			return errors.New("is set, but MYSQL_DSN has no user")
+		}
+		if strings.Contains((*dsn)[:at], ":") {
+			return errors.New("is set, and MYSQL_DSN has a password as well")
+		}
+		*dsn = (*dsn)[:at] + ":" + password + (*dsn)[at:]
+		return nil
+	})
+	return dsn
 }
 
 // Queues declares ORDERS_QUEUE and ORDERS_DLQ.

@@ -110,6 +110,7 @@ func TestAllErrorsAtOnceAndNoSecret(t *testing.T) {
 func TestUsage(t *testing.T) {
 	t.Setenv("T_SECRET", "hunter2")
 	s, _ := vars()
+	s.Optional("T_SPARE", "a spare")
 	_ = s.Parse()
 	var out bytes.Buffer
 	s.Usage(&out, "does things.")
@@ -119,7 +120,7 @@ func TestUsage(t *testing.T) {
 	}
 	for _, want := range [][]string{
 		{"T_ADDR", ":8080", "where to listen"}, {"T_LEVEL", "info", "how much to log"}, {"T_NAME", "(required)", "a name"},
-		{"T_SECRET", "(required)", "a secret"}, {"T_NOTICE", "2s", "how long to wait"}, {"T_WORKERS", "4", "how many"}, {"AWS_", "AWS SDK"},
+		{"T_SECRET", "(required)", "a secret"}, {"T_NOTICE", "2s", "how long to wait"}, {"T_WORKERS", "4", "how many"}, {"T_SPARE", "(none)", "a spare"}, {"And as Go and the AWS SDK", "AWS_REGION"},
 	} {
 		found := false
 		for line := range strings.Lines(text) {
@@ -131,6 +132,34 @@ func TestUsage(t *testing.T) {
 		}
 		if !found {
 			t.Errorf("no line has %q:\n%s", want, text)
+		}
+	}
+}
+
+// A password that comes by itself, as secret stores hand it out, becomes part of the address.
+func TestPasswords(t *testing.T) {
+	for _, test := range []struct{ dsn, redis, password, wantDSN, wantRedis string }{
+		{"u@tcp(h:1)/d?tls=true", "rediss://h:1/0", "p", "u:p@tcp(h:1)/d?tls=true", "rediss://:p@h:1/0"},
+		{"u@tcp(h:1)/d", "redis://u@h:1,i:2", "p@/:?#% x", "u:p@/:?#% x@tcp(h:1)/d", "redis://u:p%40%2F%3A%3F%23%25%20x@h:1,i:2"},
+		{"u:q@tcp(h:1)/d", "redis://h:1", "", "u:q@tcp(h:1)/d", "redis://h:1"},
+		{"u:q@tcp(h:1)/d", "redis://:q@h:1", "hunter2", "", ""},
+		{"tcp(h:1)/d", "redis://u:q@h:1", "hunter2", "", ""},
+	} {
+		t.Setenv("MYSQL_DSN", test.dsn)
+		t.Setenv("REDIS_URL", test.redis)
+		t.Setenv("MYSQL_PASSWORD", test.password)
+		t.Setenv("REDIS_PASSWORD", test.password)
+		s := New("program")
+		dsn, redis := s.MySQLDSN(), s.RedisURL()
+		err := s.Parse()
+		if test.wantDSN == "" {
+			if err == nil || !strings.HasPrefix(err.Error(), "MYSQL_PASSWORD: ") || !strings.Contains(err.Error(), "\nREDIS_PASSWORD: ") || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("%+v: error %v", test, err)
+			}
+			continue
+		}
+		if err != nil || *dsn != test.wantDSN || *redis != test.wantRedis {
+			t.Errorf("%+v: %q, %q, %v", test, *dsn, *redis, err)
 		}
 	}
 }
