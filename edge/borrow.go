@@ -172,6 +172,16 @@ func (r *reserver) move(ctx context.Context, donor, receiver, units int64) (move
 		}
 		return err
 	})
+	outcome := loanMoved
+	switch err := cmp.Or(err, failed); {
+	case errors.Is(err, buckets.ErrRefused):
+		outcome = loanRefused
+	case err != nil:
+		outcome = loanFailed
+	case moved == 0:
+		outcome = loanEmpty
+	}
+	r.metrics.loans.WithLabelValues(outcome).Inc()
 	return moved, cmp.Or(err, failed)
 }
 
@@ -179,6 +189,13 @@ func (r *reserver) move(ctx context.Context, donor, receiver, units int64) (move
 type outage struct {
 	mu    sync.Mutex
 	until time.Time // zero if MySQL has answered last
+}
+
+// open tells that MySQL is not asked at present.
+func (o *outage) open() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return time.Now().Before(o.until)
 }
 
 // try calls f, or returns errOutage.

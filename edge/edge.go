@@ -82,19 +82,19 @@ type Edge struct {
 
 // New makes an edge of its parts. It closes none of them.
 func New(st *stock.Stock, db *store.Store, q *queue.Queue, tokens *token.Keeper, passwords *password.Hasher, reg prometheus.Registerer) *Edge {
+	m := newMetrics(reg)
 	c := catalog{stock: st, store: db}
 	e := &Edge{
 		stock: st, store: db, tokens: tokens, passwords: passwords, sessions: newSessions(st, db), bans: newBans(db),
 		catalog: c, products: newCache(c.product), productPages: newCache(c.page), closed: newClosed(),
-		sender:  newSender(st, q),
+		sender:  newSender(st, q, m),
 		watcher: &watcher{stock: st, stop: make(chan struct{}), waiting: map[uuid.UUID][]chan *order.Record{}},
 	}
-	e.reserver = newReserver(st, db, e.products, e.closed, e.sender)
+	e.reserver = newReserver(st, db, e.products, e.closed, e.sender, m)
 	if err := e.limit(defaultUserLimit, defaultAddressLimit); err != nil {
 		panic(err) // the defaults are valid
 	}
 	e.running, e.endLoops = context.WithCancel(context.Background())
-	m := newMetrics(reg)
 	e.server = &fasthttp.Server{
 		Handler: e.routes(m).Handler,
 		ErrorHandler: func(ctx *fasthttp.RequestCtx, err error) {
@@ -106,6 +106,7 @@ func New(st *stock.Stock, db *store.Store, q *queue.Queue, tokens *token.Keeper,
 		DisablePreParseMultipartForm: true, // no form is taken, so none is worth reading
 		Logger:                       quietLogger{},
 	}
+	e.watch(reg)
 	return e
 }
 
@@ -129,7 +130,7 @@ func (e *Edge) routes(m *metrics) *router.Router {
 		if strings.HasPrefix(path, "/api/") {
 			h = e.admit(h)
 		}
-		h = m.measure(path, survive(h))
+		h = m.measure(method+" "+path, survive(h))
 		r.Handle(method, path, h)
 		if method == fasthttp.MethodGet {
 			r.Handle(fasthttp.MethodHead, path, h) // fasthttp leaves the body out

@@ -355,7 +355,7 @@ func TestPanic(t *testing.T) {
 	if lines := logs.take(); len(lines) != 21 || !strings.Contains(lines[0], "a bug") || !strings.Contains(lines[0], "input_test.go") {
 		t.Errorf("logged: %q", lines)
 	}
-	if got := w.requests("/api/products/{id}", "500", internalError); got != 21 {
+	if got := w.requests("GET /api/products/{id}", "500", internalError); got != 21 {
 		t.Errorf("%v panics were counted", got)
 	}
 }

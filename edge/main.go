@@ -22,6 +22,7 @@ import (
 	"stampede/internal/queue"
 	"stampede/internal/stock"
 	"stampede/internal/store"
+	"stampede/internal/telemetry"
 	"stampede/internal/token"
 )
 
@@ -68,7 +69,8 @@ func run() error {
 	if *health {
 		return admin.Probe(*addr)
 	}
-	config.SetLog(*level)
+	reg := admin.NewRegistry()
+	telemetry.SetLog(*level, reg)
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
@@ -98,7 +100,9 @@ func run() error {
 		return fmt.Errorf("PASSWORD_MEMORY_KIB, PASSWORD_ITERATIONS, PASSWORD_PARALLELISM: %w", err)
 	}
 
-	reg := admin.NewRegistry()
+	if telemetry.Enabled {
+		telemetry.Watch(reg, st, db, q)
+	}
 	e := New(st, db, q, token.NewKeeper(*secret), passwords, reg)
 	if e.proxies, err = parseProxies(*trusted); err != nil {
 		return fmt.Errorf("TRUSTED_PROXIES: %w", err)

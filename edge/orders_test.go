@@ -66,7 +66,7 @@ func TestAccepted(t *testing.T) {
 	}
 	w.wantSettledOutbox(p.ID)
 	w.wantLevel(p.ID, 7, 3, 0)
-	if got := w.requests("/api/orders", "202", ""); got != 1 {
+	if got := w.requests(ordersRoute, "202", okCode); got != 1 {
 		t.Errorf("counted %v orders", got)
 	}
 }
@@ -279,10 +279,10 @@ func TestRefusals(t *testing.T) {
 	w.wantLevel(early.ID, 5, 0, 0)
 	w.wantLevel(over.ID, 5, 0, 0)
 	// The code of one answer does not stick to the next on its connection.
-	if got := w.requests("/api/orders", "202", soldOut); got != 0 {
+	if got := w.requests(ordersRoute, "202", soldOut); got != 0 {
 		t.Errorf("%v orders were counted as accepted and sold out", got)
 	}
-	if got := w.requests("/api/orders", "409", soldOut); got != 2 {
+	if got := w.requests(ordersRoute, "409", soldOut); got != 2 {
 		t.Errorf("%v orders were counted as sold out", got)
 	}
 }

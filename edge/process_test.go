@@ -62,7 +62,7 @@ func TestProcess(t *testing.T) {
 	admin := *w
 	admin.client = http.DefaultClient // its answers are in no contract
 	admin.url = "http://" + started.Admin
-	if r := admin.send("GET", "/metrics", ""); !strings.Contains(r.body, `stampede_http_requests_total{code="",route="/api/orders",status="202"} 1`) {
+	if r := admin.send("GET", "/metrics", ""); !strings.Contains(r.body, `stampede_http_requests_total{code="ok",route="POST /api/orders",status="202"} 1`) {
 		t.Errorf("the metrics are %.2000s", r.body)
 	}
 	if r := admin.send("GET", "/readyz", ""); r.status != 200 {

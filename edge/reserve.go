@@ -58,6 +58,7 @@ type reserver struct {
 	sender   *sender
 	mover    buckets.Mover
 	mysql    outage
+	metrics  *metrics
 	splits   *lru.Cache[int64, int64]      // number of buckets, by product; one that is not there has none, or is not known
 	tickets  batch.Batcher[int64, *ticket] // by product or bucket
 
@@ -80,14 +81,14 @@ func (f *flight) done() {
 	}
 }
 
-func newReserver(st *stock.Stock, db *store.Store, products *cache[int64, order.Product], c *closed, s *sender) *reserver {
+func newReserver(st *stock.Stock, db *store.Store, products *cache[int64, order.Product], c *closed, s *sender, m *metrics) *reserver {
 	splits, err := lru.New[int64, int64](cacheEntries)
 	if err != nil {
 		panic(err) // only a size below 1 does this
 	}
 	r := &reserver{
 		stock: st, store: db, products: products, closed: c, sender: s, splits: splits,
-		mover: buckets.Mover{Redis: st, MySQL: db}, sending: make(map[int64]*flight),
+		mover: buckets.Mover{Redis: st, MySQL: db}, sending: make(map[int64]*flight), metrics: m,
 	}
 	r.tickets = batch.Batcher[int64, *ticket]{Do: r.reserve, Size: stock.MaxBatch, Parallel: 1, Waiting: maxWaiting}
 	return r
@@ -160,6 +161,7 @@ func (r *reserver) ask(productID, split int64, tickets []*ticket) (sale stock.Sa
 	for i, t := range tickets {
 		requests[i] = t.request
 	}
+	r.metrics.reserveBatch.Observe(float64(len(tickets)))
 	asked := time.Now()
 	sale, results, err := r.stock.Reserve(context.Background(), productID, split, requests)
 	if errors.Is(err, stock.ErrNotLoaded) {

@@ -41,6 +41,7 @@ type parcel struct {
 type sender struct {
 	stock   *stock.Stock
 	queue   *queue.Queue
+	metrics *metrics
 	parcels batch.Batcher[struct{}, *parcel]
 	// deadline is sendDeadline, but for tests.
 	deadline time.Duration
@@ -49,8 +50,8 @@ type sender struct {
 	pending map[uuid.UUID]*parcel // parcels waiting or being sent, by order
 }
 
-func newSender(st *stock.Stock, q *queue.Queue) *sender {
-	s := &sender{stock: st, queue: q, deadline: sendDeadline, pending: make(map[uuid.UUID]*parcel)}
+func newSender(st *stock.Stock, q *queue.Queue, m *metrics) *sender {
+	s := &sender{stock: st, queue: q, metrics: m, deadline: sendDeadline, pending: make(map[uuid.UUID]*parcel)}
 	// What waits is bounded by the connections of the edge, each of which has one request under way.
 	s.parcels = batch.Batcher[struct{}, *parcel]{Do: s.send, Size: maxSend, Parallel: maxSends}
 	return s
@@ -122,11 +123,13 @@ func (s *sender) send(_ struct{}, gathered []*parcel) {
 	contents := make([][]*parcel, len(bodies))
 	rest := parcels
 	for i := range bodies {
+		s.metrics.envelopeOrders.Observe(float64(len(groups[i])))
 		messages[i].Body = string(bodies[i])
 		contents[i], rest = rest[:len(groups[i])], rest[len(groups[i]):]
 	}
 	var sent, refused []*parcel
 	s.queue.Send(ctx, messages, func(i int, r queue.Result) {
+		s.metrics.sent[r.Outcome].Add(float64(len(contents[i])))
 		switch r.Outcome {
 		case queue.Sent:
 			// The client need not wait until the outbox is cleared: if that fails, the relay sends the
@@ -184,6 +187,7 @@ func (s *sender) cancel(parcels []*parcel, c code) {
 			orders = orders[n:]
 		}
 	}
+	s.metrics.cancelled.Add(float64(len(cancelled)))
 	for _, p := range parcels {
 		if cancelled[p.order.ID] {
 			s.finish(p, c)

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"stampede/internal/order"
 	"stampede/internal/stock"
 	"stampede/localstack/sqs"
@@ -340,7 +342,7 @@ func TestNotVisibleNotSent(t *testing.T) {
 	parcels := w.reserveMany(p, 3)
 	gone := w.openStock(w.redisURL)
 	w.must(gone.Close())
-	s := newSender(gone, w.queue)
+	s := newSender(gone, w.queue, newMetrics(prometheus.NewRegistry()))
 	s.submit(append([]*parcel(nil), parcels...))
 	for _, sent := range parcels {
 		if a := <-sent.tickets[0].answer; a.code != outcomeUnknown || a.order.ID != sent.order.ID {

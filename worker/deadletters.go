@@ -60,7 +60,7 @@ func (w *Worker) handleDeadLetter(ctx context.Context, dead *queue.Queue, m queu
 		defer cancel()
 		decision, err := w.store.Fail(work, o, order.DeadLetter)
 		if err == nil {
-			w.countDecisions([]order.Decision{decision})
+			w.metrics.decided([]order.Decision{decision})
 			_, err = w.stock.Settle(work, o.ProductID, []order.Decision{decision})
 		}
 		if err == nil {
@@ -78,7 +78,7 @@ func (w *Worker) handleDeadLetter(ctx context.Context, dead *queue.Queue, m queu
 		return
 	}
 	slog.Warn("a message that no worker could handle is a dead letter", "message", m.ID, "orders", len(orders), "reason", reason)
-	w.metrics.deadLetters.WithLabelValues("redriven by the queue").Inc()
+	w.metrics.deadLetters.WithLabelValues(causeRedriven).Inc()
 	if err := dead.Delete(ctx, []string{m.Receipt}); err != nil {
 		slog.Warn("a dead letter is there twice", "message", m.ID, "error", err)
 	}

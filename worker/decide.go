@@ -43,7 +43,7 @@ func (w *Worker) decide(productID int64, jobs []*job) {
 			w.finish(jobs[0], decisions[0], fmt.Sprintf("order %s had failed before", jobs[0].order.ID))
 			return
 		}
-		w.countDecisions(decisions)
+		w.metrics.decided(decisions)
 		w.settles.Add(productID, settlement{decisions, jobs})
 	case !ownFault(err):
 		// The worker is stopping: what it holds goes back to the queue.
@@ -121,6 +121,7 @@ func (w *Worker) sendAgain(j *job, attempts int) {
 	var sent bool
 	w.queue.Send(ctx, []queue.Outgoing{again}, func(_ int, r queue.Result) { sent = r.Outcome == queue.Sent })
 	if sent {
+		w.metrics.retries.Inc()
 		w.done([]*job{j})
 	} else {
 		w.abandon([]*job{j})
@@ -136,14 +137,14 @@ func body(o order.Order) string {
 // finish deals with the decision of an order after its last attempt. If it failed as a dead letter its
 // message becomes one before anything else, so that one that comes back is not forgotten.
 func (w *Worker) finish(j *job, decision order.Decision, reason string) {
-	w.countDecisions([]order.Decision{decision})
+	w.metrics.decided([]order.Decision{decision})
 	if decision.FailedReason == order.DeadLetter {
 		if err := w.queue.DeadLetter(context.Background(), body(j.order), reason, maxAttempts); err != nil {
 			slog.Error("a dead letter could not be written; its message will come back", "order", j.order.ID, "error", err)
 			w.abandon([]*job{j})
 			return
 		}
-		w.metrics.deadLetters.WithLabelValues("undecidable").Inc()
+		w.metrics.deadLetters.WithLabelValues(causeUndecidable).Inc()
 	}
 	w.settles.Add(j.order.ProductID, settlement{[]order.Decision{decision}, []*job{j}})
 }
@@ -185,23 +186,4 @@ func (w *Worker) settle(productID int64, settlements []settlement) {
 		}
 		w.done(s.jobs)
 	}
-}
-
-func (w *Worker) countDecisions(decisions []order.Decision) {
-	type outcome struct {
-		status order.Status
-		reason order.Reason
-	}
-	fresh := make(map[outcome]int)
-	repeated := len(decisions)
-	for i := range decisions {
-		if d := &decisions[i]; d.Fresh {
-			fresh[outcome{d.Status, d.FailedReason}]++
-			repeated--
-		}
-	}
-	for o, n := range fresh {
-		w.metrics.decisions.WithLabelValues(string(o.status), string(o.reason)).Add(float64(n))
-	}
-	w.metrics.repeated.Add(float64(repeated))
 }

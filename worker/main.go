@@ -18,6 +18,7 @@ import (
 	"stampede/internal/queue"
 	"stampede/internal/stock"
 	"stampede/internal/store"
+	"stampede/internal/telemetry"
 )
 
 const (
@@ -55,7 +56,8 @@ func run() error {
 	if *health {
 		return admin.Probe(*adminAddr)
 	}
-	config.SetLog(*level)
+	reg := admin.NewRegistry()
+	telemetry.SetLog(*level, reg)
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
@@ -80,7 +82,9 @@ func run() error {
 		return fmt.Errorf("ORDERS_QUEUE, ORDERS_DLQ, AWS_…: %w", err)
 	}
 
-	reg := admin.NewRegistry()
+	if telemetry.Enabled {
+		telemetry.Watch(reg, st, db, q)
+	}
 	w := New(st, db, q, reg)
 	adminServer, err := admin.Start(*adminAddr, reg, w.Ready)
 	if err != nil {

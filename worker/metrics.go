@@ -1,62 +1,156 @@
 package main
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"stampede/internal/order"
+	"stampede/internal/queue"
+	"stampede/internal/reconcile"
+	"stampede/internal/telemetry"
+)
 
 // metrics are what a worker counts.
 type metrics struct {
 	decisions     *prometheus.CounterVec
 	repeated      prometheus.Counter
+	retries       prometheus.Counter
 	deadLetters   *prometheus.CounterVec
 	relayed       prometheus.Counter
 	givenBack     prometheus.Counter
 	takenOut      prometheus.Counter
 	batchOrders   prometheus.Histogram
 	decideSeconds prometheus.Histogram
+	lagSeconds    prometheus.Histogram
+	queueSeconds  prometheus.Histogram
+	receives      prometheus.Histogram
 	driftFound    *prometheus.CounterVec
 	driftRepaired *prometheus.CounterVec
 }
+
+// Causes of dead letters.
+const (
+	causeUndecodable = "undecodable"
+	causeUndecidable = "undecidable"
+	causeRedriven    = "redriven"
+)
 
 func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
-	m := &metrics{
-		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "stampede_orders_decided_total", Help: "Orders decided by this worker, by status and reason of failure.",
-		}, []string{"status", "reason"}),
-		repeated: counter("stampede_orders_repeated_total", "Orders received that had been decided before."),
-		deadLetters: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "stampede_dead_letters_total", Help: "Messages moved to the dead-letter queue, by cause.",
-		}, []string{"cause"}),
-		relayed:   counter("stampede_orders_relayed_total", "Orders sent from the outbox on behalf of an edge."),
-		givenBack: counter("stampede_units_given_back_total", "Units of failed orders that are for sale again."),
-		takenOut:  counter("stampede_units_taken_out_total", "Units of completed orders whose reservation Redis had lost."),
-		batchOrders: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "stampede_decide_batch_orders", Help: "Orders per deciding transaction.",
-			Buckets: prometheus.ExponentialBuckets(1, 2, 10), NativeHistogramBucketFactor: 1.1,
-		}),
-		decideSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "stampede_decide_duration_seconds", Help: "Time of a deciding transaction, with its repetitions.",
-			Buckets: prometheus.ExponentialBuckets(.001, 2, 15), NativeHistogramBucketFactor: 1.1,
-		}),
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
-	m.driftFound = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "stampede_drift_found_total", Help: "Differences between Redis and MySQL that reconcile found, by cause.",
-	}, []string{"cause"})
-	m.driftRepaired = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "stampede_drift_repaired_total", Help: "Differences between Redis and MySQL that reconcile repaired, by cause.",
-	}, []string{"cause"})
-	reg.MustRegister(m.driftFound, m.driftRepaired, m.decisions, m.repeated, m.deadLetters, m.relayed, m.givenBack, m.takenOut, m.batchOrders, m.decideSeconds,
+	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: name, Help: help, Buckets: buckets, NativeHistogramBucketFactor: 1.1,
+		})
+	}
+	long := []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600}
+	m := &metrics{
+		decisions:     counters("stampede_orders_decided_total", "Orders decided by this worker, by status and reason of failure.", "status", "reason"),
+		repeated:      counter("stampede_orders_repeated_total", "Orders received that had been decided before."),
+		retries:       counter("stampede_order_retries_total", "Orders sent again to be decided later, since deciding them failed for a reason of their own."),
+		deadLetters:   counters("stampede_dead_letters_total", "Messages moved to the dead-letter queue, by cause.", "cause"),
+		relayed:       counter("stampede_orders_relayed_total", "Orders sent from the outbox on behalf of an edge."),
+		givenBack:     counter("stampede_units_given_back_total", "Units of failed orders that are for sale again."),
+		takenOut:      counter("stampede_units_taken_out_total", "Units of completed orders whose reservation Redis had lost."),
+		batchOrders:   histogram("stampede_decide_batch_orders", "Orders per deciding transaction.", prometheus.ExponentialBuckets(1, 2, 10)),
+		decideSeconds: histogram("stampede_decide_duration_seconds", "Time of a deciding transaction, with its repetitions.", prometheus.ExponentialBuckets(.001, 2, 15)),
+		lagSeconds:    histogram("stampede_order_lag_seconds", "Time from the reservation of an order to its decision.", long),
+		queueSeconds:  histogram("stampede_queue_wait_seconds", "Time from the sending of a message to its first receive.", long),
+		receives:      histogram("stampede_message_receives", "How often a message was received, at each receive.", []float64{1, 2, 3, 5, 10}),
+		driftFound:    counters("stampede_drift_found_total", "Differences between Redis and MySQL that reconcile found, by cause.", "cause"),
+		driftRepaired: counters("stampede_drift_repaired_total", "Differences between Redis and MySQL that reconcile repaired, by cause.", "cause"),
+	}
+	// What alerts compare is there before it happens the first time.
+	m.decisions.WithLabelValues(string(order.Completed), "")
+	for _, reason := range order.Reasons {
+		m.decisions.WithLabelValues(string(order.Failed), string(reason))
+	}
+	for _, cause := range []string{causeUndecodable, causeUndecidable, causeRedriven} {
+		m.deadLetters.WithLabelValues(cause)
+	}
+	for _, cause := range reconcile.Causes {
+		m.driftFound.WithLabelValues(string(cause))
+		m.driftRepaired.WithLabelValues(string(cause))
+	}
+	reg.MustRegister(m.decisions, m.repeated, m.retries, m.deadLetters, m.relayed, m.givenBack, m.takenOut, m.batchOrders,
+		m.decideSeconds, m.lagSeconds, m.queueSeconds, m.receives, m.driftFound, m.driftRepaired,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "stampede_messages_held", Help: "Messages received and not yet deleted.",
 		}, func() float64 { return float64(w.held.len()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "stampede_receiving_paused", Help: "1 while receiving is paused because a dependency is down.",
+			Name:        "stampede_breaker_open",
+			Help:        "1 while something is not tried, since it has failed a moment ago: mysql is what an edge needs MySQL for while it sells, receiving is a worker's receiving of messages.",
+			ConstLabels: prometheus.Labels{"breaker": "receiving"},
 		}, func() float64 {
 			if w.gate.isShut() {
 				return 1
 			}
 			return 0
-		}))
+		}),
+		w.stockGauges())
 	return m
+}
+
+// stockGauges are gauges of what Redis holds, all products together. Every worker has the same ones.
+func (w *Worker) stockGauges() *telemetry.Sampled {
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	}
+	products := gauge("stampede_products_loaded", "Products whose stock is in Redis; a bucket counts as one.")
+	available := gauge("stampede_stock_available_units", "Units available in Redis, of all products.")
+	open := gauge("stampede_reservations_open", "Orders that are reserved and not settled.")
+	oldest := gauge("stampede_reservation_oldest_age_seconds", "Age of the oldest reservation that is not settled, 0 if there is none; of a product with more than 1,000 it is that of as many, picked at random.")
+	outbox := gauge("stampede_outbox_orders", "Reserved orders that the queue has not acknowledged.")
+	return telemetry.NewSampled(func(ctx context.Context) error {
+		t, err := w.stock.Totals(ctx)
+		if err != nil {
+			return err
+		}
+		products.Set(float64(t.Products))
+		available.Set(float64(t.Available))
+		open.Set(float64(t.Reserved))
+		outbox.Set(float64(t.Outbox))
+		oldest.Set(0)
+		if !t.Oldest.IsZero() {
+			oldest.Set(max(time.Since(t.Oldest).Seconds(), 0))
+		}
+		return nil
+	}, products, available, open, oldest, outbox)
+}
+
+// received counts a message that has come from the queue.
+func (m *metrics) received(message *queue.Message) {
+	m.receives.Observe(float64(message.ReceiveCount))
+	if message.ReceiveCount == 1 && !message.SentAt.IsZero() {
+		m.queueSeconds.Observe(max(time.Since(message.SentAt).Seconds(), 0))
+	}
+}
+
+// decided counts decisions.
+func (m *metrics) decided(decisions []order.Decision) {
+	type outcome struct {
+		status order.Status
+		reason order.Reason
+	}
+	fresh := make(map[outcome]int)
+	repeated := len(decisions)
+	for i := range decisions {
+		if d := &decisions[i]; d.Fresh {
+			fresh[outcome{d.Status, d.FailedReason}]++
+			repeated--
+			if telemetry.Enabled {
+				m.lagSeconds.Observe(max(d.DecidedAt.Sub(d.ReservedAt).Seconds(), 0))
+			}
+		}
+	}
+	for o, n := range fresh {
+		m.decisions.WithLabelValues(string(o.status), string(o.reason)).Add(float64(n))
+	}
+	m.repeated.Add(float64(repeated))
 }

@@ -100,7 +100,7 @@ func paused(t testing.TB, reg prometheus.Gatherer) float64 {
 		t.Fatal(err)
 	}
 	for _, f := range families {
-		if f.GetName() == "stampede_receiving_paused" {
+		if f.GetName() == "stampede_breaker_open" {
 			return f.GetMetric()[0].GetGauge().GetValue()
 		}
 	}

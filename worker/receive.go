@@ -151,6 +151,7 @@ func (w *Worker) poll() {
 		var broken []*delivery
 		var reasons []error
 		for _, m := range messages {
+			w.metrics.received(&m)
 			d := &delivery{Message: m}
 			w.held.add(d, w.visibility)
 			orders, err := order.Decode([]byte(m.Body))
@@ -212,7 +213,7 @@ func (w *Worker) bury(d *delivery, reason error) {
 		return
 	}
 	slog.Warn("a message cannot be decoded and is now a dead letter", "message", d.ID, "reason", reason)
-	w.metrics.deadLetters.WithLabelValues("undecodable").Inc()
+	w.metrics.deadLetters.WithLabelValues(causeUndecodable).Inc()
 	w.deletes.Add(struct{}{}, d)
 }
 

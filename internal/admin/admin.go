@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"runtime"
+	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,12 +31,32 @@ type Server struct {
 	ln  net.Listener
 }
 
-// NewRegistry makes a metrics registry with the Go runtime's and the process's own metrics.
+// NewRegistry makes a metrics registry with what the program is, and the Go runtime's and the process's own metrics.
 func NewRegistry() *prometheus.Registry {
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(collectors.NewGoCollector(), collectors.NewBuildInfoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	version, revision := Version()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "stampede_build_info", Help: "1, by the version of Stampede, its revision and Go's version.",
+			ConstLabels: prometheus.Labels{"version": version, "revision": revision, "go_version": runtime.Version()},
+		}, func() float64 { return 1 }))
 	return reg
+}
+
+// version is set by those who build a release: -ldflags "-X stampede/internal/admin.version=v1.2.3".
+var version = "devel"
+
+// Version tells which version of Stampede this is, and of which revision, if the build knows it.
+func Version() (name, revision string) {
+	revision = "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, setting := range info.Settings {
+			if setting.Key == "vcs.revision" {
+				revision = setting.Value
+			}
+		}
+	}
+	return version, revision
 }
 
 // Start listens on addr and serves /metrics, /debug/pprof/, /healthz and /readyz until Close.

@@ -55,6 +55,16 @@ func (b *Batcher[K, T]) Add(key K, items ...T) int {
 	return len(items)
 }
 
+// Waits counts the items that wait for a call, of all keys.
+func (b *Batcher[K, T]) Waits() (n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, l := range b.lanes {
+		n += len(l.waiting)
+	}
+	return n
+}
+
 // run works a lane until nothing waits in it.
 func (b *Batcher[K, T]) run(key K, l *lane[T]) {
 	for {

@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/url"
 	"os"
@@ -167,15 +166,6 @@ func Address(value string) error {
 	return nil
 }
 
-// SetLog makes the program log JSON lines to stderr from a level on: debug, info, warn or error.
-func SetLog(level string) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		panic(err) // a check of the variable comes first
-	}
-	slog.SetDefault(slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: l})))
-}
-
 // The variables that edge, worker and ctl have in common. The packages that use a value check it.
 
 // RedisURL declares REDIS_URL and REDIS_PASSWORD, which becomes part of it.
@@ -228,7 +218,7 @@ func (s *Set) AdminAddr() *string {
 	return s.String("ADMIN_ADDR", ":9090", "address of metrics, profiles and health, for operators only", Address)
 }
 
-// LogLevel declares LOG_LEVEL, which is for SetLog.
+// LogLevel declares LOG_LEVEL.
 func (s *Set) LogLevel() *string {
 	return s.String("LOG_LEVEL", "info", "debug, info, warn or error", OneOf("debug", "info", "warn", "error"))
 }

@@ -2,11 +2,7 @@ package config
 
 import (
 	"bytes"
-	"context"
 	"errors"
-	"io"
-	"log/slog"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -161,26 +157,5 @@ func TestPasswords(t *testing.T) {
 		if err != nil || *dsn != test.wantDSN || *redis != test.wantRedis {
 			t.Errorf("%+v: %q, %q, %v", test, *dsn, *redis, err)
 		}
-	}
-}
-
-func TestSetLog(t *testing.T) {
-	before, stderr := slog.Default(), os.Stderr
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	os.Stderr = w
-	defer func() { os.Stderr = stderr; slog.SetDefault(before) }()
-	SetLog("warn")
-	if slog.Default().Enabled(context.Background(), slog.LevelInfo) {
-		t.Error("info is logged at warn")
-	}
-	slog.Info("not this")
-	slog.Warn("this", "n", 1)
-	_ = w.Close()
-	line, err := io.ReadAll(r)
-	if err != nil || !bytes.Contains(line, []byte(`"level":"WARN","msg":"this","n":1}`)) || bytes.Contains(line, []byte("not this")) {
-		t.Errorf("logged %q, %v", line, err)
 	}
 }

@@ -47,6 +47,9 @@ const (
 	DeadLetter Reason = "dead_letter"
 )
 
+// Reasons are all of them.
+var Reasons = []Reason{SoldOut, LimitExceeded, IdempotencyConflict, UnknownProduct, DeadLetter}
+
 // Order is what a buyer asked for and was promised at the 202.
 type Order struct {
 	// ID is a UUIDv7, so that ids sort by the time of their making.

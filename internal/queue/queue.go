@@ -44,6 +44,7 @@ const (
 type Queue struct {
 	api      *sqs.Client
 	url, dlq string
+	observe  func(call string, took time.Duration, err error)
 }
 
 // Open finds the two queues by name. Region, endpoint and credentials come from the environment, as
@@ -65,7 +66,8 @@ func Open(ctx context.Context, name, dlq string) (*Queue, error) {
 	if cfg.Region == "" {
 		return nil, errors.New("AWS_REGION is not set")
 	}
-	q := &Queue{api: sqs.NewFromConfig(cfg, sqs.WithAPIOptions(KeepConnections))}
+	q := &Queue{observe: func(string, time.Duration, error) {}}
+	q.api = sqs.NewFromConfig(cfg, sqs.WithAPIOptions(KeepConnections, q.measure))
 	if q.url, err = q.find(ctx, name); err != nil {
 		return nil, err
 	}
@@ -98,6 +100,21 @@ func KeepConnections(stack *middleware.Stack) error {
 		}
 		return next.HandleDeserialize(ctx, in)
 	}), middleware.After)
+}
+
+// Observe has f called after each request, with the name of its operation in SQS, how long it took and how it ended. It
+// is called before the queue is used.
+func (q *Queue) Observe(f func(call string, took time.Duration, err error)) { q.observe = f }
+
+func (q *Queue) measure(stack *middleware.Stack) error {
+	return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("Measure", func(
+		ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler,
+	) (middleware.InitializeOutput, middleware.Metadata, error) {
+		start := time.Now()
+		out, metadata, err := next.HandleInitialize(ctx, in)
+		q.observe(middleware.GetOperationName(ctx), time.Since(start), err)
+		return out, metadata, err
+	}), middleware.Before)
 }
 
 // DeadLetters is the dead-letter queue, as a queue to receive from.
@@ -134,20 +151,22 @@ func (d Depth) Empty() bool { return d.Visible+d.InFlight+d.Delayed == 0 }
 
 // Depth reads the lengths of the queue and the dead-letter queue.
 func (q *Queue) Depth(ctx context.Context) (Depth, error) {
-	visible, inFlight, delayed, err := q.counts(ctx, q.url)
+	n, err := q.Counts(ctx)
 	if err != nil {
 		return Depth{}, fmt.Errorf("read the queue's length: %w", err)
 	}
-	d := Depth{Visible: visible, InFlight: inFlight, Delayed: delayed}
-	visible, inFlight, delayed, err = q.counts(ctx, q.dlq)
+	dead, err := q.DeadLetters().Counts(ctx)
 	if err != nil {
 		return Depth{}, fmt.Errorf("read the dead-letter queue's length: %w", err)
 	}
-	d.Dead = visible + inFlight + delayed
-	return d, nil
+	return Depth{n.Visible, n.InFlight, n.Delayed, dead.Visible + dead.InFlight + dead.Delayed}, nil
 }
 
-func (q *Queue) counts(ctx context.Context, url string) (visible, inFlight, delayed int64, err error) {
+// Counts are the messages of one queue by state, as in Depth.
+type Counts struct{ Visible, InFlight, Delayed int64 }
+
+// Counts reads the length of this queue only.
+func (q *Queue) Counts(ctx context.Context) (Counts, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	names := []types.QueueAttributeName{
@@ -155,17 +174,17 @@ func (q *Queue) counts(ctx context.Context, url string) (visible, inFlight, dela
 		types.QueueAttributeNameApproximateNumberOfMessagesNotVisible,
 		types.QueueAttributeNameApproximateNumberOfMessagesDelayed,
 	}
-	out, err := q.api.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: names})
+	out, err := q.api.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &q.url, AttributeNames: names})
 	if err != nil {
-		return 0, 0, 0, err
+		return Counts{}, err
 	}
 	var n [3]int64
 	for i, name := range names {
 		if n[i], err = strconv.ParseInt(out.Attributes[string(name)], 10, 64); err != nil {
-			return 0, 0, 0, fmt.Errorf("attribute %s: %w", name, err)
+			return Counts{}, fmt.Errorf("attribute %s: %w", name, err)
 		}
 	}
-	return n[0], n[1], n[2], nil
+	return Counts{n[0], n[1], n[2]}, nil
 }
 
 // refused tells that a request that ended with err has certainly had no effect: the service said so,

@@ -45,6 +45,9 @@ const (
 	Ended Cause = "ended"
 )
 
+// Causes are all of them.
+var Causes = []Cause{Settings, Restock, Move, Unsettled, Lost, Stock, Status, Ended}
+
 const (
 	// StaleAge is how old an order must be to be settled here: until then it is left to the worker that has it.
 	StaleAge = 2 * time.Minute

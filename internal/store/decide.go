@@ -75,7 +75,7 @@ func (s *Store) decide(ctx context.Context, productID int64, orders []order.Orde
 	look := len(orders) == 1
 	var decisions []order.Decision
 	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
-		b, err := openBook(ctx, tx, productID, orders, look)
+		b, err := s.openBook(ctx, tx, productID, orders, look)
 		if err != nil {
 			return err
 		}
@@ -110,8 +110,10 @@ type book struct {
 
 // openBook locks the product and reads what judging the orders takes; the rows that orders have already only if look
 // says so. Who does not look at them cannot insert their orders.
-func openBook(ctx context.Context, tx *sqlx.Tx, productID int64, orders []order.Order, look bool) (*book, error) {
+func (s *Store) openBook(ctx context.Context, tx *sqlx.Tx, productID int64, orders []order.Order, look bool) (*book, error) {
+	start := time.Now()
 	product, err := lockProduct(ctx, tx, productID)
+	s.observe(CallLock, time.Since(start), failure(err))
 	if err != nil {
 		return nil, err
 	}

@@ -55,9 +55,18 @@ const (
 
 // Store is a pool of connections to one database. Its methods may be called concurrently.
 type Store struct {
-	db     *sqlx.DB
-	config *mysql.Config
+	db      *sqlx.DB
+	config  *mysql.Config
+	observe func(call string, took time.Duration, err error)
 }
+
+// The calls that Observe tells of.
+const (
+	// CallTransaction is a transaction from its begin to its commit or failure, one attempt.
+	CallTransaction = "transaction"
+	// CallLock is the wait for the lock of a product's row, with the reading of the row, to decide its orders.
+	CallLock = "lock"
+)
 
 // Open reads a DSN in the form of github.com/go-sql-driver/mysql, user:password@tcp(host:port)/database?parameters,
 // and does not connect yet. What the store's correctness rests on (times in UTC, interpolated parameters, strict SQL
@@ -74,8 +83,14 @@ func Open(dsn string) (*Store, error) {
 	db.SetMaxOpenConns(maxConns)
 	db.SetMaxIdleConns(maxConns)
 	db.SetConnMaxLifetime(connLifetime)
-	return &Store{db: db, config: config}, nil
+	return &Store{db: db, config: config, observe: func(string, time.Duration, error) {}}, nil
 }
+
+// Observe has f called after each call, with how long it took and how it ended. It is called before the store is used.
+func (s *Store) Observe(f func(call string, took time.Duration, err error)) { s.observe = f }
+
+// Pool is the pool of connections, for those who watch it.
+func (s *Store) Pool() *sql.DB { return s.db.DB }
 
 // Close closes the connections. Calls that are under way may fail.
 func (s *Store) Close() error { return s.db.Close() }
@@ -215,7 +230,9 @@ func (s *Store) inTx(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
 	}
 }
 
-func (s *Store) tryTx(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
+func (s *Store) tryTx(ctx context.Context, fn func(tx *sqlx.Tx) error) (err error) {
+	start := time.Now()
+	defer func() { s.observe(CallTransaction, time.Since(start), failure(err)) }()
 	tx, err := s.db.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead})
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
@@ -230,6 +247,14 @@ func (s *Store) tryTx(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
 		return fmt.Errorf("%w: %w", errCommit, err)
 	}
 	return nil
+}
+
+// failure is err, unless the fault lies in what was asked: then MySQL has done its work.
+func failure(err error) error {
+	if err == nil || Classify(err) == Own || errors.Is(err, errLostRace) {
+		return nil
+	}
+	return err
 }
 
 // now is the time to store, in the resolution of the columns that take it. MySQL would round it up.

@@ -1,0 +1,74 @@
+package stock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	// totalsBatch is how many products a round trip of Totals asks about.
+	totalsBatch = 100
+	// totalsSample is how many reservations of a product Totals takes the oldest of.
+	totalsSample = 1_000
+)
+
+// Totals are sums over the products that Redis holds.
+type Totals struct {
+	Products  int64
+	Available int64 // units; what a product is below zero counts as none
+	Reserved  int64 // orders that are reserved and not settled
+	Outbox    int64 // orders that the queue has not acknowledged
+	// Oldest is when the oldest reservation was made, zero if there is none. Of a product with more than a thousand it is
+	// that of as many, picked at random.
+	Oldest time.Time
+}
+
+// Totals reads the sums, in a few round trips for each hundred products. They are not of one moment.
+func (s *Stock) Totals(ctx context.Context) (t Totals, err error) {
+	products, err := s.Products(ctx)
+	if err != nil {
+		return t, err
+	}
+	for batch := range slices.Chunk(products, totalsBatch) {
+		available := make([]*redis.StringCmd, len(batch))
+		reserved, outbox := make([]*redis.IntCmd, len(batch)), make([]*redis.IntCmd, len(batch))
+		sample := make([]*redis.StringSliceCmd, len(batch))
+		_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for i, id := range batch {
+				k := keysOf(id)
+				available[i], reserved[i], outbox[i] = p.Get(ctx, k.stock), p.HLen(ctx, k.reserved), p.HLen(ctx, k.outbox)
+				sample[i] = p.HRandField(ctx, k.reserved, totalsSample)
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return t, fmt.Errorf("add up %d products: %w", len(batch), err)
+		}
+		for i := range batch {
+			units, err := available[i].Int64()
+			if err != nil {
+				continue // it is not loaded
+			}
+			t.Products++
+			t.Available += max(units, 0)
+			t.Reserved += reserved[i].Val()
+			t.Outbox += outbox[i].Val()
+			for _, text := range sample[i].Val() {
+				id, err := uuid.Parse(text)
+				if err != nil {
+					continue
+				}
+				if at := time.Unix(id.Time().UnixTime()); t.Oldest.IsZero() || at.Before(t.Oldest) {
+					t.Oldest = at
+				}
+			}
+		}
+	}
+	return t, nil
+}
