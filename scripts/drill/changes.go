@@ -70,7 +70,7 @@ var changes = []change{
 		pkg: "internal/stock", test: "TestScripts/statuses", says: "after a late pending",
 	}, {
 		promise: "P2", what: "the connection to the queue is closed under answers, and the messages in them are lost for a minute",
-		file: "internal/queue/queue.go", old: ", sqs.WithAPIOptions(KeepConnections))", new: ")",
+		file: "internal/queue/queue.go", old: "sqs.WithAPIOptions(KeepConnections, q.measure)", new: "sqs.WithAPIOptions(q.measure)",
 		pkg: "internal/queue", test: "TestConnectionsAreKept", says: "requests, one after the other, took",
 	}, {
 		promise: "P2", what: "a lost connection to MySQL counts as an order's own fault",
