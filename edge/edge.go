@@ -130,7 +130,7 @@ func (e *Edge) routes(m *metrics) *router.Router {
 		if strings.HasPrefix(path, "/api/") {
 			h = e.admit(h)
 		}
-		h = m.measure(method+" "+path, survive(h))
+		h = m.measure(method+" "+path, traced(method+" "+path, survive(h)))
 		r.Handle(method, path, h)
 		if method == fasthttp.MethodGet {
 			r.Handle(fasthttp.MethodHead, path, h) // fasthttp leaves the body out

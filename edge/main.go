@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -51,6 +52,7 @@ func run() error {
 	queueName, dlqName := vars.Queues()
 	secret := vars.Secret("JWT_SECRET", "key of the access tokens, at least 32 bytes; to rotate: new,old", token.CheckSecret)
 	level := vars.LogLevel()
+	vars.Traces()
 	notice := vars.Duration("SHUTDOWN_NOTICE", 2*time.Second, 0, 10*time.Second, "how long to go on after readiness fails, for load balancers to notice")
 
 	trusted := vars.String("TRUSTED_PROXIES", noProxies, "ranges of addresses, comma-separated, whose X-Forwarded-For is believed", checkProxies)
@@ -103,6 +105,11 @@ func run() error {
 	if telemetry.Enabled {
 		telemetry.Watch(reg, st, db, q)
 	}
+	version, _ := admin.Version()
+	stopTraces, err := telemetry.StartTraces(start, "edge", version)
+	if err != nil {
+		return err
+	}
 	e := New(st, db, q, token.NewKeeper(*secret), passwords, reg)
 	if e.proxies, err = parseProxies(*trusted); err != nil {
 		return fmt.Errorf("TRUSTED_PROXIES: %w", err)
@@ -134,7 +141,7 @@ func run() error {
 	slog.Info("edge is stopping")
 	ctx, cancelStop := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancelStop()
-	if err := e.Stop(ctx, *notice); err != nil {
+	if err := errors.Join(e.Stop(ctx, *notice), stopTraces(ctx)); err != nil {
 		return fmt.Errorf("stop: %w", err)
 	}
 	slog.Info("edge stopped")

@@ -77,7 +77,7 @@ func (e *Edge) postOrder(ctx *fasthttp.RequestCtx, who token.Claims) {
 	}
 	t := &ticket{
 		request:   stock.Request{OrderID: order.NewID(), UserID: who.UserID, Quantity: quantity, IdempotencyKey: key},
-		productID: productID, since: time.Now(), answer: make(chan *answer, 1),
+		productID: productID, since: time.Now(), trace: placeOf(ctx), answer: make(chan *answer, 1),
 	}
 	e.reserver.submit(t)
 	sendAnswer(ctx, <-t.answer)

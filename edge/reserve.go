@@ -15,6 +15,7 @@ import (
 	"stampede/internal/order"
 	"stampede/internal/stock"
 	"stampede/internal/store"
+	"stampede/internal/telemetry"
 )
 
 const (
@@ -35,6 +36,7 @@ type ticket struct {
 	request   stock.Request
 	productID int64 // as the client knows it
 	since     time.Time
+	trace     telemetry.Place
 	hops      int          // from one bucket to another, or between the product and a bucket
 	answer    chan *answer // buffered for one answer, so that nobody waits for a client
 }
@@ -170,6 +172,7 @@ func (r *reserver) ask(productID, split int64, tickets []*ticket) (sale stock.Sa
 			sale, results, err = r.stock.Reserve(context.Background(), productID, split, requests)
 		}
 	}
+	addSpans(tickets, asked, err)
 	if err != nil {
 		r.fail(productID, tickets, err)
 		return sale, nil, nil
@@ -185,7 +188,7 @@ func (r *reserver) ask(productID, split int64, tickets []*ticket) (sale stock.Sa
 		result := &results[i]
 		switch {
 		case result.Outcome == stock.Reserved || result.Unsent:
-			send = append(send, &parcel{order: result.Order, sale: sale, since: time.Now(), tickets: []*ticket{t}, flight: underWay})
+			send = append(send, &parcel{order: result.Order, sale: sale, since: time.Now(), tickets: []*ticket{t}, flight: underWay, trace: t.trace})
 		case result.Outcome == stock.Replayed:
 			t.answer <- &answer{order: result.Order, sale: sale}
 		case result.Outcome == stock.SoldOut && split > 0:
@@ -252,7 +255,8 @@ func (r *reserver) fail(productID int64, tickets []*ticket, err error) {
 	if errors.Is(err, store.ErrNotFound) {
 		c = productNotFound
 	} else {
-		slog.Error("units could not be reserved", "product", productID, "orders", len(tickets), "error", err)
+		slog.Error("units could not be reserved", "product", productID, "orders", len(tickets), "first", tickets[0].request.OrderID,
+			"error", err, telemetry.TraceID(tickets[0].trace))
 	}
 	for _, t := range tickets {
 		t.answer <- &answer{code: c}

@@ -12,6 +12,7 @@ import (
 	"stampede/internal/order"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
+	"stampede/internal/telemetry"
 )
 
 const (
@@ -34,6 +35,7 @@ type parcel struct {
 	since   time.Time // of the reservation
 	tickets []*ticket
 	flight  *flight // the batch that it is of
+	trace   telemetry.Place
 }
 
 // sender puts reserved orders on the queue. Nothing is answered with a 202 before the queue has
@@ -121,17 +123,24 @@ func (s *sender) send(_ struct{}, gathered []*parcel) {
 	bodies, groups := order.Pack(orders)
 	messages := make([]queue.Outgoing, len(bodies))
 	contents := make([][]*parcel, len(bodies))
+	spans := make([][]telemetry.Span, len(bodies))
 	rest := parcels
 	for i := range bodies {
 		s.metrics.envelopeOrders.Observe(float64(len(groups[i])))
 		messages[i].Body = string(bodies[i])
 		contents[i], rest = rest[:len(groups[i])], rest[len(groups[i]):]
+		places, begun := beginSends(contents[i])
+		if spans[i] = begun; places != "" {
+			messages[i].Attributes = map[string]string{telemetry.TraceAttribute: places}
+		}
 	}
 	var sent, refused []*parcel
 	s.queue.Send(ctx, messages, func(i int, r queue.Result) {
 		s.metrics.sent[r.Outcome].Add(float64(len(contents[i])))
+		first := contents[i][0]
 		switch r.Outcome {
 		case queue.Sent:
+			endSends(spans[i], "")
 			// The client need not wait until the outbox is cleared: if that fails, the relay sends the
 			// order again, and a worker decides it once all the same.
 			for _, p := range contents[i] {
@@ -139,10 +148,12 @@ func (s *sender) send(_ struct{}, gathered []*parcel) {
 			}
 			sent = append(sent, contents[i]...)
 		case queue.Refused:
-			slog.Error("the queue refused orders", "orders", len(contents[i]), "error", r.Err)
+			endSends(spans[i], "refused")
+			slog.Error("the queue refused orders", "orders", len(contents[i]), "first", first.order.ID, "error", r.Err, telemetry.TraceID(first.trace))
 			refused = append(refused, contents[i]...)
 		default:
-			slog.Error("the queue did not acknowledge orders", "orders", len(contents[i]), "error", r.Err)
+			endSends(spans[i], "unknown")
+			slog.Error("the queue did not acknowledge orders", "orders", len(contents[i]), "first", first.order.ID, "error", r.Err, telemetry.TraceID(first.trace))
 			for _, p := range contents[i] {
 				s.finish(p, outcomeUnknown)
 			}

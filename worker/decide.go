@@ -11,6 +11,7 @@ import (
 	"stampede/internal/queue"
 	"stampede/internal/stock"
 	"stampede/internal/store"
+	"stampede/internal/telemetry"
 )
 
 const (
@@ -33,6 +34,7 @@ func (w *Worker) decide(productID int64, jobs []*job) {
 		start := time.Now()
 		decisions, err = w.store.Decide(ctx, productID, orders)
 		w.metrics.decideSeconds.Observe(time.Since(start).Seconds())
+		addSpans("decide", jobs, decisions, start, err)
 		return err
 	}, ownFault)
 	switch {
@@ -89,7 +91,7 @@ func ownFault(err error) bool { return store.Classify(err) == store.Own }
 // later; after its last attempt it fails, gives its units back, and becomes a dead letter.
 func (w *Worker) fail(j *job, reason error) {
 	attempts := j.attempts + 1
-	slog.Warn("an order could not be decided", "order", j.order.ID, "attempt", attempts, "error", reason)
+	slog.Warn("an order could not be decided", "order", j.order.ID, "attempt", attempts, "error", reason, telemetry.TraceID(j.trace))
 	if attempts < maxAttempts {
 		w.sendAgain(j, attempts)
 		return
@@ -104,7 +106,7 @@ func (w *Worker) fail(j *job, reason error) {
 		w.finish(j, decision, fmt.Sprintf("order %s failed %d times: %v", j.order.ID, attempts, reason))
 	case ownFault(err):
 		// Its message comes back, until the queue's redrive policy makes it a dead letter.
-		slog.Error("an order could not be marked as failed", "order", j.order.ID, "error", err)
+		slog.Error("an order could not be marked as failed", "order", j.order.ID, "error", err, telemetry.TraceID(j.trace))
 		w.abandon([]*job{j})
 	}
 }
@@ -115,6 +117,9 @@ func (w *Worker) sendAgain(j *job, attempts int) {
 		Body:       body(j.order),
 		Attributes: map[string]string{queue.AttemptsAttribute: strconv.Itoa(attempts)},
 		Delay:      time.Duration(attempts) * w.attemptPause,
+	}
+	if place := telemetry.FormatPlaces([]telemetry.Place{j.trace}); place != "" {
+		again.Attributes[telemetry.TraceAttribute] = place
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), decideTimeout)
 	defer cancel()
@@ -140,11 +145,12 @@ func (w *Worker) finish(j *job, decision order.Decision, reason string) {
 	w.metrics.decided([]order.Decision{decision})
 	if decision.FailedReason == order.DeadLetter {
 		if err := w.queue.DeadLetter(context.Background(), body(j.order), reason, maxAttempts); err != nil {
-			slog.Error("a dead letter could not be written; its message will come back", "order", j.order.ID, "error", err)
+			slog.Error("a dead letter could not be written; its message will come back", "order", j.order.ID, "error", err, telemetry.TraceID(j.trace))
 			w.abandon([]*job{j})
 			return
 		}
 		w.metrics.deadLetters.WithLabelValues(causeUndecidable).Inc()
+		slog.Warn("an order has failed too often and is now a dead letter", "order", j.order.ID, "reason", reason, telemetry.TraceID(j.trace))
 	}
 	w.settles.Add(j.order.ProductID, settlement{[]order.Decision{decision}, []*job{j}})
 }
@@ -158,6 +164,7 @@ func (w *Worker) settle(productID int64, settlements []settlement) {
 			records[i] = s.decisions[i].Record
 		}
 		settled := false
+		start := time.Now()
 		err := w.persist(func(ctx context.Context) error {
 			if !settled {
 				moved, err := w.stock.Settle(ctx, productID, s.decisions)
@@ -176,6 +183,7 @@ func (w *Worker) settle(productID int64, settlements []settlement) {
 			}
 			return w.stock.WriteDecided(ctx, records)
 		}, stock.Rejected)
+		addSpans("settle", s.jobs, s.decisions, start, err)
 		if err != nil {
 			// The decisions stand; who receives the messages next settles them. A stop may have ended this early.
 			if stock.Rejected(err) {

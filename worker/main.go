@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -46,6 +47,7 @@ func run() error {
 	dsn := vars.MySQLDSN()
 	queueName, dlqName := vars.Queues()
 	level := vars.LogLevel()
+	vars.Traces()
 
 	health := flag.Bool("healthcheck", false, "ask a running worker whether it is healthy, and exit 0 or 1")
 	flag.Usage = func() { vars.Usage(os.Stderr, "decides orders. It is configured by the environment alone.") }
@@ -85,6 +87,11 @@ func run() error {
 	if telemetry.Enabled {
 		telemetry.Watch(reg, st, db, q)
 	}
+	version, _ := admin.Version()
+	stopTraces, err := telemetry.StartTraces(start, "worker", version)
+	if err != nil {
+		return err
+	}
 	w := New(st, db, q, reg)
 	adminServer, err := admin.Start(*adminAddr, reg, w.Ready)
 	if err != nil {
@@ -99,7 +106,7 @@ func run() error {
 	slog.Info("worker is stopping")
 	ctx, cancelStop := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancelStop()
-	if err := w.Stop(ctx); err != nil {
+	if err := errors.Join(w.Stop(ctx), stopTraces(ctx)); err != nil {
 		return fmt.Errorf("stop: %w", err)
 	}
 	slog.Info("worker stopped")

@@ -12,6 +12,7 @@ import (
 
 	"stampede/internal/order"
 	"stampede/internal/queue"
+	"stampede/internal/telemetry"
 )
 
 const (
@@ -33,6 +34,7 @@ type delivery struct {
 type job struct {
 	order    order.Order
 	from     *delivery
+	trace    telemetry.Place
 	attempts int // how often deciding it has failed for its own reason
 }
 
@@ -174,8 +176,15 @@ func (w *Worker) accept(d *delivery, orders []order.Order) {
 	d.open.Store(int32(len(orders)))
 	all := make([]job, len(orders))
 	products := make(map[int64][]*job)
+	var places []telemetry.Place
+	if telemetry.Tracing() {
+		places = telemetry.ParsePlaces(d.Attributes[telemetry.TraceAttribute], len(orders))
+	}
 	for i, o := range orders {
 		all[i] = job{order: o, from: d, attempts: attempts}
+		if places != nil {
+			all[i].trace = places[i]
+		}
 		products[o.ProductID] = append(products[o.ProductID], &all[i])
 	}
 	for productID, jobs := range products {

@@ -139,7 +139,7 @@ func (s *Set) Usage(w io.Writer, about string) {
 		fmt.Fprintf(tab, "  %s\t%s\t%s\n", name, fallback, f.Usage)
 	}
 	tab.Flush()
-	fmt.Fprint(w, "\nAnd as Go and the AWS SDK read them: GOMEMLIMIT, GOGC; AWS_REGION, AWS_ENDPOINT_URL_SQS, credentials (AWS_…).\n")
+	fmt.Fprint(w, "\nAnd as Go, the AWS SDK and OpenTelemetry's SDK read them: GOMEMLIMIT, GOGC; AWS_REGION, AWS_ENDPOINT_URL_SQS,\ncredentials (AWS_…); OTEL_….\n")
 }
 
 // OneOf is a check that a value is one of a few words.
@@ -211,6 +211,16 @@ func (s *Set) MySQLDSN() *string {
 func (s *Set) Queues() (name, dlq *string) {
 	return s.String("ORDERS_QUEUE", "orders", "name of the queue of orders"),
 		s.String("ORDERS_DLQ", "orders-dlq", "name of its dead-letter queue")
+}
+
+// Traces declares OTEL_EXPORTER_OTLP_ENDPOINT, which OpenTelemetry's SDK reads by itself.
+func (s *Set) Traces() {
+	s.Optional("OTEL_EXPORTER_OTLP_ENDPOINT", "where traces go, by OTLP over HTTP, such as http://collector:4318; none are made without it", func(value string) error {
+		if u, err := url.Parse(value); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return errors.New("is not a URL such as http://collector:4318")
+		}
+		return nil
+	})
 }
 
 // AdminAddr declares ADMIN_ADDR.

@@ -116,7 +116,7 @@ func TestUsage(t *testing.T) {
 	}
 	for _, want := range [][]string{
 		{"T_ADDR", ":8080", "where to listen"}, {"T_LEVEL", "info", "how much to log"}, {"T_NAME", "(required)", "a name"},
-		{"T_SECRET", "(required)", "a secret"}, {"T_NOTICE", "2s", "how long to wait"}, {"T_WORKERS", "4", "how many"}, {"T_SPARE", "(none)", "a spare"}, {"And as Go and the AWS SDK", "AWS_REGION"},
+		{"T_SECRET", "(required)", "a secret"}, {"T_NOTICE", "2s", "how long to wait"}, {"T_WORKERS", "4", "how many"}, {"T_SPARE", "(none)", "a spare"}, {"And as Go, the AWS SDK", "AWS_REGION"},
 	} {
 		found := false
 		for line := range strings.Lines(text) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.opentelemetry.io/otel/trace"
 )
 
 func TestCalls(t *testing.T) {
@@ -153,5 +154,39 @@ func TestLogCountsAreBounded(t *testing.T) {
 	}
 	if len(c.byMessage) > maxMessages+1 || written != maxMessages+maxLines {
 		t.Errorf("%d messages are counted, %d lines written", len(c.byMessage), written)
+	}
+}
+
+// Places in traces survive the way through the queue, whatever else is in the attribute.
+func TestPlaces(t *testing.T) {
+	at := trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: trace.TraceID{15: 1}, SpanID: trace.SpanID{7: 2}, TraceFlags: trace.FlagsSampled, Remote: true,
+	})
+	const written = "00-00000000000000000000000000000001-0000000000000002-01"
+	for _, test := range []struct {
+		places []Place
+		want   string
+	}{
+		{[]Place{at}, written},
+		{[]Place{{}, at, {}}, "- " + written + " -"},
+		{[]Place{{}, at.WithTraceFlags(0)}, ""},
+		{nil, ""},
+	} {
+		got := FormatPlaces(test.places)
+		if got != test.want {
+			t.Errorf("%v is written as %q, want %q", test.places, got, test.want)
+		}
+		for i, place := range ParsePlaces(got, len(test.places)) {
+			if want := test.places[i]; want.IsSampled() && !place.Equal(want) || !want.IsSampled() && place.IsValid() {
+				t.Errorf("%q: place %d is %v", got, i, place)
+			}
+		}
+	}
+	for _, value := range []string{"", "x", "-", strings.Repeat(" ", 99), written[:50], strings.Repeat(written+" ", 9), "\x00 \xff"} {
+		for i, place := range ParsePlaces(value, 2) {
+			if place.IsValid() && !place.Equal(at) {
+				t.Errorf("%q: place %d is %v", value, i, place)
+			}
+		}
 	}
 }

@@ -19,7 +19,7 @@ type Variable struct {
 var line = regexp.MustCompile(`(?m)^  ([A-Z][A-Z0-9_]+) {2,}(\S+) {2,}\S`)
 
 // Variables builds ./edge or ./worker, from the repository's root, and returns the variables that its -help lists.
-// Those of Go and of the AWS SDK, which every program reads, are not among them: see Standard.
+// Those of Go and of the SDKs, which every program reads, are not among them: see Standard.
 func Variables(t testing.TB, root, program string) []Variable {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -47,8 +47,9 @@ func Variables(t testing.TB, root, program string) []Variable {
 	return all
 }
 
-// Standard are the variables that Go's runtime and the AWS SDK read in every program, as far as Stampede's files set
-// them.
+// Standard are the variables that Go's runtime, the AWS SDK and OpenTelemetry's SDK read in every program, as far as
+// Stampede's files set them.
 var Standard = []string{
 	"GOMEMLIMIT", "GOGC", "AWS_REGION", "AWS_ENDPOINT_URL_SQS", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
+	"OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG", "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_RESOURCE_ATTRIBUTES",
 }
