@@ -85,6 +85,7 @@ func measures() []measure {
 	return []measure{
 		{name: accepted, figure: "accepted", baseline: "no-op", over: "no-op", bar: .30},
 		{name: accepted, figure: "accepted", baseline: "textbook edge", over: "textbook edge", bar: 6},
+		{name: accepted, figure: "telemetry/on", baseline: "telemetry/off", over: "no telemetry", bar: .95},
 		{name: "sold-out answers/s", figure: "sold out", baseline: "no-op", over: "no-op", bar: .80},
 		{name: drained, figure: "drain", baseline: "textbook drain", over: "textbook worker", bar: 20},
 		{name: drained, figure: "drain", baseline: "insert", over: "inserts alone", bar: .30},

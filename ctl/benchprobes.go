@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
+	"net/http"
 	"slices"
 	"strconv"
 	"sync"
@@ -69,6 +71,7 @@ func probes() []probe {
 		{name: "sold out", run: probeSoldOut},
 		{name: "accepted", run: probeAccepted},
 		{name: "textbook edge", run: probeTextbookEdge},
+		{name: "telemetry", run: probeTelemetry},
 		{name: "open", needs: "accepted", run: probeOpen},
 		{name: "lone", run: probeLone},
 		{name: "textbook lone", run: probeTextbookLone},
@@ -125,6 +128,56 @@ func probeTextbookEdge(ctx context.Context, b *bench) (figures, error) {
 		err = fmt.Errorf("%d orders were accepted, and %d are on the queue", r.all.all(), n)
 	}
 	return figures{"textbook edge": r.perSecond}, err
+}
+
+// probeTelemetry runs the edge, while its metrics are read once a second, against one that was built without telemetry.
+// It measures them in the order on, off, off, on, so that what becomes slower with time does so for both.
+func probeTelemetry(ctx context.Context, b *bench) (figures, error) {
+	if b.bare == "" {
+		if err := b.startBare(ctx); err != nil {
+			return nil, err
+		}
+	}
+	rates := map[string][]float64{}
+	for _, name := range []string{"telemetry/on", "telemetry/off", "telemetry/off", "telemetry/on"} {
+		if err := b.reset(ctx); err != nil {
+			return nil, err
+		}
+		addr, scraping, stop := b.bare, make(chan struct{}), func() {}
+		if name == "telemetry/on" {
+			watch, cancel := context.WithCancel(ctx)
+			addr, stop = b.edge, cancel
+			go func() {
+				defer close(scraping)
+				scrape(watch, b.admins[0])
+			}()
+		} else {
+			close(scraping)
+		}
+		r, err := b.rate(ctx, addr, b.orders, fasthttp.StatusAccepted)
+		stop()
+		<-scraping
+		if err != nil {
+			return nil, err
+		}
+		rates[name] = append(rates[name], r.perSecond)
+	}
+	return figures{"telemetry/on": median(rates["telemetry/on"]), "telemetry/off": median(rates["telemetry/off"])}, nil
+}
+
+// scrape reads a program's metrics every second until ctx ends, as Prometheus would.
+func scrape(ctx context.Context, admin string) {
+	for ctx.Err() == nil {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+"/metrics", nil)
+		if err != nil {
+			return
+		}
+		if resp, err := http.DefaultClient.Do(req); err == nil {
+			_, _ = io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		}
+		wait(ctx, time.Second)
+	}
 }
 
 // probeOpen offers half of what the edge has shown that it can take.

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -56,6 +57,7 @@ type bench struct {
 	hot                  order.Product
 	orders, soldOut      [][]byte // requests
 	edge, noop, textbook string   // addresses
+	bare                 string   // that of an edge without telemetry, once there is one
 
 	mu      sync.Mutex            // guards what follows, since programs start while time is taken
 	procs   []*localstack.Process // all that were started here, with names
@@ -215,6 +217,21 @@ func (b *bench) startServer(ctx context.Context, name string) (string, error) {
 			}
 		}
 	}
+}
+
+// startBare builds an edge without telemetry and starts it.
+func (b *bench) startBare(ctx context.Context) error {
+	const name = "edge-uninstrumented"
+	build := exec.CommandContext(ctx, "go", "build", "-tags", "uninstrumented", "-o", filepath.Join(b.bin, name), "./edge")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build an edge without telemetry: %w\n%s", err, out)
+	}
+	p, addr, _, err := b.launch(ctx, name, name)
+	if p != nil {
+		b.note(name, p)
+	}
+	b.bare = addr
+	return err
 }
 
 // pollStart is how often it is looked whether a program listens.
