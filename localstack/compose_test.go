@@ -315,6 +315,13 @@ func TestComposeServices(t *testing.T) {
 			t.Errorf("Prometheus is not started with %s", option)
 		}
 	}
+	if hasInfra {
+		provider := read(t, "../infra/grafana/provisioning/dashboards/stampede.yaml")
+		if m := regexp.MustCompile(`path: (\S+)`).FindStringSubmatch(provider); m == nil ||
+			!slices.Contains(file.Services["grafana"].Volumes, "./infra/grafana/dashboards:"+m[1]+":ro") {
+			t.Errorf("Grafana looks for its dashboards in %q", m)
+		}
+	}
 	grafana := file.Services["grafana"].Environment
 	for variable, want := range map[string]string{
 		"GF_AUTH_ANONYMOUS_ORG_ROLE": "Viewer", "GF_AUTH_BASIC_ENABLED": "false", "GF_AUTH_DISABLE_LOGIN_FORM": "true",
