@@ -22,16 +22,17 @@ faults: deps model ## the fault matrix: a sale with a fault in its middle, for e
 	@go run ./e2e/faults $(ARGS)
 
 bench: deps ## measure how fast it is against baselines, in 5 minutes; report in .local/bench.html
-	@go run ./ctl bench
+	@go run ./ctl bench $(ARGS)
 
 drill: deps ## break the program on purpose, in one way after another: each time a test must notice
 	@go run ./scripts/drill
 
-lint: ## gofmt, go vet, staticcheck
+lint: ## gofmt, go vet, staticcheck, actionlint
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	go tool staticcheck ./...
 	go tool staticcheck -tags failpoints ./internal/failpoint
+	go tool actionlint -shellcheck= -pyflakes=
 
 build: ## build edge, worker and ctl into bin/
 	go build -o bin/ ./edge ./worker ./ctl

@@ -1,17 +1,23 @@
 package localstack
 
 import (
+	"debug/elf"
 	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 )
 
-// These tests hold the files for containers to what the Go code and the documentation say, as text: they run without
-// Docker, so none of them shows that the containers start.
+// These tests hold the files for containers to what the programs and the documentation say. They run without Docker, so
+// none of them shows that the containers start: scripts/compose-smoke does.
 
 func read(t *testing.T, path string) string {
 	t.Helper()
@@ -22,92 +28,21 @@ func read(t *testing.T, path string) string {
 	return string(b)
 }
 
-// block returns the lines below "key:" at this indentation, which are indented further.
-func block(t *testing.T, text, indent, key string) string {
-	t.Helper()
-	_, rest, found := strings.Cut("\n"+text, "\n"+indent+key+":")
-	if !found {
-		t.Fatalf("there is no %s", key)
-	}
-	_, rest, _ = strings.Cut(rest, "\n")
-	var lines []string
-	for line := range strings.Lines(rest) {
-		if strings.TrimSpace(line) != "" && !strings.HasPrefix(line, indent+" ") {
-			break
-		}
-		lines = append(lines, line)
-	}
-	return strings.Join(lines, "")
-}
-
-func TestCompose(t *testing.T) {
-	text := read(t, "../docker-compose.yml")
-
-	// The variables of the programs, and no others.
-	var names []string
-	for _, m := range regexp.MustCompile(`(?m)^  ([A-Z_]+): `).FindAllStringSubmatch(block(t, text, "", "x-environment"), -1) {
-		names = append(names, m[1])
-	}
-	want := "REDIS_URL MYSQL_DSN ORDERS_QUEUE ORDERS_DLQ AWS_REGION AWS_ENDPOINT_URL_SQS AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY"
-	if got := strings.Join(names, " "); got != want {
-		t.Errorf("the common environment has %s\nwant %s", got, want)
-	}
-	for _, line := range []string{"ORDERS_QUEUE: " + QueueName, "ORDERS_DLQ: " + DLQName, "AWS_REGION: " + Region} {
-		if !strings.Contains(text, "  "+line+"\n") {
-			t.Errorf("there is no %q", line)
-		}
-	}
-	if !strings.Contains(text, "@tcp(mysql:3306)/"+DatabaseName+`"`) {
-		t.Errorf("MYSQL_DSN does not lead to database %s", DatabaseName)
-	}
-
-	services := block(t, text, "", "services")
-	for service, contents := range map[string][]string{
-		"redis":      {"image: redis:8\n", "--appendonly, \"yes\"", "noeviction", "healthcheck:", "restart: on-failure:"},
-		"mysql":      {"image: mysql:8.4\n", "healthcheck:", "restart: on-failure:"},
-		"localstack": {"image: localstack/localstack:4.14.0\n", "SERVICES: sqs", "./localstack/init/ready.d:/etc/localstack/init/ready.d", "--queue-name " + QueueName, "restart: on-failure:"},
-		"migrate":    {"target: ctl", "command: [migrate]", "service_healthy", "restart: on-failure:"},
-		"edge":       {"target: edge", "JWT_SECRET: ", "service_completed_successfully", "<<: *needs", "<<: *limits"},
-		"worker":     {"target: worker", "replicas: 2", "service_completed_successfully", "<<: *needs", "<<: *limits"},
-		"ctl":        {"target: ctl", "profiles: [tools]"},
-	} {
-		body := block(t, services, "  ", service)
-		for _, s := range contents {
-			if !strings.Contains(body, s) {
-				t.Errorf("service %s has no %q", service, s)
-			}
-		}
-	}
-
-	// No port is open to other machines.
-	ports := regexp.MustCompile(`(?m)^ +ports:\n((?: +- .*\n)+)`).FindAllStringSubmatch(text, -1)
-	if len(ports) == 0 {
-		t.Error("no port is published")
-	}
-	for _, m := range ports {
-		for line := range strings.Lines(m[1]) {
-			if !strings.HasPrefix(strings.Trim(strings.TrimSpace(line), `- "'`), "127.0.0.1:") {
-				t.Errorf("port %s is open to other machines", strings.TrimSpace(line))
-			}
-		}
-	}
-
-	// Secrets come from outside, and whoever has none is told how to make one.
-	for _, name := range []string{"JWT_SECRET", "MYSQL_PASSWORD"} {
-		for _, m := range regexp.MustCompile(`(?m)^[^#\n]*`+name+`: .*$`).FindAllString(text, -1) {
-			if !strings.Contains(m, "${"+name+":?") || !strings.Contains(m, "openssl rand -hex") {
-				t.Errorf("%s does not come from the environment: %s", name, m)
-			}
-		}
-	}
-	if m := regexp.MustCompile(`[0-9a-fA-F]{16}`).FindString(text); m != "" {
-		t.Errorf("%s looks like a secret", m)
-	}
-}
-
+// TestDockerfile holds it to go.mod, and to what an image has to say of itself.
 func TestDockerfile(t *testing.T) {
+	t.Parallel()
 	text := read(t, "../Dockerfile")
-	for _, s := range []string{"FROM golang:1.26 AS build", "CGO_ENABLED=0", "-trimpath", ":nonroot AS base"} {
+	version := regexp.MustCompile(`(?m)^go (\S+)$`).FindStringSubmatch(read(t, "../go.mod"))[1]
+	if !strings.Contains(text, " golang:"+version+"-bookworm AS build\n") {
+		t.Errorf("the programs are not built with Go %s, as go.mod says", version)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^FROM (?:--platform=\S+ )?(\S+)`).FindAllStringSubmatch(text, -1) {
+		if image := m[1]; image != "base" && !pinned.MatchString(strings.TrimSuffix(image, "-bookworm")) &&
+			!regexp.MustCompile(`@sha256:[0-9a-f]{64}$`).MatchString(image) {
+			t.Errorf("%s does not say which version", image)
+		}
+	}
+	for _, s := range []string{":nonroot@", "\nUSER 65532:65532\n", " /etc/ssl/certs/rds.pem\n"} {
 		if !strings.Contains(text, s) {
 			t.Errorf("there is no %q", s)
 		}
@@ -118,13 +53,96 @@ func TestDockerfile(t *testing.T) {
 			t.Errorf("there is no target %s", program)
 		}
 		stage, _, _ = strings.Cut(stage, "\nFROM ")
-		if !strings.Contains(stage, `ENTRYPOINT ["/`+program+`"]`) {
-			t.Errorf("target %s does not run %s", program, program)
+		lines := []string{"COPY --from=build /out/" + program + " /" + program, `ENTRYPOINT ["/` + program + `"]`}
+		if program != "ctl" {
+			lines = append(lines, `CMD ["/`+program+`", "-healthcheck"]`)
 		}
-		if program != "ctl" && !strings.Contains(stage, `CMD ["/`+program+`", "-healthcheck"]`) {
-			t.Errorf("target %s has no health check", program)
+		for _, line := range lines {
+			if !strings.Contains(stage, line) {
+				t.Errorf("target %s has no %s", program, line)
+			}
+		}
+		if strings.Contains(stage, "USER") {
+			t.Errorf("target %s has a user of its own", program)
 		}
 	}
+}
+
+// maxProgram is how large a program may be: an image has at most 30 MB, and its base has not quite 3.
+const maxProgram = 27_000_000
+
+// TestPrograms builds the programs as the Dockerfile does, and starts them where there is nothing else: as a user without
+// rights, in a file system that has nothing but the program and that this user cannot write to.
+func TestPrograms(t *testing.T) {
+	t.Parallel()
+	build := regexp.MustCompile(`CGO_ENABLED=0 .* go build .* -o /out/ .*`).FindString(read(t, "../Dockerfile"))
+	if build == "" {
+		t.Fatal("the Dockerfile builds nothing")
+	}
+	root := t.TempDir()
+	sh := exec.Command("sh", "-c", strings.Replace(build, "/out/", root+"/", 1))
+	sh.Dir, sh.Env = "..", append(os.Environ(), "TARGETOS=linux", "TARGETARCH="+runtime.GOARCH)
+	if out, err := sh.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", build, err, out)
+	}
+	if err := os.Chmod(root, 0o555); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Chmod(root, 0o755) })
+	for _, program := range []string{"edge", "worker", "ctl"} {
+		file := filepath.Join(root, program)
+		info, err := os.Stat(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s has %.1f MB", program, float64(info.Size())/1e6)
+		if info.Size() > maxProgram {
+			t.Errorf("%s has %d bytes, more than %d: does it use text/template or reflect's Method?", program, info.Size(), maxProgram)
+		}
+		binary, err := elf.Open(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range binary.Progs {
+			if part.Type == elf.PT_INTERP || part.Type == elf.PT_DYNAMIC {
+				t.Errorf("%s is not static", program)
+			}
+		}
+		binary.Close()
+
+		if runtime.GOOS != "linux" {
+			continue
+		}
+		if out, err := alone(root, program, "-help"); err != nil {
+			t.Errorf("%s -help: %v\n%s", program, err, out)
+		}
+		if program == "ctl" {
+			continue
+		}
+		for status, want := range map[int]string{http.StatusOK: "<nil>", http.StatusServiceUnavailable: "exit status 1"} {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(status) }))
+			addr := server.Listener.Addr().String()
+			out, err := alone(root, program, "-healthcheck", "EDGE_ADDR="+addr, "ADMIN_ADDR="+addr)
+			server.Close()
+			if fmt.Sprint(err) != want {
+				t.Errorf("%s -healthcheck of a program that answers %d: %v, want %s\n%s", program, status, err, want, out)
+			}
+		}
+	}
+}
+
+// alone runs a program of a directory that becomes its whole file system, as nobody. It takes root to do so; others run it
+// as they are.
+func alone(root, program, arg string, env ...string) (string, error) {
+	cmd := exec.Command(filepath.Join(root, program), arg)
+	cmd.Env = append(env, "REDIS_URL=redis://nowhere:6379", "MYSQL_DSN=nobody@tcp(nowhere:3306)/nothing",
+		"JWT_SECRET="+strings.Repeat("x", 32))
+	if os.Getuid() == 0 {
+		cmd.Path, cmd.Dir = "/"+program, "/"
+		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root, Credential: &syscall.Credential{Uid: 65532, Gid: 65532}}
+	}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
 
 // What the programs are built from has to be among what .dockerignore lets through, and nothing that is private.
