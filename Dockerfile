@@ -5,17 +5,17 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod go mod download
 COPY . .
-ARG TARGETOS TARGETARCH
+ARG TARGETOS TARGETARCH VERSION=devel
 # grpcnotrace: otherwise the linker has to keep every method of every library.
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
-    CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -tags grpcnotrace -ldflags '-s -w' -o /out/ ./edge ./worker ./ctl
+    CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -tags grpcnotrace -ldflags "-s -w -X stampede/internal/admin.version=$VERSION" -o /out/ ./edge ./worker ./ctl
 
 # Certificates and time zones, no shell. Its tags move, so the digest says which one it is.
 FROM gcr.io/distroless/static-debian12:nonroot@sha256:d093aa3e30dbadd3efe1310db061a14da60299baff8450a17fe0ccc514a16639 AS base
 # The certificates of RDS, for tls=true in MYSQL_DSN: Go trusts all files in this directory.
 ADD --chmod=644 https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem /etc/ssl/certs/rds.pem
 USER 65532:65532
-ARG VERSION=unknown
+ARG VERSION=devel
 LABEL org.opencontainers.image.version=$VERSION
 
 FROM base AS edge

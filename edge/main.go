@@ -126,7 +126,7 @@ func run() error {
 	if err != nil {
 		return fmt.Errorf("EDGE_ADDR: %w", err)
 	}
-	slog.Info("edge started", "addr", ln.Addr().String(), "admin", adminServer.Addr())
+	slog.Info("edge started", "version", version, "addr", ln.Addr().String(), "admin", adminServer.Addr())
 
 	stop, unregister := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	served := make(chan error, 1)

@@ -81,7 +81,7 @@ func TestPrograms(t *testing.T) {
 	}
 	root := t.TempDir()
 	sh := exec.Command("sh", "-c", strings.Replace(build, "/out/", root+"/", 1))
-	sh.Dir, sh.Env = "..", append(os.Environ(), "TARGETOS=linux", "TARGETARCH="+runtime.GOARCH)
+	sh.Dir, sh.Env = "..", append(os.Environ(), "TARGETOS=linux", "TARGETARCH="+runtime.GOARCH, "VERSION=v1.2.3")
 	if out, err := sh.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", build, err, out)
 	}

@@ -100,7 +100,7 @@ func run() error {
 	defer adminServer.Close()
 	stop, unregister := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	w.Start()
-	slog.Info("worker started", "admin", adminServer.Addr())
+	slog.Info("worker started", "version", version, "admin", adminServer.Addr())
 	<-stop.Done()
 	unregister() // a second signal ends the process at once
 	slog.Info("worker is stopping")
