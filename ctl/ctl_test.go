@@ -31,6 +31,8 @@ func TestDispatch(t *testing.T) {
 		{[]string{"up", "--edges", "0"}, "--edges"},
 		{[]string{"token", "--user", "7"}, "JWT_SECRET"},
 		{[]string{"audit"}, "MYSQL_DSN"},
+		{[]string{"audit", "books"}, "MYSQL_DSN"},
+		{[]string{"audit", "books", "more"}, `"more"`},
 		{[]string{"product", "set", "--id", "1"}, "MYSQL_DSN"},
 		{[]string{"product", "set", "--price", "1.5"}, "price"},
 		{[]string{"product", "set", "--ends", "tomorrow"}, "ends"},

@@ -47,6 +47,7 @@ func commands() []command {
 		{"dlq show", "--id …", "show a dead letter with its body", runDLQShow},
 		{"dlq redrive", "--id … | --all [--dry-run]", "reserve the orders of dead letters anew and have them decided", runDLQRedrive},
 		{"dlq discard", "--id … | --all [--dry-run]", "delete dead letters", runDLQDiscard},
+		{"audit books", "", "check the books in MySQL alone, as of a restored backup; exit 1 if they do not add up", runAuditBooks},
 		{"audit", "[--wait 30s] [--json]", "check the promises in MySQL, Redis and the queue; exit 1 if one is broken", runAudit},
 	}
 }
