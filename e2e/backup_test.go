@@ -21,6 +21,7 @@ import (
 type backups struct {
 	t         *testing.T
 	dsn       string // of the database to back up or to restore into
+	password  string // MYSQL_PASSWORD
 	path      string // PATH
 	temporary string
 	directory string
@@ -36,7 +37,7 @@ func (b *backups) command(script string, args ...string) *exec.Cmd {
 	b.t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, "../scripts/"+script, args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.Env = []string{"PATH=" + b.path, "TMPDIR=" + b.temporary, "MYSQL_DSN=" + b.dsn, "CTL=" + filepath.Join(bin, "ctl")}
+	cmd.Env = []string{"PATH=" + b.path, "TMPDIR=" + b.temporary, "MYSQL_DSN=" + b.dsn, "MYSQL_PASSWORD=" + b.password, "CTL=" + filepath.Join(bin, "ctl")}
 	return cmd
 }
 
@@ -129,6 +130,8 @@ func TestBackup(t *testing.T) {
 	mustExec(t, server, `CREATE USER backup@'%' IDENTIFIED BY '`+strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(password)+`'`,
 		"GRANT SELECT ON stampede.* TO backup@'%'", "CREATE DATABASE busy", "CREATE DATABASE quiet", "CREATE DATABASE empty")
 	b := newBackups(t, "backup:"+password+"@tcp("+s.stack.MariaDB.Addr()+")/stampede?timeout=5s&tls=false")
+	apart := *b
+	apart.dsn, apart.password = strings.Replace(b.dsn, ":"+password, "", 1), password
 	root := func(database string) *backups {
 		c := *b
 		c.dsn = s.stack.MariaDB.DSN(database)
@@ -178,8 +181,8 @@ func TestBackup(t *testing.T) {
 	s.mustBeClean(c, 30*time.Second, c.accepted())
 
 	// When all is quiet.
-	quiet := b.backup()
-	if out, err := root("").run("restore", "--verify", quiet); err != nil || !strings.Contains(out, "audit: ok") {
+	quiet := apart.backup()
+	if out, err := apart.run("restore", "--verify", quiet); err != nil || !strings.Contains(out, "audit: ok") {
 		t.Fatalf("verify: %v: %s", err, out)
 	}
 	if out, err := root("quiet").run("restore", quiet); err != nil {
@@ -230,6 +233,8 @@ func TestBackup(t *testing.T) {
 	root("quiet").mustFail("not empty", "restore", quiet)
 	root("nowhere").mustFail("cannot be reached, or is not there", "restore", quiet)
 	root("empty").mustFail("no tables of Stampede", "backup", b.directory)
+	apart.dsn = b.dsn
+	apart.mustFail("has a password as well", "backup", b.directory)
 	wrong := *b
 	wrong.dsn = "backup:hunter2@tcp(" + s.stack.MariaDB.Addr() + ")/stampede"
 	out, err := wrong.run("backup", wrong.directory)
