@@ -12,6 +12,7 @@ import (
 
 	"stampede/internal/queue"
 	"stampede/internal/stock"
+	"stampede/internal/token"
 )
 
 func TestDispatch(t *testing.T) {
@@ -29,7 +30,14 @@ func TestDispatch(t *testing.T) {
 		{[]string{"demo", "--quantity", "1001"}, "--quantity"},
 		{[]string{"demo", "more"}, `"more"`},
 		{[]string{"up", "--edges", "0"}, "--edges"},
+		{[]string{"run", "--workers", "33", "--", "true"}, "--workers"},
+		{[]string{"run", "--users", "0", "--", "true"}, "--users"},
+		{[]string{"run", "--edges", "2"}, "name a command"},
 		{[]string{"token", "--user", "7"}, "JWT_SECRET"},
+		{[]string{"token", "--users", "7"}, "1-5000"},
+		{[]string{"token", "--users", "7-6"}, "1-5000"},
+		{[]string{"token", "--users", "0-6"}, "1-5000"},
+		{[]string{"token", "--users", "1-1000001"}, "1-5000"},
 		{[]string{"audit"}, "MYSQL_DSN"},
 		{[]string{"audit", "books"}, "MYSQL_DSN"},
 		{[]string{"audit", "books", "more"}, `"more"`},
@@ -44,6 +52,27 @@ func TestDispatch(t *testing.T) {
 		var usage *usageError
 		if !errors.As(err, &usage) || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("ctl %q: %v", test.args, err)
+		}
+	}
+}
+
+func TestWriteTokens(t *testing.T) {
+	var users userRange
+	if err := users.UnmarshalText([]byte("7-9")); err != nil {
+		t.Fatal(err)
+	}
+	keeper := token.NewKeeper(strings.Repeat("k", token.MinSecretBytes))
+	var out strings.Builder
+	if err := writeTokens(&out, keeper, users, "merchant", time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Fields(out.String())
+	if len(lines) != 3 {
+		t.Fatalf("%d tokens, want 3", len(lines))
+	}
+	for i, line := range lines {
+		if claims, err := keeper.Verify([]byte(line), time.Now()); err != nil || claims.UserID != int64(7+i) || claims.Role != "merchant" {
+			t.Errorf("token %d is of %+v: %v", i, claims, err)
 		}
 	}
 }

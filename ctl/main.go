@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
 	"syscall"
 	"text/tabwriter"
@@ -31,7 +32,8 @@ func commands() []command {
 		{"demo", "[flags]", "run a whole sale on a stack of its own, audit it, and show the result", runDemo},
 		{"bench", "[flags]", "measure how fast it is, against baselines", runBench},
 		{"up", "[flags]", "keep a local stack with a few products running until Ctrl-C", runUp},
-		{"token", "--user N [--role merchant] [--ttl 1h]", "print an access token for a user", runToken},
+		{"run", "[flags] -- COMMAND …", "run a command on a local stack of its own, such as a load test, then audit", runRun},
+		{"token", "--user N | --users N-M [--role merchant] [--ttl 1h]", "print access tokens for users, one a line", runToken},
 		{"migrate", "", "bring the database schema up to date", runMigrate},
 		{"queues", "", "create the queue, its dead-letter queue and the redrive policy", runQueues},
 		{"product add", "--name … --price … --stock …", "put a product on sale", runProductAdd},
@@ -58,6 +60,7 @@ func main() {
 	context.AfterFunc(ctx, unregister)
 	err := dispatch(ctx, os.Args[1:])
 	var bad *usageError
+	var command *exec.ExitError
 	switch {
 	case err == nil:
 	case errors.As(err, &bad):
@@ -65,6 +68,9 @@ func main() {
 		os.Exit(2)
 	case errors.Is(err, errBroken), errors.Is(err, errMissed): // the report has said everything
 		os.Exit(1)
+	case errors.As(err, &command): // of run
+		fmt.Fprintln(os.Stderr, "ctl:", err)
+		os.Exit(max(command.ExitCode(), 1))
 	default:
 		fmt.Fprintln(os.Stderr, "ctl:", err)
 		os.Exit(1)
@@ -120,6 +126,8 @@ func printHelp(w io.Writer) {
 type input struct {
 	*flag.FlagSet
 	vars *config.Set
+	// hasCommand says that a command follows the flags.
+	hasCommand bool
 }
 
 func newInput(name string) *input {
@@ -142,7 +150,7 @@ func (in *input) parse(args []string) error {
 	if err != nil {
 		return usagef("%s: %w; see: ctl %s -h", in.Name(), err, in.Name())
 	}
-	if in.NArg() > 0 {
+	if in.NArg() > 0 && !in.hasCommand {
 		return usagef("%s: %q is one argument too many; see: ctl %s -h", in.Name(), in.Arg(0), in.Name())
 	}
 	if err := in.vars.Parse(); err != nil {

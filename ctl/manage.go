@@ -1,13 +1,17 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -27,24 +31,63 @@ import (
 func runToken(_ context.Context, args []string) error {
 	in := newInput("token")
 	user := in.Int64("user", 0, "user id, a positive number")
+	var users userRange
+	in.TextVar(&users, "users", users, "several user ids, such as 1-5000; gives a token on each line")
 	role := in.String("role", string(store.Buyer), "buyer, merchant or admin")
 	ttl := in.Duration("ttl", time.Hour, "how long the token is valid")
 	secret := in.vars.Secret("JWT_SECRET", "key of the access tokens, at least 32 bytes", token.CheckSecret)
 	if err := in.parse(args); err != nil {
 		return err
 	}
-	if *user <= 0 || *ttl <= 0 {
+	if users == (userRange{}) {
+		users = userRange{*user, *user}
+	} else if *user != 0 {
+		return usagef("token: give --user or --users")
+	}
+	if users.first <= 0 || *ttl <= 0 {
 		return usagef("token: --user and --ttl must be positive")
 	}
 	if !store.Role(*role).Valid() {
 		return usagef("token: --role must be buyer, merchant or admin")
 	}
-	raw, err := token.NewKeeper(*secret).Sign(token.Claims{UserID: *user, Role: *role}, *ttl)
-	if err != nil {
-		return err
+	return writeTokens(os.Stdout, token.NewKeeper(*secret), users, *role, *ttl)
+}
+
+// maxTokens bounds the tokens that are made at a time, of some 200 bytes each.
+const maxTokens = 1_000_000
+
+// userRange is the user ids from first to last, written as 1-5000.
+type userRange struct{ first, last int64 }
+
+func (r userRange) MarshalText() ([]byte, error) {
+	if r == (userRange{}) {
+		return nil, nil
 	}
-	fmt.Println(raw)
+	return fmt.Appendf(nil, "%d-%d", r.first, r.last), nil
+}
+
+func (r *userRange) UnmarshalText(text []byte) error {
+	first, last, _ := strings.Cut(string(text), "-")
+	var err, err2 error
+	r.first, err = strconv.ParseInt(first, 10, 64)
+	r.last, err2 = strconv.ParseInt(last, 10, 64)
+	if errors.Join(err, err2) != nil || r.first <= 0 || r.last < r.first || r.last-r.first >= maxTokens {
+		return fmt.Errorf("it must be two positive numbers, such as 1-5000, with at most %d ids", maxTokens)
+	}
 	return nil
+}
+
+// writeTokens makes a token for each user and writes it on a line.
+func writeTokens(w io.Writer, tokens *token.Keeper, users userRange, role string, ttl time.Duration) error {
+	buffered := bufio.NewWriter(w)
+	for i := range users.last - users.first + 1 {
+		raw, err := tokens.Sign(token.Claims{UserID: users.first + i, Role: role}, ttl)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(buffered, raw)
+	}
+	return buffered.Flush()
 }
 
 func runMigrate(ctx context.Context, args []string) error {

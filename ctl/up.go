@@ -77,18 +77,14 @@ func runUp(ctx context.Context, args []string) (err error) {
 	}
 	fmt.Printf("\nOrder a product as user 7:\n  curl -i %s/api/orders -H 'Authorization: Bearer %s' -H 'Content-Type: application/json' -d '{\"product_id\":1,\"quantity\":1}'\n", f.urls[0], access)
 	fmt.Println("\nCtrl-C stops everything.")
-	for _, p := range append(f.edges[:len(f.edges):len(f.edges)], f.workers...) {
-		go func() {
-			select {
-			case <-p.Done():
-				if ctx.Err() == nil {
-					tell("a process ended by itself; its log: " + p.LogTail())
-				}
-			case <-ctx.Done():
-			}
-		}()
+	ended := f.ended()
+	for ctx.Err() == nil {
+		select {
+		case text := <-ended:
+			tell(text)
+		case <-ctx.Done():
+		}
 	}
-	<-ctx.Done()
 	stopped = true
 	return nil
 }

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"stampede/internal/store"
+	"stampede/internal/token"
+	"stampede/localstack"
+)
+
+// merchantID is the user whose token run gives to its command for putting products on sale. No buyer has it.
+const merchantID = maxTokens + 1
+
+// runRun starts a stack, runs a command on it, waits until all orders are decided, audits, and stops everything.
+func runRun(ctx context.Context, args []string) (err error) {
+	in := newInput("run")
+	in.hasCommand = true
+	edges := in.Int("edges", 1, "edge processes")
+	workers := in.Int("workers", 2, "worker processes")
+	users := in.Int64("users", 20_000, "buyers for whom there is a token")
+	dir := in.String("dir", localDir, "where to keep programs, data and logs while it runs")
+	if err := in.parse(args); err != nil {
+		return err
+	}
+	if *edges < 1 || *edges > 32 || *workers < 1 || *workers > 32 {
+		return usagef("run: --edges and --workers must be 1 to 32")
+	}
+	if *users < 1 || *users > maxTokens {
+		return usagef("run: --users must be 1 to %d", maxTokens)
+	}
+	command := in.Args()
+	if len(command) == 0 {
+		return usagef("run: name a command after --, such as: ctl run -- sh -c 'curl $EDGE/api/products'")
+	}
+
+	tell := func(text string) { fmt.Fprintln(os.Stderr, text) }
+	f, err := startFleet(ctx, *dir, "run", tell)
+	keep := true // the logs of a run that went wrong
+	defer func() {
+		tell("stopping")
+		err = errors.Join(err, f.close(keep))
+		if keep && f.dir != "" {
+			tell("logs and data are kept in " + f.dir)
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	if err := f.run(ctx, *edges, *workers); err != nil {
+		return err
+	}
+	variables, err := f.forCommand(*users)
+	if err != nil {
+		return err
+	}
+	ended := f.ended()
+	tell("running " + strings.Join(command, " "))
+	failed := runCommand(ctx, command, append(f.env[:len(f.env):len(f.env)], variables...))
+	if ctx.Err() != nil {
+		return errors.Join(ctx.Err(), failed)
+	}
+	tell("waiting until all orders are decided")
+	if err := f.parts.waitQuiet(ctx, drainWait, func(look) {}); err != nil {
+		return errors.Join(err, failed)
+	}
+	report, err := f.parts.audit(ctx)
+	if err != nil {
+		return errors.Join(err, failed)
+	}
+	for range len(ended) {
+		report.OK, report.Problems = false, append(report.Problems, <-ended)
+	}
+	fmt.Println()
+	report.print()
+	switch {
+	case failed != nil:
+		return failed
+	case !report.OK:
+		return errBroken
+	}
+	keep = false
+	return nil
+}
+
+// forCommand makes what a command needs to know of the stack: where the edges are, a file with a token of each buyer,
+// one a line, and the token of a merchant.
+func (f *fleet) forCommand(users int64) (env []string, err error) {
+	path, err := filepath.Abs(filepath.Join(f.dir, "tokens.txt"))
+	if err != nil {
+		return nil, err
+	}
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = writeTokens(file, f.tokens, userRange{1, users}, string(store.Buyer), demoTokenTTL)
+	if err := errors.Join(err, file.Close()); err != nil {
+		return nil, err
+	}
+	merchant, err := f.tokens.Sign(token.Claims{UserID: merchantID, Role: string(store.Merchant)}, demoTokenTTL)
+	return []string{"EDGE=" + strings.Join(f.urls, ","), "TOKENS=" + path, "MERCHANT=" + merchant}, err
+}
+
+// runCommand runs a command with this process's outputs. When the context ends, the command and whatever it has started
+// are asked to end, once, and killed a little later. Nothing of it is left when this returns.
+func runCommand(ctx context.Context, command, env []string) error {
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	cmd.Stdout, cmd.Stderr, cmd.Env = os.Stdout, os.Stderr, env
+	// In a process group of its own, Ctrl-C on a terminal does not reach it a second time, beside what is sent here. It
+	// has no input: from a terminal it may not read there.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = stopWait
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("the command: %w", err)
+	}
+	err := cmd.Wait()
+	// A script that was asked to end may be gone before what it has started. The signal 0 fails when nobody is left.
+	group := -cmd.Process.Pid
+	for deadline := time.Now().Add(stopWait); ctx.Err() != nil && syscall.Kill(group, 0) == nil && time.Now().Before(deadline); {
+		time.Sleep(20 * time.Millisecond)
+	}
+	_ = syscall.Kill(group, syscall.SIGKILL) // fails if nobody is left, which is the rule
+	if err != nil {
+		return fmt.Errorf("%s: %w", command[0], err)
+	}
+	return nil
+}
+
+// ended gives a line for each edge and worker that ends, also when all are stopped.
+func (f *fleet) ended() <-chan string {
+	ended := make(chan string, len(f.edges)+len(f.workers))
+	for program, list := range map[string][]*localstack.Process{"edge": f.edges, "worker": f.workers} {
+		for i, p := range list {
+			go func() {
+				<-p.Done()
+				ended <- fmt.Sprintf("%s-%d ended by itself; the end of its log: %s", program, i+1, p.LogTail())
+			}()
+		}
+	}
+	return ended
+}
