@@ -31,6 +31,7 @@ func TestInstallDeps(t *testing.T) {
 	const all = "redis-server mariadbd mariadb-install-db"
 	for _, test := range []struct {
 		name      string
+		arg       string // of the script, or none
 		tools     string // package managers and sudo that exist
 		present   string // programs that exist
 		user      string // what "id -u" prints
@@ -112,6 +113,21 @@ func TestInstallDeps(t *testing.T) {
 			name: "the package manager fails", tools: "dnf", user: "0", installs: "fail", wantErr: true,
 			wantCalls: []string{"dnf install --assumeyes redis mariadb-server"},
 		},
+		{
+			name: "Locust and nothing else", arg: "locust", tools: "apt-get", user: "0", installs: "locust",
+			wantCalls: []string{
+				"apt-get -o DPkg::Lock::Timeout=120 update",
+				"apt-get -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends python3-locust frontend=noninteractive",
+			},
+		},
+		{
+			name: "Locust is there", arg: "locust", tools: "apt-get", present: "locust", user: "0",
+			wantOut: []string{"Locust is there"},
+		},
+		{
+			name: "something unknown", arg: "nginx", tools: "apt-get", user: "0", wantErr: true,
+			wantOut: []string{"give k6, locust or nothing"},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir, bin := t.TempDir(), t.TempDir()
@@ -152,7 +168,7 @@ func TestInstallDeps(t *testing.T) {
 				t.Fatal(err)
 			}
 
-			cmd := exec.Command(bash, copied)
+			cmd := exec.Command(bash, append([]string{copied}, strings.Fields(test.arg)...)...)
 			cmd.Env = []string{"PATH=" + bin, "CALLS=" + calls, "INSTALLS=" + test.installs, "POLICY=" + policy}
 			out, err := cmd.CombinedOutput()
 			if (err != nil) != test.wantErr {
