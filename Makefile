@@ -1,10 +1,10 @@
 # Every target installs what it needs, and leaves nothing running.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test faults drill bench model lint build deps
+.PHONY: help demo up test faults drill bench load-k6 load-locust model lint build deps
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: deps ## run a whole flash sale on a local stack, audit it, and show the result
 	@go run ./ctl demo
@@ -23,6 +23,14 @@ faults: deps model ## the fault matrix: a sale with a fault in its middle, for e
 
 bench: deps ## measure how fast it is against baselines, in 5 minutes; report in .local/bench.html
 	@go run ./ctl bench $(ARGS)
+
+load-k6: deps ## load a local stack with k6 and audit it: SCENARIO="smoke flash-sale soak retry-storm bots" picks
+	@scripts/install-deps k6
+	@go run ./ctl run -- scripts/load/k6/run $(or $(SCENARIO),smoke flash-sale)
+
+load-locust: deps ## load a local stack with 1,000 users of Locust and audit it; ARGS="--run-time 5m" is for Locust
+	@scripts/install-deps locust
+	@go run ./ctl run -- locust --config scripts/load/locust/locust.conf $(ARGS)
 
 drill: deps ## break the program on purpose, in one way after another: each time a test must notice
 	@go run ./scripts/drill

@@ -1,0 +1,216 @@
+"""The flash sale with Locust: users who look, buy, buy again and ask what became of their orders.
+
+README.md beside this folder says how to run it. Locust ends with 1 if an answer was not expected, if nothing was
+sold, if not all users could be started, or if orders were answered too slowly.
+"""
+
+import json
+import os
+import random
+import re
+import time
+import urllib.error
+import urllib.request
+
+from locust import FastHttpUser, between, events, task
+
+MAX_FOLLOWS = 3  # how often one order is asked for, each time for up to 10 s
+LIMIT = 4  # units that a user may buy
+
+
+def number(name, fallback, least, most):
+    """Reads a variable that bounds the run."""
+    text = os.environ.get(name) or str(fallback)
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise SystemExit(f"{name} must be a whole number from {least} to {most}")
+    return int(text)
+
+
+def check_target(url):
+    """Lets through what is on this machine, and what the operator has named twice."""
+    parts = re.fullmatch(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?/?", url, re.IGNORECASE)
+    if not parts:
+        raise SystemExit(f"EDGE: {url!r} is not like http://127.0.0.1:8080")
+    host = parts[1].lower()
+    if not re.fullmatch(r"localhost|127(\.[0-9]{1,3}){3}|\[::1\]", host) and os.environ.get("ALLOW_HOST") != host:
+        raise SystemExit(f"EDGE: {host} is not this machine. If it is yours to load, set ALLOW_HOST to the same name.")
+    return url.rstrip("/")
+
+
+EDGES = [check_target(url) for url in (os.environ.get("EDGE") or "http://127.0.0.1:8080").split(",")]
+UNITS = number("UNITS", 2000, 1, 1_000_000_000)
+P99_MS = number("P99_MS", 1000, 1, 60_000)
+
+if not os.environ.get("TOKENS"):
+    raise SystemExit("TOKENS must name a file with an access token on each line: ctl token --users 1-1000")
+with open(os.environ["TOKENS"], encoding="ascii") as lines:
+    TOKENS = lines.read().split()
+if not TOKENS:
+    raise SystemExit("TOKENS names a file without a token")
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Makes a redirection an error: requests go nowhere but to the target."""
+
+    def redirect_request(self, *_):
+        return None
+
+
+opener = urllib.request.build_opener(NoRedirect, urllib.request.ProxyHandler({}))
+
+
+def merchant(method, path, body):
+    """Sends a request as the merchant whose token is MERCHANT. Ends the run if it is refused."""
+    headers = {"Authorization": f"Bearer {os.environ.get('MERCHANT', '')}", "Content-Type": "application/json"}
+    request = urllib.request.Request(EDGES[0] + path, json.dumps(body).encode(), headers, method=method)
+    try:
+        with opener.open(request, timeout=30) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        text = "MERCHANT must be the token of a merchant: ctl token --user 1 --role merchant"
+        raise SystemExit(f"{method} {path} is answered with {error.code}. {text}") from None
+    except OSError as error:
+        raise SystemExit(f"{EDGES[0]} does not answer: {error}") from None
+
+
+class Sale:
+    """The product, the run and what was sold."""
+
+    product = 0
+    left = 0  # on sale though the run is over
+    run = f"locust-{time.time_ns():x}"
+    started = 0  # users so far
+    most = 0  # users when all had been started
+    outcomes = {}  # of orders, by name
+
+
+@events.init.add_listener
+def open_sale(**_):
+    body = {"name": "Load test: locust", "price": 4990, "currency": "EUR", "stock": UNITS, "limit_per_user": LIMIT}
+    Sale.product = merchant("POST", "/api/products", body)["product_id"]
+
+
+@events.spawning_complete.add_listener
+def note_users(user_count, **_):
+    Sale.most = max(Sale.most, user_count)
+
+
+@events.test_stop.add_listener
+def close_sale(**_):
+    try:
+        merchant("PATCH", f"/api/products/{Sale.product}", {"state": "off_sale"})
+    except SystemExit as error:  # the table is worth more now
+        Sale.left = 1
+        print(error)
+
+
+@events.quitting.add_listener
+def judge(environment, **_):
+    """Sets the exit code, and says why."""
+    total = environment.stats.total
+    orders = environment.stats.get("order", "POST")
+    wanted = environment.parsed_options.num_users
+    p99 = orders.get_response_time_percentile(0.99) or 0
+    print("\noutcome of orders      requests")
+    for name, count in sorted(Sale.outcomes.items()):
+        print(f"{name:<20} {count:>10}")
+    rules = [
+        ("unexpected answers", total.num_failures, "== 0", total.num_failures == 0),
+        ("users at once", Sale.most, f"== {wanted}", Sale.most == wanted),
+        ("orders accepted", Sale.outcomes.get("accepted", 0), ">= 1", Sale.outcomes.get("accepted", 0) > 0),
+        ("orders decided", Sale.outcomes.get("completed", 0), ">= 1", Sale.outcomes.get("completed", 0) > 0),
+        ("sales left open", Sale.left, "== 0", Sale.left == 0),
+        ("p99 of orders in ms", round(p99), f"< {P99_MS}", p99 < P99_MS),
+    ]
+    print("\nthreshold              measured  must be   result")
+    for name, measured, rule, kept in rules:
+        print(f"{name:<20} {measured:>10}  {rule:<8}  {'kept' if kept else 'MISSED'}")
+    print()
+    environment.process_exit_code = 0 if all(kept for *_, kept in rules) else 1
+
+
+class Buyer(FastHttpUser):
+    """One of the crowd, who comes again every few seconds."""
+
+    host = EDGES[0]
+    wait_time = between(2, 4)
+    connection_timeout = 15
+    network_timeout = 15  # longer than a long poll
+
+    def on_start(self):
+        number = Sale.started
+        Sale.started += 1
+        self.edge = EDGES[number % len(EDGES)]
+        self.headers = {"Authorization": f"Bearer {TOKENS[number % len(TOKENS)]}"}
+        self.number = number
+        self.orders = 0  # sent so far
+
+    def get(self, name, path, expected=(200,)):
+        with self.client.get(self.edge + path, name=name, headers=self.headers, allow_redirects=False, catch_response=True) as r:
+            if r.status_code in expected:
+                r.success()
+                return r.json()
+            r.failure(f"{r.status_code} {code(r)}")
+            return {}
+
+    def send(self, key):
+        """Sends an order, and returns its id if it was accepted."""
+        headers = {**self.headers, "Content-Type": "application/json", "Idempotency-Key": f"{Sale.run}-{key}"}
+        body = json.dumps({"product_id": Sale.product, "quantity": 1})
+        with self.client.post(self.edge + "/api/orders", data=body, name="order", headers=headers,
+                              allow_redirects=False, catch_response=True) as r:
+            outcome = "accepted" if r.status_code == 202 else code(r)
+            count(outcome)
+            if outcome not in ("accepted", "sold_out", "limit_exceeded"):
+                r.failure(f"{r.status_code} {outcome}")
+                return None
+            r.success()
+            return r.json()["order_id"] if outcome == "accepted" else None
+
+    def complain(self, what):
+        self.environment.events.request.fire(
+            request_type="CHECK", name=what, response_time=0, response_length=0, exception=AssertionError(what), context={}
+        )
+
+    @task(3)
+    def look(self):
+        self.get("look", f"/api/products/{Sale.product}")
+
+    @task(5)
+    def buy(self):
+        self.orders += 1
+        key = f"{self.number}-{self.orders}"
+        order = self.send(key)
+        if order is None:
+            return
+        if random.random() < 0.1 and self.send(key) != order:
+            self.complain("the same key gave another answer")
+        if random.random() < 0.1:
+            self.follow(order)
+
+    @task(1)
+    def history(self):
+        self.get("history", "/api/orders")
+
+    def follow(self, order):
+        for _ in range(MAX_FOLLOWS):
+            status = self.get("decision", f"/api/orders/{order}?wait=10s").get("status")
+            if status in ("completed", "failed"):
+                count(status)
+                return
+            if status != "pending":
+                return
+        self.complain("an order stays pending")
+
+
+def count(outcome):
+    Sale.outcomes[outcome] = Sale.outcomes.get(outcome, 0) + 1
+
+
+def code(response):
+    """The code of a problem document, or what there is instead."""
+    if response.status_code == 0:
+        return f"no answer: {response.error}"
+    if not (response.headers.get("Content-Type") or "").startswith("application/problem+json"):
+        return f"status {response.status_code}"
+    return response.json().get("code", "")
