@@ -7,12 +7,13 @@ sold, if not all users could be started, or if orders were answered too slowly.
 import json
 import os
 import random
-import re
 import time
 import urllib.error
 import urllib.request
 
 from locust import FastHttpUser, between, events, task
+
+from targets import targets
 
 MAX_FOLLOWS = 3  # how often one order is asked for, each time for up to 10 s
 LIMIT = 4  # units that a user may buy
@@ -26,18 +27,7 @@ def number(name, fallback, least, most):
     return int(text)
 
 
-def check_target(url):
-    """Lets through what is on this machine, and what the operator has named twice."""
-    parts = re.fullmatch(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?/?", url, re.IGNORECASE)
-    if not parts:
-        raise SystemExit(f"EDGE: {url!r} is not like http://127.0.0.1:8080")
-    host = parts[1].lower()
-    if not re.fullmatch(r"localhost|127(\.[0-9]{1,3}){3}|\[::1\]", host) and os.environ.get("ALLOW_HOST") != host:
-        raise SystemExit(f"EDGE: {host} is not this machine. If it is yours to load, set ALLOW_HOST to the same name.")
-    return url.rstrip("/")
-
-
-EDGES = [check_target(url) for url in (os.environ.get("EDGE") or "http://127.0.0.1:8080").split(",")]
+EDGES = targets(os.environ.get("EDGE") or "http://127.0.0.1:8080", os.environ.get("ALLOW_HOST"))
 UNITS = number("UNITS", 2000, 1, 1_000_000_000)
 P99_MS = number("P99_MS", 1000, 1, 60_000)
 

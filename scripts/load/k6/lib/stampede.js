@@ -2,6 +2,7 @@
 import http from 'k6/http';
 import { SharedArray } from 'k6/data';
 import { Counter, Trend } from 'k6/metrics';
+import { targets } from './targets.js';
 
 // maxFollows bounds how often one order is asked for, each time for up to 10 s.
 const maxFollows = 3;
@@ -11,20 +12,7 @@ const patience = '15s';
 // visit takes, and those that hang are counted.
 const gracefulStop = '60s';
 
-const edges = (__ENV.EDGE || 'http://127.0.0.1:8080').split(',').map(checkTarget);
-
-// checkTarget lets through what is on this machine, and what the operator has named twice.
-function checkTarget(url) {
-  const parts = /^https?:\/\/([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?\/?$/i.exec(url);
-  if (!parts) {
-    throw new Error(`EDGE: "${url}" is not like http://127.0.0.1:8080`);
-  }
-  const host = parts[1].toLowerCase();
-  if (!/^(localhost|127(\.[0-9]{1,3}){3}|\[::1\])$/.test(host) && __ENV.ALLOW_HOST !== host) {
-    throw new Error(`EDGE: ${host} is not this machine. If it is yours to load, set ALLOW_HOST to the same name.`);
-  }
-  return url.replace(/\/$/, '');
-}
+const edges = targets(__ENV.EDGE || 'http://127.0.0.1:8080', __ENV.ALLOW_HOST);
 
 // number reads a variable that bounds the size of a run.
 export function number(name, fallback, min, max) {
