@@ -41,6 +41,7 @@ func TestDispatch(t *testing.T) {
 		{[]string{"audit"}, "MYSQL_DSN"},
 		{[]string{"audit", "books"}, "MYSQL_DSN"},
 		{[]string{"audit", "books", "more"}, `"more"`},
+		{[]string{"migrate", "--app-user", "app"}, "MYSQL_DSN"},
 		{[]string{"product", "set", "--id", "1"}, "MYSQL_DSN"},
 		{[]string{"product", "set", "--price", "1.5"}, "price"},
 		{[]string{"product", "set", "--ends", "tomorrow"}, "ends"},

@@ -34,7 +34,7 @@ func commands() []command {
 		{"up", "[flags]", "keep a local stack with a few products running until Ctrl-C", runUp},
 		{"run", "[flags] -- COMMAND …", "run a command on a local stack of its own, such as a load test, then audit", runRun},
 		{"token", "--user N | --users N-M [--role merchant] [--ttl 1h]", "print access tokens for users, one a line", runToken},
-		{"migrate", "", "bring the database schema up to date", runMigrate},
+		{"migrate", "[--app-user U]", "bring the database schema up to date", runMigrate},
 		{"queues", "", "create the queue, its dead-letter queue and the redrive policy", runQueues},
 		{"product add", "--name … --price … --stock …", "put a product on sale", runProductAdd},
 		{"product set", "--id N [--price …] …", "change a product, but no order that was accepted", runProductSet},

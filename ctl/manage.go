@@ -92,16 +92,28 @@ func writeTokens(w io.Writer, tokens *token.Keeper, users userRange, role string
 
 func runMigrate(ctx context.Context, args []string) error {
 	in := newInput("migrate")
+	user := in.String("app-user", "", "also make this database user, or give it its password anew: it may read and write, and not change the schema")
+	password := in.vars.Optional("MYSQL_APP_PASSWORD", "the password of the user that --app-user names")
 	db, err := in.parseAndOpenStore(args)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
+	if (*user == "") != (*password == "") {
+		return usagef("migrate: --app-user and MYSQL_APP_PASSWORD belong together")
+	}
 	version, err := db.Migrate(ctx)
 	if err != nil {
 		return err
 	}
 	fmt.Println("schema version", version)
+	if *user == "" {
+		return nil
+	}
+	if err := db.EnsureUser(ctx, *user, *password); err != nil {
+		return err
+	}
+	fmt.Printf("database user %s may read and write\n", *user)
 	return nil
 }
 

@@ -196,3 +196,29 @@ func TestManageProducts(t *testing.T) {
 		t.Errorf("a product that is not there: %v", err)
 	}
 }
+
+// TestAppUser sells with a database user who may not change the schema, as migrate makes it, and whose password comes
+// in a variable of its own.
+func TestAppUser(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	owner := s.env
+	s.env = append(owner[:len(owner):len(owner)], "MYSQL_APP_PASSWORD=hunter2")
+	if out := s.mustCtl("migrate", "--app-user", "app"); strings.Contains(out, "hunter2") {
+		t.Errorf("the password is told: %s", out)
+	}
+	if _, err := s.ctl("migrate"); err == nil || !strings.Contains(err.Error(), "--app-user") {
+		t.Errorf("a password for nobody: %v", err)
+	}
+	s.env = append(owner[:len(owner):len(owner)],
+		"MYSQL_DSN=app@tcp("+s.stack.MariaDB.Addr()+")/stampede", "MYSQL_PASSWORD=hunter2")
+	s.mustCtl("product", "add", "--name", "ticket", "--price", "100", "--stock", "5")
+	s.startWorker()
+	s.startEdge()
+	c := newCrowd()
+	s.rush(t.Context(), c, 1, 8, 100)
+	s.mustBeClean(c, 60*time.Second, 5)
+	if _, err := s.ctl("migrate"); err != nil {
+		t.Errorf("a migration that has nothing to do: %v", err)
+	}
+}
