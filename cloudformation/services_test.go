@@ -2,6 +2,7 @@ package cloudformation
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"regexp"
 	"slices"
@@ -584,8 +585,23 @@ func TestAlarms(t *testing.T) {
 		shards := number(t, at(d["data"]["Redis"], "Properties", "NumNodeGroups"))
 		nodes := shards * (1 + number(t, at(d["data"]["Redis"], "Properties", "ReplicasPerNodeGroup")))
 		for _, logical := range []string{"RedisMemoryAlarm", "RedisEvictionsAlarm", "RedisCpuAlarm"} {
-			if n := len(list(at(d["data"][logical], "Properties", "Metrics"))); float64(n) != nodes+1 {
-				t.Errorf("%s has %d metrics for %v nodes", logical, n, nodes)
+			seen := map[string]bool{}
+			for _, q := range list(at(d["data"][logical], "Properties", "Metrics"))[1:] {
+				m := at(q, "MetricStat", "Metric")
+				seen[text(at(m, "Dimensions", 0, "Value"))] = true
+				if first := at(d["data"][logical], "Properties", "Metrics", 1, "MetricStat", "Metric", "MetricName"); at(m, "MetricName") != first {
+					t.Errorf("%s is about %v and %v", logical, first, at(m, "MetricName"))
+				}
+			}
+			for shard := range int(shards) {
+				for node := range int(nodes / shards) {
+					if name := fmt.Sprintf("%s-%04d-%03d", parameters("")["Name"], shard+1, node+1); !seen[name] {
+						t.Errorf("%s does not look at %s", logical, name)
+					}
+				}
+			}
+			if float64(len(seen)) != nodes {
+				t.Errorf("%s looks at %d nodes of %v", logical, len(seen), nodes)
 			}
 		}
 		// Nobody is told unless an address is given.
