@@ -143,6 +143,55 @@ func TestReferences(t *testing.T) {
 	}
 }
 
+// TestCycles: resources can be made one after another.
+func TestCycles(t *testing.T) {
+	for _, stack := range stacks {
+		resources := load(t, stack).section("Resources")
+		needs := map[string][]string{}
+		for logical, resource := range resources {
+			need := func(name string) {
+				name, _, _ = strings.Cut(name, ".")
+				if resources[name] != nil {
+					needs[logical] = append(needs[logical], name)
+				}
+			}
+			walk(resource, "", func(_ string, v any) {
+				switch function, arg := call(v); function {
+				case "Ref":
+					need(arg.(string))
+				case "GetAtt":
+					need(at(arg, 0).(string))
+				case "Sub":
+					pattern, _ := list(arg)[0].(string)
+					for _, m := range placeholder.FindAllStringSubmatch(pattern, -1) {
+						need(m[1])
+					}
+				}
+			})
+			for _, other := range list(at(resource, "DependsOn")) {
+				need(other.(string))
+			}
+		}
+		done := map[string]bool{}
+		var visit func(name string, way []string)
+		visit = func(name string, way []string) {
+			if slices.Contains(way, name) {
+				t.Fatalf("%s: %s need one another", stack, strings.Join(append(way, name), " → "))
+			}
+			if done[name] {
+				return
+			}
+			for _, other := range needs[name] {
+				visit(other, append(way, name))
+			}
+			done[name] = true
+		}
+		for name := range resources {
+			visit(name, nil)
+		}
+	}
+}
+
 // importName is the pattern of the name of an export.
 func importName(v any) string {
 	_, pattern := call(v)
