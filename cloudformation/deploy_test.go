@@ -154,7 +154,7 @@ func TestDeployParameters(t *testing.T) {
 	d := newDeployment(t)
 	calls, said, err := d.run(t, []string{
 		"NAME=shop", "SIZE=large", "ALARM_EMAIL=a@b", "VPC_CIDR=10.0.0.0/16", "MONITORING_SECURITY_GROUP=sg-1",
-		"REDIS_DURABILITY=sync", "EDGE_MINIMUM=9", "RESERVED_LCU=200", "LOG_LEVEL=warn",
+		"REDIS_DURABILITY=sync", "EDGE_MINIMUM=9", "RESERVED_LCU=200", "LOG_LEVEL=warn", "TRACE_ENDPOINT=http://collector:4318",
 	}, "all")
 	if err != nil {
 		t.Fatalf("%v\n%s", err, said)

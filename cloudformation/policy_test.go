@@ -397,6 +397,11 @@ func TestSecurityGroups(t *testing.T) {
 	if len(reached) != len(want) {
 		t.Errorf("there are %d rules: %v", len(reached), reached)
 	}
+	for logical, rule := range ofType(network, "AWS::EC2::SecurityGroupEgress") {
+		if rule["DestinationSecurityGroupId"] != "sg-0123" || text(rule["FromPort"]) != "4318" || text(rule["ToPort"]) != "4318" {
+			t.Errorf("%s: %v", logical, rule)
+		}
+	}
 	given["MonitoringSecurityGroup"] = ""
 	for logical, rule := range ofType(deploy(t, given)["network"], "AWS::EC2::SecurityGroupIngress") {
 		if text(rule["FromPort"]) == "9090" {

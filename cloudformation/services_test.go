@@ -45,7 +45,9 @@ func environment(t testing.TB, c object) (values, secrets map[string]string) {
 
 // TestEnvironment: every variable that a program needs is set, and every one that is set is read.
 func TestEnvironment(t *testing.T) {
-	d := deploy(t, parameters("small"))
+	given := parameters("small")
+	given["TraceEndpoint"] = "http://collector:4318"
+	d := deploy(t, given)
 	// Together these two read whatever a command of ctl reads that is run in the cluster.
 	commands := [][]string{{"token"}, {"dlq", "redrive"}}
 	read := map[string][]configtest.Variable{
@@ -363,8 +365,14 @@ func TestServices(t *testing.T) {
 		}
 	})
 	given := parameters("large")
-	given["EdgeMinimum"], given["ReservedLcu"] = "50", "500"
-	d := deploy(t, given)["services"]
+	given["EdgeMinimum"], given["ReservedLcu"], given["TraceEndpoint"] = "50", "500", "http://collector:4318"
+	all := deploy(t, given)
+	d := all["services"]
+	for _, task := range []string{"Edge", "Worker"} {
+		if got := environmentOf(t, all, task, "OTEL_EXPORTER_OTLP_ENDPOINT"); got != "http://collector:4318" {
+			t.Errorf("%s: traces go to %q", task, got)
+		}
+	}
 	if at(d["EdgeScaling"], "Properties", "MinCapacity") != "50" || at(d["EdgeTasksAlarm"], "Properties", "Threshold") != "50" ||
 		at(d["LoadBalancer"], "Properties", "MinimumLoadBalancerCapacity", "CapacityUnits") != "500" {
 		t.Error("EdgeMinimum and ReservedLcu have no effect")
