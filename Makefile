@@ -13,6 +13,7 @@ up: deps ## keep the same stack running with a few products until Ctrl-C
 	@go run ./ctl up
 
 test: deps lint ## unit, integration and end-to-end tests on real servers, with the race detector
+	@scripts/install-deps prometheus
 	go test -race -timeout 8m ./...
 
 model: ## check the protocol's model exhaustively with spin

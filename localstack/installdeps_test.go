@@ -125,8 +125,27 @@ func TestInstallDeps(t *testing.T) {
 			wantOut: []string{"Locust is there"},
 		},
 		{
+			name: "Prometheus and nothing else", arg: "prometheus", tools: "apt-get", user: "0", installs: "prometheus promtool",
+			wantCalls: []string{
+				"apt-get -o DPkg::Lock::Timeout=120 update",
+				"apt-get -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends prometheus frontend=noninteractive",
+			},
+		},
+		{
+			name: "Prometheus with dnf", arg: "prometheus", tools: "dnf", user: "0", installs: "prometheus promtool",
+			wantCalls: []string{"dnf install --assumeyes golang-github-prometheus"},
+		},
+		{
+			name: "Prometheus without promtool", arg: "prometheus", tools: "brew", present: "prometheus", user: "501",
+			wantCalls: []string{"brew install prometheus"},
+		},
+		{
+			name: "Prometheus is there", arg: "prometheus", tools: "apt-get", present: "prometheus promtool", user: "0",
+			wantOut: []string{"Prometheus is there"},
+		},
+		{
 			name: "something unknown", arg: "nginx", tools: "apt-get", user: "0", wantErr: true,
-			wantOut: []string{"give k6, locust or nothing"},
+			wantOut: []string{"give k6, locust, prometheus or nothing"},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
