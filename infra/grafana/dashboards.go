@@ -10,7 +10,7 @@ import (
 var values = map[string][]string{
 	"{{code}}":    {"ok", "sold_out", "limit_exceeded", "rate_limited", "queue_unavailable", "stock_unavailable", "outcome_unknown", "internal_error"},
 	"{{status}}":  {"completed", "failed"},
-	"{{outcome}}": {"sent", "refused", "unknown"},
+	"{{outcome}}": {"sent", "refused", "unknown", "moved", "empty", "failed"},
 	"{{system}}":  {"redis", "sqs", "mysql"},
 	"{{state}}":   {"visible", "in_flight", "delayed", "idle", "used"},
 }
@@ -144,7 +144,7 @@ var dashboards = []dashboard{
 					query{quantile(.99, "", calls(`system="redis",call="reserve"`)), "reserve (Redis)"},
 					query{quantile(.99, "", calls(`system="sqs",call="SendMessageBatch"`)), "send (SQS)"},
 					query{quantile(.99, "", "stampede_queue_wait_seconds_bucket"), "wait on the queue"},
-					query{quantile(.99, "", "stampede_lock_wait_seconds_bucket"), "wait for the lock (MySQL)"},
+					query{quantile(.99, "", calls(`system="mysql",call="lock"`)), "wait for the lock (MySQL)"},
 					query{quantile(.99, "", "stampede_decide_duration_seconds_bucket"), "decide (MySQL)"},
 					query{quantile(.99, "", calls(`system="redis",call="settle"`)), "settle (Redis)"}),
 			}},
@@ -197,7 +197,7 @@ var dashboards = []dashboard{
 			{"What takes the time?", []panel{
 				graph("Deciding transaction", "s", "With its repetitions.", percentiles("stampede_decide_duration_seconds_bucket"+mine("worker"))...),
 				bound(1, graph("Wait for the product's row", "s", "The part of a transaction in which somebody else had locked it.",
-					percentiles("stampede_lock_wait_seconds_bucket"+mine("worker"))...)),
+					percentiles("stampede_call_duration_seconds_bucket"+mine("worker", `system="mysql"`, `call="lock"`))...)),
 				graph("Orders per transaction", "short", "Mean. The more, the less an order costs.",
 					query{mean("stampede_decide_batch_orders", mine("worker")), "orders"}),
 			}},
@@ -261,7 +261,7 @@ var dashboards = []dashboard{
 					query{`queue_state:stampede_queue_messages:max{queue="dead_letters"}`, "{{state}}"}),
 			}},
 			{"MySQL", []panel{
-				graph("Time of a call, p99", "s", "decide is a whole transaction, with its wait for the product's row.",
+				graph("Time of a call, p99", "s", "A transaction includes the wait for the lock of its product's row.",
 					query{quantile(.99, "call", calls(`system="mysql"`)), "{{call}}"}),
 				graph("Connections", "short", "By program.",
 					query{`sum by (job) (go_sql_in_use_connections{db_name="stampede"})`, "{{job}} in use"},
@@ -271,7 +271,7 @@ var dashboards = []dashboard{
 					query{rate("job", `go_sql_wait_duration_seconds_total{db_name="stampede"}`), "{{job}}"}),
 			}},
 			{"Logs", []panel{
-				graph("Log lines dropped", "ops", "Programs drop lines rather than wait for whoever reads them.",
+				graph("Log lines not written", "ops", "Of a warning or error that comes again and again, only some lines are written.",
 					query{rate("job", "stampede_log_lines_dropped_total"), "{{job}}"}),
 			}},
 		},

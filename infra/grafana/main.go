@@ -63,6 +63,7 @@ type query struct{ expr, legend string }
 // colours are those of series by name, the same on all dashboards.
 var colours = map[string]string{
 	"ok": "green", "accepted": "blue", "completed": "green", "failed": "red", "sent": "green", "refused": "orange", "unknown": "red",
+	"moved": "green", "empty": "blue",
 	"sold_out": "light-blue", "limit_exceeded": "purple", "rate_limited": "yellow",
 	"queue_unavailable": "orange", "stock_unavailable": "red", "outcome_unknown": "dark-red", "internal_error": "semi-dark-red",
 	"redis": "red", "sqs": "orange", "mysql": "blue",
