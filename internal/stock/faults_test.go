@@ -58,6 +58,23 @@ func TestScriptsAreUnknown(t *testing.T) {
 	}
 }
 
+// A server that is down is no server without products.
+func TestProductsAreNotKnown(t *testing.T) {
+	t.Parallel()
+	r := stacktest.NewRedis(t, localstack.RedisOptions{})
+	s := openShop(t, r.URL())
+	s.load(t, nil)
+	if err := r.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if ids, err := s.Products(t.Context()); err == nil {
+		t.Errorf("a server that is down has the products %v", ids)
+	}
+	if totals, err := s.Totals(t.Context()); err == nil {
+		t.Errorf("a server that is down has %+v", totals)
+	}
+}
+
 type reply string
 
 func (r reply) Error() string { return string(r) }

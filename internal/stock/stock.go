@@ -384,7 +384,12 @@ func (s *Stock) Restock(ctx context.Context, productID, units, version int64, id
 // Products lists the ids of the products that are loaded.
 func (s *Stock) Products(ctx context.Context) ([]int64, error) {
 	var ids []int64
-	if err := s.rdb.SMembers(ctx, productsKey).ScanSlice(&ids); err != nil {
+	members := s.rdb.SMembers(ctx, productsKey)
+	err := members.Err()
+	if err == nil { // ScanSlice takes a call that failed for an empty set
+		err = members.ScanSlice(&ids)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("list loaded products: %w", err)
 	}
 	return ids, nil
