@@ -172,7 +172,7 @@ func selectors(expr string) (found []string) {
 	return found
 }
 
-// runRunbook runs every ctl command that stands in the runbook, in the order in which they stand there.
+// runRunbook runs every ctl command that stands in the runbook, once, in the order in which they stand there.
 func (s *system) runRunbook(variables ...string) {
 	s.t.Helper()
 	runbook, err := os.ReadFile("../docs/runbook.md")
@@ -183,7 +183,12 @@ func (s *system) runRunbook(variables ...string) {
 	if len(commands) < 10 {
 		s.t.Errorf("the runbook has only %d commands", len(commands))
 	}
+	known := make(map[string]bool)
 	for _, command := range commands {
+		if known[command] {
+			continue
+		}
+		known[command] = true
 		cmd := exec.CommandContext(s.t.Context(), "sh", "-c", command)
 		cmd.Dir = s.dir
 		cmd.Env = append(append(s.env[:len(s.env):len(s.env)], "PATH="+bin+":"+os.Getenv("PATH")), variables...)
