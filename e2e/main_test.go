@@ -85,7 +85,8 @@ func newSystemOf(t *testing.T, o localstack.Options) *system {
 	secret := make([]byte, 32)
 	rand.Read(secret)
 	// The programs get these variables and no others, so that nothing else can lead them anywhere.
-	s.env = append(s.stack.Env(), "JWT_SECRET="+hex.EncodeToString(secret), "SHUTDOWN_NOTICE=0s", "GORACE=halt_on_error=1")
+	// A program with the race detector otherwise sleeps for a second when it ends.
+	s.env = append(s.stack.Env(), "JWT_SECRET="+hex.EncodeToString(secret), "SHUTDOWN_NOTICE=0s", "GORACE=halt_on_error=1 atexit_sleep_ms=50")
 	s.mustCtl("migrate")
 	return s
 }
