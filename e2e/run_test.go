@@ -90,7 +90,7 @@ func TestRunInterrupted(t *testing.T) {
 		Path: filepath.Join(bin, "ctl"), Dir: "..", LogFile: log,
 		Args: []string{"run", "--dir", dir, "--users", "1", "--", "sh", "-c",
 			`trap 'echo "parent was aske"d; exit 3' TERM
-			sh -c 'trap "echo child was aske""d; exit" TERM; while :; do sleep 0.1; done' &
+			sh -c 'trap "echo child was aske""d; exit" TERM; echo "child read"y; while :; do sleep 0.1; done' &
 			echo "url"=$EDGE=; while :; do sleep 0.1; done`},
 	})
 	if err != nil {
@@ -101,7 +101,7 @@ func TestRunInterrupted(t *testing.T) {
 	stacktest.Eventually(t, time.Minute, func() error {
 		content, err := os.ReadFile(log)
 		_, after, ok := strings.Cut(string(content), "url=")
-		if err == nil && !ok {
+		if err == nil && (!ok || !strings.Contains(string(content), "child ready")) {
 			err = fmt.Errorf("it has not started: %s", content)
 		}
 		url, _, _ = strings.Cut(after, "=")
