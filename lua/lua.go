@@ -1,5 +1,6 @@
 // Package lua holds the Redis scripts, one file each. The head of a file lists its keys, its
-// arguments and every value it returns. All keys of a call share the hash tag of one product.
+// arguments and every value it returns. All keys of a call share the hash tag of one product,
+// or there is one key only.
 package lua
 
 import _ "embed"
@@ -30,4 +31,8 @@ var (
 	Lend string
 	//go:embed unload.lua
 	Unload string
+	//go:embed report.lua
+	Report string
+	//go:embed fleet.lua
+	Fleet string
 )

@@ -12,6 +12,9 @@ import (
 // productsKey is the set of the products that are loaded.
 const productsKey = "products"
 
+// fleetKey is a hash: id of a process → time and text of the report that it gave of itself last.
+const fleetKey = "fleet"
+
 // stockPrefix is before the hash tag in the key of a product's stock.
 const stockPrefix = "stock:"
 

@@ -75,6 +75,9 @@ var scriptTests = []struct {
 	{"lend lost", testLendLost},
 	{"other buckets", testOtherBuckets},
 	{"find products", testFindProducts},
+	{"reports", testReports},
+	{"reports of the dead", testReportsOfTheDead},
+	{"counts", testCounts},
 }
 
 func TestScripts(t *testing.T) {

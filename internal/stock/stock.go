@@ -55,6 +55,8 @@ var (
 	correctScript = redis.NewScript(lua.Correct)
 	unloadScript  = redis.NewScript(lua.Unload)
 	lendScript    = redis.NewScript(lua.Lend)
+	reportScript  = redis.NewScript(lua.Report)
+	fleetScript   = redis.NewScript(lua.Fleet)
 
 	configureScript = redis.NewScript(lua.Configure)
 )
