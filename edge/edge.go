@@ -66,6 +66,7 @@ type Edge struct {
 	sender    *sender
 	watcher   *watcher
 	catalog   catalog
+	metrics   *metrics
 
 	products     *cache[int64, order.Product]
 	productPages *cache[int64, []order.Product]
@@ -86,7 +87,7 @@ func New(st *stock.Stock, db *store.Store, q *queue.Queue, tokens *token.Keeper,
 	c := catalog{stock: st, store: db}
 	e := &Edge{
 		stock: st, store: db, tokens: tokens, passwords: passwords, sessions: newSessions(st, db), bans: newBans(db),
-		catalog: c, products: newCache(c.product), productPages: newCache(c.page), closed: newClosed(),
+		catalog: c, metrics: m, products: newCache(c.product), productPages: newCache(c.page), closed: newClosed(),
 		sender:  newSender(st, q, m),
 		watcher: &watcher{stock: st, stop: make(chan struct{}), waiting: map[uuid.UUID][]chan *order.Record{}},
 	}

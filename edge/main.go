@@ -18,6 +18,7 @@ import (
 	"github.com/google/uuid"
 
 	"stampede/internal/admin"
+	"stampede/internal/board"
 	"stampede/internal/config"
 	"stampede/internal/password"
 	"stampede/internal/queue"
@@ -117,7 +118,9 @@ func run() error {
 	if err := e.limit(*userLimit, *addressLimit); err != nil {
 		return fmt.Errorf("RATE_LIMIT_USER, RATE_LIMIT_ADDRESS: %w", err)
 	}
-	adminServer, err := admin.Start(*adminAddr, reg, e.Ready)
+	b := board.Start("edge", st, db, q, e.Counted()...)
+	defer b.Close()
+	adminServer, err := admin.Start(*adminAddr, reg, e.Ready, b)
 	if err != nil {
 		return err
 	}

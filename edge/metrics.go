@@ -162,3 +162,8 @@ func (c *counters) of(o outcome) prometheus.Counter {
 	c.known.Store(&more)
 	return more[o]
 }
+
+// Counted are the metrics of which a board tells. Reading them asks nobody.
+func (e *Edge) Counted() []prometheus.Collector {
+	return []prometheus.Collector{e.metrics.requests, e.metrics.latency}
+}

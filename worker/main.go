@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"stampede/internal/admin"
+	"stampede/internal/board"
 	"stampede/internal/config"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
@@ -93,7 +94,9 @@ func run() error {
 		return err
 	}
 	w := New(st, db, q, reg)
-	adminServer, err := admin.Start(*adminAddr, reg, w.Ready)
+	b := board.Start("worker", st, db, q, w.Counted()...)
+	defer b.Close()
+	adminServer, err := admin.Start(*adminAddr, reg, w.Ready, b)
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,7 @@ type metrics struct {
 	receives      prometheus.Histogram
 	driftFound    *prometheus.CounterVec
 	driftRepaired *prometheus.CounterVec
+	paused        prometheus.GaugeFunc
 }
 
 // Causes of dead letters.
@@ -66,6 +67,16 @@ func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 		driftFound:    counters("stampede_drift_found_total", "Differences between Redis and MySQL that reconcile found, by cause.", "cause"),
 		driftRepaired: counters("stampede_drift_repaired_total", "Differences between Redis and MySQL that reconcile repaired, by cause.", "cause"),
 	}
+	m.paused = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name:        "stampede_breaker_open",
+		Help:        "1 while something is not tried, since it has failed a moment ago: mysql is what an edge needs MySQL for while it sells, receiving is a worker's receiving of messages.",
+		ConstLabels: prometheus.Labels{"breaker": "receiving"},
+	}, func() float64 {
+		if w.gate.isShut() {
+			return 1
+		}
+		return 0
+	})
 	// What alerts compare is there before it happens the first time.
 	m.decisions.WithLabelValues(string(order.Completed), "")
 	for _, reason := range order.Reasons {
@@ -83,16 +94,7 @@ func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "stampede_messages_held", Help: "Messages received and not yet deleted.",
 		}, func() float64 { return float64(w.held.len()) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name:        "stampede_breaker_open",
-			Help:        "1 while something is not tried, since it has failed a moment ago: mysql is what an edge needs MySQL for while it sells, receiving is a worker's receiving of messages.",
-			ConstLabels: prometheus.Labels{"breaker": "receiving"},
-		}, func() float64 {
-			if w.gate.isShut() {
-				return 1
-			}
-			return 0
-		}),
+		m.paused,
 		w.stockGauges())
 	return m
 }
@@ -122,6 +124,12 @@ func (w *Worker) stockGauges() *telemetry.Sampled {
 		}
 		return nil
 	}, products, available, open, oldest, outbox)
+}
+
+// Counted are the metrics of which a board tells. Reading them asks nobody.
+func (w *Worker) Counted() []prometheus.Collector {
+	m := w.metrics
+	return []prometheus.Collector{m.decisions, m.driftFound, m.driftRepaired, m.paused}
 }
 
 // received counts a message that has come from the queue.

@@ -1,4 +1,4 @@
-// Package admin serves what operators look at and buyers must not: metrics, profiles and health, on
+// Package admin serves what operators look at and buyers must not: metrics, profiles, health and the board, on
 // an address of its own.
 package admin
 
@@ -59,8 +59,8 @@ func Version() (name, revision string) {
 	return version, revision
 }
 
-// Start listens on addr and serves /metrics, /debug/pprof/, /healthz and /readyz until Close.
-func Start(addr string, reg *prometheus.Registry, ready Check) (*Server, error) {
+// Start listens on addr and serves /metrics, /debug/pprof/, /healthz, /readyz and, by the handler given, /board until Close.
+func Start(addr string, reg *prometheus.Registry, ready Check, board http.Handler) (*Server, error) {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("ADMIN_ADDR: %w", err)
@@ -71,6 +71,8 @@ func Start(addr string, reg *prometheus.Registry, ready Check) (*Server, error) 
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.Handle("/board", board)
+	mux.Handle("/board/", board)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)

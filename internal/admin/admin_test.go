@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -17,10 +18,13 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// board stands for that of a program.
+var board = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "board of", r.URL.Path) })
+
 func start(t *testing.T, addr string, ready Check) (*Server, *prometheus.Registry) {
 	t.Helper()
 	reg := NewRegistry()
-	s, err := Start(addr, reg, ready)
+	s, err := Start(addr, reg, ready, board)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,6 +75,8 @@ func TestEndpoints(t *testing.T) {
 		{"GET", "/debug/pprof/goroutine?debug=1", 200, "goroutine profile:"},
 		{"GET", "/debug/pprof/symbol", 200, "num_symbols"},
 		{"GET", "/debug/pprof/cmdline", 404, ""}, // arguments are nobody's business
+		{"GET", "/board", 200, "board of /board\n"},
+		{"GET", "/board/events", 200, "board of /board/events\n"},
 		{"GET", "/", 404, ""},
 		{"POST", "/healthz", 405, ""},
 		{"POST", "/metrics", 405, ""},
@@ -119,7 +125,7 @@ func TestReadinessIsBounded(t *testing.T) {
 func TestAddressIsTaken(t *testing.T) {
 	t.Parallel()
 	s, _ := start(t, "127.0.0.1:0", nil)
-	if _, err := Start(s.Addr(), NewRegistry(), nil); err == nil || !strings.HasPrefix(err.Error(), "ADMIN_ADDR: ") {
+	if _, err := Start(s.Addr(), NewRegistry(), nil, board); err == nil || !strings.HasPrefix(err.Error(), "ADMIN_ADDR: ") {
 		t.Errorf("the error does not name the variable: %v", err)
 	}
 }

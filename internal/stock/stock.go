@@ -77,7 +77,7 @@ var scripts = func() map[string]string {
 	for name, text := range map[string]string{
 		"load": lua.Load, "reserve": lua.Reserve, "cancel": lua.Cancel, "settle": lua.Settle, "restock": lua.Restock,
 		"claim": lua.Claim, "readmit": lua.Readmit, "pause": lua.Pause, "correct": lua.Correct, "unload": lua.Unload,
-		"lend": lua.Lend, "configure": lua.Configure,
+		"lend": lua.Lend, "configure": lua.Configure, "report": lua.Report, "fleet": lua.Fleet,
 	} {
 		names[redis.NewScript(text).Hash()], names[text] = name, name
 	}
