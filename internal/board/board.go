@@ -25,7 +25,7 @@ const (
 	// writeTimeout is how long a viewer may take to take an update.
 	writeTimeout = 5 * time.Second
 	// kept is the time of which the charts tell.
-	kept = 3 * time.Minute
+	kept = 2 * time.Minute
 	// maxPoints bounds the points of the charts.
 	maxPoints = int(kept / reportInterval)
 )

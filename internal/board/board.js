@@ -3,7 +3,7 @@
 
 const $ = id => document.getElementById(id);
 const silence = 8000; // ms without an update after which the connection counts as lost
-const shown = 180000; // ms that the charts show
+const shown = 120000; // ms that the charts show
 const dash = '–';
 
 const whole = new Intl.NumberFormat('en');
@@ -66,9 +66,9 @@ function sale(u) {
 function system(u) {
   const f = u.fleet, q = u.queue;
   put('p99', ms(f && f.p99_ms));
-  note('p99-note', f && f.p50_ms != null ? 'or less for 99 %, ' + ms(f.p50_ms) + ' for half of the orders' : 'no orders lately');
+  note('p99-note', f && f.p50_ms != null ? '99th percentile, median ' + ms(f.p50_ms) : f ? '99th percentile, no orders now' : '99th percentile');
   put('queue', count(q && q.visible + q.in_flight + q.delayed));
-  note('queue-note', q ? 'messages, ' + count(q.in_flight) + ' of them with workers' : 'messages');
+  note('queue-note', q ? 'messages, ' + count(q.in_flight) + ' with workers' : 'messages');
   put('dead', count(q && q.dead));
   note('dead-note', !q ? '' : q.dead ? '▲ look at them: ctl dlq list' : '✓ none', !q ? '' : q.dead ? 'warn' : 'ok');
   put('drift', count(f && f.drift.found));

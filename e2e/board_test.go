@@ -1,0 +1,221 @@
+package e2e
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"stampede/localstack/stacktest"
+)
+
+// screenshot is where TestBoardScreenshot puts its pictures.
+var screenshot = flag.String("screenshot", "", "run a sale of two minutes and write pictures of its board to `path`-light.png and path-dark.png, from the root of the repository")
+
+// hostile is the name of a product that would do something on a page that takes it for HTML.
+const hostile = `<img src=x onerror="document.title='hacked'"><script>document.title='hacked'</script>`
+
+// TestBoard watches a sale on the board as an operator does, in Chromium: the numbers move, they end as those of the
+// audit, and what fails is seen at once.
+func TestBoard(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	s.mustCtl("product", "add", "--name", "Concert ticket", "--price", "4990", "--stock", "300", "--limit", "1")
+	s.mustCtl("product", "add", "--name", hostile, "--price", "100", "--stock", "5")
+	edge, first, second := s.startEdge(), s.startWorker(), s.startWorker()
+	browser := startChromium(t)
+	board := browser.open(edge.admin+"/board", 1180, 900, 1, "light")
+	board.wait(20*time.Second, map[string]string{
+		"connected": "Live", "words": "All is well.", "available": "305", "reserved": "0", "sold": "0", "accepted": "0",
+		"queue": "0", "dead": "0", "drift": "0", "edges": "1", "workers": "2", "p99": "–",
+	})
+
+	// The numbers move while buyers come.
+	c := newCrowd()
+	var sale sync.WaitGroup
+	sale.Go(func() { s.rush(t.Context(), c, 1, 400, 100) })
+	stacktest.Eventually(t, 20*time.Second, func() error {
+		sold, err := strconv.Atoi(board.text("sold"))
+		if err != nil || sold == 0 || sold == 300 || board.text("accepted") == "0" || board.text("p99") == "–" {
+			return fmt.Errorf("%d sold, %s orders a second, answered in %s: %v", sold, board.text("accepted"), board.text("p99"), err)
+		}
+		return nil
+	})
+	sale.Wait()
+	s.mustBeClean(c, 30*time.Second, 300)
+	a := s.audit(0) // nobody has asked for the second product, so Redis does not have it
+	want := map[string]string{
+		"sold": fmt.Sprint(a.Products[0].CompletedUnits + a.Products[1].CompletedUnits), "reserved": "0", "queue": "0", "dead": "0",
+		"available": fmt.Sprint(a.Products[0].Available + a.Products[1].Stock), "accepted": "0", "words": "All is well.",
+	}
+	board.wait(20*time.Second, want)
+	var rows []string
+	if err := board.eval("[...document.querySelectorAll('#list li')].map(li => li.innerText.replace(/\\s+/g, ' ').trim())", &rows); err != nil {
+		t.Fatal(err)
+	}
+	wantRows := []string{"Concert ticket sold out 300 sold 0 reserved 0 in stock", hostile + " on sale 0 sold 0 reserved 5 in stock"}
+	if fmt.Sprint(rows) != fmt.Sprint(wantRows) {
+		t.Errorf("the products are %q, want %q", rows, wantRows)
+	}
+	board.check(s, edge.admin)
+
+	// The board of any process shows the same.
+	other := browser.open(second.admin+"/board", 360, 740, 2, "dark")
+	other.wait(20*time.Second, want)
+	other.check(s, second.admin)
+
+	// A worker that is killed is missed, one that ends by itself at once. Then orders wait.
+	if err := first.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	board.wait(20*time.Second, map[string]string{"workers": "1"})
+	second.Stop(30 * time.Second)
+	board.wait(20*time.Second, map[string]string{"workers": "0", "words": "No worker is running: orders wait in the queue."})
+	other.wait(20*time.Second, map[string]string{"connected": "Not connected, trying again. Numbers are of"})
+	status, answer := request(t, "POST", s.url+"/api/orders", s.token(1), `{"product_id":2,"quantity":3}`)
+	if status != http.StatusAccepted {
+		t.Fatalf("%d %v", status, answer)
+	}
+	board.wait(20*time.Second, map[string]string{"reserved": "3", "reserved-note": "units, in 1 order on the way", "queue": "1", "available": "2"})
+	s.startWorker()
+	board.wait(20*time.Second, map[string]string{"reserved": "0", "sold": "303", "queue": "0", "workers": "1", "words": "All is well."})
+	board.check(s, edge.admin)
+
+	// Without Redis the board shows no old numbers as if they were new.
+	if err := s.stack.Redis.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	board.wait(20*time.Second, map[string]string{"words": "Redis does not answer.", "available": "–", "edges": "–", "accepted": "–", "sold": "303", "connected": "Live"})
+	if err := edge.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	board.wait(20*time.Second, map[string]string{"connected": "Not connected, trying again. Numbers are of"})
+}
+
+// check looks for what is wrong with the page as such: errors, requests to others, what does not fit into a phone or a
+// desktop, and text that cannot be read, in both colour schemes.
+func (p *page) check(s *system, admin string) {
+	p.t.Helper()
+	var title string
+	if err := p.eval("document.title + document.images.length", &title); err != nil || title != "Stampede board0" {
+		p.t.Errorf("the name of a product has done something: %q, %v", title, err)
+	}
+	if err := p.eval("document.querySelector('details').open = true", new(bool)); err != nil {
+		p.t.Error(err)
+	}
+	for _, width := range []int{360, 768, 1180} {
+		p.resize(width, 900, 1)
+		var wide []string
+		if err := p.eval(`[...document.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > innerWidth + .5
+			|| e.matches('.number, .tile, .counts, .bar') && e.scrollWidth > e.clientWidth + 1)
+			.map(e => e.tagName + '.' + e.className + '#' + e.id)`, &wide); err != nil || len(wide) > 0 {
+			p.t.Errorf("at a width of %d these do not fit: %q, %v", width, wide, err)
+		}
+	}
+	for _, scheme := range []string{"light", "dark"} {
+		p.prefer(scheme)
+		var faint []string
+		if err := p.eval(contrast, &faint); err != nil || len(faint) > 0 {
+			p.t.Errorf("in the %s colours these cannot be read well: %q, %v", scheme, faint, err)
+		}
+		var ground string
+		if err := p.eval("getComputedStyle(document.body).backgroundColor", &ground); err != nil {
+			p.t.Fatal(err)
+		}
+		var bright int
+		if _, err := fmt.Sscanf(ground, "rgb(%d,", &bright); err != nil || (bright > 128) != (scheme == "light") {
+			p.t.Errorf("the %s ground is %s", scheme, ground)
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.faults) > 0 {
+		p.t.Errorf("the page has faults: %q", p.faults)
+	}
+	for _, url := range p.requests {
+		if !strings.HasPrefix(url, admin+"/board") && !strings.HasPrefix(url, "data:") {
+			p.t.Errorf("the page asks for %s", url)
+		}
+	}
+	if len(p.requests) == 0 {
+		p.t.Error("no request was seen")
+	}
+}
+
+// contrast lists the elements with text of less than 4.5:1 against what is behind it (WCAG 2.2, section 1.4.3).
+const contrast = `[...document.querySelectorAll('body *')].filter(e => {
+	if (!e.checkVisibility() || ![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) return false;
+	const parts = colour => colour.match(/[\d.]+/g).map(Number);
+	const light = colour => {
+		const [r, g, b] = parts(colour).map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+		return .2126 * r + .7152 * g + .0722 * b;
+	};
+	let behind = e;
+	while (parts(getComputedStyle(behind).backgroundColor)[3] === 0) behind = behind.parentElement;
+	const [a, b] = [light(getComputedStyle(e).color), light(getComputedStyle(behind).backgroundColor)];
+	return (Math.max(a, b) + .05) / (Math.min(a, b) + .05) < 4.5;
+}).map(e => e.tagName + '.' + e.className + '#' + e.id)`
+
+// TestBoardScreenshot takes the pictures of the README, of a sale as they happen.
+func TestBoardScreenshot(t *testing.T) {
+	if *screenshot == "" {
+		t.Skip("for the pictures of the README: go test ./e2e -run TestBoardScreenshot -screenshot docs/board")
+	}
+	s := newSystem(t)
+	for _, p := range [][]string{
+		{"Concert ticket, front row", "2500"}, {"Concert ticket, standing", "12000"}, {"Sneaker, limited edition", "600"}, {"Console", "9000"},
+	} {
+		s.mustCtl("product", "add", "--name", p[0], "--price", "4990", "--stock", p[1])
+	}
+	edge := s.startEdge()
+	s.startEdge()
+	workers := []*program{s.startWorker(), s.startWorker(), s.startWorker()}
+	board := startChromium(t).open(edge.admin+"/board", 1180, 880, 1.5, "light")
+	ctx, stop := context.WithCancel(t.Context())
+	var buyers sync.WaitGroup
+	defer buyers.Wait()
+	defer stop()
+	start := time.Now()
+	buyers.Go(func() {
+		for i := 1; ctx.Err() == nil; i++ {
+			product := []int{1, 2, 2, 2, 3, 4, 4}[i%7]
+			buyers.Go(func() {
+				_, _, _ = tryRequest(t, "POST", s.url+"/api/orders", s.token(i), fmt.Sprintf(`{"product_id":%d,"quantity":1}`, product))
+			})
+			wave := 1 + .6*math.Sin(time.Since(start).Seconds()/9) + .3*math.Sin(time.Since(start).Seconds()/2.3)
+			time.Sleep(time.Duration(5 * float64(time.Millisecond) / wave))
+		}
+	})
+	hold := func(length time.Duration) { // as a slow database does
+		for _, w := range workers {
+			_ = w.Signal(syscall.SIGSTOP)
+		}
+		time.Sleep(length)
+	}
+	release := func() {
+		for _, w := range workers {
+			_ = w.Signal(syscall.SIGCONT)
+		}
+	}
+	defer release()
+	time.Sleep(70 * time.Second)
+	hold(4 * time.Second)
+	release()
+	time.Sleep(35 * time.Second)
+	hold(2500 * time.Millisecond)
+	for _, scheme := range []string{"light", "dark"} {
+		board.prefer(scheme)
+		time.Sleep(100 * time.Millisecond)
+		if err := os.WriteFile("../"+*screenshot+"-"+scheme+".png", board.screenshot(), 0o644); err != nil {
+			t.Error(err)
+		}
+	}
+}
