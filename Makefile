@@ -1,7 +1,7 @@
 # Every target installs what it needs, and leaves nothing running.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test faults drill bench load-k6 load-locust model lint build deps
+.PHONY: help demo board up test faults drill bench load-k6 load-locust model lint build deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -9,11 +9,15 @@ help: ## list the targets
 demo: deps ## run a whole flash sale on a local stack, audit it, and show the result
 	@go run ./ctl demo
 
+board: deps ## a sale of a minute and a half to watch live in a browser; it says where, and stays until Ctrl-C
+	@go run ./ctl demo --units 12000 --buyers 18000 --rate 200 --hold
+
 up: deps ## keep the same stack running with a few products until Ctrl-C
 	@go run ./ctl up
 
 test: deps lint ## unit, integration and end-to-end tests on real servers, with the race detector
 	@scripts/install-deps prometheus
+	@scripts/install-deps chromium
 	go test -race -timeout 8m ./...
 
 model: ## check the protocol's model exhaustively with spin

@@ -22,7 +22,7 @@ type demoOptions struct {
 	units, quantity        int64
 	buyers, edges, workers int
 	rate                   float64
-	asJSON                 bool
+	asJSON, hold           bool
 	dir                    string
 }
 
@@ -71,6 +71,7 @@ func runDemo(ctx context.Context, args []string) (err error) {
 	in.IntVar(&o.workers, "workers", 2, "worker processes")
 	in.Int64Var(&o.quantity, "quantity", 1, "units that each buyer orders")
 	in.StringVar(&o.dir, "dir", localDir, "where to keep programs, data and logs while it runs")
+	in.BoolVar(&o.hold, "hold", false, "keep the stack and its board running after the sale until Ctrl-C")
 	in.BoolVar(&o.asJSON, "json", false, "print the result as one JSON object on stdout")
 	if err := in.parse(args); err != nil {
 		return err
@@ -103,6 +104,7 @@ func runDemo(ctx context.Context, args []string) (err error) {
 	if err := f.run(ctx, o.edges, o.workers); err != nil {
 		return err
 	}
+	show.step("watch it live: " + f.board())
 	product, err := f.parts.store.AddProduct(ctx, order.Product{
 		Name: "Concert ticket", Price: 4990, Currency: "EUR", Stock: o.units, LimitPerUser: o.quantity,
 	})
@@ -120,6 +122,10 @@ func runDemo(ctx context.Context, args []string) (err error) {
 		}
 	} else {
 		result.print(os.Stdout)
+	}
+	if o.hold {
+		show.step("the board stays until Ctrl-C: " + f.board())
+		<-ctx.Done()
 	}
 	if result.Audit != "ok" {
 		return errBroken

@@ -104,6 +104,9 @@ func (f *fleet) run(ctx context.Context, edges, workers int) error {
 	return nil
 }
 
+// board is the address of the board, which shows all processes, on the first edge.
+func (f *fleet) board() string { return "http://" + f.admins[0] + "/board" }
+
 // launch starts an edge or a worker under a name of its own and waits until it is ready. If the process is not
 // nil it runs, and the caller stops it, also after an error.
 func (f *fleet) launch(ctx context.Context, program, name string) (p *localstack.Process, addr, admin string, err error) {

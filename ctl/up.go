@@ -55,6 +55,7 @@ func runUp(ctx context.Context, args []string) (err error) {
 	}
 
 	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(tab, "board\t%s\n", f.board())
 	for i, url := range f.urls {
 		fmt.Fprintf(tab, "edge %d\t%s\n", i+1, url)
 	}
@@ -75,7 +76,12 @@ func runUp(ctx context.Context, args []string) (err error) {
 			}
 		}
 	}
-	fmt.Printf("\nOrder a product as user 7:\n  curl -i %s/api/orders -H 'Authorization: Bearer %s' -H 'Content-Type: application/json' -d '{\"product_id\":1,\"quantity\":1}'\n", f.urls[0], access)
+	curl := func(options string, product int) string {
+		return fmt.Sprintf("curl %s %s/api/orders -H 'Authorization: Bearer %s' -H 'Content-Type: application/json' -d '{\"product_id\":%d,\"quantity\":1}'",
+			options, f.urls[0], access, product)
+	}
+	fmt.Printf("\nOrder a product as user 7:\n  %s\n", curl("-i", 1))
+	fmt.Printf("\nOrder consoles until Ctrl-C, with the board in view:\n  while sleep 0.05; do %s; done\n", curl("-s -o /dev/null", 3))
 	fmt.Println("\nCtrl-C stops everything.")
 	ended := f.ended()
 	for ctx.Err() == nil {

@@ -178,7 +178,7 @@ func TestBoardScreenshot(t *testing.T) {
 	edge := s.startEdge()
 	s.startEdge()
 	workers := []*program{s.startWorker(), s.startWorker(), s.startWorker()}
-	board := startChromium(t).open(edge.admin+"/board", 1180, 880, 1.5, "light")
+	board := startChromium(t).open(edge.admin+"/board", 1180, 700, 1.25, "light")
 	ctx, stop := context.WithCancel(t.Context())
 	var buyers sync.WaitGroup
 	defer buyers.Wait()
@@ -194,23 +194,24 @@ func TestBoardScreenshot(t *testing.T) {
 			time.Sleep(time.Duration(5 * float64(time.Millisecond) / wave))
 		}
 	})
-	hold := func(length time.Duration) { // as a slow database does
+	hold := func(s syscall.Signal) { // the workers, as a slow database does, so that there is something reserved
 		for _, w := range workers {
-			_ = w.Signal(syscall.SIGSTOP)
-		}
-		time.Sleep(length)
-	}
-	release := func() {
-		for _, w := range workers {
-			_ = w.Signal(syscall.SIGCONT)
+			_ = w.Signal(s)
 		}
 	}
-	defer release()
+	defer hold(syscall.SIGCONT)
 	time.Sleep(70 * time.Second)
-	hold(4 * time.Second)
-	release()
-	time.Sleep(35 * time.Second)
-	hold(2500 * time.Millisecond)
+	hold(syscall.SIGSTOP)
+	time.Sleep(time.Second)
+	hold(syscall.SIGCONT)
+	time.Sleep(40 * time.Second)
+	hold(syscall.SIGSTOP)
+	time.Sleep(1500 * time.Millisecond)
+	var height int
+	if err := board.eval("document.documentElement.scrollHeight", &height); err != nil {
+		t.Fatal(err)
+	}
+	board.resize(1180, height, 1.25)
 	for _, scheme := range []string{"light", "dark"} {
 		board.prefer(scheme)
 		time.Sleep(100 * time.Millisecond)

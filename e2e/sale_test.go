@@ -57,6 +57,9 @@ func TestDemo(t *testing.T) {
 	if r.Errors+r.Failed+r.Pending+r.Oversold+r.Lost+r.Leaked+r.DecidedTwice != 0 || r.Audit != "ok" {
 		t.Errorf("something went wrong: %+v", r)
 	}
+	if !strings.Contains(stderr.String(), "\nwatch it live: http://127.0.0.1:") {
+		t.Errorf("it does not say where the board is: %s", stderr.String())
+	}
 	if r.DurationS <= 0 || r.OrdersPerS <= 0 || len(r.LatencyMS) != 3 {
 		t.Errorf("something was not measured: %+v", r)
 	}
@@ -89,9 +92,12 @@ func TestUp(t *testing.T) {
 		return err
 	})
 	var env []string
-	var curl string
+	var curl, board string
 	for line := range strings.Lines(printed) {
 		line = strings.TrimSpace(line)
+		if fields := strings.Fields(line); len(fields) == 2 && fields[0] == "board" {
+			board = fields[1]
+		}
 		if assignment, ok := strings.CutPrefix(line, "export "); ok {
 			env = append(env, strings.ReplaceAll(assignment, "'", ""))
 		}
@@ -101,6 +107,9 @@ func TestUp(t *testing.T) {
 	}
 	if status, err := paste(t, curl); err != nil || status != http.StatusAccepted {
 		t.Errorf("the curl line %q answers %d: %v", curl, status, err)
+	}
+	if err := expectStatus(board, http.StatusOK); err != nil {
+		t.Errorf("the board: %v", err)
 	}
 	if out, err := runCtl(t.Context(), dir, env, "audit", "--wait", "10s"); err != nil || !strings.Contains(out, "audit: ok") {
 		t.Errorf("%v: %s", err, out)

@@ -97,6 +97,28 @@ func TestInstallDeps(t *testing.T) {
 			wantCalls: []string{"brew install redis mariadb"},
 		},
 		{
+			name: "chromium with apt", arg: "chromium", tools: "apt-get", present: all, user: "0", installs: "chromium",
+			wantCalls: []string{
+				"apt-get -o DPkg::Lock::Timeout=120 update",
+				"apt-get -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends chromium frontend=noninteractive",
+			},
+		},
+		{
+			name: "chromium with dnf", arg: "chromium", tools: "dnf", user: "0", installs: "chromium",
+			wantCalls: []string{"dnf install --assumeyes chromium"},
+		},
+		{
+			name: "chromium with brew", arg: "chromium", tools: "brew", user: "501", installs: "google-chrome",
+			wantCalls: []string{"brew install --cask google-chrome"},
+		},
+		{
+			name: "another browser of its kind", arg: "chromium", tools: "apt-get", present: "google-chrome", user: "0",
+			wantOut: []string{"Chromium is there"},
+		},
+		{
+			name: "no way to Chromium", arg: "chromium", user: "0", wantErr: true, wantOut: []string{"install it by hand"},
+		},
+		{
 			name: "no root", tools: "apt-get", user: "1000", wantErr: true,
 			wantOut: []string{"run this as root", "docker compose up"},
 		},
@@ -145,7 +167,7 @@ func TestInstallDeps(t *testing.T) {
 		},
 		{
 			name: "something unknown", arg: "nginx", tools: "apt-get", user: "0", wantErr: true,
-			wantOut: []string{"give k6, locust, prometheus or nothing"},
+			wantOut: []string{"give k6, locust, prometheus, chromium or nothing"},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -65,10 +65,12 @@ function sale(u) {
 
 function system(u) {
   const f = u.fleet, q = u.queue;
+  put('accepted-now', rate(f && f.per_second.accepted));
+  put('decided-now', rate(f && f.per_second.completed + f.per_second.failed));
   put('p99', ms(f && f.p99_ms));
-  note('p99-note', f && f.p50_ms != null ? '99th percentile, median ' + ms(f.p50_ms) : f ? '99th percentile, no orders now' : '99th percentile');
+  put('p99-note', f && f.p50_ms != null ? '99th percentile, median ' + ms(f.p50_ms) : '99th percentile');
   put('queue', count(q && q.visible + q.in_flight + q.delayed));
-  note('queue-note', q ? 'messages, ' + count(q.in_flight) + ' with workers' : 'messages');
+  put('queue-note', q ? 'messages, ' + count(q.in_flight) + ' with workers' : 'messages');
   put('dead', count(q && q.dead));
   note('dead-note', !q ? '' : q.dead ? '▲ look at them: ctl dlq list' : '✓ none', !q ? '' : q.dead ? 'warn' : 'ok');
   put('drift', count(f && f.drift.found));
