@@ -84,7 +84,7 @@ func TestBoard(t *testing.T) {
 	if status != http.StatusAccepted {
 		t.Fatalf("%d %v", status, answer)
 	}
-	board.wait(20*time.Second, map[string]string{"reserved": "3", "reserved-note": "units, in 1 order on the way", "queue": "1", "available": "2"})
+	board.wait(20*time.Second, map[string]string{"reserved": "3", "reserved-note": "units, 1 order on the way", "queue": "1", "available": "2"})
 	s.startWorker()
 	board.wait(20*time.Second, map[string]string{"reserved": "0", "sold": "303", "queue": "0", "workers": "1", "words": "All is well."})
 	board.check(s, edge.admin)
@@ -115,7 +115,7 @@ func (p *page) check(s *system, admin string) {
 		p.resize(width, 900, 1)
 		var wide []string
 		if err := p.eval(`[...document.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > innerWidth + .5
-			|| e.matches('.number, .tile, .counts, .bar') && e.scrollWidth > e.clientWidth + 1)
+			|| e.matches('.number, .value, .tile, .counts, .bar') && e.scrollWidth > e.clientWidth + 1)
 			.map(e => e.tagName + '.' + e.className + '#' + e.id)`, &wide); err != nil || len(wide) > 0 {
 			p.t.Errorf("at a width of %d these do not fit: %q, %v", width, wide, err)
 		}

@@ -58,10 +58,8 @@ func startChromium(t *testing.T) *chromium {
 	}
 	args := []string{"--headless", "--remote-debugging-pipe", "--user-data-dir=" + t.TempDir(), "--disable-gpu", "--disable-quic",
 		"--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+		"--no-sandbox", // it opens a page of ours only, and containers and root have no sandbox to offer
 		"--disable-dev-shm-usage", "--log-level=3", "--hide-scrollbars", "--force-color-profile=srgb", "--no-proxy-server", "about:blank"}
-	if os.Geteuid() == 0 {
-		args = append(args, "--no-sandbox") // which root cannot use
-	}
 	fromUs, toBrowser, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

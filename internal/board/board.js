@@ -55,7 +55,7 @@ function sale(u) {
   put('reserved', count(reserved), reserved == null ? '' : whole.format(reserved));
   put('sold', count(sold), sold == null ? '' : whole.format(sold));
   note('available-note', 'units');
-  note('reserved-note', orders == null ? 'units' : 'units, in ' + some(orders, 'order', 'orders') + ' on the way');
+  note('reserved-note', orders == null ? 'units' : 'units, ' + some(orders, 'order', 'orders') + ' on the way');
   const all = available == null || reserved == null || sold == null ? 0 : available + reserved + sold;
   note('sold-note', all ? 'units, ' + (Math.floor(1000 * sold / all) / 10).toFixed(1) + ' % of ' + count(all) : 'units');
   const r = u.fleet && u.fleet.per_second;
