@@ -200,11 +200,7 @@ func TestBoardScreenshot(t *testing.T) {
 		}
 	}
 	defer hold(syscall.SIGCONT)
-	time.Sleep(70 * time.Second)
-	hold(syscall.SIGSTOP)
-	time.Sleep(time.Second)
-	hold(syscall.SIGCONT)
-	time.Sleep(40 * time.Second)
+	time.Sleep(110 * time.Second)
 	hold(syscall.SIGSTOP)
 	time.Sleep(1500 * time.Millisecond)
 	var height int

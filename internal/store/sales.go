@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/jmoiron/sqlx"
 
@@ -57,17 +58,23 @@ type saleRow struct {
 	Supplied int64 `db:"supplied"`
 }
 
+// salesQuery is one statement, so that stock and ledger are of the same moment. It has a subquery for each reason: MariaDB
+// reads all rows of a product for a list of reasons.
+var salesQuery = func() string {
+	var supplied []string
+	for _, reason := range []string{ledgerInitial, ledgerRestock, ledgerMove, ledgerSplit} {
+		supplied = append(supplied, `(SELECT COALESCE(SUM(delta), 0) FROM stock_ledger FORCE INDEX (stock_ledger_once)
+			WHERE product_id = p.id AND reason = '`+reason+`')`)
+	}
+	return `SELECT id, name, price, currency, stock, starts_at, ends_at, limit_per_user, version, created_at, state, revision,
+		limit_ceiling, buckets, ` + strings.Join(supplied, " + ") + ` AS supplied
+		FROM products AS p WHERE id IN (?) ORDER BY id`
+}()
+
 func (s *Store) sales(ctx context.Context, ids []int64) ([]saleRow, error) {
 	var all []saleRow
 	for chunk := range slices.Chunk(ids, maxInList) {
-		// One statement, so that stock and ledger are of the same moment.
-		query, args, err := sqlx.In(`SELECT id, name, price, currency, stock, starts_at, ends_at, limit_per_user, version,
-			created_at, state, revision, limit_ceiling, buckets, (
-				SELECT COALESCE(SUM(l.delta), 0) FROM stock_ledger l FORCE INDEX (stock_ledger_once)
-				WHERE l.product_id = p.id AND l.reason IN (?)
-			) AS supplied
-			FROM products p WHERE id IN (?) ORDER BY id`,
-			[]string{ledgerInitial, ledgerRestock, ledgerMove, ledgerSplit}, chunk)
+		query, args, err := sqlx.In(salesQuery, chunk)
 		if err != nil {
 			return nil, err
 		}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/jmoiron/sqlx"
+
 	"stampede/internal/order"
 )
 
@@ -70,5 +72,57 @@ func TestSales(t *testing.T) {
 	}
 	if sales, err := s.Sales(ctx, nil); err != nil || len(sales) != 0 {
 		t.Errorf("of no products: %v, %v", sales, err)
+	}
+}
+
+// TestSalesCost counts the rows that are read of a product with many orders and of one with many buckets.
+func TestSalesCost(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	ctx := t.Context()
+	p := addProduct(t, s, 1<<20, 0)
+	q := addSplit(t, s, 64, 64, 0)
+	conn, err := s.db.Connx(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const orders = 1 << 13
+	for n := 1; n < orders; n *= 2 { // rows 2 to orders, each an order
+		_, err := conn.ExecContext(ctx, `INSERT INTO stock_ledger SELECT product_id, version + ?, -1, balance, 'order',
+			UNHEX(LPAD(HEX(version + ?), 32, '0')), created_at FROM stock_ledger WHERE product_id = ?`, n, n, p.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func() (n int) {
+		t.Helper()
+		var rows []struct {
+			Name  string `db:"Variable_name"`
+			Value int    `db:"Value"`
+		}
+		if err := conn.SelectContext(ctx, &rows, `SHOW SESSION STATUS LIKE 'Handler_read%'`); err != nil {
+			t.Fatal(err)
+		}
+		for _, row := range rows {
+			n += row.Value
+		}
+		return n
+	}
+	for _, ids := range [][]int64{{p.ID}, append([]int64{p.ID}, q.StockIDs()...)} {
+		query, args, err := sqlx.In(salesQuery, ids)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := read()
+		var rows []saleRow
+		if err := conn.SelectContext(ctx, &rows, query, args...); err != nil || len(rows) != len(ids) {
+			t.Fatalf("%d rows, %v", len(rows), err)
+		}
+		if n := read() - before; n > orders/4 {
+			t.Errorf("%d rows were read for %d products, beside %d orders", n, len(ids), orders)
+		} else {
+			t.Logf("%d rows were read for %d products", n, len(ids))
+		}
 	}
 }
