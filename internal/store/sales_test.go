@@ -81,7 +81,6 @@ func TestSalesCost(t *testing.T) {
 	s := newStore(t)
 	ctx := t.Context()
 	p := addProduct(t, s, 1<<20, 0)
-	q := addSplit(t, s, 64, 64, 0)
 	conn, err := s.db.Connx(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -95,13 +94,15 @@ func TestSalesCost(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	q := addSplit(t, s, 64, 64, 0)
 	read := func() (n int) {
 		t.Helper()
 		var rows []struct {
 			Name  string `db:"Variable_name"`
 			Value int    `db:"Value"`
 		}
-		if err := conn.SelectContext(ctx, &rows, `SHOW SESSION STATUS LIKE 'Handler_read%'`); err != nil {
+		if err := conn.SelectContext(ctx, &rows, `SHOW SESSION STATUS WHERE Variable_name LIKE 'Handler_read%'
+			OR Variable_name = 'Handler_icp_attempts'`); err != nil {
 			t.Fatal(err)
 		}
 		for _, row := range rows {
