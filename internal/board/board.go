@@ -88,10 +88,6 @@ func (b *Board) serveEvents(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	control := http.NewResponseController(w)
-	// The server's bound on reading a request would end the stream.
-	if err := control.SetReadDeadline(time.Time{}); err != nil {
-		return
-	}
 	send := func(head string, data []byte) bool {
 		if err := control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 			return false

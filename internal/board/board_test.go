@@ -124,8 +124,11 @@ func TestViewersAreBounded(t *testing.T) {
 		streams = append(streams, viewer)
 	}
 	one, resp := s.watch(t)
-	if text, _ := io.ReadAll(one.body); resp.StatusCode != 503 || !strings.Contains(string(text), "100 viewers") {
-		t.Errorf("one too many: %s %q", resp.Status, text)
+	if resp.StatusCode != 503 {
+		t.Fatalf("one too many: %s", resp.Status)
+	}
+	if text, err := io.ReadAll(one.body); err != nil || !strings.Contains(string(text), "100 viewers") {
+		t.Errorf("one too many: %q, %v", text, err)
 	}
 	streams[0].body.Close()
 	stacktest.Eventually(t, 10*time.Second, func() error {
