@@ -73,3 +73,20 @@ func gather(t *testing.T, reg prometheus.Gatherer) map[string]*dto.Metric {
 	}
 	return all
 }
+
+// A board knows the metrics by their names, and what is missing it takes for nought.
+func TestCounted(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	w := New(r.stock, r.db, r.queue, prometheus.NewRegistry())
+	counted := prometheus.NewRegistry()
+	counted.MustRegister(w.Counted()...)
+	all := gather(t, counted)
+	for _, name := range []string{
+		"stampede_orders_decided_total", "stampede_drift_found_total", "stampede_drift_repaired_total", "stampede_breaker_open",
+	} {
+		if all[name] == nil {
+			t.Errorf("there is no %s", name)
+		}
+	}
+}

@@ -76,7 +76,7 @@ func (b *Board) Close() {
 func (b *Board) ServeHTTP(w http.ResponseWriter, r *http.Request) { b.mux.ServeHTTP(w, r) }
 
 // serveEvents sends the points of the last minutes, and then an update each second, as server-sent events (WHATWG HTML,
-// section 9.2).
+// section 9.2). The updates are the heartbeat: they come also when there is nothing to tell.
 func (b *Board) serveEvents(w http.ResponseWriter, r *http.Request) {
 	updates, points, err := b.join()
 	if err != nil {

@@ -156,13 +156,18 @@ func TestClose(t *testing.T) {
 	if took := time.Since(start); took > 2*time.Second {
 		t.Errorf("Close took %s", took)
 	}
+	s.mu.Lock()
+	if s.sampling {
+		t.Error("it looks at the system after Close")
+	}
+	s.mu.Unlock()
+	if reports, err := r.stock.Reports(t.Context(), reportAge); err != nil || len(reports) != 0 {
+		t.Errorf("after Close %q, %v", reports, err)
+	}
 	for {
 		if _, _, err := viewer.event(); err != nil {
 			break
 		}
-	}
-	if reports, err := r.stock.Reports(t.Context(), reportAge); err != nil || len(reports) != 0 {
-		t.Errorf("after Close %q, %v", reports, err)
 	}
 	if _, resp := s.watch(t); resp.StatusCode != 503 {
 		t.Errorf("after Close %s", resp.Status)
