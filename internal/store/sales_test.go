@@ -47,6 +47,11 @@ func TestSales(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
+	// Each bucket by itself, so that a move between two reads changes nothing.
+	rows, err := s.sales(ctx, []int64{one, two})
+	if err != nil || len(rows) != 2 || rows[0].Supplied-rows[0].Stock != 2 || rows[1].Supplied-rows[1].Stock != 3 {
+		t.Errorf("the buckets: %+v, %v", rows, err)
+	}
 	stocks, err := s.Stocks(ctx, slices.Concat([]int64{whole.ID}, split.StockIDs()))
 	if err != nil {
 		t.Fatal(err)
