@@ -24,7 +24,8 @@ function note(id, text, kind = '') {
   $(id).className = 'note ' + kind;
 }
 
-// verdict says in a line how the system is. The worst comes first.
+// verdict says in a line how the system is, the worst first. Screen readers say it when it changes, so it has no numbers that
+// change all the time.
 function verdict(u) {
   const f = u.fleet, q = u.queue;
   const found = [];
@@ -32,7 +33,7 @@ function verdict(u) {
   for (const part of u.silent) add('bad', part[0].toUpperCase() + part.slice(1) + ' does not answer.');
   if (f && f.edges === 0) add('bad', 'No edge is running: nobody can order.');
   if (f && f.workers === 0) add('bad', 'No worker is running: orders wait in the queue.');
-  if (f && f.per_second.errors > 0) add('bad', 'Requests fail for a reason that is ours: ' + rate(f.per_second.errors) + ' a second.');
+  if (f && f.per_second.errors > 0) add('bad', 'Requests to order fail for a reason that is ours.');
   if (f && f.paused > 0) add('bad', some(f.paused, 'worker has', 'workers have') + ' paused, as a server does not answer.');
   if (f && f.drift.found > f.drift.repaired) add('warn', 'Redis differs from MySQL: see ctl reconcile.');
   if (q && q.dead > 0) add('warn', some(q.dead, 'dead letter waits', 'dead letters wait') + ' for you: see ctl dlq list.');
@@ -60,7 +61,8 @@ function sale(u) {
   note('sold-note', all ? 'units, ' + (Math.floor(1000 * sold / all) / 10).toFixed(1) + ' % of ' + count(all) : 'units');
   const r = u.fleet && u.fleet.per_second;
   put('accepted', rate(r && r.accepted));
-  note('accepted-note', r ? 'accepted; ' + rate(r.sold_out) + ' sold out, ' + rate(r.refused + r.errors) + ' refused' : 'accepted');
+  note('accepted-note', !r ? 'accepted' : 'accepted; ' + rate(r.sold_out) + ' sold out, ' +
+    (r.errors > 0 ? rate(r.errors) + ' failed' : rate(r.refused) + ' refused'), r && r.errors > 0 ? 'bad' : '');
 }
 
 function system(u) {
