@@ -68,6 +68,28 @@ func TestBoard(t *testing.T) {
 	}
 	board.check(s, edge.admin)
 
+	// What is wrong is said in words.
+	for change, want := range map[string]string{
+		"":                                    "✓ All is well.",
+		"u.fleet.per_second.accepted = 1":     "✓ All is well. A sale is running.",
+		"u.fleet.per_second.errors = 0.5":     "✕ Requests to order fail for a reason that is ours.",
+		"u.fleet.edges = 0":                   "✕ No edge is running: nobody can order.",
+		"u.fleet.drift.found = 2":             "▲ Redis differs from MySQL: see ctl reconcile.",
+		"u.queue.dead = 1; u.fleet.edges = 0": "✕ No edge is running: nobody can order. 1 dead letter waits for you: see ctl dlq list.",
+	} {
+		var got string
+		err := board.eval(`(() => {
+			const u = {silent: [], queue: {dead: 0}, fleet: {edges: 1, workers: 1, paused: 0,
+				drift: {found: 1, repaired: 1}, per_second: {accepted: 0, completed: 0, errors: 0}}};
+			`+change+`;
+			verdict(u);
+			return document.getElementById('mark').textContent + ' ' + document.getElementById('words').textContent;
+		})()`, &got)
+		if err != nil || got != want {
+			t.Errorf("%s: %q, %v", change, got, err)
+		}
+	}
+
 	// The board of any process shows the same.
 	other := browser.open(second.admin+"/board", 360, 740, 2, "dark")
 	other.wait(20*time.Second, want)
