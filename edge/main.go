@@ -28,9 +28,9 @@ import (
 	"stampede/internal/token"
 )
 
-// stopTimeout bounds a graceful stop, the notice to the load balancer included: 5 s below the 30 s
-// after which container platforms kill.
-const stopTimeout = 25 * time.Second
+// stopTimeout bounds a graceful stop, the notice to the load balancer included. With the second that the board's last
+// report may take, it is 5 s below the 30 s after which container platforms kill.
+const stopTimeout = 24 * time.Second
 
 // gcPercent lets the heap grow threefold before garbage is collected, unless GOGC says otherwise. What an edge keeps is
 // small, so that at Go's own value of 100 it would collect some hundred times a second. GOMEMLIMIT bounds it.

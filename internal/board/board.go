@@ -17,6 +17,7 @@ import (
 	"stampede/internal/queue"
 	"stampede/internal/stock"
 	"stampede/internal/store"
+	"stampede/internal/telemetry"
 )
 
 const (
@@ -60,7 +61,9 @@ func Start(role string, st *stock.Stock, db *store.Store, q *queue.Queue, metric
 	b.running, b.end = context.WithCancel(context.Background())
 	b.mux.HandleFunc("GET /board", servePage)
 	b.mux.HandleFunc("GET /board/events", b.serveEvents)
-	b.loops.Go(func() { newReporter(role, st, metrics).run(b.running) })
+	if telemetry.Enabled {
+		b.loops.Go(func() { newReporter(role, st, metrics).run(b.running) })
+	}
 	return b
 }
 
