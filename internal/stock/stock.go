@@ -44,22 +44,31 @@ var (
 )
 
 var (
-	loadScript    = redis.NewScript(lua.Load)
-	reserveScript = redis.NewScript(lua.Reserve)
-	cancelScript  = redis.NewScript(lua.Cancel)
-	settleScript  = redis.NewScript(lua.Settle)
-	restockScript = redis.NewScript(lua.Restock)
-	claimScript   = redis.NewScript(lua.Claim)
-	readmitScript = redis.NewScript(lua.Readmit)
-	pauseScript   = redis.NewScript(lua.Pause)
-	correctScript = redis.NewScript(lua.Correct)
-	unloadScript  = redis.NewScript(lua.Unload)
-	lendScript    = redis.NewScript(lua.Lend)
-	reportScript  = redis.NewScript(lua.Report)
-	fleetScript   = redis.NewScript(lua.Fleet)
+	loadScript    = newScript("load", lua.Load)
+	reserveScript = newScript("reserve", lua.Reserve)
+	cancelScript  = newScript("cancel", lua.Cancel)
+	settleScript  = newScript("settle", lua.Settle)
+	restockScript = newScript("restock", lua.Restock)
+	claimScript   = newScript("claim", lua.Claim)
+	readmitScript = newScript("readmit", lua.Readmit)
+	pauseScript   = newScript("pause", lua.Pause)
+	correctScript = newScript("correct", lua.Correct)
+	unloadScript  = newScript("unload", lua.Unload)
+	lendScript    = newScript("lend", lua.Lend)
+	reportScript  = newScript("report", lua.Report)
+	fleetScript   = newScript("fleet", lua.Fleet)
 
-	configureScript = redis.NewScript(lua.Configure)
+	configureScript = newScript("configure", lua.Configure)
 )
+
+// scriptNames names the scripts by what a call of one says: its hash, or its text the first time.
+var scriptNames = make(map[string]string)
+
+func newScript(name, text string) *redis.Script {
+	s := redis.NewScript(text)
+	scriptNames[s.Hash()], scriptNames[text] = name, name
+	return s
+}
 
 // Stock is a connection to Redis. It is safe for concurrent use.
 type Stock struct {
@@ -70,19 +79,6 @@ type Stock struct {
 // whose answer it has lost, whatever MaxRetries says, unless the command itself forbids it. It still
 // follows redirections: a node that redirects has not carried the command out.
 type client struct{ redis.UniversalClient }
-
-// scripts names the scripts by what a call of one says: its hash, or its text the first time.
-var scripts = func() map[string]string {
-	names := make(map[string]string)
-	for name, text := range map[string]string{
-		"load": lua.Load, "reserve": lua.Reserve, "cancel": lua.Cancel, "settle": lua.Settle, "restock": lua.Restock,
-		"claim": lua.Claim, "readmit": lua.Readmit, "pause": lua.Pause, "correct": lua.Correct, "unload": lua.Unload,
-		"lend": lua.Lend, "configure": lua.Configure, "report": lua.Report, "fleet": lua.Fleet,
-	} {
-		names[redis.NewScript(text).Hash()], names[text] = name, name
-	}
-	return names
-}()
 
 // Observe has f called after each call, with its name (that of the script, or of the command, or "pipeline"), how long
 // it took and how it ended. It is called before the connection is used.
@@ -107,8 +103,8 @@ func (o observer) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			return err
 		}
 		if args := cmd.Args(); (name == "evalsha" || name == "eval") && len(args) > 1 {
-			if text, ok := args[1].(string); ok && scripts[text] != "" {
-				name = scripts[text]
+			if text, ok := args[1].(string); ok && scriptNames[text] != "" {
+				name = scriptNames[text]
 			}
 		}
 		o(name, time.Since(start), failure(err))
