@@ -17,6 +17,7 @@ import (
 	"stampede/internal/order"
 	"stampede/internal/stock"
 	"stampede/internal/store"
+	"stampede/internal/telemetry"
 	"stampede/internal/token"
 )
 
@@ -77,7 +78,10 @@ func (e *Edge) postOrder(ctx *fasthttp.RequestCtx, who token.Claims) {
 	}
 	t := &ticket{
 		request:   stock.Request{OrderID: order.NewID(), UserID: who.UserID, Quantity: quantity, IdempotencyKey: key},
-		productID: productID, since: time.Now(), trace: placeOf(ctx), answer: make(chan *answer, 1),
+		productID: productID, since: time.Now(), answer: make(chan *answer, 1),
+	}
+	if telemetry.Tracing() {
+		t.place(ctx)
 	}
 	e.reserver.submit(t)
 	sendAnswer(ctx, <-t.answer)

@@ -40,13 +40,12 @@ func traced(route string, next fasthttp.RequestHandler) fasthttp.RequestHandler 
 	}
 }
 
-// placeOf is the place of a request in its trace.
-func placeOf(ctx *fasthttp.RequestCtx) telemetry.Place {
-	if !telemetry.Tracing() {
-		return telemetry.Place{}
-	}
-	place, _ := ctx.UserValue(placeValue).(telemetry.Place)
-	return place
+// place notes the place of a ticket's request in its trace. Inlined, it would take the stacks of all connections over the
+// 4 KiB that they get by with, to twice as many.
+//
+//go:noinline
+func (t *ticket) place(ctx *fasthttp.RequestCtx) {
+	t.trace, _ = ctx.UserValue(placeValue).(telemetry.Place)
 }
 
 // addSpans adds the call of the reserve script, which is over, to the traces of its tickets.
