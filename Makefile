@@ -40,6 +40,10 @@ load-locust: deps ## load a local stack with 1,000 users of Locust and audit it;
 drill: deps ## break the program on purpose, in one way after another: each time a test must notice
 	@go run ./scripts/drill
 
+# Without cgo, as all programs are built but those of the tests with the race detector: so that the libraries are compiled
+# for one more configuration, and not for two.
+lint build: export CGO_ENABLED = 0
+
 lint: ## gofmt, go vet, staticcheck, actionlint
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...

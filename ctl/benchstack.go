@@ -223,6 +223,7 @@ func (b *bench) startServer(ctx context.Context, name string) (string, error) {
 func (b *bench) startBare(ctx context.Context) error {
 	const name = "edge-uninstrumented"
 	build := exec.CommandContext(ctx, "go", "build", "-tags", "uninstrumented", "-o", filepath.Join(b.bin, name), "./edge")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build an edge without telemetry: %w\n%s", err, out)
 	}

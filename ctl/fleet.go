@@ -50,7 +50,9 @@ func startFleet(ctx context.Context, dir, name string, tell func(string), progra
 	}
 	tell("building the programs")
 	args := append([]string{"build", "-o", f.bin + string(filepath.Separator), "./edge", "./worker"}, programs...)
-	if out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput(); err != nil {
+	build := exec.CommandContext(ctx, "go", args...)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as in the images
+	if out, err := build.CombinedOutput(); err != nil {
 		return f, fmt.Errorf("build the programs (run this in the folder of the repository): %w\n%s", err, out)
 	}
 	var err error

@@ -26,7 +26,7 @@ func moduleRoot(ctx context.Context) (string, error) {
 func build(ctx context.Context, root, dir string, skewed bool) (programs, error) {
 	run := func(args ...string) error {
 		cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-tags", "failpoints"}, args...)...)
-		cmd.Dir = root
+		cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("build: %w\n%s", err, out)
 		}

@@ -22,6 +22,7 @@ func TestNoTrace(t *testing.T) {
 		bin := t.TempDir()
 		build := exec.CommandContext(t.Context(), "go", "build", "-tags", tags, "-o", bin+string(filepath.Separator),
 			"stampede/edge", "stampede/worker")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}

@@ -3,6 +3,7 @@ package configtest
 
 import (
 	"context"
+	"os"
 	"os/exec"
 	"regexp"
 	"testing"
@@ -26,7 +27,7 @@ func Variables(t testing.TB, root, program string, command ...string) []Variable
 	defer cancel()
 	args := append([]string{"run", "./" + program}, command...)
 	cmd := exec.CommandContext(ctx, "go", append(args, "-help")...)
-	cmd.Dir = root
+	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0") // as in the images
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s -help: %v\n%s", program, err, out)
