@@ -20,6 +20,7 @@ import (
 // is how it ends.
 func TestRun(t *testing.T) {
 	t.Parallel()
+	dir := t.TempDir() // of all runs, one after the other, so that the programs are built once
 	for _, test := range []struct {
 		name, command string
 		needs         string // a program
@@ -50,11 +51,9 @@ func TestRun(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
 			if _, err := exec.LookPath(test.needs); err != nil && test.needs != "" {
 				t.Skip(err)
 			}
-			dir := t.TempDir()
 			cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "ctl"), "run", "--workers", "1", "--users", "3", "--dir", dir, "--", "sh", "-c", test.command)
 			cmd.Dir = ".." // it builds the programs from their sources
 			cmd.Env = append(os.Environ(), "CTL="+filepath.Join(bin, "ctl"))
@@ -75,6 +74,11 @@ func TestRun(t *testing.T) {
 			left, err := filepath.Glob(filepath.Join(dir, "run-*"))
 			if err != nil || (len(left) == 0) != (test.code == 0) {
 				t.Errorf("it left %v", left)
+			}
+			for _, run := range left {
+				if err := os.RemoveAll(run); err != nil {
+					t.Error(err)
+				}
 			}
 		})
 	}
