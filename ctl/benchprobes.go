@@ -143,20 +143,16 @@ func probeTelemetry(ctx context.Context, b *bench) (figures, error) {
 		if err := b.reset(ctx); err != nil {
 			return nil, err
 		}
-		addr, scraping, stop := b.bare, make(chan struct{}), func() {}
+		addr := b.bare
+		watch, stop := context.WithCancel(ctx)
+		var scraping sync.WaitGroup
 		if name == "telemetry/on" {
-			watch, cancel := context.WithCancel(ctx)
-			addr, stop = b.edge, cancel
-			go func() {
-				defer close(scraping)
-				scrape(watch, b.admins[0])
-			}()
-		} else {
-			close(scraping)
+			addr = b.edge
+			scraping.Go(func() { scrape(watch, b.admins[0]) })
 		}
 		r, err := b.rate(ctx, addr, b.orders, fasthttp.StatusAccepted)
 		stop()
-		<-scraping
+		scraping.Wait()
 		if err != nil {
 			return nil, err
 		}

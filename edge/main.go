@@ -103,9 +103,7 @@ func run() error {
 		return fmt.Errorf("PASSWORD_MEMORY_KIB, PASSWORD_ITERATIONS, PASSWORD_PARALLELISM: %w", err)
 	}
 
-	if telemetry.Enabled {
-		telemetry.Watch(reg, st, db, q)
-	}
+	telemetry.Watch(reg, st, db, q)
 	version, _ := admin.Version()
 	stopTraces, err := telemetry.StartTraces(start, "edge", version)
 	if err != nil {

@@ -102,16 +102,7 @@ func (e *Edge) watch(reg prometheus.Registerer) {
 		gauge("stampede_orders_waiting", "Requests to order that wait for the reserve script.", func() float64 {
 			return float64(e.reserver.tickets.Waits())
 		}),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name:        "stampede_breaker_open",
-			Help:        "1 while something is not tried, since it has failed a moment ago: mysql is what an edge needs MySQL for while it sells, receiving is a worker's receiving of messages.",
-			ConstLabels: prometheus.Labels{"breaker": "mysql"},
-		}, func() float64 {
-			if e.reserver.mysql.open() {
-				return 1
-			}
-			return 0
-		}),
+		telemetry.Breaker("mysql", e.reserver.mysql.open),
 	)
 }
 

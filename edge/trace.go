@@ -20,8 +20,7 @@ func traced(route string, next fasthttp.RequestHandler) fasthttp.RequestHandler 
 		return next
 	}
 	return func(ctx *fasthttp.RequestCtx) {
-		span := telemetry.Begin(telemetry.Place{}, route, telemetry.Server,
-			attribute.String("http.request.method", string(ctx.Method())), attribute.String("http.route", route))
+		span := telemetry.Begin(telemetry.Place{}, route, telemetry.Server)
 		defer span.End()
 		if !span.IsRecording() {
 			next(ctx)
@@ -30,7 +29,8 @@ func traced(route string, next fasthttp.RequestHandler) fasthttp.RequestHandler 
 		ctx.SetUserValue(placeValue, span.SpanContext())
 		next(ctx)
 		status := ctx.Response.StatusCode()
-		span.SetAttributes(attribute.Int("http.response.status_code", status))
+		span.SetAttributes(attribute.String("http.request.method", string(ctx.Method())),
+			attribute.String("http.route", route), attribute.Int("http.response.status_code", status))
 		if c, ok := ctx.UserValue(codeValue).(code); ok {
 			span.SetAttributes(attribute.String("stampede.code", string(c)))
 		}

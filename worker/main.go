@@ -85,9 +85,7 @@ func run() error {
 		return fmt.Errorf("ORDERS_QUEUE, ORDERS_DLQ, AWS_…: %w", err)
 	}
 
-	if telemetry.Enabled {
-		telemetry.Watch(reg, st, db, q)
-	}
+	telemetry.Watch(reg, st, db, q)
 	version, _ := admin.Version()
 	stopTraces, err := telemetry.StartTraces(start, "worker", version)
 	if err != nil {

@@ -67,16 +67,7 @@ func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 		driftFound:    counters("stampede_drift_found_total", "Differences between Redis and MySQL that reconcile found, by cause.", "cause"),
 		driftRepaired: counters("stampede_drift_repaired_total", "Differences between Redis and MySQL that reconcile repaired, by cause.", "cause"),
 	}
-	m.paused = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name:        "stampede_breaker_open",
-		Help:        "1 while something is not tried, since it has failed a moment ago: mysql is what an edge needs MySQL for while it sells, receiving is a worker's receiving of messages.",
-		ConstLabels: prometheus.Labels{"breaker": "receiving"},
-	}, func() float64 {
-		if w.gate.isShut() {
-			return 1
-		}
-		return 0
-	})
+	m.paused = telemetry.Breaker("receiving", w.gate.isShut)
 	// What alerts compare is there before it happens the first time.
 	m.decisions.WithLabelValues(string(order.Completed), "")
 	for _, reason := range order.Reasons {

@@ -14,6 +14,9 @@ import (
 // Watch measures what a program depends on: its calls to Redis, MySQL and SQS, its pools of connections, and how long
 // the queues are. It comes before they are used.
 func Watch(reg prometheus.Registerer, st *stock.Stock, db *store.Store, q *queue.Queue) {
+	if !Enabled {
+		return
+	}
 	calls := NewCalls(reg)
 	st.Observe(calls.Of("redis"))
 	db.Observe(calls.Of("mysql"))
