@@ -22,6 +22,11 @@ var stubs = map[string]string{
 		"cloudformation describe-stacks")
 			name=${all#*--stack-name } name=${name%% *}
 			case $all in
+			*Parameters*)
+				[ -z "$UNREADABLE" ] || exit 255
+				for file in "$STATE/$name".*; do
+					if [ -e "$file" ]; then printf '%s\t%s\n' "${file##*.}" "$(cat "$file")"; fi
+				done ;;
 			*Outputs*Network*) echo 'awsvpcConfiguration={subnets=[a,b],securityGroups=[c],assignPublicIp=DISABLED}' ;;
 			*Outputs*) echo arn:aws:ecs:r:1:task-definition/x:7 ;;
 			*) if [ -e "$STATE/$name" ]; then cat "$STATE/$name"; else exit 254; fi ;;
@@ -178,6 +183,57 @@ func TestDeployParameters(t *testing.T) {
 	}
 }
 
+// TestDeployKeepsParameters: what is not given stays as the stack has it, and a parameter that the stack does not have yet
+// gets the template's value. Less than the stack has is given only if that is meant.
+func TestDeployKeepsParameters(t *testing.T) {
+	for name, test := range map[string]struct {
+		env  []string
+		part string
+		want string // the parameters, or what is said if it stops
+		said bool
+	}{
+		"nothing is given": {nil, "data",
+			"ParameterKey=Name,ParameterValue=stampede ParameterKey=Size,UsePreviousValue=true ParameterKey=AlarmEmail,UsePreviousValue=true", false},
+		"another value": {[]string{"ALARM_EMAIL=b@c"}, "data", "ParameterKey=AlarmEmail,ParameterValue=b@c", false},
+		"the certificate that it has": {[]string{"CERTIFICATE_ARN="}, "services",
+			"ParameterKey=CertificateArn,UsePreviousValue=true ParameterKey=EdgeMinimum,UsePreviousValue=true", false},
+		"a smaller database, fewer shards": {[]string{"SIZE=small"}, "data", "stampede-data: Size is large, and would be only small", true},
+		"smaller services":                 {[]string{"SIZE=small"}, "services", "stampede-services: Size is large", true},
+		"fewer edges":                      {[]string{"EDGE_MINIMUM=3"}, "services", "EdgeMinimum is 12, and would be only 3", true},
+		"fewer edges, by the size":         {[]string{"EDGE_MINIMUM=0"}, "services", "EdgeMinimum is 12, and would be only 0", true},
+		"fewer edges that are meant":       {[]string{"EDGE_MINIMUM=3", "ALLOW_SMALLER=yes"}, "services", "ParameterKey=EdgeMinimum,ParameterValue=3", false},
+		"parameters that cannot be read":   {[]string{"UNREADABLE=1"}, "data", "its parameters cannot be read", true},
+		"more edges":                       {[]string{"EDGE_MINIMUM=20"}, "services", "ParameterKey=EdgeMinimum,ParameterValue=20", false},
+		"a smaller one that is meant":      {[]string{"SIZE=small", "ALLOW_SMALLER=yes"}, "data", "ParameterKey=Size,ParameterValue=small", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDeployment(t)
+			for file, value := range map[string]string{
+				"stampede-data": "UPDATE_COMPLETE", "stampede-data.Size": "large", "stampede-data.AlarmEmail": "a@b",
+				"stampede-services": "UPDATE_COMPLETE", "stampede-services.Size": "large", "stampede-services.EdgeMinimum": "12",
+				"stampede-services.CertificateArn": "arn:aws:acm:r:1:certificate/y",
+			} {
+				if err := os.WriteFile(filepath.Join(d.dir, file), []byte(value+"\n"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+
+			calls, said, err := d.run(t, test.env, test.part)
+
+			got := strings.Join(calls, "\n")
+			if test.said {
+				got = said
+			}
+			if (err != nil) != test.said || !strings.Contains(got, test.want) {
+				t.Errorf("want %q; %v; it called\n%s\nand said\n%s", test.want, err, strings.Join(calls, "\n"), said)
+			}
+			if test.said && strings.Contains(strings.Join(calls, "\n"), "create-change-set") {
+				t.Error("it has made a change set")
+			}
+		})
+	}
+}
+
 func TestDeployStops(t *testing.T) {
 	for name, test := range map[string]struct {
 		env         []string
@@ -284,7 +340,7 @@ func TestWorkflow(t *testing.T) {
 		}
 	}
 	for _, m := range regexp.MustCompile(`\$\{([A-Z][A-Z_]+):`).FindAllStringSubmatch(script, -1) {
-		if job.Env[m[1]] == "" && !slices.Contains([]string{"ALLOW_REPLACEMENT", "AWS_REGION", "AWS_DEFAULT_REGION"}, m[1]) {
+		if job.Env[m[1]] == "" && !slices.Contains([]string{"ALLOW_REPLACEMENT", "ALLOW_SMALLER", "AWS_REGION", "AWS_DEFAULT_REGION"}, m[1]) {
 			t.Errorf("deploy reads %s, which the workflow does not give it", m[1])
 		}
 	}

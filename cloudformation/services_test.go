@@ -447,7 +447,7 @@ func TestData(t *testing.T) {
 			t.Errorf("the database is %v", database)
 		}
 		mysql := at(data["DatabaseParameters"], "Properties")
-		if at(mysql, "Parameters", "require_secure_transport") != "1" || at(mysql, "Parameters", "collation_server") != "utf8mb4_unicode_ci" || at(mysql, "Family") != "mysql"+text(at(database, "EngineVersion")) {
+		if at(mysql, "Parameters", "require_secure_transport") != "1" || at(mysql, "Parameters", "collation_server") != "utf8mb4_unicode_ci" || !regexp.MustCompile(`^8\.4\.\d+$`).MatchString(text(at(database, "EngineVersion"))) || at(mysql, "Family") != "mysql8.4" {
 			t.Errorf("the parameters of MySQL are %v", mysql)
 		}
 		check("Redis", object{
