@@ -117,6 +117,10 @@ func (e *Edge) postLogin(ctx *fasthttp.RequestCtx) {
 	if !readFields(ctx, &in, `{"email":"ada@example.org","password":"…"}`) {
 		return
 	}
+	try, ok := e.mayGuess(ctx, in.Email)
+	if !ok {
+		return
+	}
 	work, cancel := context.WithTimeout(context.Background(), accountTimeout)
 	defer cancel()
 	user, err := e.store.UserByEmail(work, in.Email)
@@ -135,6 +139,7 @@ func (e *Edge) postLogin(ctx *fasthttp.RequestCtx) {
 		sendProblem(ctx, invalidCredentials, "")
 		return
 	}
+	e.guesses.forget(try)
 	if e.passwords.NeedsRehash(user.PasswordHash) {
 		e.rehash(work, user, in.Password)
 	}
@@ -233,9 +238,11 @@ func (e *Edge) getMe(ctx *fasthttp.RequestCtx, who token.Claims) {
 
 // accountsFail answers a request about an account that could not be worked.
 func (e *Edge) accountsFail(ctx *fasthttp.RequestCtx, err error) {
-	if !errors.Is(err, password.ErrBusy) {
-		slog.Error("a request about an account failed", "error", err)
+	if errors.Is(err, password.ErrBusy) {
+		sendBusy(ctx)
+		return
 	}
+	slog.Error("a request about an account failed", "error", err)
 	sendProblem(ctx, accountsUnavailable, "")
 }
 

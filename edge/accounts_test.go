@@ -258,8 +258,83 @@ func TestLoginFlood(t *testing.T) {
 			if r.status != 202 {
 				t.Errorf("an order during the flood: %v", r)
 			}
-		case r.status != 401 && (r.status != 503 || r.code() != string(accountsUnavailable) || r.header.Get("Retry-After") == ""):
+		case r.status != 401 && !isLimited(r):
 			t.Errorf("a login of the flood: %v", r)
+		}
+	}
+}
+
+// isLimited reports whether a client is told that it asks too often, and when to ask again.
+func isLimited(r reply) bool {
+	return r.status == http.StatusTooManyRequests && r.code() == string(rateLimited) && r.header.Get("Retry-After") != ""
+}
+
+// loginFrom logs in from an address that a trusted proxy tells of.
+func (w *world) loginFrom(address, email, plain string) reply {
+	body := fmt.Sprintf(`{"email":%q,"password":%q}`, email, plain)
+	return w.send("POST", "/api/login", body, "Content-Type", "application/json", "X-Forwarded-For", address)
+}
+
+// TestLoginFloodOfOneAddress: whatever one address asks for, others log in, and no answer to the flood is an error of ours.
+func TestLoginFloodOfOneAddress(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, behindProxy)
+	w.register("ada@example.org")
+	replies := crowd(200, func(i int) reply {
+		if i%20 == 19 {
+			return w.loginFrom(fmt.Sprint("192.0.2.", i), "ada@example.org", goodPassword)
+		}
+		return w.loginFrom("198.51.100.1", fmt.Sprintf("eve%d@example.org", i), goodPassword)
+	})
+	limited := 0
+	for i, r := range replies {
+		switch {
+		case i%20 == 19:
+			if r.status != http.StatusOK {
+				t.Errorf("a login from elsewhere during the flood: %v", r)
+			}
+		case isLimited(r):
+			limited++
+		case r.status != http.StatusUnauthorized:
+			t.Errorf("a login of the flood: %v", r)
+		}
+	}
+	if limited < 100 {
+		t.Errorf("%d of 190 logins from one address at once were held back", limited)
+	}
+	if held := w.edge.hashShares.held; len(held) != 0 {
+		t.Errorf("shares are still held: %v", held)
+	}
+}
+
+// TestGuessesAreSlowedDown: who guesses at an account has to wait, whether the account exists or not, and its owner logs
+// in from elsewhere, and later from there.
+func TestGuessesAreSlowedDown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, behindProxy, func(e *Edge) {
+		var err error
+		if e.guesses, err = newLimiter[account]("account", "0.5/10"); err != nil {
+			t.Error(err)
+		}
+	})
+	w.register("ada@example.org")
+	for _, email := range []string{"ada@example.org", "nobody@example.org"} {
+		for i := range 10 {
+			wantCode(t, "a guess", w.loginFrom("198.51.100.1", email, fmt.Sprint("a wrong guess ", i)), 401, invalidCredentials)
+		}
+		if r := w.loginFrom("198.51.100.1", strings.ToUpper(email), goodPassword); !isLimited(r) {
+			t.Errorf("a guess too many at %s: %v", email, r)
+		}
+	}
+	if r := w.loginFrom("192.0.2.1", "ada@example.org", goodPassword); r.status != http.StatusOK {
+		t.Errorf("the owner, from elsewhere: %v", r)
+	}
+	w.eventually("the owner logs in from there as well", func() bool {
+		return w.loginFrom("198.51.100.1", "ada@example.org", goodPassword).status == http.StatusOK
+	})
+	for range 12 {
+		if r := w.loginFrom("192.0.2.2", "ada@example.org", goodPassword); r.status != http.StatusOK {
+			t.Fatalf("a right password is no guess: %v", r)
 		}
 	}
 }

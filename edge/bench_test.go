@@ -45,7 +45,7 @@ func benchmarkPostOrders(b *testing.B, clients int) {
 	must(localstack.CreateQueues(b.Context(), localstack.SQSClient(server.URL()), localstack.QueueName, localstack.DLQName))
 	tokens := token.NewKeeper(secret)
 	e := New(st, db, openQueue(b, server.URL()), tokens, newHasher(b), prometheus.NewRegistry())
-	must(e.limit(noLimit, noLimit))
+	must(e.limit(noLimit, noLimit, noLimit))
 	p, err := db.AddProduct(b.Context(), order.Product{Name: "thing", Price: 1999, Currency: "EUR", Stock: store.MaxStock})
 	must(err)
 	bearer := make([]string, 1000)
@@ -105,7 +105,7 @@ func newSoldOut(t testing.TB) (request, remember func()) {
 	t.Cleanup(func() { _ = st.Close() })
 	tokens := token.NewKeeper(secret)
 	e := New(st, db, nil, tokens, newHasher(t), prometheus.NewRegistry())
-	must(e.limit(noLimit, noLimit))
+	must(e.limit(noLimit, noLimit, noLimit))
 	access, err := tokens.Sign(token.Claims{UserID: 7}, time.Hour)
 	must(err)
 	remember = func() { e.closed.learn(1, stock.Sale{Now: time.Now()}, time.Now()) }

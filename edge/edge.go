@@ -61,12 +61,17 @@ type Edge struct {
 	proxies   proxies // set before Serve, as are the limiters
 	users     *limiter[int64]
 	addresses *limiter[netip.Prefix]
-	closed    *closed
-	reserver  *reserver
-	sender    *sender
-	watcher   *watcher
-	catalog   catalog
-	metrics   *metrics
+	// passwordLimit counts by address what costs a hash, guesses by account and address.
+	passwordLimit *limiter[netip.Prefix]
+	guesses       *limiter[account]
+	hashShares    shares
+
+	closed   *closed
+	reserver *reserver
+	sender   *sender
+	watcher  *watcher
+	catalog  catalog
+	metrics  *metrics
 
 	products     *cache[int64, order.Product]
 	productPages *cache[int64, []order.Product]
@@ -87,12 +92,12 @@ func New(st *stock.Stock, db *store.Store, q *queue.Queue, tokens *token.Keeper,
 	c := catalog{stock: st, store: db}
 	e := &Edge{
 		stock: st, store: db, tokens: tokens, passwords: passwords, sessions: newSessions(st, db), bans: newBans(db),
-		catalog: c, metrics: m, products: newCache(c.product), productPages: newCache(c.page), closed: newClosed(),
+		catalog: c, metrics: m, hashShares: shares{held: map[netip.Prefix]int{}}, products: newCache(c.product), productPages: newCache(c.page), closed: newClosed(),
 		sender:  newSender(st, q, m),
 		watcher: &watcher{stock: st, stop: make(chan struct{}), waiting: map[uuid.UUID][]chan *order.Record{}},
 	}
 	e.reserver = newReserver(st, db, e.products, e.closed, e.sender, m)
-	if err := e.limit(defaultUserLimit, defaultAddressLimit); err != nil {
+	if err := e.limit(defaultUserLimit, defaultAddressLimit, defaultPasswordLimit); err != nil {
 		panic(err) // the defaults are valid
 	}
 	e.running, e.endLoops = context.WithCancel(context.Background())
@@ -111,13 +116,23 @@ func New(st *stock.Stock, db *store.Store, q *queue.Queue, tokens *token.Keeper,
 	return e
 }
 
-// limit sets how often a user and an address may ask, in the form of parseLimit.
-func (e *Edge) limit(user, address string) (err error) {
+// limit sets how often a user and an address may ask, and an address what costs a hash, in the form of parseLimit.
+func (e *Edge) limit(user, address, passwords string) (err error) {
 	if e.users, err = newLimiter[int64]("user", user); err != nil {
 		return err
 	}
-	e.addresses, err = newLimiter[netip.Prefix]("address", address)
-	return err
+	if e.addresses, err = newLimiter[netip.Prefix]("address", address); err != nil {
+		return err
+	}
+	if e.passwordLimit, err = newLimiter[netip.Prefix]("passwords", passwords); err != nil {
+		return err
+	}
+	e.passwordLimit.detail = "There are too many passwords from this address."
+	if e.guesses, err = newLimiter[account]("account", guessLimit); err != nil {
+		return err
+	}
+	e.guesses.detail = "There were too many tries to log in to this account from this address; nothing was checked."
+	return nil
 }
 
 // routes is the whole public interface.
@@ -140,8 +155,8 @@ func (e *Edge) routes(m *metrics) *router.Router {
 	handle("POST", "/api/orders", e.forUser(e.postOrder))
 	handle("GET", "/api/orders", e.forUser(e.listOrders))
 	handle("GET", "/api/orders/{id}", e.forUser(e.getOrder))
-	handle("POST", "/api/register", e.postRegister)
-	handle("POST", "/api/login", e.postLogin)
+	handle("POST", "/api/register", e.forPassword(e.postRegister))
+	handle("POST", "/api/login", e.forPassword(e.postLogin))
 	handle("POST", "/api/refresh", e.postRefresh)
 	handle("POST", "/api/logout", e.forUser(e.postLogout))
 	handle("GET", "/api/me", e.forUser(e.getMe))

@@ -1,17 +1,22 @@
 package main
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math"
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/valyala/fasthttp"
 	"golang.org/x/time/rate"
+
+	"stampede/internal/password"
+	"stampede/internal/store"
 )
 
 const (
@@ -19,6 +24,15 @@ const (
 	defaultUserLimit = "50/500"
 	// defaultAddressLimit is for an office or a mobile network behind one address.
 	defaultAddressLimit = "1000/5000"
+	// defaultPasswordLimit is for the same office or network: each request that it lets through costs a hash, of which
+	// one processor makes some thirty in a second.
+	defaultPasswordLimit = "5/50"
+	// guessLimit is how often a password may be tried at one account from one address: a person who tries all that they
+	// ever had is done after ten, and a machine gets 360 an hour.
+	guessLimit = "0.1/10"
+	// maxHashesPerAddress is how many of the places for hashes the clients of one address hold at a time, running or
+	// waiting: an eighth of the queue, so that everybody else waits for a few of theirs at most.
+	maxHashesPerAddress = password.MaxWaiting / 8
 	// noLimit is the value that switches a limit off.
 	noLimit = "off"
 	// maxBuckets bounds the users or addresses that are counted at a time. Beyond it those that asked least
@@ -59,6 +73,7 @@ func checkLimit(text string) error {
 type limiter[K comparable] struct {
 	limit
 	name    string
+	detail  string
 	policy  string
 	buckets *lru.Cache[K, *rate.Limiter]
 }
@@ -74,7 +89,13 @@ func newLimiter[K comparable](name, text string) (*limiter[K], error) {
 		return nil, err
 	}
 	policy := fmt.Sprintf("%q;q=%d;w=%d", name, l.burst, seconds(float64(l.burst), l.perSecond))
-	return &limiter[K]{limit: l, name: name, policy: policy, buckets: buckets}, nil
+	detail := "There are too many requests from this " + name + "."
+	return &limiter[K]{limit: l, name: name, detail: detail, policy: policy, buckets: buckets}, nil
+}
+
+// forget fills a client's bucket.
+func (l *limiter[K]) forget(client K) {
+	l.buckets.Remove(client)
 }
 
 // allow takes a token from a client's bucket and tells the client how many are left, in the fields of
@@ -103,7 +124,7 @@ func (l *limiter[K]) allow(ctx *fasthttp.RequestCtx, client K) bool {
 	addToList(ctx, "RateLimit-Policy", l.policy)
 	addToList(ctx, "RateLimit", string(state))
 	if !allowed {
-		sendProblem(ctx, rateLimited, "There are too many requests from this "+l.name+".")
+		sendProblem(ctx, rateLimited, l.detail)
 		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.FormatInt(max(seconds(1-left, l.perSecond), 1), 10))
 	}
 	return allowed
@@ -134,4 +155,80 @@ func counted(addr netip.Addr) (netip.Prefix, bool) {
 	}
 	prefix, err := addr.Prefix(bits)
 	return prefix, err == nil
+}
+
+// account is a try to log in, as far as tries are counted together: by the account's address, of which a hash keeps the
+// key short whatever a client sends, and by where the client is. Tries from elsewhere are counted apart, so that who
+// guesses does not lock the owner out.
+type account struct {
+	email [sha256.Size]byte
+	from  netip.Prefix
+}
+
+func newAccount(email string, from netip.Prefix) account {
+	key, err := store.NormalizeEmail(email)
+	if err != nil {
+		key = email
+	}
+	return account{sha256.Sum256([]byte(key)), from}
+}
+
+// shares count the places for hashes that the clients of each address hold.
+type shares struct {
+	mu   sync.Mutex
+	held map[netip.Prefix]int
+}
+
+// take takes a place of an address's share and reports whether there was one.
+func (s *shares) take(from netip.Prefix) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held[from] >= maxHashesPerAddress {
+		return false
+	}
+	s.held[from]++
+	return true
+}
+
+func (s *shares) giveBack(from netip.Prefix) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held[from]--; s.held[from] == 0 {
+		delete(s.held, from)
+	}
+}
+
+// forPassword lets requests through that cost a hash, as far as the client's address has not had its share of them: by
+// the second, and of the places at a time.
+func (e *Edge) forPassword(next fasthttp.RequestHandler) fasthttp.RequestHandler {
+	return func(ctx *fasthttp.RequestCtx) {
+		from, ok := counted(e.proxies.client(ctx))
+		if !ok {
+			next(ctx)
+			return
+		}
+		if !e.passwordLimit.allow(ctx, from) {
+			return
+		}
+		if !e.hashShares.take(from) {
+			sendBusy(ctx)
+			return
+		}
+		defer e.hashShares.giveBack(from)
+		next(ctx)
+	}
+}
+
+// sendBusy answers a request for which there is no place to hash a password. That is the doing of those who ask, and no
+// error of the edge.
+func sendBusy(ctx *fasthttp.RequestCtx) {
+	sendProblem(ctx, rateLimited, "Too many passwords are being checked; nothing was done.")
+	ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, retryAfter)
+}
+
+// mayGuess counts a try at an account's password. If there were too many it answers the request and returns false.
+func (e *Edge) mayGuess(ctx *fasthttp.RequestCtx, email string) (try account, ok bool) {
+	from, _ := counted(e.proxies.client(ctx))
+	try = newAccount(email, from)
+	return try, e.guesses.allow(ctx, try)
 }

@@ -21,7 +21,7 @@ func behindProxy(e *Edge) { e.proxies = proxies{netip.MustParsePrefix("127.0.0.0
 func TestRateLimits(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, behindProxy, func(e *Edge) {
-		if err := e.limit("0.2/5", "0.5/8"); err != nil {
+		if err := e.limit("0.2/5", "0.5/8", noLimit); err != nil {
 			t.Error(err)
 		}
 	})

@@ -59,6 +59,8 @@ func run() error {
 	trusted := vars.String("TRUSTED_PROXIES", noProxies, "ranges of addresses, comma-separated, whose X-Forwarded-For is believed", checkProxies)
 	userLimit := vars.String("RATE_LIMIT_USER", defaultUserLimit, "requests per second and burst of one user; off for no limit", checkLimit)
 	addressLimit := vars.String("RATE_LIMIT_ADDRESS", defaultAddressLimit, "the same of one client address (IPv6: its /64)", checkLimit)
+	passwordLimit := vars.String("RATE_LIMIT_PASSWORDS", defaultPasswordLimit,
+		"the same of one client address, of requests that cost a hash: logins, registrations, changes of a password", checkLimit)
 	memory := vars.Int("PASSWORD_MEMORY_KIB", int(params.MemoryKiB), 7168, 1<<20, "memory of one password hash (argon2id)")
 	iterations := vars.Int("PASSWORD_ITERATIONS", int(params.Iterations), 1, 100, "iterations of one password hash")
 	parallelism := vars.Int("PASSWORD_PARALLELISM", int(params.Parallelism), 1, 16, "threads of one password hash")
@@ -113,8 +115,8 @@ func run() error {
 	if e.proxies, err = parseProxies(*trusted); err != nil {
 		return fmt.Errorf("TRUSTED_PROXIES: %w", err)
 	}
-	if err := e.limit(*userLimit, *addressLimit); err != nil {
-		return fmt.Errorf("RATE_LIMIT_USER, RATE_LIMIT_ADDRESS: %w", err)
+	if err := e.limit(*userLimit, *addressLimit, *passwordLimit); err != nil {
+		return fmt.Errorf("RATE_LIMIT_USER, RATE_LIMIT_ADDRESS, RATE_LIMIT_PASSWORDS: %w", err)
 	}
 	b := board.Start("edge", st, db, q, e.Counted()...)
 	defer b.Close()

@@ -45,7 +45,7 @@ const (
 )
 
 var (
-	// ErrBusy: as many callers as may are waiting for a hash. Nothing was done.
+	// ErrBusy: as many callers as may are waiting for a hash, or the caller's time went by while it waited. Nothing was done.
 	ErrBusy = errors.New("too many passwords are being checked")
 	// ErrBadHash: a stored hash is not one of argon2id in the PHC string format, or has parameters out of all bounds.
 	ErrBadHash = errors.New("the stored password hash is not valid")
@@ -113,7 +113,7 @@ func New(p Params) (*Hasher, error) {
 
 // Hash makes a hash of a password for storage, as a PHC string that carries its salt and parameters. The password should
 // have passed Check; of it Hash itself asks only that it is not too long (ErrRefused). It returns ErrBusy at once if
-// MaxWaiting callers wait, and the context's error if that ends before the work has begun.
+// MaxWaiting callers wait or its time goes by while it waits, and the context's error if that has ended otherwise.
 func (h *Hasher) Hash(ctx context.Context, password string) (hash string, err error) {
 	if len(password) > maxBytes {
 		return "", errTooLong
@@ -193,6 +193,9 @@ func (h *Hasher) work(ctx context.Context, fn func() error) error {
 	case h.slots <- struct{}{}:
 		defer func() { <-h.slots }()
 	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return ErrBusy // its time went by in the queue
+		}
 		return ctx.Err()
 	}
 	return fn()

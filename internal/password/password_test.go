@@ -293,6 +293,25 @@ func TestEndedContext(t *testing.T) {
 	}
 }
 
+// TestNoPlaceInTime has a caller's time go by in the queue, which is no fault of the hasher.
+func TestNoPlaceInTime(t *testing.T) {
+	t.Parallel()
+	begun, finish := make(chan struct{}), make(chan struct{})
+	h := quick(t, func() { begun <- struct{}{}; <-finish })
+	var wg sync.WaitGroup
+	for range cap(h.slots) {
+		wg.Go(func() { _ = h.VerifyNobody(t.Context(), "correct horse") })
+		<-begun
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := h.VerifyNobody(ctx, "correct horse"); !errors.Is(err, ErrBusy) {
+		t.Errorf("error %v", err)
+	}
+	close(finish)
+	wg.Wait()
+}
+
 // TestPanic has the work panic, which must not keep its slot.
 func TestPanic(t *testing.T) {
 	t.Parallel()
