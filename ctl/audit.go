@@ -19,6 +19,14 @@ const (
 	quietInterval = 100 * time.Millisecond
 	// quietLooks is how often in a row it must look quiet: a message may be between two counters.
 	quietLooks = 3
+	// doubt is for how long nothing of a product must have changed for a difference to be believed: MySQL and Redis are
+	// read one after the other, and a worker may be between its commit and its settle.
+	doubt = time.Second
+	// doubtOfSQS is that of reservations without a message. The counts of SQS may be a minute old (Amazon SQS Developer
+	// Guide, "Available CloudWatch metrics"); those of an emulator are exact.
+	doubtOfSQS = 75 * time.Second
+	// maxLooks bounds how often a product whose numbers keep changing is looked at.
+	maxLooks = 10
 )
 
 // parts are the three places that hold a sale.
@@ -80,27 +88,110 @@ func (p parts) audit(ctx context.Context) (auditReport, error) {
 	if err != nil {
 		return report, err
 	}
+
 	report.Quiet = report.Queue.Empty()
+	var moving []int64
 	for _, m := range products {
 		level, err := p.stock.Level(ctx, m.ID)
 		if err != nil {
 			return report, err
 		}
 		a := booksOf(m)
-		a.Loaded, a.Available, a.Reserved, a.Outbox, a.Lent = level.Loaded, level.Available, level.Reserved, level.Outbox, level.Lent
-		if report.Queue.Empty() {
-			a.compare(level)
+		now := standing{level, m.Stock}
+		if report.Queue.Empty() && len(now.differences()) > 0 {
+			// The books were read at one moment, and Redis at another.
+			still, err := p.lookAgain(ctx, m.ID, &now)
+			if err != nil {
+				return report, err
+			}
+			if !still {
+				moving = append(moving, m.ID)
+			}
+			a.Problems = append(a.Problems, now.differencesIf(still)...)
 		}
+		a.take(now)
 		report.add(a)
 	}
+
 	report.Problems = report.ofProducts()
-	if !report.Quiet {
+	switch {
+	case !report.Queue.Empty():
 		report.Problems = append(report.Problems, fmt.Sprintf(
 			"orders are on their way (%d messages wait, %d are being worked, %d are delayed), so that Redis and MySQL cannot be compared: wait, or use --wait",
 			report.Queue.Visible, report.Queue.InFlight, report.Queue.Delayed))
+	case len(moving) > 0:
+		report.Quiet = false
+		report.Problems = append(report.Problems, fmt.Sprintf(
+			"products %v changed with every look, so that Redis and MySQL cannot be compared: wait, or use --wait", moving))
 	}
 	report.OK = len(report.Problems) == 0
 	return report, nil
+}
+
+// standing is what Redis holds of a product beside its stock in MySQL. Two that are equal, with time in between, say that
+// nothing has moved.
+type standing struct {
+	level stock.Level
+	stock int64
+}
+
+// lookAgain looks at a product that differs until it does not differ any more, or nothing has changed for as long as a
+// difference must stand. It reports false if the product kept changing; now is then the last look.
+func (p parts) lookAgain(ctx context.Context, id int64, now *standing) (still bool, err error) {
+	since := time.Now()
+	for looks := 0; looks < maxLooks; {
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-time.After(quietInterval):
+		}
+		next, err := p.standing(ctx, id)
+		if err != nil {
+			return false, err
+		}
+		if next != *now {
+			*now, since = next, time.Now()
+			looks++
+		}
+		if len(now.differences()) == 0 || time.Since(since) >= now.doubt() {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// standing reads a product in MySQL and then in Redis. A difference that comes of what happens in between does not last.
+func (p parts) standing(ctx context.Context, id int64) (s standing, err error) {
+	stocks, err := p.store.Stocks(ctx, []int64{id})
+	if err != nil {
+		return s, err
+	}
+	s.stock = stocks[id]
+	s.level, err = p.stock.Level(ctx, id)
+	return s, err
+}
+
+// doubt is for how long the standing must have lasted for its differences to be believed.
+func (s standing) doubt() time.Duration {
+	emulated := os.Getenv("AWS_ENDPOINT_URL_SQS") != "" || os.Getenv("AWS_ENDPOINT_URL") != ""
+	if !emulated && (s.level.Reservations > 0 || s.level.Outbox > 0) {
+		return doubtOfSQS
+	}
+	return doubt
+}
+
+// differencesIf are the differences, if nothing has moved while they stood.
+func (s standing) differencesIf(still bool) []string {
+	if !still {
+		return nil
+	}
+	return s.differences()
+}
+
+// take shows what Redis holds.
+func (a *productAudit) take(s standing) {
+	level := s.level
+	a.Loaded, a.Available, a.Reserved, a.Outbox, a.Lent = level.Loaded, level.Available, level.Reserved, level.Outbox, level.Lent
 }
 
 // booksOf is what MySQL alone says of a product.
@@ -153,21 +244,23 @@ func (r *auditReport) add(a productAudit) {
 	}
 }
 
-// compare checks what must hold between Redis and MySQL when no order is on its way.
-func (a *productAudit) compare(level stock.Level) {
+// differences are what must not be between Redis and MySQL when no order is on its way.
+func (s standing) differences() (problems []string) {
+	level := s.level
 	if level.Reservations > 0 {
-		a.Problems = append(a.Problems, fmt.Sprintf("%d units in %d orders are reserved though no order is on its way", level.Reserved, level.Reservations))
+		problems = append(problems, fmt.Sprintf("%d units in %d orders are reserved though no order is on its way", level.Reserved, level.Reservations))
 	}
 	if level.Outbox > 0 {
-		a.Problems = append(a.Problems, fmt.Sprintf("%d orders are in the outbox", level.Outbox))
+		problems = append(problems, fmt.Sprintf("%d orders are in the outbox", level.Outbox))
 	}
 	if level.Lent > 0 {
-		a.Problems = append(a.Problems, fmt.Sprintf("%d units are lent to other buckets by moves that were not finished", level.Lent))
+		problems = append(problems, fmt.Sprintf("%d units are lent to other buckets by moves that were not finished", level.Lent))
 	}
-	if level.Loaded && level.Available+level.Reserved+level.Lent != a.Stock {
-		a.Problems = append(a.Problems, fmt.Sprintf("redis has %d available + %d reserved + %d lent = %d units, mysql has %d",
-			level.Available, level.Reserved, level.Lent, level.Available+level.Reserved+level.Lent, a.Stock))
+	if held := level.Available + level.Reserved + level.Lent; level.Loaded && held != s.stock {
+		problems = append(problems, fmt.Sprintf("redis has %d available + %d reserved + %d lent = %d units, mysql has %d",
+			level.Available, level.Reserved, level.Lent, held, s.stock))
 	}
+	return problems
 }
 
 // look is how busy the system is.

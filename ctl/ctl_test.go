@@ -170,10 +170,8 @@ func TestCompare(t *testing.T) {
 		{5, stock.Level{Loaded: true, Available: 5, Outbox: 1}, 1},
 		{0, stock.Level{Loaded: true, Available: -1}, 1},
 	} {
-		a := productAudit{Stock: test.stock}
-		a.compare(test.level)
-		if len(a.Problems) != test.want {
-			t.Errorf("%d in MySQL and %+v: %q", test.stock, test.level, a.Problems)
+		if got := (standing{test.level, test.stock}).differences(); len(got) != test.want {
+			t.Errorf("%d in MySQL and %+v: %q", test.stock, test.level, got)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -135,6 +136,32 @@ func TestAuditFindsDamage(t *testing.T) {
 			t.Fatalf("%s: after mending the audit found %q", test.name, a.Problems)
 		}
 	}
+}
+
+// TestAuditWhileItSells audits a sale again and again while orders come in: it may say that they are on their way, but what
+// it has seen of a system in motion at two moments is no broken promise.
+func TestAuditWhileItSells(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	s.mustCtl("product", "add", "--name", "ticket", "--price", "100", "--stock", "100000")
+	s.startEdge()
+	s.startWorker()
+	c := newCrowd()
+	ctx, stop := context.WithCancel(t.Context())
+	var sale sync.WaitGroup
+	sale.Go(func() { s.rush(ctx, c, 1, 50_000, 25) })
+
+	for range 15 {
+		for _, problem := range s.audit(0).Problems {
+			if !strings.Contains(problem, "are on their way") && !strings.Contains(problem, "changed with every look") {
+				t.Errorf("the audit found: %s", problem)
+			}
+		}
+	}
+
+	stop()
+	sale.Wait()
+	s.mustBeClean(c, 30*time.Second, c.accepted())
 }
 
 // TestManageProducts changes a product by hand and by HTTP while it is sold. What was accepted stays as promised.

@@ -142,7 +142,7 @@ var changes = []change{
 		pkg: "internal/stock", test: "TestScripts/readmit", says: "stock, reserved, bought",
 	}, {
 		promise: "P4", what: "the audit takes Redis's word for its stock",
-		file: "ctl/audit.go", old: "level.Available+level.Reserved+level.Lent != a.Stock", new: "false",
+		file: "ctl/audit.go", old: "level.Loaded && held != s.stock", new: "false && held != s.stock",
 		pkg: "ctl", test: "TestCompare", says: "5 in MySQL",
 	}, {
 		promise: "P4", what: "the epoch is got after MySQL is read",
