@@ -18,6 +18,7 @@ up: deps ## keep the same stack running with a few products until Ctrl-C
 test: deps lint ## unit, integration and end-to-end tests on real servers, with the race detector
 	@scripts/install-deps prometheus
 	@scripts/install-deps chromium
+	@scripts/install-deps locust
 	go test -race -vet=off -timeout 8m ./...
 
 model: ## check the protocol's model exhaustively with spin

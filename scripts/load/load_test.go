@@ -73,3 +73,34 @@ func TestScenarios(t *testing.T) {
 		}
 	}
 }
+
+// TestK6Options: what follows -- reaches k6, and only that.
+func TestK6Options(t *testing.T) {
+	dir := t.TempDir()
+	script, err := os.ReadFile("k6/run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{
+		"run": string(script), "smoke.js": "", "soak.js": "", "k6": "#!/bin/sh\necho \"k6 $*\"\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for args, want := range map[string]string{
+		"smoke soak -- --out json=x y": "k6 run --quiet --address= --out json=x y %s/smoke.js\nk6 run --quiet --address= --out json=x y %s/soak.js\n",
+		"smoke":                        "k6 run --quiet --address= %s/smoke.js\n",
+		"smoke --":                     "k6 run --quiet --address= %s/smoke.js\n",
+		"--":                           "Name scenarios: smoke soak",
+		"smoke --out":                  "Name scenarios: smoke soak",
+	} {
+		cmd := exec.Command(filepath.Join(dir, "run"), strings.Fields(args)...)
+		cmd.Env = []string{"PATH=" + dir + ":" + os.Getenv("PATH")}
+		out, err := cmd.CombinedOutput()
+		refused := strings.HasPrefix(want, "Name")
+		if (err != nil) != refused || !strings.Contains(string(out), strings.ReplaceAll(want, "%s", dir)) {
+			t.Errorf("run %s: %v: %s", args, err, out)
+		}
+	}
+}
