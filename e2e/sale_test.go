@@ -465,6 +465,7 @@ func TestBanAndRole(t *testing.T) {
 		{"ban", "add", "--reason", "x"}, {"ban", "add", "--user", "1", "--address", "::1", "--reason", "x"},
 		{"ban", "add", "--address", "0.0.0.0/0", "--reason", "x"}, {"ban", "add", "--user", "1"}, {"ban", "lift", "--user", "9"},
 		{"user", "role", "--email", "nobody@example.org", "--role", "admin"},
+		{"user", "logout", "--email", "nobody@example.org"}, {"user", "disable"}, {"user", "enable", "--email", "ada@example.org"},
 	} {
 		if out, err := s.ctl(args...); err == nil {
 			t.Errorf("ctl %q: %s", args, out)
@@ -493,7 +494,30 @@ func TestBanAndRole(t *testing.T) {
 		}
 		return nil
 	})
-	if status, body := request(t, "GET", s.url+"/api/me", login(), ""); status != 200 || body["role"] != "admin" {
+	admin := login()
+	if status, body := request(t, "GET", s.url+"/api/me", admin, ""); status != 200 || body["role"] != "admin" {
 		t.Errorf("/api/me says %d %v", status, body)
 	}
+
+	if out := s.mustCtl("user", "disable", "--email", "ada@example.org"); !strings.Contains(out, "is disabled; 1 sessions ended") {
+		t.Error(out)
+	}
+	stacktest.Eventually(t, 10*time.Second, func() error {
+		if status, body := request(t, "GET", s.url+"/api/me", admin, ""); status != 401 {
+			return fmt.Errorf("the token of a disabled user gets %d %v", status, body)
+		}
+		return nil
+	})
+	if status, body := request(t, "POST", s.url+"/api/login", "", `{"email":"ada@example.org",`+password+`}`); status != 403 {
+		t.Errorf("a login to a disabled account: %d %v", status, body)
+	}
+	s.mustCtl("user", "enable", "--email", "ada@example.org")
+	admin = login()
+	s.mustCtl("user", "logout", "--email", "ada@example.org")
+	stacktest.Eventually(t, 10*time.Second, func() error {
+		if status, body := request(t, "GET", s.url+"/api/me", admin, ""); status != 401 {
+			return fmt.Errorf("the token of a user who was logged out gets %d %v", status, body)
+		}
+		return nil
+	})
 }

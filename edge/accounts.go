@@ -144,13 +144,18 @@ func (e *Edge) postLogin(ctx *fasthttp.RequestCtx) {
 		e.rehash(work, user, in.Password)
 	}
 	refresh, hash := newRefreshToken()
-	session, err := e.store.StartSession(work, user.ID, hash, sessionTTL)
-	if err != nil {
+	session, err := e.store.StartSession(work, user, hash, sessionTTL)
+	switch {
+	case errors.Is(err, store.ErrDisabled):
+		sendProblem(ctx, banned, "The account is disabled.")
+	case errors.Is(err, store.ErrPasswordChanged):
+		sendProblem(ctx, invalidCredentials, "")
+	case err != nil:
 		e.accountsFail(ctx, err)
-		return
+	default:
+		e.sessions.announce(session.Displaced...)
+		e.sendTokens(ctx, session, user, refresh)
 	}
-	e.sessions.announce(session.Displaced...)
-	e.sendTokens(ctx, session, user, refresh)
 }
 
 // rehash stores a password by the parameters of today. If that fails, the next login tries again.
@@ -219,6 +224,81 @@ func (e *Edge) postLogout(ctx *fasthttp.RequestCtx, who token.Claims) {
 	}
 	e.sessions.announce(who.SessionID)
 	ctx.SetStatusCode(fasthttp.StatusNoContent)
+}
+
+// postLogoutEverywhere ends all sessions of a user, on every edge.
+func (e *Edge) postLogoutEverywhere(ctx *fasthttp.RequestCtx, who token.Claims) {
+	work, cancel := context.WithTimeout(context.Background(), accountTimeout)
+	defer cancel()
+	ended, err := e.store.EndSessions(work, who.UserID)
+	if err != nil {
+		e.accountsFail(ctx, err)
+		return
+	}
+	e.sessions.announce(ended...)
+	ctx.SetStatusCode(fasthttp.StatusNoContent)
+}
+
+// postPassword changes a user's password and ends all sessions, so that who has stolen one loses it. The old password is
+// asked for, since a stolen token must not be enough to take the account over; it is guessed no faster here than at a
+// login.
+func (e *Edge) postPassword(ctx *fasthttp.RequestCtx, who token.Claims) {
+	var in struct {
+		Old string `json:"old_password"`
+		New string `json:"new_password"`
+	}
+	if !readFields(ctx, &in, `{"old_password":"…","new_password":"…"}`) {
+		return
+	}
+	if err := password.Check(in.New); err != nil {
+		sendProblem(ctx, weakPassword, err.Error())
+		return
+	}
+	work, cancel := context.WithTimeout(context.Background(), accountTimeout)
+	defer cancel()
+	user, err := e.store.User(work, who.UserID)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		sendProblem(ctx, userNotFound, "The token was made for a user without an account.")
+		return
+	case err != nil:
+		e.accountsFail(ctx, err)
+		return
+	}
+	try, ok := e.mayGuess(ctx, user.Email)
+	if !ok {
+		return
+	}
+	match, err := e.passwords.Verify(work, in.Old, user.PasswordHash)
+	if err != nil {
+		e.accountsFail(ctx, err)
+		return
+	}
+	if !match {
+		sendProblem(ctx, invalidCredentials, "The old password is not right.")
+		return
+	}
+	e.guesses.forget(try)
+	e.changePassword(ctx, work, user, in.New)
+}
+
+// changePassword gives a user, whose old password was right, a new one.
+func (e *Edge) changePassword(ctx *fasthttp.RequestCtx, work context.Context, user store.User, plain string) {
+	hash, err := e.passwords.Hash(work, plain)
+	if err != nil {
+		e.accountsFail(ctx, err)
+		return
+	}
+	ended, err := e.store.ChangePassword(work, user.ID, user.PasswordHash, hash)
+	switch {
+	case errors.Is(err, store.ErrPasswordChanged):
+		sendProblem(ctx, invalidCredentials, "The password was changed meanwhile.")
+	case err != nil:
+		e.accountsFail(ctx, err)
+	default:
+		e.sessions.announce(ended...)
+		ctx.SetStatusCode(fasthttp.StatusNoContent)
+	}
 }
 
 // getMe tells users who they are.

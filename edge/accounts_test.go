@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -171,6 +172,74 @@ func TestLogoutIsHeardEverywhere(t *testing.T) {
 	_, _, addr = w.start()
 	if elsewhere(a.AccessToken) != 401 || elsewhere(b.AccessToken) != 401 {
 		t.Error("a new edge does not know the sessions that have ended")
+	}
+}
+
+// TestAStolenAccountIsWonBack: a change of the password, a logout everywhere and an operator end all sessions on every edge.
+func TestAStolenAccountIsWonBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	other, _, _ := w.start()
+	w.register("ada@example.org")
+	const newPassword = "eight loud herons unravel at dawn"
+	user, err := w.db.UserByEmail(t.Context(), "ada@example.org")
+	w.must(err)
+
+	wantEnded := func(what string, tokens ...tokensBody) {
+		t.Helper()
+		for _, tok := range tokens {
+			wantCode(t, what+": the access token", w.me(tok.AccessToken), 401, unauthenticated)
+			wantCode(t, what+": the refresh token", w.refresh(tok.RefreshToken), 401, invalidRefreshToken)
+			claims, err := w.tokens.Verify([]byte(tok.AccessToken), time.Now())
+			w.must(err)
+			w.eventually(what+": the other edge hears of it", func() bool { return other.sessions.hasEnded(claims.SessionID) })
+		}
+	}
+	login := func(plain string) reply {
+		return w.call("/api/login", "", map[string]any{"email": "ada@example.org", "password": plain})
+	}
+	change := func(access, old, plain string) reply {
+		return w.call("/api/password", access, map[string]any{"old_password": old, "new_password": plain})
+	}
+
+	a, b := w.login("ada@example.org"), w.login("ada@example.org")
+	if r := w.call("/api/logout-everywhere", a.AccessToken, nil); r.status != http.StatusNoContent {
+		t.Fatal(r)
+	}
+	wantEnded("logged out everywhere", a, b)
+
+	a, b = w.login("ada@example.org"), w.login("ada@example.org")
+	wantCode(t, "a wrong old password", change(a.AccessToken, "a wrong guess", newPassword), 401, invalidCredentials)
+	wantCode(t, "a weak new password", change(a.AccessToken, goodPassword, "short"), 422, weakPassword)
+	if r := w.me(a.AccessToken); r.status != http.StatusOK {
+		t.Errorf("after a change that was refused: %v", r)
+	}
+	if r := change(a.AccessToken, goodPassword, newPassword); r.status != http.StatusNoContent {
+		t.Fatal(r)
+	}
+	wantEnded("the password was changed", a, b)
+	wantCode(t, "a login with the old password", login(goodPassword), 401, invalidCredentials)
+
+	// A login that had checked the old password before the change.
+	if _, err := w.db.StartSession(t.Context(), user, [32]byte{1}, time.Hour); !errors.Is(err, store.ErrPasswordChanged) {
+		t.Errorf("a login under way: error %v", err)
+	}
+	r := login(newPassword)
+	if r.status != http.StatusOK {
+		t.Fatalf("a login with the new password: %v", r)
+	}
+
+	r.read(t, &a)
+	ended, err := w.db.Disable(t.Context(), user.ID)
+	w.must(err)
+	w.must(w.stock.Publish(t.Context(), stock.Notice{EndedSessions: ended}))
+	w.eventually("the edge hears of it", func() bool { return w.me(a.AccessToken).status == 401 })
+	wantEnded("disabled", a)
+	wantCode(t, "a login to a disabled account", login(newPassword), 403, banned)
+	wantCode(t, "a wrong guess at one", login(goodPassword), 401, invalidCredentials)
+	w.must(w.db.Enable(t.Context(), user.ID))
+	if r := login(newPassword); r.status != http.StatusOK {
+		t.Errorf("a login after all: %v", r)
 	}
 }
 

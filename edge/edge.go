@@ -159,6 +159,8 @@ func (e *Edge) routes(m *metrics) *router.Router {
 	handle("POST", "/api/login", e.forPassword(e.postLogin))
 	handle("POST", "/api/refresh", e.postRefresh)
 	handle("POST", "/api/logout", e.forUser(e.postLogout))
+	handle("POST", "/api/logout-everywhere", e.forUser(e.postLogoutEverywhere))
+	handle("POST", "/api/password", e.forPassword(e.forUser(e.postPassword)))
 	handle("GET", "/api/me", e.forUser(e.getMe))
 	handle("GET", "/api/products", e.listProducts)
 	handle("GET", "/api/products/{id}", e.getProduct)

@@ -16,7 +16,7 @@ func TestOldSessionsAreDeleted(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, age := range []time.Duration{0, purgeAge - time.Hour, purgeAge + time.Hour} {
-		session, err := w.store.StartSession(t.Context(), user.ID, [32]byte{byte(i)}, time.Hour)
+		session, err := w.store.StartSession(t.Context(), user, [32]byte{byte(i)}, time.Hour)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -38,6 +38,16 @@ var addBuckets = goose.NewGoMigration(10, &goose.GoFunc{RunDB: func(ctx context.
 	return err
 }}, nil)
 
+// addAccountTimes adds since when an account is disabled, and when its password was last changed. Like addBuckets it can
+// be repeated; the two columns come together.
+var addAccountTimes = goose.NewGoMigration(16, &goose.GoFunc{RunDB: func(ctx context.Context, db *sql.DB) error {
+	_, err := db.ExecContext(ctx, `ALTER TABLE users ADD COLUMN password_changed_at DATETIME(6) NULL, ADD COLUMN disabled_at DATETIME(6) NULL`)
+	if errorNumber(err) == errDuplicateColumn {
+		return nil
+	}
+	return err
+}}, nil)
+
 // Migrate brings the schema up to what this program needs and returns the version that it has then. Several may call it
 // at once: one works while the others wait, as long as their contexts allow. On a schema that is current, or newer, it
 // changes nothing. There is no way back.
@@ -110,7 +120,7 @@ func newProvider(db *sql.DB) (*goose.Provider, error) {
 		return nil, fmt.Errorf("migrations: %w", err)
 	}
 	provider, err := goose.NewProvider(goose.DialectMySQL, db, files, goose.WithTableName(versionTable),
-		goose.WithDisableGlobalRegistry(true), goose.WithGoMigrations(addBuckets))
+		goose.WithDisableGlobalRegistry(true), goose.WithGoMigrations(addBuckets, addAccountTimes))
 	if err != nil {
 		return nil, fmt.Errorf("migrations: %w", err)
 	}

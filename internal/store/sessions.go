@@ -81,9 +81,10 @@ type tokenRow struct {
 
 // StartSession begins a session of a user that lasts for ttl, with a first refresh token, of which it is given the
 // SHA-256. If the user has MaxSessions live ones the oldest are revoked and returned as Displaced, so that their access
-// tokens can be refused too. ErrNotFound: there is no such user. ErrExists: the token is known already. ErrInvalid: ttl
-// is not positive or over MaxSessionTTL.
-func (s *Store) StartSession(ctx context.Context, userID int64, refreshHash [32]byte, ttl time.Duration) (Session, error) {
+// tokens can be refused too. ErrNotFound: there is no such user. ErrDisabled: the account is disabled. ErrPasswordChanged:
+// the password is another one than when the user was read, so that nobody has shown to know it. ErrExists: the token is
+// known already. ErrInvalid: ttl is not positive or over MaxSessionTTL.
+func (s *Store) StartSession(ctx context.Context, user User, refreshHash [32]byte, ttl time.Duration) (Session, error) {
 	if ttl <= 0 || ttl > MaxSessionTTL {
 		return Session{}, fmt.Errorf("start session: %w: the time is not 0 to %s", ErrInvalid, MaxSessionTTL)
 	}
@@ -93,20 +94,22 @@ func (s *Store) StartSession(ctx context.Context, userID int64, refreshHash [32]
 	}
 	var started Session
 	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
-		found, err := lockUser(ctx, tx, userID)
+		locked, err := lockUserRow(ctx, tx, user.ID)
 		switch {
 		case err != nil:
 			return err
-		case !found:
-			return ErrNotFound
+		case locked.DisabledAt.Valid:
+			return ErrDisabled
+		case !locked.PasswordChangedAt.Time.Equal(user.PasswordChangedAt):
+			return ErrPasswordChanged
 		}
 		// The time is taken under the lock, so that sessions begin in the order of their times.
 		at := now()
-		displaced, err := displaceSessions(ctx, tx, userID, at)
+		displaced, err := displaceSessions(ctx, tx, user.ID, at)
 		if err != nil {
 			return err
 		}
-		row := sessionRow{ID: sessionID(id), UserID: userID, CreatedAt: at, ExpiresAt: at.Add(ttl).Truncate(time.Microsecond)}
+		row := sessionRow{ID: sessionID(id), UserID: user.ID, CreatedAt: at, ExpiresAt: at.Add(ttl).Truncate(time.Microsecond)}
 		if _, err := tx.NamedExecContext(ctx, `INSERT INTO sessions (`+sessionColumns+`)
 			VALUES (:id, :user_id, :created_at, :expires_at, :revoked_at, :refreshes)`, row); err != nil {
 			return fmt.Errorf("insert session: %w", err)
@@ -116,7 +119,7 @@ func (s *Store) StartSession(ctx context.Context, userID int64, refreshHash [32]
 		return insertToken(ctx, tx, refreshHash, row.ID, at)
 	})
 	if err != nil {
-		return Session{}, fmt.Errorf("start session of user %d: %w", userID, err)
+		return Session{}, fmt.Errorf("start session of user %d: %w", user.ID, err)
 	}
 	return started, nil
 }
@@ -322,19 +325,24 @@ func (s *Store) EndSessions(ctx context.Context, userID int64) ([]uuid.UUID, err
 		if found, err := lockUser(ctx, tx, userID); err != nil || !found {
 			return err
 		}
-		var ids []sessionID
-		err = tx.SelectContext(ctx, &ids, `SELECT id FROM sessions FORCE INDEX (sessions_user)
-			WHERE user_id = ? AND revoked_at IS NULL ORDER BY id`, userID)
-		if err != nil {
-			return fmt.Errorf("read sessions: %w", err)
-		}
-		ended, err = revoke(ctx, tx, ids, now())
+		ended, err = endSessions(ctx, tx, userID)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("end sessions of user %d: %w", userID, err)
 	}
 	return ended, nil
+}
+
+// endSessions revokes all sessions of a user whose row is locked.
+func endSessions(ctx context.Context, tx *sqlx.Tx, userID int64) ([]uuid.UUID, error) {
+	var ids []sessionID
+	err := tx.SelectContext(ctx, &ids, `SELECT id FROM sessions FORCE INDEX (sessions_user)
+		WHERE user_id = ? AND revoked_at IS NULL ORDER BY id`, userID)
+	if err != nil {
+		return nil, fmt.Errorf("read sessions: %w", err)
+	}
+	return revoke(ctx, tx, ids, now())
 }
 
 // RevokedSession is a session whose access tokens are to be refused.

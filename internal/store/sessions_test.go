@@ -22,7 +22,7 @@ func newToken() [32]byte { return sha256.Sum256(fmt.Appendf(nil, "token %d", tok
 func startSession(t testing.TB, s *Store, userID int64) (Session, [32]byte) {
 	t.Helper()
 	token := newToken()
-	session, err := s.StartSession(t.Context(), userID, token, time.Hour)
+	session, err := s.StartSession(t.Context(), User{ID: userID}, token, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,14 +60,14 @@ func TestStartSession(t *testing.T) {
 	if n := count(t, s, "refresh_tokens WHERE hash = ? AND session_id = ? AND replaced_at IS NULL", token[:], sessionID(session.ID)); n != 1 {
 		t.Errorf("%d tokens are stored", n)
 	}
-	if _, err := s.StartSession(t.Context(), ann.ID, token, time.Hour); !errors.Is(err, ErrExists) {
+	if _, err := s.StartSession(t.Context(), ann, token, time.Hour); !errors.Is(err, ErrExists) {
 		t.Errorf("a token that is known: error %v", err)
 	}
-	if _, err := s.StartSession(t.Context(), ann.ID+1000, newToken(), time.Hour); !errors.Is(err, ErrNotFound) {
+	if _, err := s.StartSession(t.Context(), User{ID: ann.ID + 1000}, newToken(), time.Hour); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a user who is not there: error %v", err)
 	}
 	for _, ttl := range []time.Duration{0, -1, MaxSessionTTL + 1, math.MaxInt64} {
-		if _, err := s.StartSession(t.Context(), ann.ID, newToken(), ttl); !errors.Is(err, ErrInvalid) {
+		if _, err := s.StartSession(t.Context(), ann, newToken(), ttl); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: error %v", ttl, err)
 		}
 	}
@@ -114,7 +114,7 @@ func TestStartSessionDisplaces(t *testing.T) {
 	var functions []func() error
 	for range 20 {
 		functions = append(functions, func() error {
-			_, err := s.StartSession(t.Context(), ann.ID, newToken(), time.Hour)
+			_, err := s.StartSession(t.Context(), ann, newToken(), time.Hour)
 			return err
 		})
 	}
@@ -137,7 +137,7 @@ func TestStartSessionManyUsers(t *testing.T) {
 	for i := range 64 {
 		user := addUser(t, s, fmt.Sprint("user", i))
 		functions = append(functions, func() error {
-			_, err := s.StartSession(t.Context(), user.ID, newToken(), time.Hour)
+			_, err := s.StartSession(t.Context(), user, newToken(), time.Hour)
 			return err
 		})
 	}
@@ -360,7 +360,7 @@ func TestSessionsChurn(t *testing.T) {
 		functions = append(functions, func() error {
 			for range 10 {
 				token := newToken()
-				if _, err := s.StartSession(ctx, user.ID, token, time.Hour); err != nil {
+				if _, err := s.StartSession(ctx, user, token, time.Hour); err != nil {
 					return err
 				}
 				for range 4 {

@@ -91,7 +91,7 @@ func TestOpenSettings(t *testing.T) {
 }
 
 // lastMigration is the number of the last file in migrations.
-const lastMigration = 13
+const lastMigration = 16
 
 func TestMigrateConcurrently(t *testing.T) {
 	t.Parallel()
@@ -118,9 +118,9 @@ func TestMigrateConcurrently(t *testing.T) {
 		})
 	}
 	together(t, functions...)
-	var applied int
-	if err := s.db.Get(&applied, "SELECT COUNT(*) FROM goose_db_version WHERE version_id > 0"); err != nil || applied != lastMigration {
-		t.Errorf("%d migrations were applied, error %v", applied, err)
+	var twice int
+	if err := s.db.Get(&twice, "SELECT COUNT(*) - COUNT(DISTINCT version_id) FROM goose_db_version"); err != nil || twice != 0 {
+		t.Errorf("%d migrations were applied twice, error %v", twice, err)
 	}
 
 	// A process that died between a statement and the note of its version leaves this.

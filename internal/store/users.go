@@ -11,6 +11,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
 )
 
@@ -54,23 +55,39 @@ type User struct {
 	PasswordHash string    `json:"-"`
 	Role         Role      `json:"role"`
 	CreatedAt    time.Time `json:"created_at"`
+	// PasswordChangedAt is when the user last chose another password, or zero. That a login renews the hash of the same
+	// password is no change.
+	PasswordChangedAt time.Time `json:"password_changed_at,omitzero"`
+	// DisabledAt is since when nobody can log in to the account, or zero.
+	DisabledAt time.Time `json:"disabled_at,omitzero"`
 }
+
+// ErrDisabled: an operator has disabled the account.
+var ErrDisabled = errors.New("the account is disabled")
+
+// ErrPasswordChanged: the password was changed since the account was read.
+var ErrPasswordChanged = errors.New("the password was changed meanwhile")
 
 // userRow is a row of the table users.
 type userRow struct {
-	ID           int64     `db:"id"`
-	Email        string    `db:"email"`
-	EmailKey     []byte    `db:"email_key"`
-	Name         string    `db:"name"`
-	PasswordHash string    `db:"password_hash"`
-	Role         Role      `db:"role"`
-	CreatedAt    time.Time `db:"created_at"`
+	ID                int64        `db:"id"`
+	Email             string       `db:"email"`
+	EmailKey          []byte       `db:"email_key"`
+	Name              string       `db:"name"`
+	PasswordHash      string       `db:"password_hash"`
+	Role              Role         `db:"role"`
+	CreatedAt         time.Time    `db:"created_at"`
+	PasswordChangedAt sql.NullTime `db:"password_changed_at"`
+	DisabledAt        sql.NullTime `db:"disabled_at"`
 }
 
-const userColumns = `id, email, email_key, name, password_hash, role, created_at`
+const userColumns = `id, email, email_key, name, password_hash, role, created_at, password_changed_at, disabled_at`
 
 func (r userRow) user() User {
-	return User{ID: r.ID, Email: r.Email, Name: r.Name, PasswordHash: r.PasswordHash, Role: r.Role, CreatedAt: r.CreatedAt}
+	return User{
+		ID: r.ID, Email: r.Email, Name: r.Name, PasswordHash: r.PasswordHash, Role: r.Role, CreatedAt: r.CreatedAt,
+		PasswordChangedAt: r.PasswordChangedAt.Time, DisabledAt: r.DisabledAt.Time,
+	}
 }
 
 // NormalizeEmail checks an address and returns the form in which addresses are compared: the same in lower case.
@@ -261,8 +278,7 @@ func (s *Store) SetRole(ctx context.Context, id int64, role Role) error {
 	return nil
 }
 
-// ReplacePasswordHash puts a hash in the place of another: one with newer parameters at a login, or one of a new
-// password. It changes nothing and returns false if the user's hash is not the old one any more, so that a login which
+// ReplacePasswordHash puts a hash of the same password in the place of another: one with newer parameters at a login. It changes nothing and returns false if the user's hash is not the old one any more, so that a login which
 // renews a hash cannot undo a change of the password that happened meanwhile.
 func (s *Store) ReplacePasswordHash(ctx context.Context, id int64, old, hash string) (bool, error) {
 	if err := checkPasswordHash(hash); err != nil {
@@ -280,6 +296,82 @@ func (s *Store) ReplacePasswordHash(ctx context.Context, id int64, old, hash str
 		return false, fmt.Errorf("replace password hash of user %d: %w", id, err)
 	}
 	return replaced == 1, nil
+}
+
+// ChangePassword puts the hash of a new password in the place of that of the old one, ends all sessions of the user, and
+// returns those. A login with the old password that is under way begins no session afterwards. ErrPasswordChanged: the
+// hash is not the old one any more. ErrNotFound: there is no such user.
+func (s *Store) ChangePassword(ctx context.Context, id int64, old, hash string) (ended []uuid.UUID, err error) {
+	if err := checkPasswordHash(hash); err != nil {
+		return nil, fmt.Errorf("change password of user %d: %w", id, err)
+	}
+	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
+		user, err := lockUserRow(ctx, tx, id)
+		switch {
+		case err != nil:
+			return err
+		case user.PasswordHash != old:
+			return ErrPasswordChanged
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE users SET password_hash = ?, password_changed_at = ? WHERE id = ?`, hash, now(), id)
+		if err != nil {
+			return err
+		}
+		ended, err = endSessions(ctx, tx, id)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("change password of user %d: %w", id, err)
+	}
+	return ended, nil
+}
+
+// Disable keeps everybody from logging in to an account, ends all its sessions, and returns those. ErrNotFound: there is
+// no such user.
+func (s *Store) Disable(ctx context.Context, id int64) (ended []uuid.UUID, err error) {
+	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
+		if _, err := lockUserRow(ctx, tx, id); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `UPDATE users SET disabled_at = COALESCE(disabled_at, ?) WHERE id = ?`, now(), id)
+		if err != nil {
+			return err
+		}
+		ended, err = endSessions(ctx, tx, id)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("disable user %d: %w", id, err)
+	}
+	return ended, nil
+}
+
+// Enable undoes Disable. The sessions that it ended stay ended. ErrNotFound: there is no such user.
+func (s *Store) Enable(ctx context.Context, id int64) error {
+	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+		if _, err := lockUserRow(ctx, tx, id); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `UPDATE users SET disabled_at = NULL WHERE id = ?`, id)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("enable user %d: %w", id, err)
+	}
+	return nil
+}
+
+// lockUserRow is lockUser for who needs to know more of the user. ErrNotFound: there is none.
+func lockUserRow(ctx context.Context, tx *sqlx.Tx, id int64) (userRow, error) {
+	var row userRow
+	err := tx.GetContext(ctx, &row, `SELECT `+userColumns+` FROM users WHERE id = ? FOR UPDATE`, id)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return userRow{}, ErrNotFound
+	case err != nil:
+		return userRow{}, fmt.Errorf("lock user %d: %w", id, err)
+	}
+	return row, nil
 }
 
 // lockUser locks a user's row until the transaction ends and says whether there is one. Like lockProduct it must be the
