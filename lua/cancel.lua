@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Gives back the units of orders that the queue refused, as if they had never been reserved.
 --
 -- Only an order that is still in the outbox and unclaimed can be cancelled: one that somebody claimed

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Claims orders that have stayed in the outbox for too long, so that the caller may send them.
 --
 -- KEYS  1 outbox:{p}

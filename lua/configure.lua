@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Brings a change of a product's settings from MySQL to Redis. Orders that are reserved keep the price
 -- that they were promised, since it is in the outbox and in their idempotency record.
 --

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Sets the units available to what they must be by what MySQL says, if nothing has moved since the caller
 -- looked at Redis, before it read MySQL. From then on the loaded stock is the one of that version: an order
 -- that was decided by it and has no reservation is not taken out again.

@@ -1,3 +1,4 @@
+#!lua flags=no-writes
 -- Lists what processes have reported of themselves lately. The age of a report is told by the clock of Redis alone.
 --
 -- KEYS  1 fleet

@@ -1,6 +1,10 @@
 // Package lua holds the Redis scripts, one file each. The head of a file lists its keys, its
 // arguments and every value it returns. All keys of a call share the hash tag of one product,
 // or there is one key only.
+//
+// The scripts that end what was begun, and those by which operators help, have a first line with the flag allow-oom:
+// they free memory, or take a little that is bounded, so that a Redis that is full can be drained. Those that
+// begin something (reserve, readmit, lend, load) have none, and a full Redis refuses them before they change anything.
 package lua
 
 import _ "embed"
@@ -35,4 +39,8 @@ var (
 	Report string
 	//go:embed fleet.lua
 	Fleet string
+	//go:embed put.lua
+	Put string
+	//go:embed remember.lua
+	Remember string
 )

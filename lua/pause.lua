@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Pauses a product's sale, so that its stock can be compared with MySQL: nothing is reserved until the
 -- pause is over, which it is by itself if nobody ends it. Orders that are reserved go on.
 --

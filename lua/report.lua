@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Takes the report of a process about itself, and forgets processes that have not reported for long. So that a call
 -- costs the same however many there are, it looks at a few of the others only: all of them together find every old one.
 --

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Adds units that MySQL has put on sale to those available, once per restock.
 --
 -- KEYS  1 stock:{p}   2 sale:{p}   3 settled:{p}

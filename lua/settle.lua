@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Clears the reservations of orders that MySQL has decided. Settling an order again, as a decision
 -- that is not fresh, changes nothing.
 --

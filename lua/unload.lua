@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Forgets a product whose sale has long ended, if nothing has moved since the caller looked and nothing is
 -- on its way. What comes later loads it again.
 --

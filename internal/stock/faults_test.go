@@ -169,6 +169,11 @@ func TestRefusedCalls(t *testing.T) {
 		before := s.dump(t)
 		set(test.bad)
 		errs := []error{reserveOnce(t.Context(), s)}
+		if test.prefix == "OOM" { // the other calls are for a Redis that is full, see TestFullRedisDrains
+			set(test.good)
+			refusedAsFull(t, "Reserve", errs[0])
+			continue
+		}
 		_, err := s.Cancel(t.Context(), s.product.ID, []order.Order{o})
 		errs = append(errs, err)
 		_, err = s.Settle(t.Context(), s.product.ID, []order.Decision{fresh(o, order.Failed, 6)})
@@ -177,7 +182,11 @@ func TestRefusedCalls(t *testing.T) {
 		errs = append(errs, err)
 		set(test.good)
 		for i, err := range errs {
-			if err == nil || !NotExecuted(err) || !strings.Contains(err.Error(), test.prefix) {
+			want := test.prefix
+			if i > 0 && want == "MASTERDOWN" { // of a script whose first line says that it writes, the server minds that first
+				want = "READONLY"
+			}
+			if err == nil || !NotExecuted(err) || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: call %d: %v", test.prefix, i, err)
 			}
 		}

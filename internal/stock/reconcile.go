@@ -144,7 +144,7 @@ func (s *Stock) Unload(ctx context.Context, productID int64, l Look) (bool, erro
 	}
 	// Who has loaded it again meanwhile put it into the set before that.
 	if again, _ := s.rdb.Exists(ctx, k.stock).Result(); err == nil && again == 1 {
-		err = s.rdb.SAdd(ctx, productsKey, productID).Err()
+		err = rememberScript.Run(ctx, s.rdb, []string{productsKey}, productID).Err()
 	}
 	if err != nil {
 		return false, fmt.Errorf("unload product %d: %w", productID, err)
@@ -171,14 +171,11 @@ func (s *Stock) Readmit(ctx context.Context, o order.Order) (Outcome, error) {
 // TryLock makes the caller the only one, for a time, who does what the name says. It is no guarantee: what is
 // done under it must bear being done by two.
 func (s *Stock) TryLock(ctx context.Context, name string, length time.Duration) (bool, error) {
-	err := s.rdb.SetArgs(ctx, lockKey(name), "", redis.SetArgs{Mode: "NX", TTL: length}).Err()
-	if errors.Is(err, redis.Nil) {
-		return false, nil
-	}
+	n, err := putScript.Run(ctx, s.rdb, []string{lockKey(name)}, "", length.Milliseconds(), 1).Int()
 	if err != nil {
 		return false, fmt.Errorf("lock %s: %w", name, err)
 	}
-	return true, nil
+	return n == 1, nil
 }
 
 // Servers names the processes that hold the data, as one word. It changes when one of them is started again
@@ -214,7 +211,7 @@ func (s *Stock) FindProducts(ctx context.Context) error {
 		if len(ids) == 0 {
 			return nil
 		}
-		return s.rdb.SAdd(ctx, productsKey, ids...).Err()
+		return rememberScript.Run(ctx, s.rdb, []string{productsKey}, ids...).Err()
 	})
 	if err != nil {
 		return fmt.Errorf("look for loaded products: %w", err)

@@ -12,6 +12,7 @@ import (
 
 	"stampede/internal/failpoint"
 	"stampede/internal/order"
+	"stampede/lua"
 )
 
 // WritePending makes accepted orders visible to their buyers. It must come before the orders can
@@ -46,10 +47,26 @@ func (s *Stock) writeStatus(ctx context.Context, records []order.Record, onlyNew
 		}
 		return nil
 	})
+	if full(err) {
+		err = s.writeStatusFull(ctx, records, onlyNew)
+	}
 	if err != nil {
 		return fmt.Errorf("write status of %d orders: %w", len(records), err)
 	}
 	return nil
+}
+
+// writeStatusFull writes into a Redis that is full. The orders are reserved already, or decided, and must be drained:
+// their states take a little memory once more, and settling them frees more. Some may be written already.
+func (s *Stock) writeStatusFull(ctx context.Context, records []order.Record, onlyNew bool) error {
+	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i := range records {
+			key, value := orderKey(records[i].ID), records[i].AppendJSON(nil)
+			p.Eval(ctx, lua.Put, []string{key}, value, StatusTTL.Milliseconds(), bit(onlyNew))
+		}
+		return nil
+	})
+	return err
 }
 
 // Statuses reads the states of orders; one that Redis does not know is nil.

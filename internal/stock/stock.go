@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,6 +58,9 @@ var (
 	lendScript    = newScript("lend", lua.Lend)
 	reportScript  = newScript("report", lua.Report)
 	fleetScript   = newScript("fleet", lua.Fleet)
+	putScript     = newScript("put", lua.Put)
+
+	rememberScript = newScript("remember", lua.Remember)
 
 	configureScript = newScript("configure", lua.Configure)
 )
@@ -272,6 +276,9 @@ func Rejected(err error) bool {
 	return errors.As(err, &reply) && !errors.Is(err, redis.Nil) && !NotExecuted(err)
 }
 
+// full reports whether a call was refused since Redis has no memory left.
+func full(err error) bool { return redis.HasErrorPrefix(err, "OOM") }
+
 // run calls a script, between the failpoints of a step.
 func (s *Stock) run(ctx context.Context, step failpoint.Step, script *redis.Script, keys []string, args ...any) *redis.Cmd {
 	if err := failpoint.Before(step); err != nil {
@@ -406,6 +413,31 @@ type Level struct {
 	Version int64
 }
 
+// maxReads bounds how often a read is repeated since something has moved meanwhile. Redis carries out a pipeline at
+// one go unless it arrives in parts, so that hardly any is repeated at all.
+const maxReads = 20
+
+// readStill reads a product at one moment. It is no transaction, since a Redis that is full refuses even one that
+// only reads: instead it reads again if the number of changes has moved meanwhile. The outbox does not count.
+func (s *Stock) readStill(ctx context.Context, k productKeys, read func(redis.Pipeliner)) error {
+	for range maxReads {
+		var before, after *redis.SliceCmd
+		_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+			before = p.HMGet(ctx, k.sale, "epoch", "changes")
+			read(p)
+			after = p.HMGet(ctx, k.sale, "epoch", "changes")
+			return nil
+		})
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return err
+		}
+		if slices.Equal(before.Val(), after.Val()) {
+			return nil
+		}
+	}
+	return errors.New("it has moved each time that it was read")
+}
+
 // Level reads what Redis holds of a product, at one moment.
 func (s *Stock) Level(ctx context.Context, productID int64) (Level, error) {
 	k := keysOf(productID)
@@ -414,15 +446,14 @@ func (s *Stock) Level(ctx context.Context, productID int64) (Level, error) {
 		reserved, lent *redis.StringSliceCmd
 		outbox         *redis.IntCmd
 	)
-	_, err := s.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
+	err := s.readStill(ctx, k, func(p redis.Pipeliner) {
 		stock = p.Get(ctx, k.stock)
 		version = p.HGet(ctx, k.sale, "version")
 		reserved = p.HVals(ctx, k.reserved)
 		lent = p.HVals(ctx, k.lent)
 		outbox = p.HLen(ctx, k.outbox)
-		return nil
 	})
-	if err != nil && !errors.Is(err, redis.Nil) {
+	if err != nil {
 		return Level{}, fmt.Errorf("read stock of product %d: %w", productID, err)
 	}
 	level := Level{Loaded: stock.Err() == nil, Outbox: outbox.Val()}

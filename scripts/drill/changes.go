@@ -65,6 +65,14 @@ var changes = []change{
 		file: "edge/send.go", old: "\t\tif cancelled[p.order.ID] {\n", new: "\t\tif true {\n",
 		pkg: "edge", test: "TestClaimedOrderIsNotCancelled", says: "queue_unavailable",
 	}, {
+		promise: "P2", what: "a full Redis refuses the settling that would free it",
+		file: "lua/settle.lua", old: "#!lua flags=allow-oom\n", new: "",
+		pkg: "internal/stock", test: "TestFullRedisDrains", says: "settle orders of product",
+	}, {
+		promise: "P2", what: "what was decided cannot be written into a full Redis",
+		file: "internal/stock/status.go", old: "\tif full(err) {\n", new: "\tif full(err) && false {\n",
+		pkg: "internal/stock", test: "TestFullRedisDrains", says: "write status of 1 orders",
+	}, {
 		promise: "P2", what: "pending is written over a decision",
 		file: "internal/stock/status.go", old: "p.SetNX(ctx, orderKey", new: "p.Set(ctx, orderKey",
 		pkg: "internal/stock", test: "TestScripts/statuses", says: "after a late pending",

@@ -1,0 +1,130 @@
+package stock
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"stampede/internal/order"
+	"stampede/localstack"
+	"stampede/localstack/stacktest"
+)
+
+// fill makes a Redis full, and it stays so whatever is taken out of it.
+func (s *shop) fill(t *testing.T) {
+	t.Helper()
+	if err := s.rdb.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.rdb.Set(t.Context(), "one-more", "x", 0).Err(); !full(err) {
+		t.Fatalf("Redis is not full: %v", err)
+	}
+}
+
+// openOwnRedis opens a Redis of the test's own.
+func openOwnRedis(t *testing.T, cluster bool) *shop {
+	t.Helper()
+	return openShop(t, stacktest.NewRedis(t, localstack.RedisOptions{Cluster: cluster}).URL())
+}
+
+// A sale drains from a Redis that is full, and only what would begin something is refused.
+func TestFullRedisDrains(t *testing.T) {
+	t.Parallel()
+	for _, cluster := range []bool{false, true} {
+		t.Run(map[bool]string{false: "one server", true: "Cluster"}[cluster], func(t *testing.T) {
+			t.Parallel()
+			s := openOwnRedis(t, cluster)
+			s.load(t, nil)
+			completed, failed := s.order(t, 1, 1, "a"), s.order(t, 2, 2, "b")
+			cancelled, left := s.order(t, 3, 3, "c"), s.order(t, 4, 1, "d")
+			record := order.Record{Order: completed, Status: order.Pending}
+			if err := s.WritePending(t.Context(), []order.Record{record}); err != nil {
+				t.Fatal(err)
+			}
+			s.fill(t)
+
+			_, _, err := s.Reserve(t.Context(), s.product.ID, 0, asks(2))
+			refusedAsFull(t, "Reserve", err)
+			_, err = s.Readmit(t.Context(), order.Order{ID: order.NewID(), ProductID: s.product.ID, UserID: 9, Quantity: 1})
+			refusedAsFull(t, "Readmit", err)
+
+			equal(t, "cancelled", s.cancel(t, cancelled), []bool{true})
+			equal(t, "claimed", len(s.claim(t, 0)), 3)
+			pending := order.Record{Order: left, Status: order.Pending}
+			done := record
+			done.Status = order.Completed
+			for _, write := range []error{
+				s.WritePending(t.Context(), []order.Record{pending, record}),
+				s.WriteDecided(t.Context(), []order.Record{done}),
+				s.WritePending(t.Context(), []order.Record{record}), // too late, the decision stays
+				s.Acknowledge(t.Context(), s.product.ID, []order.Order{completed, failed, left}),
+			} {
+				if write != nil {
+					t.Error(write)
+				}
+			}
+			states := must(s.Statuses(t.Context(), []uuid.UUID{completed.ID, left.ID}))(t)
+			if states[0] == nil || states[0].Status != order.Completed || states[1] == nil || states[1].Status != order.Pending {
+				t.Errorf("states of a completed order and a pending one: %+v", states)
+			}
+			equal(t, "settled", s.settle(t, fresh(completed, order.Completed, 6), fresh(failed, order.Failed, 6),
+				again(left, order.Completed)), Settled{GivenBack: 2})
+			equal(t, "level", must(s.Level(t.Context(), s.product.ID))(t), Level{Loaded: true, Available: 8, Version: 5})
+		})
+	}
+}
+
+// refusedAsFull fails unless a call was refused before it changed anything.
+func refusedAsFull(t *testing.T, what string, err error) {
+	t.Helper()
+	if !full(err) || !NotExecuted(err) {
+		t.Errorf("%s in a Redis that is full: %v", what, err)
+	}
+}
+
+// Whoever looks at a Redis that is full, or puts it right, can do so.
+func TestFullRedisIsRepaired(t *testing.T) {
+	t.Parallel()
+	s := openOwnRedis(t, false)
+	s.load(t, nil)
+	lent := must(s.rdb.HSet(t.Context(), s.keys.lent, "m", 1).Result())(t)
+	equal(t, "lent", lent, 1)
+	s.fill(t)
+
+	ctx, id := t.Context(), s.product.ID
+	equal(t, "lock", must(s.TryLock(ctx, "l", time.Minute))(t), true)
+	equal(t, "lock again", must(s.TryLock(ctx, "l", time.Minute))(t), false)
+	equal(t, "restock", must(s.Restock(ctx, id, 5, 7, "r"))(t), true)
+	s.product.Revision++
+	equal(t, "configure", must(s.Configure(ctx, s.product))(t), true)
+	for _, err := range []error{
+		s.Pause(ctx, id, time.Minute), s.Pause(ctx, id, 0), s.Report(ctx, "p", "well"), s.FindProducts(ctx),
+	} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+
+	equal(t, "reports", must(s.Reports(ctx, time.Minute))(t), []string{"well"})
+	equal(t, "products", must(s.Products(ctx))(t), []int64{id})
+	equal(t, "available", must(s.Available(ctx, []int64{id}))(t), map[int64]int64{id: 15})
+	equal(t, "counts", must(s.Counts(ctx, []int64{id}))(t), map[int64]Count{id: {Loaded: true, Available: 15}})
+	equal(t, "totals", must(s.Totals(ctx))(t), Totals{Products: 1, Available: 15})
+	equal(t, "level", must(s.Level(ctx, id))(t), Level{Loaded: true, Available: 15, Lent: 1, Version: 5})
+	if err := s.rdb.HDel(ctx, s.keys.lent, "m").Err(); err != nil {
+		t.Fatal(err)
+	}
+
+	sale := must(s.rdb.HMGet(ctx, s.keys.sale, "epoch", "changes").Result())(t)
+	l := Look{epoch: sale[0].(string), changes: must(parse(sale[1]))(t)}
+	equal(t, "correct", must(s.Correct(ctx, id, l, 12, 8))(t), true)
+	l.changes++
+	equal(t, "unload", must(s.Unload(ctx, id, l))(t), true)
+}
+
+func parse(v any) (int64, error) {
+	var d decoder
+	n := d.int(v)
+	return n, d.err
+}
