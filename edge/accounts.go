@@ -185,8 +185,8 @@ func readRefreshToken(ctx *fasthttp.RequestCtx) (raw []byte, ok bool) {
 	return raw, true
 }
 
-// postRefresh replaces a refresh token. A token that comes back after it was replaced is in two hands,
-// so that the whole session ends.
+// postRefresh replaces a refresh token. A token that comes back soon after it was replaced gets the same answer, since
+// answers get lost and tabs refresh at once. One that comes back later is in two hands, so that the whole session ends.
 func (e *Edge) postRefresh(ctx *fasthttp.RequestCtx) {
 	raw, ok := readRefreshToken(ctx)
 	if !ok {
@@ -194,8 +194,8 @@ func (e *Edge) postRefresh(ctx *fasthttp.RequestCtx) {
 	}
 	work, cancel := context.WithTimeout(context.Background(), accountTimeout)
 	defer cancel()
-	refresh, hash := newRefreshToken()
-	session, user, err := e.store.Refresh(work, sha256.Sum256(raw), hash)
+	next := e.tokens.Successor(raw)
+	session, user, err := e.store.Refresh(work, sha256.Sum256(raw), sha256.Sum256(next))
 	switch {
 	case errors.Is(err, store.ErrReused):
 		slog.Warn("a refresh token was used twice; its session has ended", "user", session.UserID, "session", session.ID)
@@ -206,7 +206,7 @@ func (e *Edge) postRefresh(ctx *fasthttp.RequestCtx) {
 	case err != nil:
 		e.accountsFail(ctx, err)
 	default:
-		e.sendTokens(ctx, session, user, refresh)
+		e.sendTokens(ctx, session, user, base64.RawURLEncoding.EncodeToString(next))
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -113,8 +114,47 @@ func TestAccount(t *testing.T) {
 	w.login("ada@example.org")
 }
 
-// TestReusedRefreshToken: who presents a token that was replaced may be a thief or a victim, so nobody
-// keeps the session.
+// TestRefreshIsRepeated: a client whose answer got lost, and tabs that refresh at once, get the same next token.
+func TestRefreshIsRepeated(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.register("ada@example.org")
+	first := w.login("ada@example.org")
+	seen := map[string]bool{}
+	var last tokensBody
+	for _, r := range crowd(8, func(int) reply { return w.refresh(first.RefreshToken) }) {
+		if r.status != http.StatusOK {
+			t.Fatalf("a repeated refresh: %v", r)
+		}
+		r.read(t, &last)
+		seen[last.RefreshToken] = true
+		if r := w.me(last.AccessToken); r.status != http.StatusOK {
+			t.Errorf("its access token: %v", r)
+		}
+	}
+	if len(seen) != 1 || seen[first.RefreshToken] {
+		t.Errorf("%d different tokens replaced one", len(seen))
+	}
+	if r := w.refresh(last.RefreshToken); r.status != http.StatusOK {
+		t.Errorf("the next refresh: %v", r)
+	}
+}
+
+// age makes all that was replaced or issued as old as if more than the grace had gone by.
+func (w *world) age() {
+	w.Helper()
+	db, err := sql.Open("mysql", w.dsn)
+	w.must(err)
+	defer db.Close()
+	for _, column := range []string{"replaced_at", "issued_at"} {
+		_, err := db.ExecContext(w.Context(), "UPDATE refresh_tokens SET "+column+" = "+column+" - INTERVAL ? MICROSECOND",
+			(store.RefreshGrace + time.Second).Microseconds())
+		w.must(err)
+	}
+}
+
+// TestReusedRefreshToken: who presents a token that was replaced a while ago may be a thief or a victim, so nobody keeps
+// the session.
 func TestReusedRefreshToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -123,6 +163,7 @@ func TestReusedRefreshToken(t *testing.T) {
 	first := w.login("ada@example.org")
 	var second tokensBody
 	w.refresh(first.RefreshToken).read(t, &second)
+	w.age()
 	wantCode(t, "a replaced token", w.refresh(first.RefreshToken), 401, invalidRefreshToken)
 	wantCode(t, "the token that replaced it", w.refresh(second.RefreshToken), 401, invalidRefreshToken)
 	wantCode(t, "its access token", w.me(second.AccessToken), 401, unauthenticated)

@@ -21,6 +21,9 @@ const (
 	// MaxRefreshes is how often a session's token may be replaced, since each replacement leaves a row until the session
 	// is purged. A client that refreshes when its access token of 15 minutes runs out needs 2,880 in 30 days.
 	MaxRefreshes = 5_000
+	// RefreshGrace is for how long after its replacement a refresh token is answered with the token that replaced it: long
+	// enough for a client whose answer got lost to try again, and for two tabs that refresh at once.
+	RefreshGrace = 10 * time.Second
 	// purgeBatch is how many sessions one transaction of PurgeSessions deletes, with up to MaxRefreshes tokens each.
 	purgeBatch = 20
 )
@@ -173,15 +176,15 @@ func insertToken(ctx context.Context, tx *sqlx.Tx, hash [32]byte, id sessionID, 
 // they are now. The session expires when it did before.
 //
 // ErrNotFound: nobody has issued the old token, or its session was purged. ErrEnded: the session has expired, was
-// revoked, or has used up MaxRefreshes. ErrReused: the old token had been replaced before. One of those who hold it may
+// revoked, or has used up MaxRefreshes. ErrReused: the old token had been replaced more than RefreshGrace ago, or by another token. One of those who hold it may
 // have stolen it, and nobody can tell which, so the session is revoked (RFC 9700, section 4.14.2). With ErrReused, and
 // with no other error, the session is returned as well, for its access tokens to be refused. It is returned each time,
 // so that a word about it which was lost is given again.
 //
-// Of calls with the same old token at the same time exactly one succeeds. Each other counts as reuse, and so ends the
-// session that the first has just continued: a client must refresh one at a time. A client that has lost the answer and
-// repeats its request is logged out as well. A repeated call with the same new token, by a caller that does not know
-// whether the first was committed, is no reuse and returns what the first returned.
+// A repeated call with the same new token within RefreshGrace is no reuse and returns what the first returned, whatever
+// became of the new token since. So callers make the new token of the old one, for a client that has lost the answer and
+// asks again, and for one that asks from two places at once. Of calls with the same old token and different new ones
+// exactly one succeeds; each other ends the session.
 func (s *Store) Refresh(ctx context.Context, oldHash, newHash [32]byte) (Session, User, error) {
 	if oldHash == newHash {
 		return Session{}, User{}, fmt.Errorf("refresh: %w: a token cannot replace itself", ErrInvalid)
@@ -263,7 +266,7 @@ func refresh(ctx context.Context, tx *sqlx.Tx, row *sessionRow, oldHash, newHash
 	}
 	if old.ReplacedAt.Valid {
 		next := find(newHash)
-		repeated := next != nil && !next.ReplacedAt.Valid && next.IssuedAt.Equal(old.ReplacedAt.Time)
+		repeated := next != nil && next.IssuedAt.Equal(old.ReplacedAt.Time) && at.Sub(old.ReplacedAt.Time) <= RefreshGrace
 		switch {
 		case !repeated:
 			return ErrReused, revokeLocked(ctx, tx, row, at)

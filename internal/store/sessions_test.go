@@ -243,7 +243,6 @@ func TestRefreshRepeated(t *testing.T) {
 	ann := addUser(t, s, "ann")
 	for name, build := range map[string]func(first, second, third, other [32]byte) (old, new [32]byte){
 		"a token that did not replace it": func(first, _, third, _ [32]byte) (old, new [32]byte) { return first, third },
-		"its own token, replaced":         func(first, second, _, _ [32]byte) (old, new [32]byte) { return first, second },
 		"the token of another session":    func(first, _, _, other [32]byte) (old, new [32]byte) { return first, other },
 		"backwards":                       func(first, second, _, _ [32]byte) (old, new [32]byte) { return second, first },
 	} {
@@ -302,6 +301,34 @@ func TestRefreshEnded(t *testing.T) {
 	exec(t, s, "UPDATE sessions SET expires_at = ? WHERE id = ?", now(), sessionID(session.ID))
 	if _, _, err := s.Refresh(t.Context(), token, newToken()); !errors.Is(err, ErrEnded) || !revokedAt(t, s, session.ID).IsZero() {
 		t.Errorf("reuse after the end: error %v", err)
+	}
+}
+
+// TestRefreshGrace repeats a refresh soon, when the new token is used already as well, and late.
+func TestRefreshGrace(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	ann := addUser(t, s, "ann")
+	session, first := startSession(t, s, ann.ID)
+	second, third := newToken(), newToken()
+	for i, pair := range [][2][32]byte{{first, second}, {first, second}, {second, third}, {first, second}, {second, third}} {
+		if got, user, err := s.Refresh(t.Context(), pair[0], pair[1]); err != nil || got.ID != session.ID || user != ann {
+			t.Fatalf("refresh %d: %+v, %+v, error %v", i, got, user, err)
+		}
+	}
+	if n := count(t, s, "refresh_tokens WHERE session_id = ?", sessionID(session.ID)); n != 3 {
+		t.Errorf("%d tokens", n)
+	}
+
+	// The replacement was longer ago.
+	late := (RefreshGrace + time.Second).Microseconds()
+	exec(t, s, "UPDATE refresh_tokens SET replaced_at = replaced_at - INTERVAL ? MICROSECOND WHERE hash = ?", late, first[:])
+	exec(t, s, "UPDATE refresh_tokens SET issued_at = issued_at - INTERVAL ? MICROSECOND WHERE hash = ?", late, second[:])
+	if got, _, err := s.Refresh(t.Context(), first, second); !errors.Is(err, ErrReused) || got.ID != session.ID {
+		t.Errorf("a late repetition: %+v, error %v", got, err)
+	}
+	if revokedAt(t, s, session.ID).IsZero() {
+		t.Error("the session is not revoked")
 	}
 }
 

@@ -3,6 +3,7 @@
 package token
 
 import (
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -22,6 +23,8 @@ const (
 	maxSecrets = 8
 	// maxTokenBytes bounds what is parsed; a token of ours has about 150 bytes.
 	maxTokenBytes = 4 << 10
+	// successorLabel begins what is signed to make a refresh token, and cannot begin a JWT.
+	successorLabel = "refresh token\x00"
 	// clockSkew is by how much the clocks of the maker and the checker of a token may differ.
 	clockSkew = 5 * time.Second
 )
@@ -87,6 +90,16 @@ func NewKeeper(secret string) *Keeper {
 		k.keys = append(k.keys, key{hex.EncodeToString(sum[:4]), []byte(s)})
 	}
 	return k
+}
+
+// Successor is the refresh token that replaces another: always the same one, so that a client which asks twice gets one
+// answer, and one that only who has the secret can tell, so that an old token is no key to those after it. While a secret
+// is put in the place of another, edges may differ.
+func (k *Keeper) Successor(refresh []byte) []byte {
+	mac := hmac.New(sha256.New, k.keys[0].secret)
+	mac.Write([]byte(successorLabel))
+	mac.Write(refresh)
+	return mac.Sum(nil)
 }
 
 // Sign makes a token that expires after ttl.
