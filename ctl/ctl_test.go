@@ -45,6 +45,9 @@ func TestDispatch(t *testing.T) {
 		{[]string{"product", "set", "--id", "1"}, "MYSQL_DSN"},
 		{[]string{"product", "set", "--price", "1.5"}, "price"},
 		{[]string{"product", "set", "--ends", "tomorrow"}, "ends"},
+		{[]string{"product", "set", "--ends", "2026-01-02T3:04:05Z"}, "ends"},
+		{[]string{"product", "add", "--starts", "2026-01-02T03:04:05,5Z"}, "starts"},
+		{[]string{"product", "add", "--starts", "2026-01-02T03:04:05+24:00"}, "starts"},
 	} {
 		for _, name := range []string{"JWT_SECRET", "MYSQL_DSN", "REDIS_URL"} {
 			t.Setenv(name, "")

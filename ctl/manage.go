@@ -144,8 +144,8 @@ func runProductAdd(ctx context.Context, args []string) error {
 	in.StringVar(&p.Currency, "currency", "EUR", "ISO 4217 code of the price")
 	in.Int64Var(&p.Stock, "stock", 0, "units on sale")
 	in.Int64Var(&p.LimitPerUser, "limit", 0, "most units that one user may buy; 0 is no limit")
-	in.TextVar(&p.StartsAt, "starts", time.Time{}, "start of the sale in RFC 3339, such as 2026-11-27T08:00:00Z; none if not given")
-	in.TextVar(&p.EndsAt, "ends", time.Time{}, "end of the sale, likewise")
+	in.timeVar(&p.StartsAt, "starts", "start of the sale in RFC 3339, such as 2026-11-27T08:00:00Z; none if not given")
+	in.timeVar(&p.EndsAt, "ends", "end of the sale, likewise")
 	in.StringVar((*string)(&p.State), "state", string(order.OnSale), "on_sale or off_sale")
 	in.Int64Var(&p.Buckets, "buckets", 0, bucketsUsage)
 	db, err := in.parseAndOpenStore(args)
@@ -157,8 +157,17 @@ func runProductAdd(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("product %d: %s, %d units at %d %s%s\n", added.ID, added.Name, p.Stock, added.Price, added.Currency, inBuckets(added))
+	fmt.Printf("product %d: %s, %d units at %s%s\n", added.ID, added.Name, p.Stock,
+		order.Money(added.Price, added.Currency), inBuckets(added))
 	return nil
+}
+
+// timeVar declares a flag that is a time of RFC 3339.
+func (in *input) timeVar(t *time.Time, name, usage string) {
+	in.Func(name, usage, func(text string) (err error) {
+		*t, err = order.ParseTime(text)
+		return err
+	})
 }
 
 const bucketsUsage = "number of buckets, 2 to 64, over which the units are spread, so that several Redis masters can sell them; 0 for none"
@@ -181,8 +190,8 @@ func runProductSet(ctx context.Context, args []string) error {
 	in.StringVar(&to.Description, "description", "", "description that buyers see")
 	in.Int64Var(&to.Price, "price", 0, "price of one unit in minor units, such as cents")
 	in.Int64Var(&to.LimitPerUser, "limit", 0, "most units that one user may buy; 0 is no limit")
-	in.TextVar(&to.StartsAt, "starts", time.Time{}, "start of the sale in RFC 3339, such as 2026-11-27T08:00:00Z")
-	in.TextVar(&to.EndsAt, "ends", time.Time{}, "end of the sale, likewise")
+	in.timeVar(&to.StartsAt, "starts", "start of the sale in RFC 3339, such as 2026-11-27T08:00:00Z")
+	in.timeVar(&to.EndsAt, "ends", "end of the sale, likewise")
 	in.StringVar((*string)(&to.State), "state", "", "on_sale or off_sale")
 	buckets := in.Int64("buckets", -1, bucketsUsage+"; only while nobody can buy it or has")
 	in.Bool("no-limit", false, "let users buy as many units as they like")
@@ -259,7 +268,7 @@ func runProductSet(ctx context.Context, args []string) error {
 			return err
 		}
 	}
-	fmt.Printf("product %d: %s, %s at %d %s%s\n", p.ID, p.Name, p.State, p.Price, p.Currency, inBuckets(p))
+	fmt.Printf("product %d: %s, %s at %s%s\n", p.ID, p.Name, p.State, order.Money(p.Price, p.Currency), inBuckets(p))
 	return nil
 }
 
@@ -329,10 +338,10 @@ func runProductList(ctx context.Context, args []string) error {
 		return printJSON(products)
 	}
 	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(tab, "id\tstate\tstock\tbuckets\tprice\t\tlimit\tstarts\tends\tname\t")
+	fmt.Fprintln(tab, "id\tstate\tstock\tbuckets\tprice\tlimit\tstarts\tends\tname\t")
 	for _, p := range products {
-		fmt.Fprintf(tab, "%d\t%s\t%d\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t\n", p.ID, p.State, p.Stock, orDash(p.Buckets > 0, p.Buckets), p.Price, p.Currency,
-			orDash(p.LimitPerUser != 0, p.LimitPerUser), orDash(!p.StartsAt.IsZero(), p.StartsAt.Format(time.RFC3339)),
+		fmt.Fprintf(tab, "%d\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t\n", p.ID, p.State, p.Stock,
+			orDash(p.Buckets > 0, p.Buckets), order.Money(p.Price, p.Currency), orDash(p.LimitPerUser != 0, p.LimitPerUser), orDash(!p.StartsAt.IsZero(), p.StartsAt.Format(time.RFC3339)),
 			orDash(!p.EndsAt.IsZero(), p.EndsAt.Format(time.RFC3339)), p.Name)
 	}
 	return tab.Flush()

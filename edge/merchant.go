@@ -275,7 +275,7 @@ func (m member) change() (change func(*order.Product), detail string) {
 		ok, kind = isWhole, "a whole number of minor units, such as cents"
 		change = func(p *order.Product) { p.Price = number }
 	case "currency":
-		ok, kind = isText, "three capital letters (ISO 4217)"
+		ok, kind = isText, "a code of ISO 4217, such as EUR"
 		change = func(p *order.Product) { p.Currency = text }
 	case "stock":
 		ok, kind = isWhole, "a whole number of units"
@@ -317,6 +317,6 @@ func wholeNumber(value json.RawMessage) (n int64, ok bool) {
 
 // timeOf reads a time of RFC 3339. The first second of the year 1, which for Go is no time at all, is none.
 func timeOf(text string) (t time.Time, ok bool) {
-	err := t.UnmarshalText([]byte(text)) // stricter than time.Parse
+	t, err := order.ParseTime(text)
 	return t, err == nil && !t.IsZero()
 }

@@ -75,6 +75,10 @@ func (s *Store) AddProduct(ctx context.Context, p order.Product) (order.Product,
 	if err := validateProduct(row.product()); err != nil {
 		return order.Product{}, fmt.Errorf("add product: %w", err)
 	}
+	// Only here: a currency may be withdrawn, and the settings of what is sold in it must still be changeable.
+	if !order.IsCurrency(p.Currency) {
+		return order.Product{}, fmt.Errorf("add product: %w", invalidf("currency must be a code of ISO 4217, such as EUR"))
+	}
 	if err := validateBuckets(p.Buckets); err != nil {
 		return order.Product{}, fmt.Errorf("add product: %w", err)
 	}
@@ -109,8 +113,6 @@ func validateProduct(p order.Product) error {
 		return invalidf("description must be text of at most %d characters", MaxDescriptionChars)
 	case p.Price < 0 || p.Price > order.MaxUnitPrice:
 		return invalidf("price must be 0 to %d minor units", int64(order.MaxUnitPrice))
-	case !isCurrency(p.Currency):
-		return invalidf("currency must be three capital letters (ISO 4217)")
 	case p.Stock < 0 || p.Stock > MaxStock:
 		return invalidf("stock must be 0 to %d units", MaxStock)
 	case p.LimitPerUser < 0 || p.LimitPerUser > MaxLimitPerUser:
@@ -125,15 +127,6 @@ func validateProduct(p order.Product) error {
 		return invalidf("state must be %s or %s", order.OnSale, order.OffSale)
 	}
 	return nil
-}
-
-func isCurrency(code string) bool {
-	for _, c := range []byte(code) {
-		if c < 'A' || c > 'Z' {
-			return false
-		}
-	}
-	return len(code) == 3
 }
 
 // isStorable says whether a time is zero or in the range of DATETIME.

@@ -64,6 +64,8 @@ func TestAddProduct(t *testing.T) {
 		"lower-case money":  func(p *order.Product) { p.Currency = "eur" },
 		"short currency":    func(p *order.Product) { p.Currency = "EU" },
 		"no currency":       func(p *order.Product) { p.Currency = "" },
+		"invented currency": func(p *order.Product) { p.Currency = "ABC" },
+		"currency XXX":      func(p *order.Product) { p.Currency = noCurrency },
 		"negative stock":    func(p *order.Product) { p.Stock = -1 },
 		"huge stock":        func(p *order.Product) { p.Stock = MaxStock + 1 },
 		"negative limit":    func(p *order.Product) { p.LimitPerUser = -1 },

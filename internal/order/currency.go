@@ -1,0 +1,55 @@
+package order
+
+import (
+	"fmt"
+	"strings"
+)
+
+// exponents says how many digits of a currency's amounts stand after the point. It holds the active codes of ISO 4217 (of
+// 2026), those of funds included. Codes that have no minor unit, such as XAU and XXX, are no currencies to sell in.
+var exponents = makeExponents(map[int]string{
+	0: `BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF`,
+	2: `AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF CHE CHF CHW CNY
+		COP COU CRC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD HKD HNL HTG HUF IDR ILS INR
+		IRR JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MXV MYR MZN NAD
+		NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN QAR RON RSD RUB SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP
+		SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD USN UYU UZS VES VED WST XAD XCD XCG YER ZAR ZMW ZWG`,
+	3: `BHD IQD JOD KWD LYD OMR TND`,
+	4: `CLF UYW`,
+})
+
+func makeExponents(codes map[int]string) map[string]int {
+	m := make(map[string]int)
+	for exponent, list := range codes {
+		for code := range strings.FieldsSeq(list) {
+			m[code] = exponent
+		}
+	}
+	return m
+}
+
+// IsCurrency reports whether a code is a currency of ISO 4217 in which something can be sold.
+func IsCurrency(code string) bool {
+	_, ok := exponents[code]
+	return ok
+}
+
+// Money writes an amount of minor units for people: 49900 with EUR is 499.00 EUR. If the currency is unknown, so is where
+// the point belongs, and the text says that it counts minor units.
+func Money(minorUnits int64, currency string) string {
+	exponent, ok := exponents[currency]
+	if !ok {
+		return fmt.Sprintf("%d minor units of %s", minorUnits, currency)
+	}
+
+	sign := ""
+	if minorUnits < 0 {
+		sign = "-"
+	}
+	digits := fmt.Sprintf("%0*d", exponent+1, max(minorUnits, -minorUnits))
+	point := len(digits) - exponent
+	if exponent == 0 {
+		return sign + digits + " " + currency
+	}
+	return sign + digits[:point] + "." + digits[point:] + " " + currency
+}
