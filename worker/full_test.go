@@ -5,6 +5,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"stampede/internal/stock"
+	"stampede/internal/telemetry"
 	"stampede/localstack"
 	"stampede/localstack/stacktest"
 )
@@ -25,4 +29,23 @@ func TestASaleDrainsFromAFullRedis(t *testing.T) {
 	r.quiet(w)
 	r.mustBe("", slices.Concat(queued, left)...)
 	r.audit()
+}
+
+// Who reads the metrics sees that Redis would throw keys away.
+func TestARedisThatEvictsIsSeen(t *testing.T) {
+	t.Parallel()
+	st, err := stock.Open(stacktest.NewRedis(t, localstack.RedisOptions{Args: []string{"--maxmemory-policy", "volatile-lru"}}).URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = st.Close() })
+	reg := prometheus.NewRegistry()
+	telemetry.WatchEviction(t.Context(), reg, st)
+	families, err := reg.Gather()
+	if err != nil || len(families) != 1 {
+		t.Fatalf("the gauge is not there: %v, %v", families, err)
+	}
+	if v := families[0].GetMetric()[0].GetGauge().GetValue(); v != 1 {
+		t.Errorf("%s is %v, want 1", families[0].GetName(), v)
+	}
 }

@@ -86,6 +86,9 @@ func run() error {
 	}
 
 	telemetry.Watch(reg, st, db, q)
+	watching, endWatch := context.WithCancel(context.Background())
+	defer endWatch()
+	telemetry.WatchEviction(watching, reg, st)
 	version, _ := admin.Version()
 	stopTraces, err := telemetry.StartTraces(start, "worker", version)
 	if err != nil {

@@ -1,0 +1,43 @@
+package stock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// noEviction is the only policy with which a full Redis keeps what it has.
+const noEviction = "noeviction"
+
+// EvictionPolicy is what the servers of Redis do when they are full: noeviction, or the first other policy that one of
+// them has. It is in INFO, which managed servers allow, and they may forbid CONFIG.
+func (s *Stock) EvictionPolicy(ctx context.Context) (string, error) {
+	var mu sync.Mutex
+	policy := noEviction
+	err := s.eachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
+		info, err := c.InfoMap(ctx, "memory").Result()
+		if err != nil {
+			return err
+		}
+		of := info["Memory"]["maxmemory_policy"]
+		if of == "" {
+			return errors.New("the server does not say it")
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if of != noEviction {
+			policy = of
+		}
+		return nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("ask for Redis's maxmemory-policy: %w", err)
+	}
+	return policy, nil
+}
+
+// Evicts reports whether, with this policy, a full Redis throws away what the promises rest on.
+func Evicts(policy string) bool { return policy != noEviction }

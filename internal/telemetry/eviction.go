@@ -1,0 +1,62 @@
+package telemetry
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"stampede/internal/stock"
+)
+
+const (
+	// evictionInterval is how often a program says in its log that Redis may evict keys.
+	evictionInterval = 5 * time.Minute
+	// evictionTimeout bounds the question.
+	evictionTimeout = 5 * time.Second
+)
+
+// WatchEviction warns, at once and while ctx lasts, if a full Redis would throw keys away: then retries order twice
+// and stock is lost. The metric is asked for by whoever reads it, and is not there while the answer is not known.
+func WatchEviction(ctx context.Context, reg prometheus.Registerer, st *stock.Stock) {
+	evicts := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "stampede_redis_evicts", Help: "1 if Redis has another maxmemory-policy than noeviction, and may throw away stock and keys.",
+	})
+	if Enabled {
+		reg.MustRegister(NewSampled(func(ctx context.Context) error {
+			policy, err := st.EvictionPolicy(ctx)
+			evicts.Set(0)
+			if stock.Evicts(policy) {
+				evicts.Set(1)
+			}
+			return err
+		}, evicts))
+	}
+	go func() {
+		ticker := time.NewTicker(evictionInterval)
+		defer ticker.Stop()
+		for {
+			warnEviction(ctx, st)
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+		}
+	}()
+}
+
+func warnEviction(ctx context.Context, st *stock.Stock) {
+	ask, cancel := context.WithTimeout(ctx, evictionTimeout)
+	defer cancel()
+	policy, err := st.EvictionPolicy(ask)
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		slog.Warn("redis: it is not known whether it evicts keys when it is full", "error", err)
+	case stock.Evicts(policy):
+		slog.Error("redis: when it is full it evicts keys, by which orders are sold twice or lost: set maxmemory-policy noeviction",
+			"maxmemory_policy", policy)
+	}
+}
