@@ -108,7 +108,7 @@ func TestRedrive(t *testing.T) {
 		}
 	}
 	exec(`CREATE TRIGGER poison BEFORE INSERT ON orders FOR EACH ROW
-		BEGIN IF NEW.user_id < 3 AND NEW.status = 'completed' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'poison'; END IF; END`)
+		BEGIN IF NEW.user_id < 3 AND NEW.status = 'completed' THEN SIGNAL SQLSTATE '23000' SET MESSAGE_TEXT = 'poison'; END IF; END`)
 	c := newCrowd()
 	s.rush(t.Context(), c, 1, 2, 10)
 	type deadLetter struct {

@@ -17,7 +17,7 @@ import (
 func (r *rig) sabotage(condition string) {
 	r.t.Helper()
 	r.exec(`CREATE TRIGGER sabotage BEFORE INSERT ON orders FOR EACH ROW
-		BEGIN IF ` + condition + ` THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'sabotage'; END IF; END`)
+		BEGIN IF ` + condition + ` THEN SIGNAL SQLSTATE '23000' SET MESSAGE_TEXT = 'sabotage'; END IF; END`)
 }
 
 // completing is the condition that keeps a user's orders from being completed, but not from failing.

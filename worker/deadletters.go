@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -17,11 +18,15 @@ const (
 	maxDeadLetters = 1_000
 	// deadLettersHidden is how long a look may take before others see its messages again.
 	deadLettersHidden = time.Minute
+	// judgeTime is for how long it is remembered that an order of a dead letter is being decided: for many more looks
+	// than it takes to find that the worker has not survived it.
+	judgeTime = 10 * time.Minute
 )
 
 // handleDeadLetters deals with what the queue itself has moved to the dead-letter queue, since no worker survived it
-// or could decide it: its orders fail and give their units back. The message is marked with the reason, like those
-// that workers write, and stays for the operator.
+// or could decide it. Its orders are decided after all, each alone: they may have shared their workers with whatever
+// killed them. What no worker survives even so fails and gives its units back; the message is then marked with the reason,
+// like those that workers write, and stays for the operator.
 func (w *Worker) handleDeadLetters(ctx context.Context) {
 	if w.gate.isShut() {
 		return
@@ -48,38 +53,75 @@ func (w *Worker) handleDeadLetters(ctx context.Context) {
 	}
 }
 
-// handleDeadLetter fails the orders of a message. If that cannot be done now, the next look tries again.
+// handleDeadLetter decides the orders of a message, or fails them. If that cannot be done now, the next look tries again.
 func (w *Worker) handleDeadLetter(ctx context.Context, dead *queue.Queue, m queue.Message) {
 	reason := fmt.Sprintf("no worker could handle it in %d receives", m.ReceiveCount)
 	orders, err := order.Decode([]byte(m.Body))
 	if err != nil {
 		reason = err.Error()
 	}
+	undecidable := err != nil
 	for _, o := range orders {
-		work, cancel := context.WithTimeout(ctx, decideTimeout)
-		defer cancel()
-		decision, err := w.store.Fail(work, o, order.DeadLetter)
-		if err == nil {
-			w.metrics.decided([]order.Decision{decision})
-			_, err = w.stock.Settle(work, o.ProductID, []order.Decision{decision})
-		}
-		if err == nil {
-			err = w.stock.WriteDecided(work, []order.Record{decision.Record})
-		}
+		decision, err := w.judge(ctx, o)
 		if err != nil {
-			slog.Error("the order of a dead letter could not be failed now", "order", o.ID, "error", err)
+			slog.Error("dead letters: an order could not be decided now", "order", o.ID, "error", err)
 			return
 		}
+		undecidable = undecidable || decision.FailedReason == order.DeadLetter
 		reason += fmt.Sprintf("; order %s is %s", o.ID, decision.Status)
 	}
-	// The copy comes first: a message that is there twice does no harm.
-	if err := w.queue.DeadLetter(ctx, m.Body, reason, 0); err != nil {
-		slog.Error("a dead letter could not be marked as handled now", "message", m.ID, "error", err)
-		return
+
+	if undecidable {
+		// The copy comes first: a message that is there twice does no harm.
+		if err := w.queue.DeadLetter(ctx, m.Body, reason, 0); err != nil {
+			slog.Error("dead letters: a message could not be marked as handled now", "message", m.ID, "error", err)
+			return
+		}
+		w.metrics.deadLetters.WithLabelValues(causeRedriven).Inc()
 	}
-	slog.Warn("a message that no worker could handle is a dead letter", "message", m.ID, "orders", len(orders), "reason", reason)
-	w.metrics.deadLetters.WithLabelValues(causeRedriven).Inc()
+	slog.Warn("dead letters: a message that no worker could handle was dealt with", "message", m.ID, "orders", len(orders),
+		"remains", undecidable, "reason", reason)
 	if err := dead.Delete(ctx, []string{m.Receipt}); err != nil {
-		slog.Warn("a dead letter is there twice", "message", m.ID, "error", err)
+		slog.Warn("dead letters: a message is there twice", "message", m.ID, "error", err)
 	}
+}
+
+// judge decides an order of a dead letter, alone, and settles it. It fails one that cannot be decided for a reason of its
+// own, and one that a worker has begun to judge and not come back from.
+func (w *Worker) judge(ctx context.Context, o order.Order) (order.Decision, error) {
+	work, cancel := context.WithTimeout(ctx, decideTimeout)
+	defer cancel()
+	mark := "judge:" + o.ID.String()
+	first, err := w.stock.TryLock(work, mark, judgeTime)
+	if err != nil {
+		return order.Decision{}, err
+	}
+
+	var decision order.Decision
+	own := !first
+	if first {
+		var decisions []order.Decision
+		decisions, err = w.store.Decide(work, o.ProductID, []order.Order{o})
+		switch {
+		case err == nil:
+			decision = decisions[0]
+		case w.isOwnFault(o.ProductID, err):
+			own = true
+		default:
+			// This worker has survived it, so that the next look may try again.
+			return decision, errors.Join(err, w.stock.Unlock(context.WithoutCancel(ctx), mark))
+		}
+	}
+	if own {
+		if decision, err = w.store.Fail(work, o, order.DeadLetter); err != nil {
+			return decision, err
+		}
+	}
+
+	w.metrics.decided([]order.Decision{decision})
+	_, err = w.stock.Settle(work, o.ProductID, []order.Decision{decision})
+	if err == nil {
+		err = w.stock.WriteDecided(work, []order.Record{decision.Record})
+	}
+	return decision, err
 }

@@ -29,6 +29,10 @@ func (w *Worker) decide(productID int64, jobs []*job) {
 	for i, j := range jobs {
 		orders[i] = j.order
 	}
+	own := ownFault
+	if len(jobs) == 1 {
+		own = func(err error) bool { return w.isOwnFault(productID, err) }
+	}
 	var decisions []order.Decision
 	err := w.persist(func(ctx context.Context) (err error) {
 		start := time.Now()
@@ -36,7 +40,7 @@ func (w *Worker) decide(productID int64, jobs []*job) {
 		w.metrics.decideSeconds.Observe(time.Since(start).Seconds())
 		addSpans("decide", jobs, decisions, start, err)
 		return err
-	}, ownFault)
+	}, own)
 	switch {
 	case err == nil:
 		w.metrics.batchOrders.Observe(float64(len(jobs)))
@@ -84,8 +88,23 @@ func (w *Worker) persist(f func(context.Context) error, own func(error) bool) er
 	}
 }
 
-// ownFault tells that MySQL refused an order for a reason of the order's own.
+// ownFault reports whether MySQL refused an order for a reason of the order's own, by what it said.
 func ownFault(err error) bool { return store.Classify(err) == store.Own }
+
+// isOwnFault is ownFault of an order that was decided alone. If a sound order of its product would fail as well, then the
+// reason is not the order's own, whatever MySQL has said.
+func (w *Worker) isOwnFault(productID int64, err error) bool {
+	if !ownFault(err) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), decideTimeout)
+	defer cancel()
+	if err := w.store.Rehearse(ctx, productID); err != nil {
+		slog.Error("decide: not even a sound order can be decided", "product", productID, "error", err)
+		return false
+	}
+	return true
+}
 
 // fail deals with an order that cannot be decided for a reason of its own. It is sent again, alone and
 // later; after its last attempt it fails, gives its units back, and becomes a dead letter.

@@ -363,7 +363,10 @@ func TestBrokenKeysConcernTheirProductOnly(t *testing.T) {
 		return err == nil && len(undecided) == 0
 	})
 	r.send(1, others...)
-	r.eventuallyTrue("orders of the other product are settled", func() bool { return r.level(sound.ID).Reservations == 0 })
+	r.eventuallyTrue("orders of the other product are settled, and shown to be", func() bool {
+		shown, err := r.stock.Statuses(t.Context(), []uuid.UUID{others[0].ID, others[1].ID, others[2].ID})
+		return err == nil && !slices.ContainsFunc(shown, func(o *order.Record) bool { return o == nil || o.Status == order.Pending })
+	})
 	r.mustBe("", others...)
 	if w.gate.isShut() {
 		t.Error("the worker has stopped receiving")
@@ -395,4 +398,49 @@ func TestALockedRowConcernsItsProductOnly(t *testing.T) {
 	unlock()
 	r.quiet(w)
 	r.mustBe("", append(wait, others...)...)
+}
+
+// TestWhatEveryOrderFailsForIsNoOrdersFault: whatever MySQL says, what every order fails for is not the fault of any. The
+// orders wait, and are completed once it is mended.
+func TestWhatEveryOrderFailsForIsNoOrdersFault(t *testing.T) {
+	t.Parallel()
+	for name, outage := range map[string]struct{ begin, end string }{
+		"a constraint that no row can keep": {
+			`CREATE TRIGGER sabotage BEFORE INSERT ON orders FOR EACH ROW
+				BEGIN IF NEW.status = 'completed' THEN SIGNAL SQLSTATE '23000' SET MESSAGE_TEXT = 'sabotage'; END IF; END`,
+			`DROP TRIGGER sabotage`,
+		},
+		"an error number that is not listed": {
+			`CREATE TRIGGER sabotage BEFORE INSERT ON orders FOR EACH ROW
+				SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1105, MESSAGE_TEXT = 'sabotage'`,
+			`DROP TRIGGER sabotage`,
+		},
+		"a table without a column": {
+			`ALTER TABLE stock_ledger RENAME COLUMN balance TO aside`,
+			`ALTER TABLE stock_ledger RENAME COLUMN aside TO balance`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, "", "")
+			p := r.product(100, 0)
+			orders := r.reserve(p.ID, 40, 1)
+			r.exec(outage.begin)
+			w := r.start(func(w *Worker) { w.attemptPause = 0 })
+			r.send(10, orders...)
+			r.eventuallyTrue("it has stopped receiving, several times", func() bool {
+				w.gate.mu.Lock()
+				defer w.gate.mu.Unlock()
+				return w.gate.wait > 4*minProbeWait
+			})
+			r.mustBePending(orders...)
+
+			r.exec(outage.end)
+			r.quiet(w)
+			r.mustBe("", orders...)
+			if n := len(r.deadLetters()); n != 0 {
+				t.Errorf("%d dead letters", n)
+			}
+		})
+	}
 }

@@ -487,12 +487,50 @@ func (r *rig) giveUp() {
 	})
 }
 
+// TestTheOrdersOfADeadLetterAreDecided: whatever its workers died of, its orders are as good as any.
+func TestTheOrdersOfADeadLetterAreDecided(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	p := r.product(20, 0)
+	orders := r.reserve(p.ID, 10, 2)
+	bad, good := orders[4], append(orders[:4:4], orders[5:]...)
+	r.sabotage(completing(bad))
+	r.send(5, orders...)
+	r.giveUp()
+	w := r.reconciling()
+	for range 2 { // the second look changes nothing
+		w.handleDeadLetters(t.Context())
+	}
+
+	r.mustBe("", good...)
+	r.mustBe(order.DeadLetter, bad)
+	if l := r.level(p.ID); l.Reservations != 0 || l.Available != 2 {
+		t.Errorf("Redis has %+v", l)
+	}
+	r.audit()
+	letters := r.deadLetters()
+	if len(letters) != 1 || !strings.Contains(letters[0].reason, bad.ID.String()+" is failed") {
+		t.Errorf("the dead letters are %+v", letters)
+	}
+}
+
+// judged makes it look as if a worker had begun to decide orders of a dead letter, each alone, and not survived it.
+func (r *rig) judged(orders ...order.Order) {
+	r.t.Helper()
+	for _, o := range orders {
+		if first, err := r.stock.TryLock(r.t.Context(), "judge:"+o.ID.String(), judgeTime); err != nil || !first {
+			r.t.Fatal(first, err)
+		}
+	}
+}
+
 func TestTheOrdersOfADeadLetterFail(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", "")
 	p := r.product(20, 5)
 	orders := r.reserve(p.ID, 4, 2)
 	r.decideOnly(orders[3]) // before its worker died
+	r.judged(orders...)
 	r.send(4, orders...)
 	r.sendMessages(queue.Outgoing{Body: "nonsense"})
 	r.giveUp()
@@ -528,6 +566,7 @@ func TestADeadLetterWaitsUntilItsOrdersCanFail(t *testing.T) {
 	r := newRig(t, "", "")
 	p := r.product(20, 0)
 	orders := r.reserve(p.ID, 2, 2)
+	r.judged(orders...)
 	r.send(2, orders...)
 	r.giveUp()
 	r.sabotage("1 = 1")
@@ -552,6 +591,7 @@ func TestADeadLetterStaysUntilItsCopyIsThere(t *testing.T) {
 	r := newRig(t, "", "")
 	p := r.product(20, 0)
 	orders := r.reserve(p.ID, 2, 2)
+	r.judged(orders...)
 	r.send(2, orders...)
 	r.giveUp()
 	r.sqs.SetFaults(sqs.Faults{Queue: localstack.DLQName, Actions: []string{"SendMessageBatch"}, Refuse: 1})

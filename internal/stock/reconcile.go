@@ -178,6 +178,14 @@ func (s *Stock) TryLock(ctx context.Context, name string, length time.Duration) 
 	return n == 1, nil
 }
 
+// Unlock ends what TryLock began before its time is over.
+func (s *Stock) Unlock(ctx context.Context, name string) error {
+	if err := s.rdb.Del(ctx, lockKey(name)).Err(); err != nil {
+		return fmt.Errorf("unlock %s: %w", name, err)
+	}
+	return nil
+}
+
 // Servers names the processes that hold the data, as one word. It changes when one of them is started again
 // or gives way to a replica, and data may have been lost.
 func (s *Stock) Servers(ctx context.Context) (string, error) {

@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -49,6 +51,35 @@ func (s *Store) Fail(ctx context.Context, o order.Order, reason order.Reason) (o
 		return order.Decision{}, err
 	}
 	return decisions[0], nil
+}
+
+// rehearsalUser buys what is decided in rehearsals. No account has this id.
+const rehearsalUser = math.MaxInt64
+
+// Rehearse decides an order of a product that nobody has made, and undoes it. If that fails, then not even a sound order
+// can be decided now: what other orders of the product fail for is not a reason of their own.
+func (s *Store) Rehearse(ctx context.Context, productID int64) error {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return err
+	}
+	orders := []order.Order{{ID: id, UserID: rehearsalUser, ProductID: productID, Quantity: 1, ReservedAt: now()}}
+
+	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
+		b, err := s.openBook(ctx, tx, productID, orders, true)
+		if err != nil {
+			return err
+		}
+		b.judge(orders, "")
+		if err := b.write(ctx, tx); err != nil {
+			return err
+		}
+		return errRehearsed
+	})
+	if errors.Is(err, errRehearsed) {
+		return nil
+	}
+	return fmt.Errorf("rehearse a decision of product %d: %w", productID, err)
 }
 
 // decide decides orders; if a verdict is given, that is the reason for which all of them fail.

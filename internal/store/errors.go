@@ -2,13 +2,8 @@ package store
 
 import (
 	"context"
-	"crypto/tls"
-	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 
 	"github.com/go-sql-driver/mysql"
 )
@@ -51,7 +46,7 @@ const (
 	// Systemic: the database, the way to it or the caller's context is at fault, and no order could be decided now. Wait,
 	// probe, and count it against no order.
 	Systemic
-	// Own: the fault lies in what was asked, and it will fail again.
+	// Own: the fault lies in what was asked, and it will fail again. Nothing else is the fault of an order.
 	Own
 )
 
@@ -82,81 +77,24 @@ var transientNumbers = map[uint16]bool{
 	1213: true, // deadlock
 }
 
-// systemicNumbers are the errors that every other order would meet as well.
-var systemicNumbers = map[uint16]bool{
-	// Resources of the server.
-	1015: true, // cannot lock file
-	1016: true, // cannot open file
-	1021: true, // disk full
-	1023: true, // error on close
-	1024: true, // error reading file
-	1026: true, // error writing file
-	1028: true, // sort aborted
-	1030: true, // error from storage engine
-	1037: true, // out of memory
-	1038: true, // out of sort memory
-	1041: true, // out of resources
-	1114: true, // table is full
-	1135: true, // cannot create thread
-	1180: true, // error during commit
-	1181: true, // error during rollback
-	1206: true, // lock table full
-	1637: true, // too many concurrent transactions
-	// Connections that are refused or cut, statements that are stopped from outside.
-	1040: true, // too many connections
-	1042: true, // cannot get host name
-	1043: true, // bad handshake
-	1053: true, // server shutdown
-	1077: true, // normal shutdown
-	1079: true, // shutdown complete
-	1080: true, // forcing close of thread
-	1129: true, // host blocked
-	1152: true, // aborted connection
-	1158: true, // read error from pipe or network
-	1159: true, // read timeout
-	1160: true, // write error
-	1161: true, // write timeout
-	1184: true, // aborting connection
-	1203: true, // user has too many connections
-	1226: true, // user exceeded a resource
-	1317: true, // query interrupted
-	1927: true, // connection killed (MariaDB)
-	1969: true, // max_statement_time exceeded (MariaDB)
-	3024: true, // max_execution_time exceeded
-	3168: true, // server is not available
-	3169: true, // session killed
-	4031: true, // disconnected by the server for inactivity
-	// The server does not take writes.
-	1047: true, // node is not ready (Galera)
-	1290: true, // read-only option
-	1792: true, // read-only transaction
-	1836: true, // read-only mode
-	3100: true, // refused by group replication before commit
-	3101: true, // rolled back by group replication
-	// Accounts, and a schema that is missing or older than the program.
-	1044: true, // access denied to database
-	1045: true, // access denied
-	1049: true, // unknown database
-	1054: true, // unknown column
-	1130: true, // host not allowed
-	1142: true, // command denied on table
-	1143: true, // command denied on column
-	1146: true, // no such table
-	1227: true, // privilege needed
-	1251: true, // authentication protocol not supported
-	1820: true, // password must be reset
-	1862: true, // password expired
-	3118: true, // account locked
-	4151: true, // account locked (MariaDB)
-	// Answers of proxies in place of the server's.
-	2002: true, // cannot connect
-	2003: true, // cannot connect
-	2006: true, // server has gone away
-	2013: true, // connection lost during query
-	9001: true, // no backend in time (ProxySQL)
+// ownStates are the SQLSTATE classes (ISO/IEC 9075-2, clause 24) of what data itself can cause: a cardinality
+// violation, a data exception and a violated constraint.
+var ownStates = map[string]bool{"21": true, "22": true, "23": true}
+
+// ownNumbers are errors of the same kinds to which a server gives the general state HY000.
+var ownNumbers = map[uint16]bool{
+	1366: true, // incorrect value for a column (MySQL)
+	3819: true, // check constraint violated (MySQL)
 }
 
+// ownErrors are those of this package and of the driver that say that something is wrong with what was asked.
+var ownErrors = []error{ErrInvalid, ErrNotFound, ErrExists, ErrMismatch, ErrOnSale, ErrEnded, ErrReused,
+	mysql.ErrPktTooLarge}
+
 // Classify says of an error of this package whose fault it is. It looks through wrapped errors. Of nil it says 0.
+//
+// Own is the class that is small and closed: an outage has more faces than anybody can list, and one that is taken for an
+// order's own fault fails orders that were accepted.
 func Classify(err error) Class {
 	if err == nil {
 		return 0
@@ -165,37 +103,25 @@ func Classify(err error) Class {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return Systemic
 	}
-	if number := errorNumber(err); number != 0 {
+	if errors.Is(err, errLostRace) { // it carries the server's error as well
+		return Transient
+	}
+
+	if e, ok := errors.AsType[*mysql.MySQLError](err); ok {
 		switch {
-		case transientNumbers[number]:
+		case transientNumbers[e.Number]:
 			return Transient
-		case systemicNumbers[number]:
-			return Systemic
+		case ownNumbers[e.Number], ownStates[string(e.SQLState[:2])]:
+			return Own
 		}
-		return Own
-	}
-	for _, fault := range []error{
-		ErrSchema,
-		driver.ErrBadConn, sql.ErrConnDone, sql.ErrTxDone,
-		mysql.ErrInvalidConn, mysql.ErrMalformPkt, mysql.ErrPktSync, mysql.ErrPktSyncMul, mysql.ErrBusyBuffer,
-		mysql.ErrNoTLS, mysql.ErrCleartextPassword, mysql.ErrNativePassword, mysql.ErrOldPassword, mysql.ErrUnknownPlugin,
-		mysql.ErrOldProtocol,
-		io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed,
-	} {
-		if errors.Is(err, fault) {
-			return Systemic
-		}
-	}
-	if is[net.Error](err) || is[*tls.CertificateVerificationError](err) || is[tls.RecordHeaderError](err) ||
-		is[tls.AlertError](err) {
 		return Systemic
 	}
-	return Own
-}
-
-func is[E error](err error) bool {
-	_, ok := errors.AsType[E](err)
-	return ok
+	for _, own := range ownErrors {
+		if errors.Is(err, own) {
+			return Own
+		}
+	}
+	return Systemic
 }
 
 // errorNumber is the number of the server's error in err, or 0.

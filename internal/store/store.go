@@ -202,6 +202,9 @@ func dsnFault(dsn string, err error) string {
 // errLostRace marks a transaction that met a row which another transaction inserted after this one had looked.
 var errLostRace = errors.New("another transaction inserted the row first")
 
+// errRehearsed ends a transaction that was run only to see whether it can be.
+var errRehearsed = errors.New("rehearsed")
+
 // errCommit marks an error after which nobody knows whether the transaction was committed.
 var errCommit = errors.New("commit")
 
@@ -214,7 +217,7 @@ func Undone(err error) bool { return err != nil && !errors.Is(err, errCommit) }
 func (s *Store) inTx(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
 	for attempt := 1; ; attempt++ {
 		err := s.tryTx(ctx, fn)
-		if err == nil || (Classify(err) != Transient && !errors.Is(err, errLostRace)) {
+		if Classify(err) != Transient {
 			return err
 		}
 		if attempt == maxAttempts {
@@ -251,7 +254,7 @@ func (s *Store) tryTx(ctx context.Context, fn func(tx *sqlx.Tx) error) (err erro
 
 // failure is err, unless the fault lies in what was asked: then MySQL has done its work.
 func failure(err error) error {
-	if err == nil || Classify(err) == Own || errors.Is(err, errLostRace) {
+	if err == nil || Classify(err) == Own || errors.Is(err, errLostRace) || errors.Is(err, errRehearsed) {
 		return nil
 	}
 	return err

@@ -213,22 +213,35 @@ func TestInTx(t *testing.T) {
 
 func TestClassify(t *testing.T) {
 	t.Parallel()
-	number := func(n uint16) error { return fmt.Errorf("wrapped: %w", &mysql.MySQLError{Number: n}) }
+	number := func(n uint16, state string) error {
+		e := &mysql.MySQLError{Number: n}
+		copy(e.SQLState[:], state)
+		return fmt.Errorf("wrapped: %w", e)
+	}
 	for _, test := range []struct {
 		err  error
 		want Class
 	}{
 		{nil, 0},
-		{number(1213), Transient}, {number(1205), Transient}, {number(1020), Transient},
-		{number(1040), Systemic}, {number(1053), Systemic}, {number(1290), Systemic}, {number(1836), Systemic},
-		{number(1021), Systemic}, {number(1114), Systemic}, {number(1203), Systemic}, {number(1045), Systemic},
-		{number(1927), Systemic}, {number(3024), Systemic}, {number(1146), Systemic},
-		{number(1062), Own}, {number(1406), Own}, {number(1292), Own}, {number(3819), Own}, {number(4025), Own}, {number(1064), Own},
+		{number(1213, "40001"), Transient}, {number(1205, "HY000"), Transient}, {number(1020, "HY000"), Transient},
+		{fmt.Errorf("wrapped: %w", errLostRace), Transient},
+		// What servers and proxies say while they are out of order, and what nobody has heard of yet.
+		{number(1040, "08004"), Systemic}, {number(1053, "08S01"), Systemic}, {number(1290, "HY000"), Systemic},
+		{number(1836, "HY000"), Systemic}, {number(1021, "HY000"), Systemic}, {number(1114, "HY000"), Systemic},
+		{number(1203, "42000"), Systemic}, {number(1045, "28000"), Systemic}, {number(1927, "70100"), Systemic},
+		{number(3024, "HY000"), Systemic}, {number(1146, "42S02"), Systemic}, {number(1064, "42000"), Systemic},
+		{number(1698, "28000"), Systemic}, {number(1176, "42000"), Systemic}, {number(3032, "HY000"), Systemic},
+		{number(3159, "HY000"), Systemic}, {number(1874, "HY000"), Systemic}, {number(1036, "HY000"), Systemic},
+		{number(1105, "HY000"), Systemic}, {number(1524, "HY000"), Systemic}, {number(1412, "HY000"), Systemic},
+		{number(1364, "HY000"), Systemic}, {number(9999, "XX000"), Systemic}, {number(9999, ""), Systemic},
+		{number(1062, "23000"), Own}, {number(1406, "22001"), Own}, {number(1292, "22007"), Own}, {number(1264, "22003"), Own},
+		{number(1366, "HY000"), Own}, {number(3819, "HY000"), Own}, {number(4025, "23000"), Own}, {number(1242, "21000"), Own},
 		{context.Canceled, Systemic}, {context.DeadlineExceeded, Systemic},
 		{driver.ErrBadConn, Systemic}, {mysql.ErrInvalidConn, Systemic}, {sql.ErrConnDone, Systemic}, {sql.ErrTxDone, Systemic},
 		{io.EOF, Systemic}, {io.ErrUnexpectedEOF, Systemic}, {syscall.ECONNREFUSED, Systemic},
 		{&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, Systemic}, {&net.DNSError{}, Systemic},
-		{ErrInvalid, Own}, {ErrNotFound, Own}, {errors.New("anything"), Own}, {mysql.ErrPktTooLarge, Own},
+		{ErrSchema, Systemic}, {errors.New("anything"), Systemic},
+		{ErrInvalid, Own}, {ErrNotFound, Own}, {mysql.ErrPktTooLarge, Own},
 	} {
 		if got := Classify(test.err); got != test.want {
 			t.Errorf("%v: %s, want %s", test.err, got, test.want)

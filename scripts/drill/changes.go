@@ -52,9 +52,13 @@ var changes = []change{
 		pkg: "worker", test: "TestTheRelaySendsAgainWhatMayBeLost", says: "0 orders are in the outbox",
 	}, {
 		promise: "P2", what: "a dead letter is deleted before its copy is there",
-		file: "worker/deadletters.go", old: "\t// The copy comes first: a message that is there twice does no harm.\n",
-		new: "\t_ = dead.Delete(ctx, []string{m.Receipt})\n",
+		file: "worker/deadletters.go", old: "\t\t// The copy comes first: a message that is there twice does no harm.\n",
+		new: "\t\t_ = dead.Delete(ctx, []string{m.Receipt})\n",
 		pkg: "worker", test: "TestADeadLetterStaysUntilItsCopyIsThere", says: "the dead letter is gone and has no copy",
+	}, {
+		promise: "P2", what: "the orders of a message that killed its workers fail without being looked at",
+		file: "worker/deadletters.go", old: "\town := !first\n\tif first {", new: "\town := true\n\tif first && !own {",
+		pkg: "worker", test: "TestTheOrdersOfADeadLetterAreDecided", says: "dead_letter",
 	}, {
 		promise: "P2", what: "an entry that the queue refused counts as sent with its batch",
 		file: "internal/queue/send.go",
@@ -81,9 +85,14 @@ var changes = []change{
 		file: "internal/queue/queue.go", old: "sqs.WithAPIOptions(KeepConnections, q.measure)", new: "sqs.WithAPIOptions(q.measure)",
 		pkg: "internal/queue", test: "TestConnectionsAreKept", says: "requests, one after the other, took",
 	}, {
-		promise: "P2", what: "a lost connection to MySQL counts as an order's own fault",
-		file: "internal/store/errors.go", old: "mysql.ErrInvalidConn, ", new: "",
+		promise: "P2", what: "an error that nobody has listed counts as an order's own fault",
+		file: "internal/store/errors.go", old: "\t\treturn Systemic\n\t}\n\tfor _, own",
+		new: "\t\treturn Own\n\t}\n\tfor _, own",
 		pkg: "internal/store", test: "TestClassify", says: "own, want systemic",
+	}, {
+		promise: "P2", what: "what every order fails for counts as each one's own fault",
+		file: "worker/decide.go", old: "w.store.Rehearse(ctx, productID); err != nil", new: "w.store.Rehearse(ctx, productID); err != nil && false",
+		pkg: "worker", test: "TestWhatEveryOrderFailsForIsNoOrdersFault", says: "it has stopped receiving",
 	},
 
 	{
@@ -92,7 +101,7 @@ var changes = []change{
 		pkg: "internal/store", test: "TestDecide", says: "another transaction inserted the row first",
 	}, {
 		promise: "P3", what: "who loses the race to insert a row does not read it",
-		file: "internal/store/store.go", old: "(Classify(err) != Transient && !errors.Is(err, errLostRace))", new: "Classify(err) != Transient",
+		file: "internal/store/store.go", old: "if Classify(err) != Transient {", new: "if Classify(err) != Transient || errors.Is(err, errLostRace) {",
 		pkg: "internal/store", test: "TestSameOrderUnderTwoProducts", says: "another transaction inserted the row first",
 	}, {
 		promise: "P3", what: "the rows that an insert has met are not looked for",
