@@ -78,7 +78,7 @@ func readRegistration(ctx *fasthttp.RequestCtx) (in registration, ok bool) {
 		sendProblem(ctx, invalidName, err.Error())
 		return in, false
 	}
-	if err := password.Check(in.Password); err != nil {
+	if err := password.Check(in.Password, in.Email, in.Name); err != nil {
 		sendProblem(ctx, weakPassword, err.Error())
 		return in, false
 	}
@@ -250,10 +250,6 @@ func (e *Edge) postPassword(ctx *fasthttp.RequestCtx, who token.Claims) {
 	if !readFields(ctx, &in, `{"old_password":"…","new_password":"…"}`) {
 		return
 	}
-	if err := password.Check(in.New); err != nil {
-		sendProblem(ctx, weakPassword, err.Error())
-		return
-	}
 	work, cancel := context.WithTimeout(context.Background(), accountTimeout)
 	defer cancel()
 	user, err := e.store.User(work, who.UserID)
@@ -263,6 +259,10 @@ func (e *Edge) postPassword(ctx *fasthttp.RequestCtx, who token.Claims) {
 		return
 	case err != nil:
 		e.accountsFail(ctx, err)
+		return
+	}
+	if err := password.Check(in.New, user.Email, user.Name); err != nil {
+		sendProblem(ctx, weakPassword, err.Error())
 		return
 	}
 	try, ok := e.mayGuess(ctx, user.Email)

@@ -119,7 +119,7 @@ func (h *Hasher) Hash(ctx context.Context, password string) (hash string, err er
 		return "", errTooLong
 	}
 	err = h.work(ctx, func() (err error) {
-		hash, err = h.create(password, &h.params)
+		hash, err = h.create(Normalize(password), &h.params)
 		return err
 	})
 	if err != nil {
@@ -129,7 +129,7 @@ func (h *Hasher) Hash(ctx context.Context, password string) (hash string, err er
 }
 
 // Verify says whether a password is the one that was hashed. It fails like Hash, and with ErrBadHash, but a password that
-// is too long is just a wrong one.
+// is too long is just a wrong one. A hash from before passwords were normalised is found by the password as it was typed.
 func (h *Hasher) Verify(ctx context.Context, password, hash string) (match bool, err error) {
 	if _, err := decode(hash); err != nil {
 		return false, fmt.Errorf("verify password: %w", err)
@@ -138,7 +138,11 @@ func (h *Hasher) Verify(ctx context.Context, password, hash string) (match bool,
 		return false, nil
 	}
 	err = h.work(ctx, func() (err error) {
-		match, _, err = h.check(password, hash)
+		normal := Normalize(password)
+		match, _, err = h.check(normal, hash)
+		if err == nil && !match && normal != password {
+			match, _, err = h.check(password, hash)
+		}
 		return err
 	})
 	if err != nil {
