@@ -23,7 +23,7 @@ func TestConfiguration(t *testing.T) {
 	t.Parallel()
 	good := map[string]string{
 		"REDIS_URL": "redis://user:hunter2@127.0.0.1:1/0", "MYSQL_DSN": "root:hunter2@tcp(127.0.0.1:1)/x",
-		"JWT_SECRET": strings.Repeat("k", 32), "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "hunter2",
+		"JWT_SECRET": "0123456789abcdef0123456789abcdef", "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "hunter2",
 		"AWS_ENDPOINT_URL_SQS": "http://127.0.0.1:1", "EDGE_ADDR": "127.0.0.1:0", "ADMIN_ADDR": "127.0.0.1:0",
 	}
 	tests := []struct{ program, variable, value string }{

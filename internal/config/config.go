@@ -107,7 +107,8 @@ func (s *Set) Parse() error {
 	var errs []error
 	for _, name := range s.order {
 		err := error(nil)
-		if value, ok := os.LookupEnv(name); ok && value != "" {
+		// A value that was read from a file often has the newline at the file's end.
+		if value := strings.TrimRight(os.Getenv(name), "\r\n"); value != "" {
 			if err = s.flags.Set(name, value); err != nil {
 				// A secret does not come here: it is a string, and every value is one.
 				err = fmt.Errorf("%q cannot be read: %w", value, err)

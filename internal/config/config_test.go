@@ -40,6 +40,20 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+// TestNewlineAtTheEnd: a secret that comes from a file is the same with and without the newline at its end.
+func TestNewlineAtTheEnd(t *testing.T) {
+	t.Setenv("T_NAME", "n\r\n")
+	t.Setenv("T_SECRET", "hunter2\n")
+	t.Setenv("T_LEVEL", "\n") // as good as not set
+	s, v := vars()
+	if err := s.Parse(); err != nil {
+		t.Fatal(err)
+	}
+	if *v.name != "n" || *v.secret != "hunter2" || *v.level != "info" {
+		t.Errorf("%q %q %q", *v.name, *v.secret, *v.level)
+	}
+}
+
 func TestValues(t *testing.T) {
 	t.Setenv("T_NAME", "n")
 	t.Setenv("T_SECRET", "hunter2")

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"math"
@@ -144,6 +145,18 @@ func TestCheckSecret(t *testing.T) {
 	t.Parallel()
 	if err := CheckSecret(secret); err != nil {
 		t.Error(err)
+	}
+	for _, poor := range []string{strings.Repeat("k", 32), strings.Repeat("changeme", 8), secret + "," + strings.Repeat("ab", 32), "a" + strings.Repeat("b", 40)} {
+		if err := CheckSecret(poor); err == nil || strings.Contains(err.Error(), poor) {
+			t.Errorf("CheckSecret(%q) = %v", poor, err)
+		}
+	}
+	for range 1000 {
+		random := make([]byte, 16)
+		_, _ = rand.Read(random)
+		if err := CheckSecret(hex.EncodeToString(random)); err != nil {
+			t.Errorf("CheckSecret(%x) = %v", random, err)
+		}
 	}
 	for _, short := range []string{"", "x", secret[1:]} {
 		if err := CheckSecret(short); err == nil || len(short) > 1 && strings.Contains(err.Error(), short) {
