@@ -83,7 +83,7 @@ func refusedAsFull(t *testing.T, what string, err error) {
 	}
 }
 
-// Whoever looks at a Redis that is full, or puts it right, can do so.
+// Whoever looks at a Redis that is full, or puts it right, can do so; but for Look, which reads in a transaction.
 func TestFullRedisIsRepaired(t *testing.T) {
 	t.Parallel()
 	s := openOwnRedis(t, false)
