@@ -15,6 +15,7 @@ import (
 	"stampede/internal/queue"
 	"stampede/internal/reconcile"
 	"stampede/internal/stock"
+	"stampede/internal/store"
 	"stampede/localstack"
 	"stampede/localstack/sqs"
 )
@@ -130,6 +131,38 @@ func TestReconcileBringsWhatRedisHasMissed(t *testing.T) {
 	r.reconcileNow(w)
 	if a := found(t, w, reconcile.Restock); a != [2]int{1, 1} {
 		t.Errorf("a second look found %v", a)
+	}
+}
+
+// TestReconcileBringsMoreThanAPage: Redis knows of the first thousand restocks since it loaded the product. What it has
+// missed lies behind them.
+func TestReconcileBringsMoreThanAPage(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	p := r.product(2, 0)
+	first := r.reserve(p.ID, 1, 2) // with orders on their way the stock itself is not compared
+	r.acknowledge(first...)
+	for i := range store.MaxPage + 3 {
+		made, err := r.db.Restock(t.Context(), p.ID, 5, fmt.Sprint("delivery-", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i >= store.MaxPage {
+			continue
+		}
+		if _, err := r.stock.Restock(t.Context(), p.ID, 5, made.Version, made.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	w := r.reconciling()
+	r.reconcileNow(w)
+
+	if l := r.level(p.ID); l.Available != 5*(store.MaxPage+3) {
+		t.Errorf("Redis has %+v", l)
+	}
+	if a := found(t, w, reconcile.Restock); a != [2]int{3, 3} {
+		t.Errorf("restocks %v", a)
 	}
 }
 

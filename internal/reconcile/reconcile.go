@@ -231,22 +231,27 @@ func (r *Reconciler) restocks(ctx context.Context, l stock.Look, s store.Standin
 	if s.Product.Version <= l.Version {
 		return f, nil
 	}
-	all, err := r.MySQL.Restocks(ctx, s.Product.ID, l.Version)
-	if err != nil {
-		return f, err
-	}
-	for _, restock := range all {
-		if l.Restocks[restock.ID] {
-			continue
+	for after := l.Version; ; {
+		page, err := r.MySQL.Restocks(ctx, s.Product.ID, after)
+		if err != nil {
+			return f, err
 		}
-		if r.Apply {
-			if _, err := r.Redis.Restock(ctx, s.Product.ID, restock.Units, restock.Version, restock.ID); err != nil {
-				return f, err
+		for _, restock := range page {
+			if l.Restocks[restock.ID] {
+				continue
 			}
+			if r.Apply {
+				if _, err := r.Redis.Restock(ctx, s.Product.ID, restock.Units, restock.Version, restock.ID); err != nil {
+					return f, err
+				}
+			}
+			f.Orders, f.Units, f.Repaired = f.Orders+1, f.Units+restock.Units, r.Apply
 		}
-		f.Orders, f.Units, f.Repaired = f.Orders+1, f.Units+restock.Units, r.Apply
+		if len(page) < store.MaxPage {
+			return f, nil
+		}
+		after = page[len(page)-1].Version
 	}
-	return f, nil
 }
 
 // loans finishes moves to other buckets: as MySQL has decided, and those that it has not decided are cancelled.

@@ -71,7 +71,7 @@ func readDecided(ctx context.Context, from sqlx.QueryerContext, orders []uuid.UU
 }
 
 // Restocks reads what was added to the stock of a product or bucket by restocks, and by moves from other buckets, after
-// a version of it, oldest first, at most MaxPage.
+// a version of it, oldest first. A page of MaxPage may not be all: go on after the version of its last.
 func (s *Store) Restocks(ctx context.Context, productID, afterVersion int64) ([]Restock, error) {
 	var rows []ledgerRow
 	err := s.db.SelectContext(ctx, &rows, `SELECT product_id, version, delta, balance, reason, ref, created_at
