@@ -18,7 +18,7 @@ sale=scripts/load/locust/sale.py
 worker() { locust -f $sale --worker --master-host 127.0.0.1 --master-port "$MASTER_PORT"; }
 worker & one=$!
 worker & two=$!
-locust --config scripts/load/locust/locust.conf --users 20 --spawn-rate 20 --run-time 5s \
+locust --config scripts/load/locust/locust.conf --users 100 --spawn-rate 100 --run-time 8s \
 	--master --master-bind-host 127.0.0.1 --master-bind-port "$MASTER_PORT" --expect-workers 2
 wait $one
 wait $two
@@ -28,7 +28,8 @@ locust -f $sale --web-host 127.0.0.1 --web-port "$WEB_PORT" --stop-timeout 30 & 
 url=http://127.0.0.1:$WEB_PORT
 curl --silent --fail --retry 100 --retry-delay 1 --retry-connrefused --output /dev/null $url/
 for run in first second; do
-	curl --silent --fail -d "user_count=20&spawn_rate=20" --output /dev/null $url/swarm
+	curl --silent --fail -d "user_count=100&spawn_rate=100" --output /dev/null $url/swarm
+	sleep 3 # for 2 s the page may show the numbers of before
 	for i in $(seq 300); do # until an order was decided that somebody has followed
 		if curl --silent --fail $url/stats/requests | grep -q '"decision"'; then break; fi
 		sleep 0.1
@@ -51,7 +52,7 @@ func TestLocust(t *testing.T) {
 		}
 		env = append(env, fmt.Sprintf("%s=%d", name, port))
 	}
-	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "ctl"), "run", "--workers", "1", "--users", "100",
+	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "ctl"), "run", "--workers", "1", "--users", "200",
 		"--dir", t.TempDir(), "--", "bash", "-c", locustScript)
 	cmd.Dir = ".." // it builds the programs from their sources
 	// A busy machine may answer slowly, which is not what is tested.

@@ -356,6 +356,9 @@ func (r *Reconciler) units(ctx context.Context, l stock.Look, s store.Standing, 
 		report.Busy = true
 		return false, nil
 	}
+	if !l.Still {
+		return true, nil // the sums are of no moment
+	}
 	if len(l.Lent) > 0 {
 		return true, nil // it was lent before the pause, and will be finished
 	}
