@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
 	"stampede/internal/reconcile"
+	"stampede/internal/store"
 )
 
 const (
@@ -14,9 +16,15 @@ const (
 	reconcileInterval = 15 * time.Second
 	// reconcileTimeout bounds the reconciling of one product.
 	reconcileTimeout = 15 * time.Second
-	// serversMark is the mark in MySQL that names the servers of Redis by whose data all was well.
+	// serversMark is the mark in MySQL that names the servers of Redis by whose data all was well. statesMark names those
+	// whose states of orders were compared. Each product has a mark of its own, in Redis, so that what cannot be compared
+	// concerns nobody else.
 	serversMark = "redis servers"
+	statesMark  = "redis states"
 )
+
+// errGaveUp says that orders were on their way to their decisions for as long as the sale may be paused.
+var errGaveUp = errors.New("orders were on their way all the time; it is tried again")
 
 // reconcile repairs what the faults of the past have left in Redis. Of several workers one does it at a time. If
 // the servers of Redis are others than before, data may have been lost that nothing else tells of: then each
@@ -53,27 +61,18 @@ func (w *Worker) reconcileAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r := reconcile.Reconciler{
-		Redis: w.stock, MySQL: w.store, Send: w.queue.SendOrders, Apply: true, Pause: before != "" && before != servers,
-		StaleAge: w.staleAge, LostAge: w.lostAge,
-	}
-	if r.Pause {
+	moved := before != "" && before != servers
+	if moved {
 		slog.Warn("Redis was started again or has failed over; every product is compared with MySQL", "products", len(products))
 	}
 	var errs []error
 	for _, id := range products {
-		one, cancel := context.WithTimeout(ctx, reconcileTimeout)
-		report, err := r.Product(one, id)
-		cancel()
-		errs = append(errs, err)
-		for _, f := range report.Findings {
-			w.countDrift(id, f)
+		if err := w.reconcileProduct(ctx, id, moved, servers); err != nil {
+			errs = append(errs, fmt.Errorf("product %d: %w", id, err))
 		}
 	}
-	if r.Pause {
-		f, err := r.Statuses(ctx)
-		errs = append(errs, err)
-		w.countDrift(0, f)
+	if moved {
+		errs = append(errs, w.reconcileStates(ctx, servers))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -82,6 +81,53 @@ func (w *Worker) reconcileAll(ctx context.Context) error {
 		return nil
 	}
 	return w.store.SetMark(ctx, serversMark, servers)
+}
+
+// reconcileProduct reconciles a product. If the servers of Redis have changed its sale is paused for it, unless it was
+// compared by the data of these servers before.
+func (w *Worker) reconcileProduct(ctx context.Context, id int64, moved bool, servers string) error {
+	ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
+	defer cancel()
+	r := reconcile.Reconciler{
+		Redis: w.stock, MySQL: w.store, Send: w.queue.SendOrders, Apply: true, StaleAge: w.staleAge, LostAge: w.lostAge,
+	}
+	if moved {
+		by, err := w.stock.ComparedBy(ctx, id)
+		if err != nil {
+			return err
+		}
+		r.Pause = by != servers
+	}
+
+	report, err := r.Product(ctx, id)
+	for _, f := range report.Findings {
+		w.countDrift(id, f)
+	}
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		slog.Error("reconcile: Redis has a product that MySQL does not know", "product", id)
+		return w.stock.ForgetProduct(ctx, id)
+	case err != nil || !r.Pause || !report.Loaded:
+		return err
+	case report.Busy:
+		return errGaveUp
+	}
+	return w.stock.SetComparedBy(ctx, id, servers)
+}
+
+// reconcileStates brings the states of decided orders to Redis, once for the servers that it has now.
+func (w *Worker) reconcileStates(ctx context.Context, servers string) error {
+	by, err := w.store.Mark(ctx, statesMark)
+	if err != nil || by == servers {
+		return err
+	}
+	r := reconcile.Reconciler{Redis: w.stock, MySQL: w.store, Apply: true}
+	f, err := r.Statuses(ctx)
+	w.countDrift(0, f)
+	if err != nil {
+		return err
+	}
+	return w.store.SetMark(ctx, statesMark, servers)
 }
 
 func (w *Worker) countDrift(productID int64, f reconcile.Finding) {

@@ -316,6 +316,75 @@ func TestReconcileAfterAFailOver(t *testing.T) {
 }
 
 // A reservation whose message is nowhere is sent again, and decided, however often it is found.
+// TestWhatCannotBeComparedPausesNobodyElse: Redis has failed over, and of three products one cannot be read, and one MySQL
+// does not know. The sound one is paused and compared once, and not again with every look.
+func TestWhatCannotBeComparedPausesNobodyElse(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	sound, broken := r.product(20, 0), r.product(20, 0)
+	for _, err := range []error{
+		r.redis.Set(t.Context(), fmt.Sprintf("outbox:{%d}", broken.ID), "x", 0).Err(),
+		r.redis.SAdd(t.Context(), "products", 404).Err(),
+		r.db.SetMark(t.Context(), serversMark, "others"),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := r.reconciling()
+	if err := w.reconcileAll(t.Context()); err == nil {
+		t.Error("a product that cannot be read was compared")
+	}
+
+	servers, err := r.stock.Servers(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[int64]string{sound.ID: servers, broken.ID: ""} {
+		if by, err := r.stock.ComparedBy(t.Context(), id); err != nil || by != want {
+			t.Errorf("product %d was compared by %q, want %q; %v", id, by, want, err)
+		}
+	}
+	if mark, err := r.db.Mark(t.Context(), serversMark); err != nil || mark != "others" {
+		t.Errorf("all is well by %q, %v", mark, err)
+	}
+	if known, err := r.stock.Products(t.Context()); err != nil || slices.Contains(known, 404) {
+		t.Errorf("the products are %v, %v", known, err)
+	}
+
+	// What ends a pause gives a notice. Those of product 999 say that all before them have been heard.
+	reopened := make(chan []int64, 1000)
+	listening, end := context.WithCancel(t.Context())
+	defer end()
+	go r.stock.Listen(listening, func(n stock.Notice) { reopened <- n.Reopened })
+	heard := func() (products []int64) {
+		r.eventuallyTrue("notices are heard", func() bool {
+			if err := r.stock.Pause(t.Context(), 999, 0); err != nil {
+				t.Fatal(err)
+			}
+			for len(reopened) > 0 {
+				products = append(products, <-reopened...)
+			}
+			return slices.Contains(products, 999)
+		})
+		return products
+	}
+	heard()
+	if err := w.reconcileAll(t.Context()); err == nil {
+		t.Error("a product that cannot be read was compared")
+	}
+	if err := r.redis.Del(t.Context(), fmt.Sprintf("outbox:{%d}", broken.ID)).Err(); err != nil {
+		t.Fatal(err)
+	}
+	r.reconcileNow(w)
+	if mark, err := r.db.Mark(t.Context(), serversMark); err != nil || mark != servers {
+		t.Errorf("all is well by %q, %v", mark, err)
+	}
+	if paused := heard(); slices.Contains(paused, sound.ID) {
+		t.Errorf("the sound product was paused again: %v", paused)
+	}
+}
+
 func TestReconcileSendsLostOrdersAgain(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", "")

@@ -272,6 +272,37 @@ func (s *Stock) Servers(ctx context.Context) (string, error) {
 	return strings.Join(ids, " "), nil
 }
 
+// ComparedBy reads the servers by whose data a product was last compared with MySQL while its sale was paused, as Servers
+// names them. Who has lost the product's data has lost this as well.
+func (s *Stock) ComparedBy(ctx context.Context, productID int64) (servers string, err error) {
+	servers, err = s.rdb.HGet(ctx, keysOf(productID).sale, "compared_by").Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return "", fmt.Errorf("read who has compared product %d: %w", productID, err)
+	}
+	return servers, nil
+}
+
+// SetComparedBy notes what ComparedBy reads.
+func (s *Stock) SetComparedBy(ctx context.Context, productID int64, servers string) error {
+	if err := s.rdb.HSet(ctx, keysOf(productID).sale, "compared_by", servers).Err(); err != nil {
+		return fmt.Errorf("note that product %d was compared: %w", productID, err)
+	}
+	return nil
+}
+
+// ForgetProduct takes a product that does not exist out of the set of those that are loaded. One that has orders on their
+// way stays, so that they are relayed and decided.
+func (s *Stock) ForgetProduct(ctx context.Context, productID int64) error {
+	level, err := s.Level(ctx, productID)
+	if err != nil || level.Reservations > 0 || level.Outbox > 0 {
+		return err
+	}
+	if err := s.rdb.SRem(ctx, productsKey, productID).Err(); err != nil {
+		return fmt.Errorf("forget product %d: %w", productID, err)
+	}
+	return nil
+}
+
 // FindProducts puts every product that is loaded into the set of them, which one master of a Cluster holds for all and
 // may have lost. It looks at all that Redis knows, so it is for after a fail-over.
 func (s *Stock) FindProducts(ctx context.Context) error {
