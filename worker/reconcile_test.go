@@ -18,6 +18,7 @@ import (
 	"stampede/internal/store"
 	"stampede/localstack"
 	"stampede/localstack/sqs"
+	"stampede/localstack/stacktest"
 )
 
 // reconciling makes a worker that takes every order for old, and reconciles when the test asks it to.
@@ -320,7 +321,8 @@ func TestReconcileAfterAFailOver(t *testing.T) {
 // does not know. The sound one is paused and compared once, and not again with every look.
 func TestWhatCannotBeComparedPausesNobodyElse(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "", "")
+	// Notices go to all who listen to a server, whichever database they use: this one is the test's own.
+	r := newRig(t, "", stacktest.NewRedis(t, localstack.RedisOptions{}).URL())
 	sound, broken := r.product(20, 0), r.product(20, 0)
 	for _, err := range []error{
 		r.redis.Set(t.Context(), fmt.Sprintf("outbox:{%d}", broken.ID), "x", 0).Err(),
