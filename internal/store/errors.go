@@ -89,7 +89,7 @@ var ownNumbers = map[uint16]bool{
 
 // ownErrors are those of this package and of the driver that say that something is wrong with what was asked.
 var ownErrors = []error{ErrInvalid, ErrNotFound, ErrExists, ErrMismatch, ErrOnSale, ErrEnded, ErrReused,
-	mysql.ErrPktTooLarge}
+	ErrDisabled, ErrPasswordChanged, mysql.ErrPktTooLarge}
 
 // Classify says of an error of this package whose fault it is. It looks through wrapped errors. Of nil it says 0.
 //

@@ -242,6 +242,7 @@ func TestClassify(t *testing.T) {
 		{&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, Systemic}, {&net.DNSError{}, Systemic},
 		{ErrSchema, Systemic}, {errors.New("anything"), Systemic},
 		{ErrInvalid, Own}, {ErrNotFound, Own}, {mysql.ErrPktTooLarge, Own},
+		{ErrDisabled, Own}, {ErrPasswordChanged, Own},
 	} {
 		if got := Classify(test.err); got != test.want {
 			t.Errorf("%v: %s, want %s", test.err, got, test.want)
