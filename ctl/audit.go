@@ -104,12 +104,14 @@ func (p parts) audit(ctx context.Context) (auditReport, error) {
 			if err != nil {
 				return report, err
 			}
-			if !still {
+			if still {
+				a.Problems = append(a.Problems, now.differences()...)
+			} else {
 				moving = append(moving, m.ID)
 			}
-			a.Problems = append(a.Problems, now.differencesIf(still)...)
 		}
-		a.take(now)
+		level = now.level
+		a.Loaded, a.Available, a.Reserved, a.Outbox, a.Lent = level.Loaded, level.Available, level.Reserved, level.Outbox, level.Lent
 		report.add(a)
 	}
 
@@ -178,20 +180,6 @@ func (s standing) doubt() time.Duration {
 		return doubtOfSQS
 	}
 	return doubt
-}
-
-// differencesIf are the differences, if nothing has moved while they stood.
-func (s standing) differencesIf(still bool) []string {
-	if !still {
-		return nil
-	}
-	return s.differences()
-}
-
-// take shows what Redis holds.
-func (a *productAudit) take(s standing) {
-	level := s.level
-	a.Loaded, a.Available, a.Reserved, a.Outbox, a.Lent = level.Loaded, level.Available, level.Reserved, level.Outbox, level.Lent
 }
 
 // booksOf is what MySQL alone says of a product.
@@ -386,6 +374,19 @@ func runAuditBooks(ctx context.Context, args []string) error {
 }
 
 func openParts(ctx context.Context, dsn, redisURL, name, dlq string) (parts, error) {
+	p, err := openWithoutQueue(dsn, redisURL)
+	if err != nil {
+		return parts{}, err
+	}
+	if p.queue, err = openQueue(ctx, name, dlq); err != nil {
+		p.close()
+		return parts{}, err
+	}
+	return p, nil
+}
+
+// openWithoutQueue is openParts for who needs no queue.
+func openWithoutQueue(dsn, redisURL string) (parts, error) {
 	db, err := openStore(dsn)
 	if err != nil {
 		return parts{}, err
@@ -395,13 +396,7 @@ func openParts(ctx context.Context, dsn, redisURL, name, dlq string) (parts, err
 		db.Close()
 		return parts{}, err
 	}
-	q, err := openQueue(ctx, name, dlq)
-	if err != nil {
-		db.Close()
-		st.Close()
-		return parts{}, err
-	}
-	return parts{db, st, q}, nil
+	return parts{store: db, stock: st}, nil
 }
 
 // available is what Redis has, and of how many buckets if it is not all of them.

@@ -230,16 +230,12 @@ func runProductSet(ctx context.Context, args []string) error {
 	if *id <= 0 {
 		return usagef("product set: --id must be positive")
 	}
-	db, err := openStore(*dsn)
+	data, err := openWithoutQueue(*dsn, *redisURL)
 	if err != nil {
 		return err
 	}
-	defer db.Close()
-	st, err := openStock(*redisURL)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
+	defer data.close()
+	db, st := data.store, data.stock
 	// The buckets change while the product is off sale: before it is put on sale, or after it is taken off.
 	changes := []func(*order.Product){change}
 	if *buckets >= 0 {
@@ -364,10 +360,7 @@ func runUserRole(ctx context.Context, args []string) error {
 		return err
 	}
 	defer db.Close()
-	user, err := db.UserByEmail(ctx, *email)
-	if errors.Is(err, store.ErrNotFound) {
-		return fmt.Errorf("there is no user %q", *email)
-	}
+	user, err := userByEmail(ctx, db, *email)
 	if err != nil {
 		return err
 	}
@@ -395,16 +388,12 @@ func runRestock(ctx context.Context, args []string) error {
 	if *id == "" {
 		return usagef("restock: --id is not given; choose one, or use %s", uuid.NewString())
 	}
-	db, err := openStore(*dsn)
+	data, err := openWithoutQueue(*dsn, *redisURL)
 	if err != nil {
 		return err
 	}
-	defer db.Close()
-	st, err := openStock(*redisURL)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
+	defer data.close()
+	db, st := data.store, data.stock
 	done, err := db.Restock(ctx, *product, *units, *id)
 	if errors.Is(err, store.ErrNotFound) {
 		return fmt.Errorf("there is no product %d", *product)

@@ -42,21 +42,14 @@ func changeUser(ctx context.Context, name string, args []string, change func(*st
 	if err := in.parse(args); err != nil {
 		return err
 	}
-	db, err := openStore(*dsn)
+	data, err := openWithoutQueue(*dsn, *redisURL)
 	if err != nil {
 		return err
 	}
-	defer db.Close()
-	st, err := openStock(*redisURL)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
+	defer data.close()
+	db, st := data.store, data.stock
 
-	user, err := db.UserByEmail(ctx, *email)
-	if errors.Is(err, store.ErrNotFound) {
-		return fmt.Errorf("there is no user %q", *email)
-	}
+	user, err := userByEmail(ctx, db, *email)
 	if err != nil {
 		return err
 	}
@@ -72,4 +65,12 @@ func changeUser(ctx context.Context, name string, args []string, change func(*st
 		fmt.Println("The edges could not be told, and find out within some seconds.")
 	}
 	return nil
+}
+
+func userByEmail(ctx context.Context, db *store.Store, email string) (store.User, error) {
+	user, err := db.UserByEmail(ctx, email)
+	if errors.Is(err, store.ErrNotFound) {
+		return store.User{}, fmt.Errorf("there is no user %q", email)
+	}
+	return user, err
 }

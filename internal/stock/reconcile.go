@@ -65,7 +65,7 @@ func (s *Stock) look(ctx context.Context, k productKeys) (Look, error) {
 	if err := s.readSale(ctx, k, &l); err != nil {
 		return l, err
 	}
-	err := hashPages(ctx, s.rdb.HScan, k.reserved, func(text, units string) error {
+	err := s.hashPages(ctx, k.reserved, func(text, units string) error {
 		id, err := uuid.Parse(text)
 		if err == nil {
 			l.Reserved[id], err = strconv.ParseInt(units, 10, 64)
@@ -75,7 +75,7 @@ func (s *Stock) look(ctx context.Context, k productKeys) (Look, error) {
 	if err != nil {
 		return l, fmt.Errorf("reservations: %w", err)
 	}
-	err = hashPages(ctx, s.rdb.HScan, k.lent, func(name, units string) error {
+	err = s.hashPages(ctx, k.lent, func(name, units string) error {
 		loan, err := parseLoan(name)
 		if err == nil {
 			l.Lent[loan], err = strconv.ParseInt(units, 10, 64)
@@ -85,7 +85,7 @@ func (s *Stock) look(ctx context.Context, k productKeys) (Look, error) {
 	if err != nil {
 		return l, fmt.Errorf("loans: %w", err)
 	}
-	err = hashPages(ctx, s.rdb.HScan, k.outbox, func(text, _ string) error {
+	err = s.hashPages(ctx, k.outbox, func(text, _ string) error {
 		if id, err := uuid.Parse(text); err == nil { // the relay complains of any other
 			l.Outbox[id] = true
 		}
@@ -164,8 +164,8 @@ func pages(ctx context.Context, scan scanner, key string, visit func([]string) e
 }
 
 // hashPages visits the fields of a hash with their values, like pages.
-func hashPages(ctx context.Context, scan scanner, key string, visit func(field, value string) error) error {
-	return pages(ctx, scan, key, func(page []string) error {
+func (s *Stock) hashPages(ctx context.Context, key string, visit func(field, value string) error) error {
+	return pages(ctx, s.rdb.HScan, key, func(page []string) error {
 		for i := 0; i+1 < len(page); i += 2 {
 			if err := visit(page[i], page[i+1]); err != nil {
 				return fmt.Errorf("%q: %w", page[i], err)
