@@ -10,6 +10,7 @@ import (
 
 	"stampede/internal/order"
 	"stampede/internal/queue"
+	"stampede/internal/reconcile"
 	"stampede/internal/stock"
 	"stampede/internal/store"
 )
@@ -110,6 +111,11 @@ func (p parts) audit(ctx context.Context) (auditReport, error) {
 				moving = append(moving, m.ID)
 			}
 		}
+		excess, err := p.excess(ctx, m.ID)
+		if err != nil {
+			return report, err
+		}
+		a.Problems = append(a.Problems, excess...)
 		level = now.level
 		a.Loaded, a.Available, a.Reserved, a.Outbox, a.Lent = level.Loaded, level.Available, level.Reserved, level.Outbox, level.Lent
 		report.add(a)
@@ -128,6 +134,20 @@ func (p parts) audit(ctx context.Context) (auditReport, error) {
 	}
 	report.OK = len(report.Problems) == 0
 	return report, nil
+}
+
+// excess says by how much the buyers of a product count as having more than they have by their orders. Of a product that is
+// busy nothing can be said.
+func (p parts) excess(ctx context.Context, id int64) (problems []string, err error) {
+	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.store}
+	report, err := r.Product(ctx, id)
+	for _, f := range report.Findings {
+		if f.Cause == reconcile.Bought {
+			problems = append(problems, fmt.Sprintf(
+				"%d buyers count as having %d units more than their orders have, and are refused as many", f.Orders, f.Units))
+		}
+	}
+	return problems, err
 }
 
 // standing is what Redis holds of a product beside its stock in MySQL. Two that are equal, with time in between, say that

@@ -308,7 +308,13 @@ func (p parts) redrive(ctx context.Context, o order.Order) (result string, redri
 	}
 	err = p.store.Redrive(ctx, o.ID)
 	if errors.Is(err, store.ErrInvalid) {
-		return "was decided meanwhile", true, nil // and its units are given back or dropped when it is settled
+		if outcome == stock.Reserved { // by this call, so that its units have been taken twice
+			failed := []order.Decision{{Record: order.Record{Order: o, Status: order.Failed}}}
+			_, err = p.stock.Settle(ctx, o.ProductID, failed)
+		} else { // the reservation is the order's own, and is settled by whoever has decided it
+			err = nil
+		}
+		return "was decided meanwhile", err == nil, err
 	}
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return "", false, err
@@ -325,7 +331,7 @@ func (p parts) redrive(ctx context.Context, o order.Order) (result string, redri
 	if err := p.queue.SendOrders(send, []order.Order{o}); err != nil {
 		return "reserved; the relay sends it: " + strings.ReplaceAll(err.Error(), "\n", " "), true, nil
 	}
-	return "sent", true, p.stock.Acknowledge(ctx, o.ProductID, []order.Order{o})
+	return "sent", true, nil // it stays in the outbox until it is decided, so that nobody settles it by its old decision
 }
 
 // readmit reserves the units of an order, loads its product if need be, and waits while its sale is paused.

@@ -13,14 +13,18 @@
 --
 -- A move between buckets is settled in the donor like an order without a buyer: user 0, and lent:{p} for reserved:{p}.
 --
+-- Who settles what others have left behind may have read the decisions of orders that are being redriven: those are in the
+-- outbox until they are decided anew. Such a caller says 'spare', and orders in the outbox are then passed over. They will
+-- be sent from there, and settled by whoever receives them.
+--
 -- KEYS  1 stock:{p}   2 reserved:{p}   3 bought:{p}   4 sale:{p}   5 outbox:{p}   6 settled:{p}
--- ARGV  1 version of the product after the commit of the fresh decisions, 0 if there are none
+-- ARGV  1 version of the product after the commit of the fresh decisions, 0 if there are none, or 'spare', also with none
 --       then for each order: order id, user id, quantity, 1 completed or 0 failed, 1 fresh or 0
 -- Publishes on notices, if units are available again, that the product is reopened.
--- Returns  {units given back, units taken out}
+-- Returns  {units given back, units taken out, orders passed over}
 local loaded = redis.call('EXISTS', KEYS[1]) == 1
 local sale = redis.call('HMGET', KEYS[4], 'version', 'seen')
-local loaded_version, version = tonumber(sale[1] or 0), tonumber(ARGV[1])
+local loaded_version, version = tonumber(sale[1] or 0), tonumber(ARGV[1]) or 0
 
 local n = (#ARGV - 1) / 5
 local ids = {}
@@ -29,13 +33,30 @@ for i = 1, n do
 end
 local held = redis.call('HMGET', KEYS[2], unpack(ids))
 
+local done, here, spared = ids, {}, 0
+if ARGV[1] == 'spare' then
+  local outbox = redis.call('HMGET', KEYS[5], unpack(ids))
+  done = {}
+  for i = 1, n do
+    if outbox[i] then
+      here[ids[i]] = true
+      spared = spared + 1
+    else
+      done[#done + 1] = ids[i]
+    end
+  end
+  if #done == 0 then
+    return {0, 0, spared}
+  end
+end
+
 local given, taken, changed = 0, 0, false
-local bought, tombs, here = {}, {}, {}
+local bought, tombs = {}, {}
 for i = 1, n do
   local id, user, quantity = ids[i], ARGV[i * 5 - 2], tonumber(ARGV[i * 5 - 1])
   local completed, fresh = ARGV[i * 5] == '1', ARGV[i * 5 + 1] == '1'
   if here[id] then
-    -- The same order twice in a call: the first has settled it.
+    -- The same order twice in a call: the first has settled it. Or it is passed over.
   elseif held[i] then
     changed = true
     if not completed then
@@ -58,8 +79,8 @@ end
 if changed or taken > 0 then
   redis.call('HINCRBY', KEYS[4], 'changes', 1)
 end
-redis.call('HDEL', KEYS[2], unpack(ids))
-redis.call('HDEL', KEYS[5], unpack(ids))
+redis.call('HDEL', KEYS[2], unpack(done))
+redis.call('HDEL', KEYS[5], unpack(done))
 if loaded and given ~= taken then
   redis.call('INCRBY', KEYS[1], given - taken)
   if given > taken then
@@ -74,4 +95,4 @@ end
 if #tombs > 0 then
   redis.call('SADD', KEYS[6], unpack(tombs))
 end
-return {given, taken}
+return {given, taken, spared}

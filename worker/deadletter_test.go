@@ -25,6 +25,77 @@ func completing(o order.Order) string {
 	return fmt.Sprintf("NEW.user_id = %d AND NEW.status = 'completed'", o.UserID)
 }
 
+// refuse makes the database refuse orders for a reason that nobody has foreseen.
+func (r *rig) refuse(condition string) {
+	r.t.Helper()
+	r.exec(`CREATE TRIGGER sabotage BEFORE INSERT ON orders FOR EACH ROW
+		BEGIN IF ` + condition + ` THEN SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1105, MESSAGE_TEXT = 'sabotage'; END IF; END`)
+}
+
+// TestAnUnforeseenReasonOfOneOrder: what one order fails for, and a sound one does not, is its own reason, though nobody has
+// listed it. It stops no other order, neither those in its message nor those of other products.
+func TestAnUnforeseenReasonOfOneOrder(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	p, other := r.product(100, 0), r.product(100, 0)
+	orders, others := r.reserve(p.ID, 10, 1), r.reserve(other.ID, 10, 1)
+	r.refuse(completing(orders[4]))
+	w := r.start(func(w *Worker) { w.attemptPause, w.productPause = 0, 10*time.Millisecond })
+	r.send(10, orders...)
+	r.send(10, others...)
+	r.quiet(w)
+
+	r.mustBe(order.DeadLetter, orders[4])
+	r.mustBe("", slices.Concat(orders[:4], orders[5:], others)...)
+	r.audit()
+	if n := w.gate.wait; n != 0 {
+		t.Error("receiving has stopped for one order's sake")
+	}
+}
+
+// TestAnUnforeseenReasonInADeadLetter: the same, of an order that no worker has decided and the queue has given up.
+func TestAnUnforeseenReasonInADeadLetter(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	p := r.product(100, 0)
+	orders := r.reserve(p.ID, 2, 1)
+	r.refuse(completing(orders[0]))
+	r.send(2, orders...)
+	r.giveUp()
+	w := r.reconciling()
+	w.productPause = 10 * time.Millisecond
+	w.handleDeadLetters(t.Context())
+
+	r.mustBe(order.DeadLetter, orders[0])
+	r.mustBe("", orders[1])
+	r.audit()
+}
+
+// TestABrokenProductStopsNoOther: a product of which no order can be decided waits alone.
+func TestABrokenProductStopsNoOther(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	p, other := r.product(100, 0), r.product(100, 0)
+	orders, others := r.reserve(p.ID, 10, 1), r.reserve(other.ID, 10, 1)
+	r.refuse(fmt.Sprintf("NEW.product_id = %d", p.ID))
+	w := r.start(func(w *Worker) { w.productPause = 10 * time.Millisecond })
+	r.send(5, orders...)
+	r.eventuallyTrue("it has been tried several times", func() bool { return value(t, w.metrics.decideSeconds) > 10 })
+	r.send(10, others...)
+	r.eventuallyTrue("those of the other product are decided", func() bool { return r.level(other.ID).Reservations == 0 })
+	r.mustBe("", others...)
+	r.mustBePending(orders...)
+	w.gate.mu.Lock()
+	if w.gate.wait > minProbeWait {
+		t.Error("receiving has stopped more than once")
+	}
+	w.gate.mu.Unlock()
+
+	r.exec("DROP TRIGGER sabotage")
+	r.quiet(w)
+	r.mustBe("", orders...)
+}
+
 func TestAMessageThatCannotBeDecodedIsADeadLetter(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", "")

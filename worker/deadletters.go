@@ -100,14 +100,8 @@ func (w *Worker) judge(ctx context.Context, o order.Order) (order.Decision, erro
 	var decision order.Decision
 	own := !first
 	if first {
-		var decisions []order.Decision
-		decisions, err = w.store.Decide(work, o.ProductID, []order.Order{o})
-		switch {
-		case err == nil:
-			decision = decisions[0]
-		case w.isOwnFault(o.ProductID, err):
-			own = true
-		default:
+		decision, own, err = w.tryAlone(work, o)
+		if err != nil && !own {
 			// This worker has survived it, so that the next look may try again.
 			return decision, errors.Join(err, w.stock.Unlock(context.WithoutCancel(ctx), mark))
 		}
@@ -124,4 +118,23 @@ func (w *Worker) judge(ctx context.Context, o order.Order) (order.Decision, erro
 		err = w.stock.WriteDecided(work, []order.Record{decision.Record})
 	}
 	return decision, err
+}
+
+// tryAlone decides an order. If that fails, own reports whether it does so for a reason of the order's own.
+func (w *Worker) tryAlone(ctx context.Context, o order.Order) (decision order.Decision, own bool, err error) {
+	in := inquest{worker: w, productID: o.ProductID, alone: true}
+	for range maxRefusals {
+		var decisions []order.Decision
+		if decisions, err = w.store.Decide(ctx, o.ProductID, []order.Order{o}); err == nil {
+			return decisions[0], false, nil
+		}
+		switch in.blame(err) {
+		case ofOrder:
+			return decision, true, err
+		case ofAll:
+			return decision, false, err
+		}
+		sleep(ctx, w.productPause)
+	}
+	return decision, false, err
 }

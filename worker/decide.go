@@ -10,7 +10,6 @@ import (
 	"stampede/internal/order"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 	"stampede/internal/telemetry"
 )
 
@@ -19,8 +18,9 @@ const (
 	maxAttempts = 3
 	// attemptPause is the wait before an order's second attempt; the third waits twice as long.
 	attemptPause = 5 * time.Second
-	// lockedPause is the wait before a product is tried again whose row somebody else has locked for long.
-	lockedPause = time.Second
+	// productPause is the wait before a product is tried again that alone cannot be decided: somebody else has locked its
+	// row for long, or there is something wrong with it.
+	productPause = time.Second
 )
 
 // decide decides the orders of one product in one transaction, and hands them on to be settled.
@@ -29,18 +29,15 @@ func (w *Worker) decide(productID int64, jobs []*job) {
 	for i, j := range jobs {
 		orders[i] = j.order
 	}
-	own := ownFault
-	if len(jobs) == 1 {
-		own = func(err error) bool { return w.isOwnFault(productID, err) }
-	}
+	in := inquest{worker: w, productID: productID, alone: len(jobs) == 1}
 	var decisions []order.Decision
-	err := w.persist(func(ctx context.Context) (err error) {
+	blame, err := w.persist(func(ctx context.Context) (err error) {
 		start := time.Now()
 		decisions, err = w.store.Decide(ctx, productID, orders)
 		w.metrics.decideSeconds.Observe(time.Since(start).Seconds())
 		addSpans("decide", jobs, decisions, start, err)
 		return err
-	}, own)
+	}, in.blame)
 	switch {
 	case err == nil:
 		w.metrics.batchOrders.Observe(float64(len(jobs)))
@@ -51,7 +48,7 @@ func (w *Worker) decide(productID int64, jobs []*job) {
 		}
 		w.metrics.decided(decisions)
 		w.settles.Add(productID, settlement{decisions, jobs})
-	case !ownFault(err):
+	case blame != ofOrder:
 		// The worker is stopping: what it holds goes back to the queue.
 	case len(jobs) > 1:
 		// One of the orders is at fault. Alone, each meets its own fate.
@@ -63,47 +60,34 @@ func (w *Worker) decide(productID int64, jobs []*job) {
 	}
 }
 
-// persist calls f until it succeeds or fails by the order's own fault. While a dependency is down the
-// gate is shut. When receiving has ended, f is not called again.
-func (w *Worker) persist(f func(context.Context) error, own func(error) bool) error {
+// persist calls f, which concerns orders of one product, until it succeeds or fails by the fault of an order. While
+// everything is at fault the gate is shut; while only the product is, it waits alone. When receiving has ended, f is not
+// called again.
+func (w *Worker) persist(f func(context.Context) error, blame func(error) fault) (fault, error) {
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), decideTimeout)
 		err := f(ctx)
 		cancel()
-		if err == nil || own(err) {
-			return err
+		if err == nil {
+			return 0, nil
 		}
-		if store.Classify(err) == store.Transient {
-			// Somebody has held the product's row for long. Orders of other products are not concerned.
-			slog.Warn("a product is locked", "error", err)
-			if sleep(w.receiving, lockedPause); w.receiving.Err() != nil {
-				return err
+
+		whose := blame(err)
+		switch whose {
+		case ofOrder:
+			return whose, err
+		case ofProduct:
+			slog.Warn("the orders of a product must wait; others go on", "error", err)
+			if sleep(w.receiving, w.productPause); w.receiving.Err() != nil {
+				return whose, err
 			}
-			continue
+		case ofAll:
+			w.gate.shut(w.receiving, err)
+			if !w.gate.pass(w.receiving) {
+				return whose, err
+			}
 		}
-		w.gate.shut(w.receiving, err)
-		if !w.gate.pass(w.receiving) {
-			return err
-		}
 	}
-}
-
-// ownFault reports whether MySQL refused an order for a reason of the order's own, by what it said.
-func ownFault(err error) bool { return store.Classify(err) == store.Own }
-
-// isOwnFault is ownFault of an order that was decided alone. If a sound order of its product would fail as well, then the
-// reason is not the order's own, whatever MySQL has said.
-func (w *Worker) isOwnFault(productID int64, err error) bool {
-	if !ownFault(err) {
-		return false
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), decideTimeout)
-	defer cancel()
-	if err := w.store.Rehearse(ctx, productID); err != nil {
-		slog.Error("decide: not even a sound order can be decided", "product", productID, "error", err)
-		return false
-	}
-	return true
 }
 
 // fail deals with an order that cannot be decided for a reason of its own. It is sent again, alone and
@@ -115,15 +99,16 @@ func (w *Worker) fail(j *job, reason error) {
 		w.sendAgain(j, attempts)
 		return
 	}
+	in := inquest{worker: w, productID: j.order.ProductID, alone: true}
 	var decision order.Decision
-	err := w.persist(func(ctx context.Context) (err error) {
+	blame, err := w.persist(func(ctx context.Context) (err error) {
 		decision, err = w.store.Fail(ctx, j.order, order.DeadLetter)
 		return err
-	}, ownFault)
+	}, in.blame)
 	switch {
 	case err == nil:
 		w.finish(j, decision, fmt.Sprintf("order %s failed %d times: %v", j.order.ID, attempts, reason))
-	case ownFault(err):
+	case blame == ofOrder:
 		// Its message comes back, until the queue's redrive policy makes it a dead letter.
 		slog.Error("an order could not be marked as failed", "order", j.order.ID, "error", err, telemetry.TraceID(j.trace))
 		w.abandon([]*job{j})
@@ -184,7 +169,7 @@ func (w *Worker) settle(productID int64, settlements []settlement) {
 		}
 		settled := false
 		start := time.Now()
-		err := w.persist(func(ctx context.Context) error {
+		_, err := w.persist(func(ctx context.Context) error {
 			if !settled {
 				moved, err := w.stock.Settle(ctx, productID, s.decisions)
 				if err != nil {
@@ -201,7 +186,7 @@ func (w *Worker) settle(productID int64, settlements []settlement) {
 				w.metrics.takenOut.Add(float64(moved.TakenOut))
 			}
 			return w.stock.WriteDecided(ctx, records)
-		}, stock.Rejected)
+		}, blameInRedis)
 		addSpans("settle", s.jobs, s.decisions, start, err)
 		if err != nil {
 			// The decisions stand; who receives the messages next settles them. A stop may have ended this early.

@@ -591,6 +591,42 @@ func (r *rig) giveUp() {
 	})
 }
 
+// TestReconcileSparesWhatIsRedriven: reconcile has read that an order failed as a dead letter, and an operator has it decided
+// anew at the same time. Its reservation and its place in the outbox stay, or nobody would ever send it.
+func TestReconcileSparesWhatIsRedriven(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	p := r.product(20, 5)
+	orders := r.reserve(p.ID, 1, 2)
+	if _, err := r.db.Fail(t.Context(), orders[0], order.DeadLetter); err != nil {
+		t.Fatal(err)
+	}
+	if outcome, err := r.stock.Readmit(t.Context(), orders[0]); outcome != stock.Replayed || err != nil {
+		t.Fatal(outcome, err)
+	}
+	w := r.reconciling()
+	r.reconcileNow(w)
+	if l := r.level(p.ID); l.Reservations != 1 || l.Outbox != 1 {
+		t.Fatalf("Redis has %+v", l)
+	}
+	if err := r.db.Redrive(t.Context(), orders[0].ID); err != nil {
+		t.Fatal(err)
+	}
+
+	// The redrive dies here, and the relay does the rest.
+	w.relayAge = time.Second
+	r.eventually(func() error {
+		w.relay(t.Context())
+		if d := r.depth(); d.Visible == 0 {
+			return fmt.Errorf("the queues have %+v", d)
+		}
+		return nil
+	})
+	r.quiet(r.start())
+	r.mustBe("", orders...)
+	r.audit()
+}
+
 // TestTheOrdersOfADeadLetterAreDecided: whatever its workers died of, its orders are as good as any.
 func TestTheOrdersOfADeadLetterAreDecided(t *testing.T) {
 	t.Parallel()

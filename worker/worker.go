@@ -61,8 +61,8 @@ type Worker struct {
 	deletes batch.Batcher[struct{}, *delivery] // to be deleted
 
 	// What the constants of the same names say; tests are less patient.
-	visibility, heartbeatInterval, attemptPause, relayInterval, relayAge time.Duration
-	reconcileInterval, staleAge, lostAge, deadLettersInterval            time.Duration
+	visibility, heartbeatInterval, attemptPause, productPause, relayInterval, relayAge time.Duration
+	reconcileInterval, staleAge, lostAge, deadLettersInterval                          time.Duration
 
 	// receiving ends first: then nothing new is begun or tried again, but what is under way finishes.
 	receiving context.Context
@@ -77,12 +77,12 @@ type Worker struct {
 func New(st *stock.Stock, db *store.Store, q *queue.Queue, reg prometheus.Registerer) *Worker {
 	w := &Worker{
 		stock: st, store: db, queue: q, visibility: queue.VisibilityTimeout, heartbeatInterval: heartbeatInterval,
-		attemptPause: attemptPause, relayInterval: relayInterval, relayAge: relayAge,
+		attemptPause: attemptPause, productPause: productPause, relayInterval: relayInterval, relayAge: relayAge,
 		reconcileInterval: reconcileInterval, staleAge: reconcile.StaleAge, lostAge: reconcile.LostAge,
 		deadLettersInterval: deadLettersInterval,
 	}
 	w.metrics = newMetrics(reg, w)
-	w.gate.probe = w.Ready
+	w.gate.probe = func(ctx context.Context) error { return errors.Join(w.Ready(ctx), w.store.RehearseAny(ctx)) }
 	w.held.all = make(map[*delivery]struct{})
 	// What waits is bounded by the messages held.
 	w.jobs = batch.Batcher[int64, *job]{Do: w.decide, Size: maxTransaction, Parallel: 1, Alone: (*job).alone}

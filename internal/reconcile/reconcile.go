@@ -39,6 +39,9 @@ const (
 	// Stock: the units available are not what MySQL says. What made them so is over, such as a worker that died
 	// between commit and settle while Redis lost its data, or a fail-over to a replica that lagged.
 	Stock Cause = "wrong_stock"
+	// Bought: buyers count as having more units than their orders have, so that they are refused units that they may buy. A
+	// redrive was interrupted, or somebody has written to Redis.
+	Bought Cause = "wrong_bought"
 	// Status: orders are decided, and their buyers are shown that they are pending. A fail-over forgets states.
 	Status Cause = "stale_status"
 	// Ended: the sale is long over, and Redis still holds the product.
@@ -46,7 +49,7 @@ const (
 )
 
 // Causes are all of them.
-var Causes = []Cause{Settings, Restock, Move, Unsettled, Lost, Stock, Status, Ended}
+var Causes = []Cause{Settings, Restock, Move, Unsettled, Lost, Stock, Bought, Status, Ended}
 
 const (
 	// StaleAge is how old an order must be to be settled here: until then it is left to the worker that has it.
@@ -74,7 +77,8 @@ const (
 // Finding is a difference.
 type Finding struct {
 	Cause Cause `json:"cause"`
-	// Orders are the orders concerned, of settings and restocks the number of those that were missed.
+	// Orders are the orders concerned, of settings and restocks the number of those that were missed, of what buyers have the
+	// number of buyers.
 	Orders int `json:"count"`
 	// Units are the units that are reserved in vain, missed by a restock, or available though they must not be; the
 	// last may be negative.
@@ -280,30 +284,51 @@ func (r *Reconciler) loans(ctx context.Context, l stock.Look, s store.Standing) 
 // unsettled settles orders that are decided. They are not fresh: who has decided them may come yet.
 func (r *Reconciler) unsettled(ctx context.Context, l stock.Look, s store.Standing) (Finding, error) {
 	f := Finding{Cause: Unsettled}
-	var decisions []order.Decision
+	var decisions, dead []order.Decision
 	for id, record := range s.Decided {
-		if r.Pause || older(id, cmp.Or(r.StaleAge, StaleAge)) {
-			decisions = append(decisions, order.Decision{Record: record})
-			f.Orders, f.Units = f.Orders+1, f.Units+l.Reserved[id]
+		if !r.Pause && !older(id, cmp.Or(r.StaleAge, StaleAge)) {
+			continue
 		}
+		d := order.Decision{Record: record}
+		if record.FailedReason == order.DeadLetter {
+			dead = append(dead, d)
+		} else {
+			decisions = append(decisions, d)
+		}
+		f.Orders, f.Units = f.Orders+1, f.Units+l.Reserved[id]
 	}
 	if !r.Apply {
 		return f, nil
 	}
+	var err error
 	for batch := range slices.Chunk(decisions, stock.MaxBatch) {
-		if _, err := r.Redis.Settle(ctx, s.Product.ID, batch); err != nil {
-			return f, err
+		if _, err = r.Redis.Settle(ctx, s.Product.ID, batch); err == nil {
+			err = r.Redis.WriteDecided(ctx, records(batch))
 		}
-		records := make([]order.Record, len(batch))
-		for i := range batch {
-			records[i] = batch[i].Record
-		}
-		if err := r.Redis.WriteDecided(ctx, records); err != nil {
+		if err != nil {
 			return f, err
 		}
 		f.Repaired = true
 	}
+	for batch := range slices.Chunk(dead, stock.MaxBatch) {
+		settled, err := r.Redis.SettleLeft(ctx, s.Product.ID, batch)
+		if err == nil && settled.Spared == 0 { // or some are being redriven, and whoever decides them shows that
+			err = r.Redis.WriteDecided(ctx, records(batch))
+		}
+		if err != nil {
+			return f, err
+		}
+		f.Repaired = f.Repaired || settled.Spared < int64(len(batch))
+	}
 	return f, nil
+}
+
+func records(decisions []order.Decision) []order.Record {
+	records := make([]order.Record, len(decisions))
+	for i := range decisions {
+		records[i] = decisions[i].Record
+	}
+	return records
 }
 
 // lost sends orders again that should have been decided long ago. If they are on the queue after all, they are
@@ -370,6 +395,11 @@ func (r *Reconciler) units(ctx context.Context, l stock.Look, s store.Standing, 
 		}
 		must -= units
 	}
+	if quiet && !(r.Apply && l.Counted()) {
+		if moved, err := r.bought(ctx, l, s, report); err != nil || moved {
+			return moved, err
+		}
+	}
 	if wrong := l.Available - must; wrong != 0 {
 		if !r.Pause {
 			if err := sleep(ctx, doubt); err != nil {
@@ -401,6 +431,61 @@ func (r *Reconciler) units(ctx context.Context, l stock.Look, s store.Standing, 
 		}
 		report.add(f)
 	}
+	return false, nil
+}
+
+// errMoved ends the comparison of what buyers have.
+var errMoved = errors.New("something has moved")
+
+// bought compares what the buyers of a quiet product have with their orders. A count may be too low, since Redis begins
+// anew when it loads a product: MySQL judges by the orders. One that is too high refuses a buyer for ever.
+func (r *Reconciler) bought(ctx context.Context, l stock.Look, s store.Standing, report *Report) (moved bool, err error) {
+	id := s.Product.ID
+	f := Finding{Cause: Bought}
+	lower := func(bought map[int64]int64, all bool) error {
+		if !r.Apply {
+			return nil
+		}
+		set, err := r.Redis.LowerBought(ctx, id, l, bought, all)
+		if err == nil && !set {
+			err = errMoved
+		}
+		return err
+	}
+
+	err = r.Redis.Bought(ctx, id, func(counts map[int64]int64) error {
+		has, err := r.MySQL.Bought(ctx, id, slices.Collect(maps.Keys(counts)))
+		if err != nil {
+			return err
+		}
+		wrong := make(map[int64]int64)
+		for user, units := range counts {
+			if excess := units - has[user]; excess > 0 {
+				wrong[user] = has[user]
+				f.Orders, f.Units = f.Orders+1, f.Units+excess
+			}
+		}
+		if len(wrong) == 0 {
+			return nil
+		}
+		return lower(wrong, false)
+	})
+	if err == nil {
+		err = lower(nil, true)
+	}
+	if errors.Is(err, errMoved) {
+		return true, nil
+	}
+	if err != nil || f.Orders == 0 {
+		return false, err
+	}
+	if f.Repaired = r.Apply; !f.Repaired {
+		// Nobody but the script has seen that nothing moved meanwhile.
+		if now, err := r.Redis.Look(ctx, id); err != nil || !now.SameAs(l) {
+			return true, err
+		}
+	}
+	report.add(f)
 	return false, nil
 }
 

@@ -59,6 +59,7 @@ var scriptTests = []struct {
 	{"load across a loss", testLoadAcrossLoss},
 	{"look", testLook},
 	{"correct", testCorrect},
+	{"lower", testLower},
 	{"pause", testPause},
 	{"unload", testUnload},
 	{"readmit", testReadmit},

@@ -42,6 +42,7 @@ type Look struct {
 
 	epoch   string
 	changes int64
+	counted int64 // the number of changes at which what the buyers have was compared with MySQL
 }
 
 // SameAs reports whether nothing has moved between two looks, and while they were taken.
@@ -119,7 +120,7 @@ func (s *Stock) readSale(ctx context.Context, k productKeys, l *Look) error {
 	var available *redis.StringCmd
 	var sale *redis.SliceCmd
 	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		sale = p.HMGet(ctx, k.sale, "version", "revision", "changes", "epoch")
+		sale = p.HMGet(ctx, k.sale, "version", "revision", "changes", "counted", "epoch")
 		available = p.Get(ctx, k.stock)
 		return nil
 	})
@@ -128,7 +129,7 @@ func (s *Stock) readSale(ctx context.Context, k productKeys, l *Look) error {
 	}
 
 	var d decoder
-	numbers := []*int64{&l.Version, &l.Revision, &l.changes}
+	numbers := []*int64{&l.Version, &l.Revision, &l.changes, &l.counted}
 	for i, field := range sale.Val() {
 		switch {
 		case field == nil:
@@ -185,6 +186,47 @@ func (s *Stock) Correct(ctx context.Context, productID int64, l Look, available,
 	n, err := correctScript.Run(ctx, s.rdb, []string{k.stock, k.sale}, l.epoch, l.changes, available, version).Int()
 	if err != nil {
 		return false, fmt.Errorf("correct product %d: %w", productID, err)
+	}
+	return n == 1, nil
+}
+
+// Counted reports whether nothing has moved since LowerBought was told that all buyers have been compared.
+func (l Look) Counted() bool { return l.Still && l.counted == l.changes }
+
+// Bought visits the units that buyers have of a product, reserved ones included, by user and some at a time. A user may be
+// visited twice.
+func (s *Stock) Bought(ctx context.Context, productID int64, visit func(map[int64]int64) error) error {
+	err := pages(ctx, s.rdb.HScan, keysOf(productID).bought, func(page []string) error {
+		bought := make(map[int64]int64, len(page)/2)
+		var d decoder
+		for i := 0; i+1 < len(page); i += 2 {
+			bought[d.int(page[i])] = d.int(page[i+1])
+		}
+		if d.err != nil || len(bought) == 0 {
+			return d.err
+		}
+		return visit(bought)
+	})
+	if err != nil {
+		return fmt.Errorf("read what buyers have of product %d: %w", productID, err)
+	}
+	return nil
+}
+
+// LowerBought sets what buyers have of a product to what they have in MySQL, which was read after the look; all says that
+// every other buyer was compared. It reports false, and changes nothing, if anything has moved since the look.
+func (s *Stock) LowerBought(ctx context.Context, productID int64, l Look, bought map[int64]int64, all bool) (bool, error) {
+	if !l.Still {
+		return false, nil
+	}
+	k := keysOf(productID)
+	args := append(make([]any, 0, 3+2*len(bought)), l.epoch, l.changes, bit(all))
+	for user, units := range bought {
+		args = append(args, user, units)
+	}
+	n, err := lowerScript.Run(ctx, s.rdb, []string{k.bought, k.sale}, args...).Int()
+	if err != nil {
+		return false, fmt.Errorf("lower what buyers have of product %d: %w", productID, err)
 	}
 	return n == 1, nil
 }

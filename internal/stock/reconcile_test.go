@@ -178,7 +178,15 @@ func testReadmit(t *testing.T, s *shop) {
 	equal(t, "first", readmit(o), Reserved)
 	c := s.contents(t)
 	equal(t, "stock, reserved, bought", []any{c.stock, c.reserved, c.bought}, []any{"7", map[string]string{o.ID.String(): "3"}, map[string]string{"7": "3"}})
-	s.unchanged(t, "again", func() { equal(t, "again", readmit(o), Replayed) })
+	dead := []order.Decision{{Record: order.Record{Order: o, Status: order.Failed, FailedReason: order.DeadLetter}}}
+	s.unchanged(t, "settled by its old decision", func() {
+		settled := must(s.SettleLeft(t.Context(), s.product.ID, dead))(t)
+		equal(t, "settled", settled, Settled{Spared: 1})
+	})
+	equal(t, "again", readmit(o), Replayed)
+	again := s.contents(t)
+	equal(t, "stock, reserved, bought", []any{again.stock, again.reserved, again.bought}, []any{c.stock, c.reserved, c.bought})
+	equal(t, "orders in the outbox", len(again.outbox), 1)
 	equal(t, "cancel", s.cancel(t, o), []bool{false}) // it is claimed
 	sent := s.claim(t, 0)
 	if len(sent) != 1 || sent[0].UnitPrice != 1234 || sent[0].IdempotencyKey != "a key" || sent[0].ID != o.ID {
@@ -189,6 +197,27 @@ func testReadmit(t *testing.T, s *shop) {
 	s.configure(t, func(p *order.Product) { p.LimitPerUser = 0 })
 	other.Quantity = 8
 	s.unchanged(t, "sold out", func() { equal(t, "sold out", readmit(other), SoldOut) })
+}
+
+// testLower: what buyers have is lowered only if nothing has moved since the look.
+func testLower(t *testing.T, s *shop) {
+	s.load(t, nil)
+	s.settle(t, fresh(s.order(t, 1, 2, ""), order.Completed, 6))
+	s.settle(t, fresh(s.order(t, 2, 1, ""), order.Completed, 7))
+	l := s.look(t)
+	equal(t, "counted", l.Counted(), false)
+	o := s.order(t, 3, 1, "")
+	s.unchanged(t, "lowered by an old look", func() {
+		equal(t, "lowered", must(s.LowerBought(t.Context(), s.product.ID, l, map[int64]int64{1: 0}, true))(t), false)
+	})
+	s.settle(t, fresh(o, order.Failed, 8))
+
+	l = s.look(t)
+	equal(t, "lowered", must(s.LowerBought(t.Context(), s.product.ID, l, map[int64]int64{1: 0, 2: 1}, true))(t), true)
+	equal(t, "bought", s.contents(t).bought, map[string]string{"2": "1"})
+	equal(t, "counted", s.look(t).Counted(), true)
+	s.order(t, 3, 1, "")
+	equal(t, "counted", s.look(t).Counted(), false)
 }
 
 func testLock(t *testing.T, s *shop) {

@@ -14,31 +14,44 @@ type Settled struct {
 	GivenBack int64
 	// TakenOut counts units of completed orders whose reservation Redis had lost.
 	TakenOut int64
+	// Spared counts orders that SettleLeft has passed over.
+	Spared int64
 }
 
 // Settle clears the reservations of up to MaxBatch decided orders of one product. Fresh decisions
 // must come from one commit, whose version counts for all, and may be settled as fresh once: if the
 // outcome of a call is unknown, repeat it with Fresh false. Otherwise settling again changes nothing.
 func (s *Stock) Settle(ctx context.Context, productID int64, decisions []order.Decision) (Settled, error) {
-	k := keysOf(productID)
-	args := append(make([]any, 0, 1+5*len(decisions)), int64(0))
 	var version int64
 	for i := range decisions {
+		version = max(version, decisions[i].Version)
+	}
+	return s.settle(ctx, productID, version, decisions)
+}
+
+// SettleLeft is Settle for decisions, none of them fresh, that were read some time ago: it passes over orders that are in
+// the outbox, since they may be about to be decided anew.
+func (s *Stock) SettleLeft(ctx context.Context, productID int64, decisions []order.Decision) (Settled, error) {
+	return s.settle(ctx, productID, "spare", decisions)
+}
+
+func (s *Stock) settle(ctx context.Context, productID int64, version any, decisions []order.Decision) (Settled, error) {
+	k := keysOf(productID)
+	args := append(make([]any, 0, 1+5*len(decisions)), version)
+	for i := range decisions {
 		d := &decisions[i]
-		version = max(version, d.Version)
 		args = append(args, d.ID.String(), d.UserID, d.Quantity, bit(d.Status == order.Completed), bit(d.Fresh))
 	}
-	args[0] = version
 	reply, err := s.run(ctx, failpoint.Settle, settleScript,
 		[]string{k.stock, k.reserved, k.bought, k.sale, k.outbox, k.settled}, args...).Slice()
 	if err != nil {
 		return Settled{}, fmt.Errorf("settle orders of product %d: %w", productID, err)
 	}
-	if len(reply) != 2 {
+	if len(reply) != 3 {
 		return Settled{}, fmt.Errorf("settle orders of product %d: reply has %d elements", productID, len(reply))
 	}
 	var d decoder
-	settled := Settled{GivenBack: d.int(reply[0]), TakenOut: d.int(reply[1])}
+	settled := Settled{GivenBack: d.int(reply[0]), TakenOut: d.int(reply[1]), Spared: d.int(reply[2])}
 	return settled, d.err
 }
 

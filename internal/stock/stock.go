@@ -54,6 +54,7 @@ var (
 	readmitScript = newScript("readmit", lua.Readmit)
 	pauseScript   = newScript("pause", lua.Pause)
 	correctScript = newScript("correct", lua.Correct)
+	lowerScript   = newScript("lower", lua.Lower)
 	unloadScript  = newScript("unload", lua.Unload)
 	lendScript    = newScript("lend", lua.Lend)
 	reportScript  = newScript("report", lua.Report)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -59,6 +60,27 @@ const rehearsalUser = math.MaxInt64
 // Rehearse decides an order of a product that nobody has made, and undoes it. If that fails, then not even a sound order
 // can be decided now: what other orders of the product fail for is not a reason of their own.
 func (s *Store) Rehearse(ctx context.Context, productID int64) error {
+	if err := s.rehearse(ctx, productID, nil); err != nil {
+		return fmt.Errorf("rehearse a decision of product %d: %w", productID, err)
+	}
+	return nil
+}
+
+// RehearseAny is Rehearse with a product that nobody has made either. If that fails, no order of any product can be decided.
+func (s *Store) RehearseAny(ctx context.Context) error {
+	// Ids of products are positive. A negative one is nobody's, and leaves the table's counter of ids alone.
+	product := productRow{
+		ID: -1 - rand.Int64N(math.MaxInt64), Name: "rehearsal", Currency: noCurrency, Stock: 1, Version: 1, Revision: 1,
+		CreatedAt: now(), State: order.OffSale,
+	}
+	if err := s.rehearse(ctx, product.ID, &product); err != nil {
+		return fmt.Errorf("rehearse a decision: %w", err)
+	}
+	return nil
+}
+
+// rehearse decides an order and undoes it; before it, a product is added if one is given.
+func (s *Store) rehearse(ctx context.Context, productID int64, product *productRow) error {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return err
@@ -66,6 +88,11 @@ func (s *Store) Rehearse(ctx context.Context, productID int64) error {
 	orders := []order.Order{{ID: id, UserID: rehearsalUser, ProductID: productID, Quantity: 1, ReservedAt: now()}}
 
 	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
+		if product != nil {
+			if err := insertProduct(ctx, tx, product); err != nil {
+				return err
+			}
+		}
 		b, err := s.openBook(ctx, tx, productID, orders, true)
 		if err != nil {
 			return err
@@ -79,7 +106,7 @@ func (s *Store) Rehearse(ctx context.Context, productID int64) error {
 	if errors.Is(err, errRehearsed) {
 		return nil
 	}
-	return fmt.Errorf("rehearse a decision of product %d: %w", productID, err)
+	return err
 }
 
 // decide decides orders; if a verdict is given, that is the reason for which all of them fail.

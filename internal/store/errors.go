@@ -124,6 +124,9 @@ func Classify(err error) Class {
 	return Systemic
 }
 
+// Answered reports whether err is what the server itself said of a statement, so that the server and the way to it are up.
+func Answered(err error) bool { return errorNumber(err) != 0 }
+
 // errorNumber is the number of the server's error in err, or 0.
 func errorNumber(err error) uint16 {
 	if e, ok := errors.AsType[*mysql.MySQLError](err); ok {

@@ -179,7 +179,7 @@ func insertProduct(ctx context.Context, tx *sqlx.Tx, row *productRow) error {
 // products cannot count, since the ids of buckets are above those of all products.
 func takeID(ctx context.Context, tx *sqlx.Tx, row *productRow) (err error) {
 	switch {
-	case order.BucketOf(row.ID) > 0:
+	case order.BucketOf(row.ID) > 0, row.ID < 0: // one of a rehearsal is below all others
 	case row.ID > 0:
 		_, err = tx.ExecContext(ctx, `INSERT IGNORE INTO product_ids (id) VALUES (?)`, row.ID)
 	default:

@@ -87,6 +87,18 @@ func (s *Store) Restocks(ctx context.Context, productID, afterVersion int64) ([]
 	return restocks, nil
 }
 
+// Bought reads how many units of a product these users have by completed orders. Who has none is missing.
+func (s *Store) Bought(ctx context.Context, productID int64, users []int64) (bought map[int64]int64, err error) {
+	err = s.inTx(ctx, func(tx *sqlx.Tx) (err error) {
+		bought, err = readBought(ctx, tx, productID, users)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("product %d: %w", productID, err)
+	}
+	return bought, nil
+}
+
 // Redrive takes back the failure of an order that failed as a dead letter, so that it can be decided anew, and notes
 // that it has. ErrNotFound: the order has no row; ErrInvalid: it was decided otherwise, and that stands.
 func (s *Store) Redrive(ctx context.Context, id uuid.UUID) error {
