@@ -26,6 +26,10 @@ const (
 	maxStatusWait = 20 * time.Second
 	// pageSize is how many orders or products a page of a list holds.
 	pageSize = 50
+	// unseenAge is how old an order may be, by the time in its id, for it to be on the queue though neither Redis nor MySQL
+	// has heard of it: Redis may have lost its data. clockSkew is by how much the clocks of edges may differ.
+	unseenAge = time.Hour
+	clockSkew = time.Minute
 )
 
 // orderBody is an order as clients see it.
@@ -243,25 +247,41 @@ func (e *Edge) getOrder(ctx *fasthttp.RequestCtx, who token.Claims) {
 		sendProblem(ctx, malformedRequest, fmt.Sprintf("wait must be a time from 0s to %s.", maxStatusWait))
 		return
 	}
-	record, err := e.findOrder(id)
-	switch {
-	case errors.Is(err, store.ErrNotFound) || err == nil && record.UserID != who.UserID:
-		sendProblem(ctx, orderNotFound, "")
-		return
-	case err != nil:
+	record, err := e.findOrder(id, who.UserID)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		slog.Error("an order could not be looked up", "order", id, "error", err)
 		sendProblem(ctx, ordersUnavailable, "")
 		return
 	}
-	if record.Status == order.Pending && wait > 0 {
-		if decided := e.watcher.wait(id, wait); decided != nil {
-			record = decided
+	// An order of somebody else gets the answer, as late, of one that nobody knows.
+	known := err == nil && record.UserID == who.UserID
+	if !known && !mayBeUnseen(id) {
+		sendProblem(ctx, orderNotFound, "")
+		return
+	}
+	if wait > 0 && (!known || record.Status == order.Pending) {
+		if decided := e.watcher.wait(id, who.UserID, wait); decided != nil {
+			record, known = decided, true
 		}
 	}
-	if record.Status == order.Pending {
+	if !known || record.Status == order.Pending {
 		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, retryAfter)
 	}
+	if !known {
+		sendProblem(ctx, orderNotSeenYet, "If it was accepted it will be seen when it is decided. Ask again.")
+		return
+	}
 	sendJSON(ctx, fasthttp.StatusOK, newOrderBody(record))
+}
+
+// mayBeUnseen reports whether an order that nobody knows may be on its way nevertheless: it is young by its id, which edges
+// make as UUIDs of version 7 (RFC 9562).
+func mayBeUnseen(id uuid.UUID) bool {
+	if id.Version() != 7 {
+		return false
+	}
+	age := time.Since(time.Unix(id.Time().UnixTime()))
+	return age < unseenAge && age > -clockSkew
 }
 
 // parseWait reads ?wait=, which may be empty.
@@ -274,13 +294,13 @@ func parseWait(text []byte) (wait time.Duration, ok bool) {
 }
 
 // findOrder asks Redis, which knows every order that is on its way, and then MySQL, which knows every
-// order that is decided.
-func (e *Edge) findOrder(id uuid.UUID) (*order.Record, error) {
+// order that is decided. It may return an order of another user, but not sooner than one that is unknown.
+func (e *Edge) findOrder(id uuid.UUID, userID int64) (*order.Record, error) {
 	// The request's own context has no deadline and ends with the server, before the last requests do.
 	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 	defer cancel()
 	records, redisErr := e.stock.Statuses(ctx, []uuid.UUID{id})
-	if redisErr == nil && records[0] != nil {
+	if redisErr == nil && records[0] != nil && records[0].UserID == userID {
 		return records[0], nil
 	}
 	record, err := e.store.Order(ctx, id)

@@ -89,14 +89,49 @@ func TestPending(t *testing.T) {
 	if body != (orderBody{OrderID: id, Status: order.Pending, ProductID: p.ID, Quantity: 2, UnitPrice: 1999, TotalPrice: 3998, Currency: "EUR"}) {
 		t.Errorf("got %+v", body)
 	}
-	wantProblem(t, w.get(8, "/api/orders/"+id), 404, orderNotFound)
 	if n := w.mysql.asked(""); n != 0 {
 		t.Errorf("MySQL was asked %d times", n)
 	}
-	// Without MySQL nobody can know that there is no such order.
+	// Without MySQL nobody can know that there is no such order. One of somebody else is treated alike.
 	wantProblem(t, w.get(7, "/api/orders/"+order.NewID().String()), 503, ordersUnavailable)
+	wantProblem(t, w.get(8, "/api/orders/"+id), 503, ordersUnavailable)
 	w.mysql.heal()
-	wantProblem(t, w.get(7, "/api/orders/"+order.NewID().String()), 404, orderNotFound)
+	wantProblem(t, w.get(7, "/api/orders/"+order.NewID().String()), 404, orderNotSeenYet)
+	wantProblem(t, w.get(8, "/api/orders/"+id), 404, orderNotSeenYet)
+}
+
+// TestAnOrderThatNobodyHasSeen: Redis has lost its data in the middle of a sale. An order that is on the queue is not denied
+// but waited for.
+func TestAnOrderThatNobodyHasSeen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.addProduct(10)
+	id := w.mustPost(7, p.ID, 1)
+	w.must(w.rdb.FlushDB(t.Context()).Err())
+	r := w.get(7, "/api/orders/"+id)
+	wantProblem(t, r, 404, orderNotSeenYet)
+	if r.header.Get("Retry-After") != "1" {
+		t.Errorf("got %v", r)
+	}
+
+	answer := make(chan reply)
+	go func() { answer <- w.get(7, "/api/orders/"+id+"?wait=20s") }()
+	w.eventually("a client waits", func() bool { return w.waiting() == 1 })
+	w.decide(id, 7, order.Completed, "")
+	var body orderBody
+	if r := <-answer; r.status != 200 || json.Unmarshal([]byte(r.body), &body) != nil || body.Status != order.Completed {
+		t.Errorf("got %v", r)
+	}
+
+	// Of what is too old to be on its way there is nothing to wait for, nor of what no edge has named.
+	old := order.NewID()
+	ms := time.Now().Add(-2 * unseenAge).UnixMilli()
+	for b := range 6 {
+		old[b] = byte(ms >> (40 - 8*b))
+	}
+	for _, id := range []uuid.UUID{old, uuid.New(), uuid.Max} {
+		wantProblem(t, w.get(7, "/api/orders/"+id.String()+"?wait=20s"), 404, orderNotFound)
+	}
 }
 
 func TestNoAnswerBeforeTheQueueHasTheOrder(t *testing.T) {
@@ -142,11 +177,21 @@ func TestLongPoll(t *testing.T) {
 	if r := w.get(1, "/api/orders/"+idle+"?wait=300ms"); r.status != 200 || r.header.Get("Retry-After") != "1" || r.took < 300*time.Millisecond || r.took > 5*time.Second {
 		t.Errorf("nothing is decided: got %v", r)
 	}
-	wantProblem(t, w.get(2, "/api/orders/"+completed+"?wait=20s"), 404, orderNotFound)
+	// An order of somebody else is waited for as if nobody knew it, also when it is decided.
+	strangers := make(chan reply)
+	go func() { strangers <- w.get(2, "/api/orders/"+completed+"?wait=3s") }()
+	w.eventually("21 clients wait", func() bool { return w.waiting() == 21 })
 
 	w.decide(completed, 1, order.Completed, "")
 	w.decide(failed, 1, order.Failed, order.SoldOut)
 	decided := time.Now()
+	defer func() {
+		r := <-strangers
+		wantProblem(t, r, 404, orderNotSeenYet)
+		if r.took < 3*time.Second {
+			t.Errorf("a stranger could tell by the time that the order was decided: %v", r)
+		}
+	}()
 	for i, r := range <-answers {
 		var body orderBody
 		r.read(t, &body)
@@ -230,7 +275,7 @@ func TestHistory(t *testing.T) {
 	if r := w.get(1, "/api/orders/"+want[0]); r.status != 200 || r.header.Get("Retry-After") != "" {
 		t.Errorf("got %v", r)
 	}
-	wantProblem(t, w.get(2, "/api/orders/"+want[0]), 404, orderNotFound)
+	wantProblem(t, w.get(2, "/api/orders/"+want[0]), 404, orderNotSeenYet)
 	w.mysql.cut()
 	wantProblem(t, w.get(1, "/api/orders"), 503, ordersUnavailable)
 }

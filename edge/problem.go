@@ -17,6 +17,7 @@ const (
 	unauthenticated      code = "unauthenticated"
 	notFound             code = "not_found"
 	orderNotFound        code = "order_not_found"
+	orderNotSeenYet      code = "order_not_seen_yet"
 	productNotFound      code = "product_not_found"
 	methodNotAllowed     code = "method_not_allowed"
 	soldOut              code = "sold_out"
@@ -62,6 +63,7 @@ var problems = map[code]struct {
 	unauthenticated:      {http.StatusUnauthorized, "A valid bearer token is required."},
 	notFound:             {http.StatusNotFound, "There is nothing at this address."},
 	orderNotFound:        {http.StatusNotFound, "You have no such order."},
+	orderNotSeenYet:      {http.StatusNotFound, "No such order has been seen yet."},
 	productNotFound:      {http.StatusNotFound, "There is no such product."},
 	methodNotAllowed:     {http.StatusMethodNotAllowed, "This address does not take that method."},
 	soldOut:              {http.StatusConflict, "The product is sold out."},

@@ -67,7 +67,7 @@ func TestRefusedOrderIsForgotten(t *testing.T) {
 		return id != ""
 	})
 	wantProblem(t, <-answered, 503, queueUnavailable)
-	wantProblem(t, w.get(1, "/api/orders/"+id), 404, orderNotFound)
+	wantProblem(t, w.get(1, "/api/orders/"+id), 404, orderNotSeenYet)
 }
 
 func TestQueueIsNotThere(t *testing.T) {

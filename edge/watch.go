@@ -32,8 +32,9 @@ type watcher struct {
 	loop    sync.WaitGroup
 }
 
-// wait returns the record of an order as soon as it is decided, or nil after d.
-func (w *watcher) wait(id uuid.UUID, d time.Duration) *order.Record {
+// wait returns the record of a user's order as soon as it is decided, or nil after d. Of an order of somebody else it takes
+// no notice.
+func (w *watcher) wait(id uuid.UUID, userID int64, d time.Duration) *order.Record {
 	decided := make(chan *order.Record, 1)
 	w.mu.Lock()
 	if w.count >= maxWatches {
@@ -51,7 +52,14 @@ func (w *watcher) wait(id uuid.UUID, d time.Duration) *order.Record {
 	defer timer.Stop()
 	select {
 	case record := <-decided:
-		return record
+		if record.UserID == userID {
+			return record
+		}
+		select {
+		case <-timer.C:
+		case <-w.stop:
+		}
+		return nil
 	case <-timer.C:
 	case <-w.stop:
 	}
@@ -59,6 +67,9 @@ func (w *watcher) wait(id uuid.UUID, d time.Duration) *order.Record {
 	defer w.mu.Unlock()
 	select {
 	case record := <-decided: // at the last moment
+		if record.UserID != userID {
+			return nil
+		}
 		return record
 	default:
 	}

@@ -16,6 +16,9 @@ const (
 	reconcileInterval = 15 * time.Second
 	// reconcileTimeout bounds the reconciling of one product.
 	reconcileTimeout = 15 * time.Second
+	// drainedAge is how long queue and dead-letter queue must have been seen empty for what is older to be on neither. The
+	// counts of SQS may be a minute old.
+	drainedAge = 5 * time.Minute
 	// serversMark is the mark in MySQL that names the servers of Redis by whose data all was well. statesMark names those
 	// whose states of orders were compared. Each product has a mark of its own, in Redis, so that what cannot be compared
 	// concerns nobody else.
@@ -65,9 +68,13 @@ func (w *Worker) reconcileAll(ctx context.Context) error {
 	if moved {
 		slog.Warn("Redis was started again or has failed over; every product is compared with MySQL", "products", len(products))
 	}
+	drained, err := w.drained(ctx)
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for _, id := range products {
-		if err := w.reconcileProduct(ctx, id, moved, servers); err != nil {
+		if err := w.reconcileProduct(ctx, id, moved, drained, servers); err != nil {
 			errs = append(errs, fmt.Errorf("product %d: %w", id, err))
 		}
 	}
@@ -83,13 +90,31 @@ func (w *Worker) reconcileAll(ctx context.Context) error {
 	return w.store.SetMark(ctx, serversMark, servers)
 }
 
+// drained reports whether the queue and its dead-letter queue have been empty for some minutes, as far as this worker has
+// seen. What came and went between two looks does not matter: it was younger.
+func (w *Worker) drained(ctx context.Context) (bool, error) {
+	depth, err := w.queue.Depth(ctx)
+	if err != nil {
+		return false, err
+	}
+	if !depth.Empty() || depth.Dead > 0 {
+		w.emptySince = time.Time{}
+		return false, nil
+	}
+	if w.emptySince.IsZero() {
+		w.emptySince = time.Now()
+	}
+	return time.Since(w.emptySince) >= w.drainedAge, nil
+}
+
 // reconcileProduct reconciles a product. If the servers of Redis have changed its sale is paused for it, unless it was
 // compared by the data of these servers before.
-func (w *Worker) reconcileProduct(ctx context.Context, id int64, moved bool, servers string) error {
+func (w *Worker) reconcileProduct(ctx context.Context, id int64, moved, drained bool, servers string) error {
 	ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
 	defer cancel()
 	r := reconcile.Reconciler{
-		Redis: w.stock, MySQL: w.store, Send: w.queue.SendOrders, Apply: true, StaleAge: w.staleAge, LostAge: w.lostAge,
+		Redis: w.stock, MySQL: w.store, Send: w.queue.SendOrders, Apply: true, Drained: drained,
+		StaleAge: w.staleAge, LostAge: w.lostAge,
 	}
 	if moved {
 		by, err := w.stock.ComparedBy(ctx, id)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/google/uuid"
 
 	"stampede/internal/order"
@@ -413,6 +414,23 @@ func TestReconcileSendsLostOrdersAgain(t *testing.T) {
 	if n := r.received(); len(n) != 2 {
 		t.Errorf("%d orders are on the queue: %v", len(n), n)
 	}
+
+	// Of the third nobody knows what it was. Its units are for sale again once it cannot be on the queue.
+	if l := r.level(p.ID); l.Reservations != 3 {
+		t.Fatalf("Redis has %+v", l)
+	}
+	r.decideOnly(orders[:2]...)
+	if _, err := r.aws.PurgeQueue(t.Context(), &awssqs.PurgeQueueInput{QueueUrl: r.url(localstack.QueueName)}); err != nil {
+		t.Fatal(err)
+	}
+	w.drainedAge = 0
+	r.eventuallyTrue("the queue is empty", func() bool { return r.depth().Empty() })
+	r.reconcileNow(w)
+	if l := r.level(p.ID); l.Reservations != 0 {
+		t.Errorf("Redis has %+v", l)
+	}
+	r.reconcileNow(w) // which finds that its buyer counts as having it
+	r.audit()
 }
 
 // makeOlder gives reservations ids of an hour ago.

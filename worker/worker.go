@@ -62,7 +62,10 @@ type Worker struct {
 
 	// What the constants of the same names say; tests are less patient.
 	visibility, heartbeatInterval, attemptPause, productPause, relayInterval, relayAge time.Duration
-	reconcileInterval, staleAge, lostAge, deadLettersInterval                          time.Duration
+	reconcileInterval, staleAge, lostAge, drainedAge, deadLettersInterval              time.Duration
+
+	// emptySince is since when reconcile has seen no message, or zero.
+	emptySince time.Time
 
 	// receiving ends first: then nothing new is begun or tried again, but what is under way finishes.
 	receiving context.Context
@@ -78,7 +81,7 @@ func New(st *stock.Stock, db *store.Store, q *queue.Queue, reg prometheus.Regist
 	w := &Worker{
 		stock: st, store: db, queue: q, visibility: queue.VisibilityTimeout, heartbeatInterval: heartbeatInterval,
 		attemptPause: attemptPause, productPause: productPause, relayInterval: relayInterval, relayAge: relayAge,
-		reconcileInterval: reconcileInterval, staleAge: reconcile.StaleAge, lostAge: reconcile.LostAge,
+		reconcileInterval: reconcileInterval, staleAge: reconcile.StaleAge, lostAge: reconcile.LostAge, drainedAge: drainedAge,
 		deadLettersInterval: deadLettersInterval,
 	}
 	w.metrics = newMetrics(reg, w)

@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -113,6 +114,9 @@ type Reconciler struct {
 	Apply bool
 	// Pause pauses the sale for the moment that it takes to compare it, whatever is on its way.
 	Pause bool
+	// Drained says that queue and dead-letter queue were seen empty some minutes ago and all the time since: no message has an
+	// order that is older.
+	Drained bool
 	// StaleAge, LoanAge and LostAge are what the constants of these names say, unless they are set.
 	StaleAge, LoanAge, LostAge time.Duration
 }
@@ -332,7 +336,8 @@ func records(decisions []order.Decision) []order.Record {
 }
 
 // lost sends orders again that should have been decided long ago. If they are on the queue after all, they are
-// decided once all the same. The order itself is in its state for its buyer; who has lost that too can't be helped.
+// decided once all the same. The order itself is in its state for its buyer. Where that is lost as well nobody knows whose
+// order it was; its units are given back once no message can have it.
 func (r *Reconciler) lost(ctx context.Context, l stock.Look, s store.Standing) (Finding, error) {
 	f := Finding{Cause: Lost}
 	var ids []uuid.UUID
@@ -351,8 +356,13 @@ func (r *Reconciler) lost(ctx context.Context, l stock.Look, s store.Standing) (
 			return f, err
 		}
 		var orders []order.Order
-		for _, record := range records {
+		var gone []order.Decision
+		for i, record := range records {
 			if record == nil {
+				if r.Drained || older(batch[i], stock.PendingTTL) {
+					unknown := order.Order{ID: batch[i], ProductID: s.Product.ID, Quantity: l.Reserved[batch[i]]}
+					gone = append(gone, order.Decision{Record: order.Record{Order: unknown, Status: order.Failed}})
+				}
 				continue
 			}
 			first, err := r.Redis.TryLock(ctx, "resend:"+record.ID.String(), cmp.Or(r.LostAge, LostAge))
@@ -363,6 +373,14 @@ func (r *Reconciler) lost(ctx context.Context, l stock.Look, s store.Standing) (
 				orders = append(orders, record.Order)
 			}
 		}
+		if len(gone) > 0 {
+			if _, err := r.Redis.SettleLeft(ctx, s.Product.ID, gone); err != nil {
+				return f, err
+			}
+			slog.Error("reconcile: orders are lost, with their messages and states; their units are for sale again",
+				"product", s.Product.ID, "orders", len(gone), "first", gone[0].ID)
+			f.Repaired = true
+		}
 		if len(orders) == 0 {
 			continue
 		}
@@ -370,7 +388,7 @@ func (r *Reconciler) lost(ctx context.Context, l stock.Look, s store.Standing) (
 			return f, err
 		}
 	}
-	return f, nil // it is repaired when they are decided
+	return f, nil // what was sent is repaired when it is decided
 }
 
 // units compares the units available with what they must be: MySQL's stock less what is reserved and undecided.

@@ -40,7 +40,7 @@ func (s *Stock) writeStatus(ctx context.Context, records []order.Record, onlyNew
 			values = records[i].AppendJSON(values)
 			value := values[start:len(values):len(values)]
 			if onlyNew {
-				p.SetNX(ctx, orderKey(records[i].ID), value, StatusTTL)
+				p.SetNX(ctx, orderKey(records[i].ID), value, PendingTTL)
 			} else {
 				p.Set(ctx, orderKey(records[i].ID), value, StatusTTL)
 			}
@@ -59,10 +59,14 @@ func (s *Stock) writeStatus(ctx context.Context, records []order.Record, onlyNew
 // writeStatusFull writes into a Redis that is full. The orders are reserved already, or decided, and must be drained:
 // their states take a little memory once more, and settling them frees more. Some may be written already.
 func (s *Stock) writeStatusFull(ctx context.Context, records []order.Record, onlyNew bool) error {
+	lifetime := StatusTTL
+	if onlyNew {
+		lifetime = PendingTTL
+	}
 	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i := range records {
 			key, value := orderKey(records[i].ID), records[i].AppendJSON(nil)
-			p.Eval(ctx, lua.Put, []string{key}, value, StatusTTL.Milliseconds(), bit(onlyNew))
+			p.Eval(ctx, lua.Put, []string{key}, value, lifetime.Milliseconds(), bit(onlyNew))
 		}
 		return nil
 	})

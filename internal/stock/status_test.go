@@ -37,13 +37,18 @@ func testStatuses(t *testing.T, s *shop) {
 	if got[0] != nil || got[1] == nil || got[2] == nil || *got[1] != first || *got[2] != second {
 		t.Fatalf("Statuses = %+v", got)
 	}
-	if ttl := must(s.rdb.TTL(t.Context(), orderKey(first.ID)).Result())(t); ttl > StatusTTL || ttl < StatusTTL-time.Minute {
-		t.Errorf("a status is kept for %v", ttl)
+	kept := func(id uuid.UUID, want time.Duration) {
+		t.Helper()
+		if ttl := must(s.rdb.TTL(t.Context(), orderKey(id)).Result())(t); ttl > want || ttl < want-time.Minute {
+			t.Errorf("a status is kept for %v, want %v", ttl, want)
+		}
 	}
+	kept(first.ID, PendingTTL)
 
 	failed := first
 	failed.Status, failed.FailedReason, failed.DecidedAt = order.Failed, order.SoldOut, at.Add(time.Second)
 	write(decidedWrite, failed)
+	kept(first.ID, StatusTTL)
 	third := record(order.Pending)
 	write(pendingWrite, first, third) // late, and not alone: the others are written all the same
 	got = read(first.ID, third.ID)

@@ -102,8 +102,16 @@ var changes = []change{
 		file: "worker/blame.go", old: "in.asked && store.Answered(sound)", new: "in.asked && store.Answered(sound) && false",
 		pkg: "worker", test: "TestABrokenProductStopsNoOther", says: "receiving has stopped more than once",
 	}, {
+		promise: "P2", what: "an order on the queue is denied when Redis has lost its data",
+		file: "edge/orders.go", old: "!known && !mayBeUnseen(id)", new: "!known",
+		pkg: "edge", test: "TestAnOrderThatNobodyHasSeen", says: "want 404 order_not_seen_yet",
+	}, {
+		promise: "P2", what: "what a lost order is sent again from is gone after a day",
+		file: "internal/stock/status.go", old: "value, PendingTTL)", new: "value, StatusTTL)",
+		pkg: "internal/stock", test: "TestScripts/statuses", says: "a status is kept for",
+	}, {
 		promise: "P2", what: "reconcile settles an order that is being redriven by its old decision",
-		file: "internal/reconcile/reconcile.go", old: "r.Redis.SettleLeft(", new: "r.Redis.Settle(",
+		file: "internal/reconcile/reconcile.go", old: "settled, err := r.Redis.SettleLeft(", new: "settled, err := r.Redis.Settle(",
 		pkg: "worker", test: "TestReconcileSparesWhatIsRedriven", says: "Redis has {Loaded:true",
 	}, {
 		promise: "P7", what: "a redrive keeps the units that it has taken for an order that was decided meanwhile",
