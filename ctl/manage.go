@@ -24,6 +24,7 @@ import (
 	"stampede/internal/reconcile"
 	"stampede/internal/stock"
 	"stampede/internal/store"
+	"stampede/internal/telemetry"
 	"stampede/internal/token"
 	"stampede/localstack"
 )
@@ -94,6 +95,7 @@ func runMigrate(ctx context.Context, args []string) error {
 	in := newInput("migrate")
 	user := in.String("app-user", "", "also make this database user, or give it its password anew: it may read and write, and not change the schema")
 	password := in.vars.Optional("MYSQL_APP_PASSWORD", "the password of the user that --app-user names")
+	local, allowGalera := in.vars.MySQLSettings()
 	db, err := in.parseAndOpenStore(args)
 	if err != nil {
 		return err
@@ -101,6 +103,10 @@ func runMigrate(ctx context.Context, args []string) error {
 	defer db.Close()
 	if (*user == "") != (*password == "") {
 		return usagef("migrate: --app-user and MYSQL_APP_PASSWORD belong together")
+	}
+	durability := telemetry.Durability{DB: db, Local: *local, AllowGalera: *allowGalera}
+	if err := durability.Check(ctx); err != nil {
+		return err
 	}
 	version, err := db.Migrate(ctx)
 	if err != nil {

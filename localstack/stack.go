@@ -148,6 +148,7 @@ func (s *Stack) Env() []string {
 	return append([]string{
 		"REDIS_URL=" + redisURL,
 		"MYSQL_DSN=" + s.MariaDB.DSN(DatabaseName),
+		"MYSQL_LOCAL=true", // see innodb-flush-log-at-trx-commit in mariadb.go
 		"ORDERS_QUEUE=" + QueueName,
 		"ORDERS_DLQ=" + DLQName,
 	}, SQSEnv(s.SQS.URL())...)

@@ -86,7 +86,7 @@ func TestStack(t *testing.T) {
 		names = append(names, name)
 	}
 	sort.Strings(names)
-	want := "AWS_ACCESS_KEY_ID AWS_ENDPOINT_URL_SQS AWS_REGION AWS_SECRET_ACCESS_KEY MYSQL_DSN ORDERS_DLQ ORDERS_QUEUE REDIS_URL"
+	want := "AWS_ACCESS_KEY_ID AWS_ENDPOINT_URL_SQS AWS_REGION AWS_SECRET_ACCESS_KEY MYSQL_DSN MYSQL_LOCAL ORDERS_DLQ ORDERS_QUEUE REDIS_URL"
 	if got := strings.Join(names, " "); got != want {
 		t.Errorf("the environment holds %s\nwant %s", got, want)
 	}

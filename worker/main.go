@@ -46,6 +46,7 @@ func run() error {
 	adminAddr := vars.AdminAddr()
 	redisURL := vars.RedisURL()
 	dsn := vars.MySQLDSN()
+	local, allowGalera := vars.MySQLSettings()
 	queueName, dlqName := vars.Queues()
 	level := vars.LogLevel()
 	vars.Traces()
@@ -80,6 +81,10 @@ func run() error {
 	if err := db.CheckSchema(start); err != nil {
 		return fmt.Errorf("MYSQL_DSN: %w", err)
 	}
+	durability := telemetry.Durability{DB: db, Local: *local, AllowGalera: *allowGalera}
+	if err := durability.Check(start); err != nil {
+		return err
+	}
 	q, err := queue.Open(start, *queueName, *dlqName)
 	if err != nil {
 		return fmt.Errorf("ORDERS_QUEUE, ORDERS_DLQ, AWS_…: %w", err)
@@ -89,6 +94,7 @@ func run() error {
 	watching, endWatch := context.WithCancel(context.Background())
 	defer endWatch()
 	telemetry.WatchEviction(watching, reg, st)
+	durability.Watch(watching, reg)
 	version, _ := admin.Version()
 	stopTraces, err := telemetry.StartTraces(start, "worker", version)
 	if err != nil {

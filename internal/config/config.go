@@ -97,6 +97,13 @@ func (s *Set) Int(name string, fallback, low, high int, usage string) *int {
 	return p
 }
 
+// Bool declares a variable that is true or false, and false unless it is set.
+func (s *Set) Bool(name, usage string) *bool {
+	p := s.flags.Bool(name, false, usage)
+	s.add(name, func() error { return nil })
+	return p
+}
+
 func (s *Set) add(name string, rule func() error) {
 	s.order = append(s.order, name)
 	s.rules[name] = rule
@@ -206,6 +213,12 @@ func (s *Set) MySQLDSN() *string {
 		return nil
 	})
 	return dsn
+}
+
+// MySQLSettings declares MYSQL_LOCAL and MYSQL_ALLOW_GALERA, which say what MySQL's settings may be.
+func (s *Set) MySQLSettings() (local, allowGalera *bool) {
+	return s.Bool("MYSQL_LOCAL", "true: MySQL is for development, and what a power cut takes from it is missed by nobody"),
+		s.Bool("MYSQL_ALLOW_GALERA", "true: MySQL may be a node of a Galera cluster, which may lose committed orders")
 }
 
 // Queues declares ORDERS_QUEUE and ORDERS_DLQ.
