@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
 
+	"stampede/internal/framing"
 	"stampede/internal/order"
 	"stampede/internal/password"
 	"stampede/internal/queue"
@@ -102,7 +103,7 @@ func New(st *stock.Stock, db *store.Store, q *queue.Queue, tokens *token.Keeper,
 	}
 	e.running, e.endLoops = context.WithCancel(context.Background())
 	e.server = &fasthttp.Server{
-		Handler: e.routes(m).Handler,
+		Handler: refuseAmbiguous(e.routes(m).Handler, m),
 		ErrorHandler: func(ctx *fasthttp.RequestCtx, err error) {
 			m.measure("none", func(ctx *fasthttp.RequestCtx) { sendReadError(ctx, err) })(ctx)
 		},
@@ -172,6 +173,25 @@ func (e *Edge) routes(m *metrics) *router.Router {
 	handle("GET", "/openapi.yaml", getOpenAPI)
 	handle("GET", "/docs", getDocs)
 	return r
+}
+
+// errAmbiguous is the error of a request whose end a proxy may see elsewhere.
+var errAmbiguous = errors.New("it is ambiguous where the request ends")
+
+// refuseAmbiguous refuses what fasthttp reads although its end is ambiguous, and closes the connection: what follows on it
+// may be a request that a client has slipped past a proxy.
+func refuseAmbiguous(next fasthttp.RequestHandler, m *metrics) fasthttp.RequestHandler {
+	refuse := m.measure("none", func(ctx *fasthttp.RequestCtx) {
+		sendReadError(ctx, errAmbiguous)
+		ctx.SetConnectionClose()
+	})
+	return func(ctx *fasthttp.RequestCtx) {
+		if framing.Ambiguous(ctx.Request.Header.RawHeaders()) {
+			refuse(ctx)
+			return
+		}
+		next(ctx)
+	}
 }
 
 // survive answers for a handler that panics, which fasthttp by itself would not survive.

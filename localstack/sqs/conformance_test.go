@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("stampede/localstack.startLoop")) // which starts children
 }
 
 // newClient returns a client of the real SDK that keeps its connections and leaves none behind. attempts is how often

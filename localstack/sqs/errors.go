@@ -48,6 +48,7 @@ var (
 	errInvalidParameter = common("InvalidParameterValueException", "InvalidParameterValue", 400, "A parameter has an invalid value.")
 	errMissingParameter = common("MissingRequiredParameterException", "MissingParameter", 400, "A required parameter is missing.")
 	errMalformed        = common("SerializationException", "MalformedInput", 400, "The request body is not a JSON object of the expected shape.")
+	errUnreadable       = errMalformed.with("The request cannot be read.")
 	errUnknownAction    = common("UnknownOperationException", "InvalidAction", 400, "X-Amz-Target names no action of this server, which speaks the AWS JSON 1.0 protocol only.")
 	errMethod           = common("UnknownOperationException", "InvalidHttpMethod", 405, "Every action is a POST request.")
 	errTooLarge         = common("RequestEntityTooLargeException", "RequestEntityTooLarge", 413, "The request body is too large.")

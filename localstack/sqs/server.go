@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+
+	"stampede/internal/framing"
 )
 
 const (
@@ -214,13 +216,18 @@ func refuseUnread(ctx *fasthttp.RequestCtx, err error) {
 	if errors.Is(err, fasthttp.ErrBodyTooLarge) {
 		writeError(ctx, errTooLarge)
 	} else {
-		writeError(ctx, errMalformed.with("The request cannot be read."))
+		writeError(ctx, errUnreadable)
 	}
 }
 
 func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 	id := newID()
 	ctx.Response.Header.SetBytesV("x-amzn-RequestId", appendID(make([]byte, 0, 36), &id))
+	if framing.Ambiguous(ctx.Request.Header.RawHeaders()) {
+		writeError(ctx, errUnreadable)
+		ctx.SetConnectionClose()
+		return
+	}
 	if !ctx.IsPost() {
 		writeError(ctx, errMethod)
 		return
