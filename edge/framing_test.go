@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"testing"
 
 	"stampede/localstack/stacktest"
@@ -21,4 +22,13 @@ func TestFramingThroughNginx(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	stacktest.FramingsThroughNginx(t, w.addr, "POST /nowhere", "", nextRequest)
+}
+
+// TestContinue orders as Java's HTTP client does: it sends the body when it is told to.
+func TestContinue(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.addProduct(10)
+	stacktest.Continues(t, w.addr, "POST /api/orders", "Content-Type: application/json\r\nAuthorization: "+w.bearer(1)+"\r\n",
+		fmt.Sprintf(`{"product_id":%d,"quantity":1}`, p.ID))
 }

@@ -50,6 +50,7 @@ var (
 	errMalformed        = common("SerializationException", "MalformedInput", 400, "The request body is not a JSON object of the expected shape.")
 	errUnreadable       = errMalformed.with("The request cannot be read.")
 	errUnknownAction    = common("UnknownOperationException", "InvalidAction", 400, "X-Amz-Target names no action of this server, which speaks the AWS JSON 1.0 protocol only.")
+	errQueryProtocol    = common("UnknownOperationException", "InvalidAction", 400, "This server speaks the AWS JSON 1.0 protocol only, and the client the older query protocol. Use one that speaks JSON: boto3 1.34.90, AWS CLI 1.32.90 or 2.16, AWS SDK for Java 2.21.19, for JavaScript 3.447.0, for Go v2 of November 2023, or later.")
 	errMethod           = common("UnknownOperationException", "InvalidHttpMethod", 405, "Every action is a POST request.")
 	errTooLarge         = common("RequestEntityTooLargeException", "RequestEntityTooLarge", 413, "The request body is too large.")
 
@@ -73,6 +74,15 @@ func missing(parameter string) *apiError {
 
 func invalid(parameter string, value any, reason string) *apiError {
 	return errInvalidParameter.with("Value %v for parameter %s is invalid. Reason: %s", value, parameter, reason)
+}
+
+// writeQueryError answers a client of the query protocol, which reads errors in XML.
+func writeQueryError(ctx *fasthttp.RequestCtx, e *apiError) {
+	ctx.SetStatusCode(e.status)
+	ctx.SetContentType("text/xml")
+	fmt.Fprintf(ctx, `<?xml version="1.0"?><ErrorResponse xmlns="http://queue.amazonaws.com/doc/2012-11-05/">`+
+		`<Error><Type>Sender</Type><Code>%s</Code><Message>%s</Message><Detail/></Error><RequestId>%s</RequestId></ErrorResponse>`,
+		e.code, e.message, ctx.Response.Header.Peek(requestIDHeader))
 }
 
 func writeError(ctx *fasthttp.RequestCtx, e *apiError) {

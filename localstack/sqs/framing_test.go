@@ -26,3 +26,10 @@ func TestFramingThroughNginx(t *testing.T) {
 	s := start(t, sqs.Options{})
 	stacktest.FramingsThroughNginx(t, strings.TrimPrefix(s.URL(), "http://"), "POST /", noAction, nextRequest)
 }
+
+// TestContinue calls as Java's HTTP client does: it sends the body when it is told to.
+func TestContinue(t *testing.T) {
+	t.Parallel()
+	s := start(t, sqs.Options{})
+	stacktest.Continues(t, strings.TrimPrefix(s.URL(), "http://"), "POST /", "X-Amz-Target: AmazonSQS.ListQueues\r\n", "{}")
+}

@@ -23,8 +23,9 @@ import (
 )
 
 const (
-	contentType = "application/x-amz-json-1.0"
-	accountID   = "000000000000"
+	contentType     = "application/x-amz-json-1.0"
+	requestIDHeader = "x-amzn-RequestId"
+	accountID       = "000000000000"
 
 	// A message of 1 MiB is six times as long if its sender escapes every character of it as \u00XX, which JSON
 	// allows and some encoders do to some characters. The rest is for names and attributes.
@@ -222,10 +223,15 @@ func refuseUnread(ctx *fasthttp.RequestCtx, err error) {
 
 func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 	id := newID()
-	ctx.Response.Header.SetBytesV("x-amzn-RequestId", appendID(make([]byte, 0, 36), &id))
+	ctx.Response.Header.SetBytesV(requestIDHeader, appendID(make([]byte, 0, 36), &id))
 	if framing.Ambiguous(ctx.Request.Header.RawHeaders()) {
 		writeError(ctx, errUnreadable)
 		ctx.SetConnectionClose()
+		return
+	}
+	target := ctx.Request.Header.Peek("X-Amz-Target")
+	if len(target) == 0 && speaksQuery(ctx) {
+		writeQueryError(ctx, errQueryProtocol)
 		return
 	}
 	if !ctx.IsPost() {
@@ -233,7 +239,6 @@ func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 		return
 	}
 	const service = "AmazonSQS."
-	target := ctx.Request.Header.Peek("X-Amz-Target")
 	if len(target) <= len(service) || string(target[:len(service)]) != service {
 		writeError(ctx, errUnknownAction)
 		return
@@ -260,6 +265,12 @@ func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 	}
 	ctx.SetContentType(contentType)
 	ctx.SetBody(c.out)
+}
+
+// speaksQuery reports whether a request is one of the protocol that came before JSON: an action with its parameters as a
+// form, or in the address.
+func speaksQuery(ctx *fasthttp.RequestCtx) bool {
+	return ctx.QueryArgs().Has("Action") || ctx.PostArgs().Has("Action")
 }
 
 // answer does what a request asks and leaves the answer in c.out, with the faults that apply around it.

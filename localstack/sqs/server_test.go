@@ -3,6 +3,7 @@ package sqs_test
 import (
 	"bufio"
 	"encoding/json"
+	"encoding/xml"
 	"io"
 	"net"
 	"net/http"
@@ -49,7 +50,7 @@ func TestProtocol(t *testing.T) {
 		"works":             {"POST", "AmazonSQS.ListQueues", `{}`, 200, "", ""},
 		"null is absent":    {"POST", "AmazonSQS.ListQueues", ` {"QueueNamePrefix":null,"Tags":{"a":[1.5e3,true,{}]}} `, 200, "", ""},
 		"wrong method":      {"GET", "AmazonSQS.ListQueues", ``, 405, "UnknownOperationException", "InvalidHttpMethod;Sender"},
-		"no target":         {"POST", "", `Action=ListQueues`, 400, "UnknownOperationException", "InvalidAction;Sender"},
+		"no target":         {"POST", "", `{"Action":"ListQueues"}`, 400, "UnknownOperationException", "InvalidAction;Sender"},
 		"unknown action":    {"POST", "AmazonSQS.Fly", `{}`, 400, "UnknownOperationException", "InvalidAction;Sender"},
 		"other service":     {"POST", "DynamoDB.ListTables", `{}`, 400, "UnknownOperationException", "InvalidAction;Sender"},
 		"empty body":        {"POST", "AmazonSQS.ListQueues", ``, 400, "SerializationException", "MalformedInput;Sender"},
@@ -93,6 +94,46 @@ func TestProtocol(t *testing.T) {
 				t.Errorf("headers are %v", resp.Header)
 			}
 		})
+	}
+}
+
+// TestQueryProtocol calls as clients of 2023 did, who read errors in XML.
+func TestQueryProtocol(t *testing.T) {
+	t.Parallel()
+	s := start(t, sqs.Options{})
+	transport := &http.Transport{}
+	client := &http.Client{Transport: transport}
+	t.Cleanup(transport.CloseIdleConnections)
+	const form = "Action=CreateQueue&Version=2012-11-05&QueueName=a"
+	for what, call := range map[string]func() (*http.Response, error){
+		"a form": func() (*http.Response, error) {
+			return client.Post(s.URL()+"/", "application/x-www-form-urlencoded; charset=utf-8", strings.NewReader(form))
+		},
+		"an address": func() (*http.Response, error) { return client.Get(s.URL() + "/?" + form) },
+	} {
+		resp, err := call()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var answer struct {
+			XMLName xml.Name `xml:"http://queue.amazonaws.com/doc/2012-11-05/ ErrorResponse"`
+			Error   struct{ Type, Code, Message string }
+
+			RequestID string `xml:"RequestId"`
+		}
+		if err := xml.NewDecoder(resp.Body).Decode(&answer); err != nil {
+			t.Fatalf("%s: %d, no XML: %v", what, resp.StatusCode, err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != 400 || resp.Header.Get("Content-Type") != "text/xml" || answer.Error.Type != "Sender" ||
+			answer.Error.Code != "InvalidAction" || answer.RequestID != resp.Header.Get("x-amzn-RequestId") {
+			t.Errorf("%s: %d %v %+v", what, resp.StatusCode, resp.Header, answer)
+		}
+		for _, want := range []string{"AWS JSON 1.0", "boto3 1.34.90", "AWS CLI 1.32.90 or 2.16"} {
+			if !strings.Contains(answer.Error.Message, want) {
+				t.Errorf("%s: the message lacks %q: %s", what, want, answer.Error.Message)
+			}
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package stacktest
 import (
 	"bufio"
 	"cmp"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -104,6 +105,61 @@ var framings = func() []framing {
 		refused("two hosts", "Host: y\r\n"+length, smuggled),
 	}
 }()
+
+// Continues wants a client that waits for 100 Continue before it sends its body to get it, however it writes the word; and
+// none of HTTP/1.0, which knows no such answers. The line and the headers are those of a request whose body is taken.
+func Continues(t *testing.T, addr, line, headers, body string) {
+	t.Helper()
+	for _, expect := range []string{"100-continue", "100-Continue", "100-CONTINUE"} {
+		conn, reader := dial(t, addr)
+		write := func(text string) {
+			if _, err := io.WriteString(conn, text); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write(fmt.Sprintf("%s HTTP/1.1\r\nHost: x\r\nExpect: %s\r\nConnection: close\r\nContent-Length: %d\r\n%s\r\n",
+			line, expect, len(body), headers))
+		if got, err := reader.ReadString('\n'); err != nil || got != "HTTP/1.1 100 Continue\r\n" {
+			t.Fatalf("Expect: %s: got %q, %v before the body", expect, got, err)
+		}
+		if got, err := reader.ReadString('\n'); err != nil || got != "\r\n" {
+			t.Fatalf("Expect: %s: 100 goes on with %q, %v", expect, got, err)
+		}
+		write(body)
+		wantSuccess(t, "Expect: "+expect, reader)
+	}
+
+	conn, reader := dial(t, addr)
+	if _, err := fmt.Fprintf(conn, "%s HTTP/1.0\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n%s\r\n%s",
+		line, len(body), headers, body); err != nil {
+		t.Fatal(err)
+	}
+	wantSuccess(t, "HTTP/1.0", reader)
+}
+
+// wantSuccess wants one answer, with 2xx, and no more.
+func wantSuccess(t *testing.T, what string, from io.Reader) {
+	t.Helper()
+	var got []answer
+	if err := readAnswers(from, func(a answer) { got = append(got, a) }); err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+	if len(got) != 1 || got[0].status < 200 || got[0].status > 299 {
+		t.Errorf("%s: answered %v, want one answer with 2xx", what, got)
+	}
+}
+
+// dial opens a connection for the time of the test.
+func dial(t *testing.T, addr string) (net.Conn, *bufio.Reader) {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	return conn, bufio.NewReader(conn)
+}
 
 // AmbiguousFramings sends requests whose end is ambiguous, and wants each to be refused or to be one request: never two,
 // nor an answer to what was smuggled. The line is the first of a request, without its version, that is answered without
