@@ -62,6 +62,49 @@ func TestTheRelaySendsWhatEdgesLeftBehind(t *testing.T) {
 	mustCount(t, len(orders), "relayed", relayed, w)
 }
 
+// TestAProductThatIsNotListedIsFound: of a product that is loaded and not in the set of the loaded ones, as two crashes
+// may leave it, nobody would relay or compare anything. Nor is one in the set for ever that is not loaded.
+func TestAProductThatIsNotListedIsFound(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	p, gone := r.product(10, 0), r.product(10, 0)
+	decided, left := r.reserve(p.ID, 2, 1), r.reserve(p.ID, 3, 1)
+	start := time.Now()
+	r.acknowledge(decided...)
+	r.decideOnly(decided...)
+	for _, err := range []error{
+		r.redis.SRem(t.Context(), "products", p.ID).Err(),
+		r.redis.Del(t.Context(), fmt.Sprintf("stock:{%d}", gone.ID), fmt.Sprintf("sale:{%d}", gone.ID)).Err(),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	servers, err := r.stock.Servers(t.Context())
+	if err == nil {
+		err = r.db.SetMark(t.Context(), serversMark, servers) // nothing was started again
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	w := r.reconciling()
+	w.relayAge = time.Second
+	r.reconcileNow(w)
+	aged(w, start)
+	w.relay(t.Context())
+	if got := r.received(); len(got) != len(left) {
+		t.Errorf("of %d orders in the outbox %d were relayed", len(left), len(got))
+	}
+	if l := r.level(p.ID); l.Reservations != int64(len(left)) {
+		t.Errorf("what is decided is not settled: Redis has %+v", l)
+	}
+	products, err := r.stock.Products(t.Context())
+	if err != nil || !slices.Equal(products, []int64{p.ID}) {
+		t.Errorf("the loaded products are %v, %v", products, err)
+	}
+}
+
 func TestTheRelayDoesNotTouchYoungOrders(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", "")

@@ -1,12 +1,14 @@
 package stock
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
 
 	"stampede/internal/order"
 )
@@ -140,6 +142,47 @@ func testFindProducts(t *testing.T, s *shop) {
 	}
 	if ids := must(s.Products(t.Context()))(t); !slices.Contains(ids, s.product.ID) {
 		t.Errorf("product %d is not found: %v", s.product.ID, ids)
+	}
+}
+
+// TestSearchProducts: the search goes through Redis by bounded pages, and begins anew with another server.
+func TestSearchProducts(t *testing.T) {
+	t.Parallel()
+	for _, cluster := range []bool{false, true} {
+		s := openOwnRedis(t, cluster)
+		var want []int64
+		for range 2 {
+			shop := newShop(s.Stock)
+			shop.load(t, nil)
+			want = append(want, shop.product.ID)
+		}
+		slices.Sort(want)
+		_, err := s.rdb.Pipelined(t.Context(), func(p redis.Pipeliner) error {
+			for i := range 10 * scanPage {
+				p.Set(t.Context(), fmt.Sprint("order:", i), "", 0)
+			}
+			p.Del(t.Context(), productsKey)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		found, rounds := int64(0), 0
+		for next := "another-server=7"; next != "" && rounds < 100; rounds++ {
+			var n int64
+			if next, n, err = s.SearchProducts(t.Context(), next, 1); err != nil {
+				t.Fatal(err)
+			}
+			found += n
+		}
+		if rounds < 3 || rounds == 100 {
+			t.Errorf("the search has taken %d rounds", rounds)
+		}
+		got := must(s.Products(t.Context()))(t)
+		slices.Sort(got)
+		equal(t, "products", got, want)
+		equal(t, "found", found, 2)
 	}
 }
 

@@ -62,6 +62,8 @@ var scriptTests = []struct {
 	{"lower", testLower},
 	{"pause", testPause},
 	{"unload", testUnload},
+	{"load meets forget", testLoadMeetsForget},
+	{"forget", testForget},
 	{"readmit", testReadmit},
 	{"lock", testLock},
 	{"largest calls", testLargestCalls},

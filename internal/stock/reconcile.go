@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -248,11 +249,7 @@ func (s *Stock) Unload(ctx context.Context, productID int64, l Look) (bool, erro
 	keys := []string{k.stock, k.reserved, k.bought, k.sale, k.outbox, k.settled, k.lent}
 	n, err := unloadScript.Run(ctx, s.rdb, keys, l.epoch, l.changes).Int()
 	if err == nil && n == 1 {
-		err = s.rdb.SRem(ctx, productsKey, productID).Err()
-	}
-	// Who has loaded it again meanwhile put it into the set before that.
-	if again, _ := s.rdb.Exists(ctx, k.stock).Result(); err == nil && again == 1 {
-		err = rememberScript.Run(ctx, s.rdb, []string{productsKey}, productID).Err()
+		err = s.ForgetUnloaded(ctx, productID) // who dies before that leaves it to the next look
 	}
 	if err != nil {
 		return false, fmt.Errorf("unload product %d: %w", productID, err)
@@ -301,10 +298,10 @@ func (s *Stock) Servers(ctx context.Context) (string, error) {
 	var mu sync.Mutex
 	var ids []string
 	ask := func(ctx context.Context, c *redis.Client) error {
-		info, err := c.InfoMap(ctx, "server").Result()
+		id, err := runID(ctx, c)
 		mu.Lock()
 		defer mu.Unlock()
-		ids = append(ids, info["Server"]["run_id"])
+		ids = append(ids, id)
 		return err
 	}
 	if err := s.eachMaster(ctx, ask); err != nil {
@@ -312,6 +309,12 @@ func (s *Stock) Servers(ctx context.Context) (string, error) {
 	}
 	slices.Sort(ids)
 	return strings.Join(ids, " "), nil
+}
+
+// runID names the process of a server.
+func runID(ctx context.Context, c *redis.Client) (string, error) {
+	info, err := c.InfoMap(ctx, "server").Result()
+	return info["Server"]["run_id"], err
 }
 
 // ComparedBy reads the servers by whose data a product was last compared with MySQL while its sale was paused, as Servers
@@ -335,20 +338,96 @@ func (s *Stock) SetComparedBy(ctx context.Context, productID int64, servers stri
 // ForgetProduct takes a product that does not exist out of the set of those that are loaded. One that has orders on their
 // way stays, so that they are relayed and decided.
 func (s *Stock) ForgetProduct(ctx context.Context, productID int64) error {
+	return s.forget(ctx, productID, Level.onItsWay)
+}
+
+// ForgetUnloaded takes a product out of the set of those that are loaded, if it is not loaded and has nothing on its way.
+func (s *Stock) ForgetUnloaded(ctx context.Context, productID int64) error {
+	return s.forget(ctx, productID, func(l Level) bool { return l.Loaded || l.onItsWay() })
+}
+
+// forget takes a product out of the set unless stays says that it belongs there.
+func (s *Stock) forget(ctx context.Context, productID int64, stays func(Level) bool) error {
 	level, err := s.Level(ctx, productID)
-	if err != nil || level.Reservations > 0 || level.Outbox > 0 {
+	if err != nil || stays(level) {
 		return err
 	}
 	if err := s.rdb.SRem(ctx, productsKey, productID).Err(); err != nil {
 		return fmt.Errorf("forget product %d: %w", productID, err)
 	}
-	return nil
+
+	// The set and the product are on different masters of a Cluster, so who has loaded it since the look is seen only now.
+	// Should this process die here, Load puts it back, or else SearchProducts.
+	if level, err = s.Level(ctx, productID); err != nil || !stays(level) {
+		return err
+	}
+	return s.remember(ctx, productID)
+}
+
+// onItsWay reports whether something is to come of what Redis holds.
+func (l Level) onItsWay() bool { return l.Reservations > 0 || l.Outbox > 0 || l.Lent > 0 }
+
+// remember puts products into the set of those that are loaded, also if Redis is full.
+func (s *Stock) remember(ctx context.Context, productIDs ...any) error {
+	return rememberScript.Run(ctx, s.rdb, []string{productsKey}, productIDs...).Err()
 }
 
 // FindProducts puts every product that is loaded into the set of them, which one master of a Cluster holds for all and
 // may have lost. It looks at all that Redis knows, so it is for after a fail-over.
 func (s *Stock) FindProducts(ctx context.Context) error {
-	err := s.scan(ctx, stockPrefix+"{*}", func(keys []string) error {
+	_, _, err := s.SearchProducts(ctx, "", math.MaxInt)
+	return err
+}
+
+// SearchProducts does the same for at most so many pages of the keys of each server, and tells how many products were
+// loaded and not in the set. It goes on where from says, which is what the last call returned, or empty; next is empty
+// when every server was searched to its end.
+func (s *Stock) SearchProducts(ctx context.Context, from string, pages int) (next string, found int64, err error) {
+	var mu sync.Mutex
+	var rest []string
+	err = s.eachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
+		server, err := runID(ctx, c)
+		if err != nil {
+			return err
+		}
+		cursor, n, err := s.searchServer(ctx, c, cursorOf(from, server), pages)
+		mu.Lock()
+		defer mu.Unlock()
+		found += n
+		if cursor != 0 {
+			rest = append(rest, server+cursorMark+strconv.FormatUint(cursor, 10))
+		}
+		return err
+	})
+	if err != nil {
+		return from, found, fmt.Errorf("look for loaded products: %w", err)
+	}
+	slices.Sort(rest)
+	return strings.Join(rest, " "), found, nil
+}
+
+// cursorMark is between the name of a server and how far the search on it has come.
+const cursorMark = "="
+
+// cursorOf reads how far the search on a server has come. A server that was started again has another name, and no
+// cursor is valid any more.
+func cursorOf(text, server string) uint64 {
+	for entry := range strings.FieldsSeq(text) {
+		if rest, ok := strings.CutPrefix(entry, server+cursorMark); ok {
+			cursor, _ := strconv.ParseUint(rest, 10, 64)
+			return cursor
+		}
+	}
+	return 0
+}
+
+// searchServer looks at some pages of the keys of a server.
+func (s *Stock) searchServer(ctx context.Context, c *redis.Client, cursor uint64, pages int) (next uint64, found int64, err error) {
+	for range pages {
+		var keys []string
+		if keys, cursor, err = c.Scan(ctx, cursor, stockPrefix+"{*}", scanPage).Result(); err != nil {
+			return 0, found, err
+		}
 		var ids []any
 		for _, key := range keys {
 			text := strings.TrimSuffix(strings.TrimPrefix(key, stockPrefix+"{"), "}")
@@ -356,23 +435,29 @@ func (s *Stock) FindProducts(ctx context.Context) error {
 				ids = append(ids, id)
 			}
 		}
-		if len(ids) == 0 {
-			return nil
+		if len(ids) > 0 {
+			n, err := rememberScript.Run(ctx, s.rdb, []string{productsKey}, ids...).Int64()
+			if err != nil {
+				return 0, found, err
+			}
+			found += n
 		}
-		return rememberScript.Run(ctx, s.rdb, []string{productsKey}, ids...).Err()
-	})
-	if err != nil {
-		return fmt.Errorf("look for loaded products: %w", err)
+		if cursor == 0 {
+			break
+		}
 	}
-	return nil
+	return cursor, found, nil
 }
+
+// scanPage is about how many keys a call looks at, which takes a server less than a millisecond.
+const scanPage = 2 * MaxBatch
 
 // scan visits all keys of a pattern, some at a time; of a Cluster its masters at the same time. Keys that come or go
 // meanwhile may be left out, and some may be visited twice.
 func (s *Stock) scan(ctx context.Context, pattern string, visit func(keys []string) error) error {
 	return s.eachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
 		for cursor := uint64(0); ; {
-			keys, next, err := c.Scan(ctx, cursor, pattern, 2*MaxBatch).Result()
+			keys, next, err := c.Scan(ctx, cursor, pattern, scanPage).Result()
 			if err != nil {
 				return err
 			}

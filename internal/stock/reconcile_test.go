@@ -3,6 +3,7 @@ package stock
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -165,6 +166,57 @@ func testUnload(t *testing.T, s *shop) {
 			t.Error("it is among the loaded products")
 		}
 	}
+}
+
+// listed reports whether the product is in the set of those that are loaded.
+func (s *shop) listed(t testing.TB) bool {
+	t.Helper()
+	return slices.Contains(must(s.Products(t.Context()))(t), s.product.ID)
+}
+
+// testLoadMeetsForget: whoever comes last, a product that is loaded is in the set of those.
+func testLoadMeetsForget(t *testing.T, s *shop) {
+	forget := func() {
+		if err := s.ForgetUnloaded(t.Context(), s.product.ID); err != nil {
+			t.Error(err)
+		}
+	}
+	loading := &between{name: "evalsha", do: forget}
+	s.rdb.AddHook(loading)
+	s.load(t, nil)
+	equal(t, "forgotten while it was loaded: in the set", s.listed(t), true)
+
+	// Nothing is loaded when it is looked at, and before it is taken out an edge has loaded it.
+	if err := s.rdb.Del(t.Context(), s.keys.stock, s.keys.sale).Err(); err != nil {
+		t.Fatal(err)
+	}
+	forgetting := &between{name: "srem", do: func() { s.load(t, nil) }}
+	s.rdb.AddHook(forgetting)
+	forget()
+	equal(t, "loaded while it was forgotten: in the set", s.listed(t), true)
+}
+
+// testForget: what a process that died while it loaded or unloaded a product has left in the set is taken out, and nothing
+// that is loaded or on its way.
+func testForget(t *testing.T, s *shop) {
+	forget := func(what string, listed bool) {
+		t.Helper()
+		if err := s.ForgetUnloaded(t.Context(), s.product.ID); err != nil {
+			t.Fatal(err)
+		}
+		equal(t, what+": in the set", s.listed(t), listed)
+	}
+	s.load(t, nil)
+	forget("loaded", true)
+	s.order(t, 1, 1, "")
+	if err := s.rdb.Del(t.Context(), s.keys.stock).Err(); err != nil {
+		t.Fatal(err)
+	}
+	forget("on its way", true)
+	if err := s.rdb.Del(t.Context(), s.keys.reserved, s.keys.outbox).Err(); err != nil {
+		t.Fatal(err)
+	}
+	forget("neither", false)
 }
 
 func testReadmit(t *testing.T, s *shop) {

@@ -339,7 +339,7 @@ func (s *Stock) epoch(ctx context.Context, productID int64) (string, error) {
 
 // loadRow loads a row that was read after the epoch was.
 func (s *Stock) loadRow(ctx context.Context, p order.Product, epoch string) (bool, error) {
-	// The set comes first: a product that is loaded must be known to relay and reconcile.
+	// The set comes first: a product that is loaded must be known to relay and reconcile, also if this process dies.
 	if err := s.rdb.SAdd(ctx, productsKey, p.ID).Err(); err != nil {
 		return false, fmt.Errorf("load product %d: %w", p.ID, err)
 	}
@@ -352,6 +352,10 @@ func (s *Stock) loadRow(ctx context.Context, p order.Product, epoch string) (boo
 	}
 	if n < 0 {
 		return false, fmt.Errorf("load product %d: %w", p.ID, ErrStale)
+	}
+	// And again: who has seen it as not loaded before may have taken it out of the set meanwhile.
+	if err := s.remember(ctx, p.ID); err != nil {
+		return false, fmt.Errorf("load product %d: %w", p.ID, err)
 	}
 	return n == 1, nil
 }

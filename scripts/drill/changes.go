@@ -218,6 +218,14 @@ var changes = []change{
 		file: "internal/reconcile/reconcile.go", old: "r.settings, r.restocks, r.loans, r.unsettled, r.lost,", new: "r.settings, r.restocks, r.loans, r.lost,",
 		pkg: "worker", test: "TestReconcileSettlesWhatIsDecided", says: "Redis has",
 	}, {
+		promise: "P5", what: "a product that is loaded and not listed is never looked for",
+		file: "worker/reconcile.go", old: "if err := w.searchProducts(ctx); err != nil {", new: "if err := error(nil); err != nil {",
+		pkg: "worker", test: "TestAProductThatIsNotListedIsFound", says: "of 3 orders in the outbox 0 were relayed",
+	}, {
+		promise: "P5", what: "a product that is taken out of the list while it is loaded stays out",
+		file: "internal/stock/stock.go", old: "if err := s.remember(ctx, p.ID); err != nil {", new: "if err := error(nil); err != nil {",
+		pkg: "internal/stock", test: "TestScripts/load_meets_forget", says: "forgotten while it was loaded: in the set: got",
+	}, {
 		promise: "P5", what: "reconcile does not finish the moves of an edge that has died",
 		file: "internal/reconcile/reconcile.go", old: "r.settings, r.restocks, r.loans, r.unsettled, r.lost,", new: "r.settings, r.restocks, r.unsettled, r.lost,",
 		pkg: "edge", test: "TestLateMoverChangesNothing", says: "want unfinished_move",
