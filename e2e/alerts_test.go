@@ -50,7 +50,7 @@ func TestMonitoring(t *testing.T) {
 	p.scrape("worker", worker)
 	p.fires(nil, "NoWorker", "InstanceDown", "OrdersNotDecided")
 
-	s.stack.SQS.SetFaults(sqs.Faults{Actions: []string{"SendMessageBatch"}, Refuse: 1})
+	s.stack.SQS.SetFaults(sqs.Faults{Actions: []string{"SendMessageBatch"}, Refuse: 1, RefuseWith: "OverLimit"})
 	s.rush(t.Context(), c, 51, 80, 200)
 	if c.refused["queue_unavailable"] != 30 {
 		t.Errorf("with a queue that refuses: %v %v", c.refused, c.errors)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -125,7 +126,9 @@ func (l *limiter[K]) allow(ctx *fasthttp.RequestCtx, client K) bool {
 	addToList(ctx, "RateLimit", string(state))
 	if !allowed {
 		sendProblem(ctx, rateLimited, l.detail)
-		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.FormatInt(max(seconds(1-left, l.perSecond), 1), 10))
+		after := max(seconds(1-left, l.perSecond), 1)
+		after += rand.Int64N(after/2 + 2) // or all that were refused together would be back together
+		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.FormatInt(after, 10))
 	}
 	return allowed
 }
@@ -223,7 +226,7 @@ func (e *Edge) forPassword(next fasthttp.RequestHandler) fasthttp.RequestHandler
 // error of the edge.
 func sendBusy(ctx *fasthttp.RequestCtx) {
 	sendProblem(ctx, rateLimited, "Too many passwords are being checked; nothing was done.")
-	ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, retryAfter)
+	setRetryTime(ctx)
 }
 
 // mayGuess counts a try at an account's password. If there were too many it answers the request and returns false.

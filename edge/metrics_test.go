@@ -16,7 +16,7 @@ func TestMetricsOfSending(t *testing.T) {
 	p := w.addProduct(10)
 	w.mustPost(1, p.ID, 1)
 	w.wantSettledOutbox(p.ID)
-	w.sqs.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Refuse: 1})
+	w.sqs.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Refuse: 1, RefuseWith: "OverLimit"})
 	wantProblem(t, w.post(2, p.ID, 1), 503, queueUnavailable)
 	m := w.edge.sender.metrics
 	for what, got := range map[string]float64{

@@ -27,9 +27,8 @@ const (
 	// pageSize is how many orders or products a page of a list holds.
 	pageSize = 50
 	// unseenAge is how old an order may be, by the time in its id, for it to be on the queue though neither Redis nor MySQL
-	// has heard of it: Redis may have lost its data. clockSkew is by how much the clocks of edges may differ.
+	// has heard of it: Redis may have lost its data. The clock of the edge that has named it may be as wrong, either way.
 	unseenAge = time.Hour
-	clockSkew = time.Minute
 )
 
 // orderBody is an order as clients see it.
@@ -280,8 +279,7 @@ func mayBeUnseen(id uuid.UUID) bool {
 	if id.Version() != 7 {
 		return false
 	}
-	age := time.Since(time.Unix(id.Time().UnixTime()))
-	return age < unseenAge && age > -clockSkew
+	return time.Since(time.Unix(id.Time().UnixTime())).Abs() < unseenAge
 }
 
 // parseWait reads ?wait=, which may be empty.

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 
 	"github.com/valyala/fasthttp"
@@ -100,8 +101,16 @@ var problems = map[code]struct {
 	outcomeUnknown:       {http.StatusServiceUnavailable, "The order may have been placed; look at its location."},
 }
 
-// retryAfter is for how many seconds a client is asked to wait after a 503, and before it asks for a new order.
+// retryAfter is for how many seconds a client is asked to wait before it asks for a new order.
 const retryAfter = "1"
+
+// retryTimes are for how many seconds a client is asked to wait after a 503. Each gets one of them at random, so that a
+// crowd that was refused together does not come back together.
+var retryTimes = []string{"1", "2", "3"}
+
+func setRetryTime(ctx *fasthttp.RequestCtx) {
+	ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, retryTimes[rand.IntN(len(retryTimes))])
+}
 
 // extra is a member that a problem document has besides the standard ones.
 type extra struct {
@@ -154,7 +163,7 @@ func sendProblem(ctx *fasthttp.RequestCtx, c code, detail string, extras ...extr
 	ctx.Response.SetBodyRaw(p.body) // which only reads it
 	switch p.status {
 	case http.StatusServiceUnavailable:
-		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, retryAfter)
+		setRetryTime(ctx)
 	case http.StatusUnauthorized:
 		ctx.Response.Header.Set(fasthttp.HeaderWWWAuthenticate, "Bearer")
 	}

@@ -194,7 +194,7 @@ func (r *reserver) ask(productID, split int64, tickets []*ticket) (sale stock.Sa
 		case result.Outcome == stock.SoldOut && split > 0:
 			short = append(short, t)
 		default:
-			t.answer <- &answer{code: refusals[result.Outcome], sale: sale}
+			t.answer <- &answer{code: refusal(result.Outcome), sale: sale}
 		}
 	}
 	if len(send) > 0 {
@@ -272,6 +272,17 @@ var refusals = map[stock.Outcome]code{
 	stock.IdempotencyMismatch: idempotencyMismatch,
 	stock.Paused:              stockUnavailable,
 	stock.NotOnSale:           notOnSale,
+}
+
+// refusal is what the client is told of an outcome that changes nothing. One that this edge does not know, such as of a
+// newer script, must not look like an order that was taken.
+func refusal(o stock.Outcome) code {
+	c, ok := refusals[o]
+	if !ok {
+		slog.Error("reserve: Redis gave an outcome that this edge does not know", "outcome", o)
+		return stockUnavailable
+	}
+	return c
 }
 
 // load brings a product's stock from MySQL to Redis. It runs once for all that wait for the product

@@ -135,7 +135,7 @@ func TestAMessageThatCannotBeDecodedIsADeadLetter(t *testing.T) {
 func TestAMessageThatCannotBecomeADeadLetterComesBack(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", "")
-	r.sqs.SetFaults(sqs.Faults{Queue: localstack.DLQName, Actions: []string{"SendMessageBatch"}, Refuse: 1})
+	r.sqs.SetFaults(sqs.Faults{Queue: localstack.DLQName, Actions: []string{"SendMessageBatch"}, Refuse: 1, RefuseWith: "OverLimit"})
 	p := r.product(100, 0)
 	orders := r.reserve(p.ID, 5, 1)
 	w := r.start(impatient)
@@ -272,7 +272,7 @@ func TestADeadLetterThatWasNotWrittenIsWrittenLater(t *testing.T) {
 	p := r.product(20, 0)
 	bad := r.reserve(p.ID, 1, 2)
 	r.sabotage(completing(bad[0]))
-	r.sqs.SetFaults(sqs.Faults{Queue: localstack.DLQName, Actions: []string{"SendMessageBatch"}, Refuse: 1})
+	r.sqs.SetFaults(sqs.Faults{Queue: localstack.DLQName, Actions: []string{"SendMessageBatch"}, Refuse: 1, RefuseWith: "OverLimit"})
 	w := r.start(func(w *Worker) { w.visibility, w.attemptPause = time.Second, 0 })
 	r.send(1, bad...)
 	r.eventuallyTrue("the row is written", func() bool {
@@ -303,7 +303,7 @@ func TestAnOrderThatCannotBeSentAgainComesBack(t *testing.T) {
 	r.sabotage(completing(bad))
 	w := r.worker(func(w *Worker) { w.visibility, w.attemptPause = time.Second, 0 })
 	r.send(4, orders...)
-	r.sqs.SetFaults(sqs.Faults{Queue: localstack.QueueName, Actions: []string{"SendMessageBatch"}, Refuse: 1})
+	r.sqs.SetFaults(sqs.Faults{Queue: localstack.QueueName, Actions: []string{"SendMessageBatch"}, Refuse: 1, RefuseWith: "OverLimit"})
 	r.run(w)
 	r.eventuallyTrue("the others are settled", func() bool { return r.level(p.ID).Reservations == 1 && w.held.len() == 0 })
 	r.mustBePending(bad)

@@ -752,7 +752,7 @@ func TestADeadLetterStaysUntilItsCopyIsThere(t *testing.T) {
 	r.judged(orders...)
 	r.send(2, orders...)
 	r.giveUp()
-	r.sqs.SetFaults(sqs.Faults{Queue: localstack.DLQName, Actions: []string{"SendMessageBatch"}, Refuse: 1})
+	r.sqs.SetFaults(sqs.Faults{Queue: localstack.DLQName, Actions: []string{"SendMessageBatch"}, Refuse: 1, RefuseWith: "OverLimit"})
 	w := r.reconciling()
 	w.handleDeadLetters(t.Context())
 	if d := r.depth(); d.Dead != 1 {

@@ -252,7 +252,7 @@ func failpointRows() (rows []row) {
 		"edge", "before-send", "delay 45s", wait(45*time.Second))
 
 	// Units are given back only when the queue refuses orders.
-	refusal := sqsFaults(outage, sqs.Faults{Actions: []string{"SendMessageBatch"}, Refuse: 1})
+	refusal := sqsFaults(outage, sqs.Faults{Actions: []string{"SendMessageBatch"}, Refuse: 1, RefuseWith: "OverLimit"})
 	for _, c := range []struct{ point, what string }{
 		{"before-cancel", "crash"}, {"before-cancel", "error"}, {"before-cancel", "lost"}, {"after-cancel",
 			"crash"}, {"after-cancel", "lost"},

@@ -180,12 +180,18 @@ func (q *Queue) attempt(ctx context.Context, url string, messages []Outgoing, in
 	}
 	for _, bad := range out.Failed {
 		if n, err := strconv.Atoi(aws.ToString(bad.Id)); err == nil && n < len(indexes) {
-			results[indexes[n]] = Result{Refused, &EntryError{Code: aws.ToString(bad.Code), Message: aws.ToString(bad.Message)}}
+			outcome := Unknown // an error of the service's own may have come after the effect
+			if bad.SenderFault {
+				outcome = Refused
+			}
+			results[indexes[n]] = Result{outcome, &EntryError{Code: aws.ToString(bad.Code), Message: aws.ToString(bad.Message)}}
 		}
 	}
 }
 
-// EntryError is why the queue refused one message of a batch.
+// EntryError is what the queue said of one message of a batch that failed.
 type EntryError struct{ Code, Message string }
 
-func (e *EntryError) Error() string { return "queue refused the message: " + e.Code + ": " + e.Message }
+func (e *EntryError) Error() string {
+	return "queue did not take the message: " + e.Code + ": " + e.Message
+}

@@ -67,7 +67,7 @@ func TestSendOrders(t *testing.T) {
 	if n := server.Requests()["SendMessageBatch"]; received != 250 || n != 1 {
 		t.Errorf("%d orders in %d requests", received, n)
 	}
-	server.SetFaults(sqs.Faults{Actions: []string{"SendMessageBatch"}, Refuse: 1})
+	server.SetFaults(sqs.Faults{Actions: []string{"SendMessageBatch"}, Refuse: 1, RefuseWith: "OverLimit"})
 	if err := q.SendOrders(t.Context(), orders); err == nil {
 		t.Error("orders that were refused are sent")
 	}
@@ -123,7 +123,7 @@ func TestAMessageThatIsTooLargeIsRefusedAlone(t *testing.T) {
 
 func TestARefusalIsRepeatedAFewTimesAndThenFinal(t *testing.T) {
 	t.Parallel()
-	for _, code := range []int{400, 403, 404, 413, 429, 503} {
+	for _, code := range []int{400, 403, 404, 413, 429} {
 		t.Run(fmt.Sprint(code), func(t *testing.T) {
 			t.Parallel()
 			q, f := newFront(t, slices.Repeat([]step{status(code)}, 2*queue.MaxRefusals)...)
@@ -148,7 +148,8 @@ func TestARefusalThatPassesIsNoRefusal(t *testing.T) {
 func TestAnInternalErrorOrATimeOutIsUnknown(t *testing.T) {
 	t.Parallel()
 	for name, s := range map[string]step{
-		"500": status(500), "502": status(502), "504": status(504), "no answer": hang, "reset": reset,
+		"500": status(500), "502": status(502), "503": status(503), "504": status(504),
+		"an entry that failed by no fault of ours": failEntries(func(string) bool { return true }), "no answer": hang, "reset": reset,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -174,10 +175,10 @@ func TestALostAnswerIsRepeated(t *testing.T) {
 	}{
 		"after its effect":        {[]step{reset, reset, reset, reset}, 5},
 		"without effect":          {[]step{status(500), status(504), status(500), status(500)}, 1},
-		"among refusals":          {[]step{status(503), status(500), status(503), status(502)}, 1},
+		"among refusals":          {[]step{status(403), status(500), status(403), status(502)}, 1},
 		"slower than one call":    {[]step{hang}, 1},
-		"refused, then sent":      {[]step{status(503), status(503)}, 1},
-		"lost, then acknowledged": {[]step{reset, status(503)}, 2},
+		"refused, then sent":      {[]step{status(403), status(403)}, 1},
+		"lost, then acknowledged": {[]step{reset, status(403)}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -192,8 +193,8 @@ func TestALostAnswerIsRepeated(t *testing.T) {
 func TestARefusalAfterAnUnknownAttemptIsUnknown(t *testing.T) {
 	t.Parallel()
 	for name, steps := range map[string][]step{
-		"first":  {reset, status(503), status(400), status(503)},
-		"middle": {status(503), reset, status(400), status(503)},
+		"first":  {reset, status(403), status(400), status(403)},
+		"middle": {status(403), reset, status(400), status(403)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -211,7 +212,7 @@ func TestRefusalsUntilTheDeadlineAreRefused(t *testing.T) {
 	t.Parallel()
 	// The waits between attempts are random, and may be so short that the refusals run out first.
 	for range 20 {
-		q, f := newFront(t, status(503), status(503), status(503))
+		q, f := newFront(t, status(403), status(403), status(403))
 		mustBe(t, queue.Refused, send(t, q, 20*time.Millisecond, queue.Outgoing{Body: "x"})...)
 		if len(f.requests()) < queue.MaxRefusals {
 			return // the deadline came first
@@ -245,7 +246,7 @@ func TestOnlyTheEntriesThatFailedAreRepeated(t *testing.T) {
 func TestTheOutcomeOfEachEntryIsTrue(t *testing.T) {
 	t.Parallel()
 	q, server := newQueue(t)
-	server.SetFaults(sqs.Faults{Actions: []string{"SendMessageBatch"}, FailEntry: 0.7, Seed: 7})
+	server.SetFaults(sqs.Faults{Actions: []string{"SendMessageBatch"}, FailEntry: 0.7, Seed: 7, RefuseWith: "OverLimit"})
 	messages := numbered(60)
 	results := send(t, q, 10*time.Second, messages...)
 	got := bodiesOf(drain(t, q))

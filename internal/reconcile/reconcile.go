@@ -171,7 +171,7 @@ func (r *Reconciler) look(ctx context.Context, productID int64, report *Report) 
 	if !r.Pause {
 		// Nothing is said of younger orders, and a rush has very many of them.
 		youngest := min(cmp.Or(r.StaleAge, StaleAge), cmp.Or(r.LostAge, LostAge))
-		ids = slices.DeleteFunc(ids, func(id uuid.UUID) bool { return !older(id, youngest) })
+		ids = slices.DeleteFunc(ids, func(id uuid.UUID) bool { return !older(l, id, youngest) })
 	}
 	standing, err := r.MySQL.Standing(ctx, productID, ids)
 	if err != nil {
@@ -266,7 +266,7 @@ func (r *Reconciler) restocks(ctx context.Context, l stock.Look, s store.Standin
 func (r *Reconciler) loans(ctx context.Context, l stock.Look, s store.Standing) (Finding, error) {
 	f := Finding{Cause: Move}
 	for loan, units := range l.Lent {
-		if !r.Pause && !older(loan.Move, cmp.Or(r.LoanAge, LoanAge)) {
+		if !r.Pause && !older(l, loan.Move, cmp.Or(r.LoanAge, LoanAge)) {
 			continue
 		}
 		if r.Apply {
@@ -290,7 +290,7 @@ func (r *Reconciler) unsettled(ctx context.Context, l stock.Look, s store.Standi
 	f := Finding{Cause: Unsettled}
 	var decisions, dead []order.Decision
 	for id, record := range s.Decided {
-		if !r.Pause && !older(id, cmp.Or(r.StaleAge, StaleAge)) {
+		if !r.Pause && !older(l, id, cmp.Or(r.StaleAge, StaleAge)) {
 			continue
 		}
 		d := order.Decision{Record: record}
@@ -342,7 +342,7 @@ func (r *Reconciler) lost(ctx context.Context, l stock.Look, s store.Standing) (
 	f := Finding{Cause: Lost}
 	var ids []uuid.UUID
 	for id, units := range l.Reserved {
-		if _, decided := s.Decided[id]; !decided && !l.Outbox[id] && older(id, cmp.Or(r.LostAge, LostAge)) {
+		if _, decided := s.Decided[id]; !decided && !l.Outbox[id] && older(l, id, cmp.Or(r.LostAge, LostAge)) {
 			ids = append(ids, id)
 			f.Orders, f.Units = f.Orders+1, f.Units+units
 		}
@@ -359,7 +359,7 @@ func (r *Reconciler) lost(ctx context.Context, l stock.Look, s store.Standing) (
 		var gone []order.Decision
 		for i, record := range records {
 			if record == nil {
-				if r.Drained || older(batch[i], stock.PendingTTL) {
+				if r.Drained || older(l, batch[i], stock.PendingTTL) {
 					unknown := order.Order{ID: batch[i], ProductID: s.Product.ID, Quantity: l.Reserved[batch[i]]}
 					gone = append(gone, order.Decision{Record: order.Record{Order: unknown, Status: order.Failed}})
 				}
@@ -439,7 +439,7 @@ func (r *Reconciler) units(ctx context.Context, l stock.Look, s store.Standing, 
 		report.Available = must
 		return false, nil
 	}
-	if ends := s.Product.EndsAt; quiet && !ends.IsZero() && time.Since(ends) > EndedAge {
+	if ends := s.Product.EndsAt; quiet && !ends.IsZero() && l.Now.Sub(ends) > EndedAge {
 		f := Finding{Cause: Ended, Orders: 1}
 		if r.Apply {
 			if f.Repaired, err = r.Redis.Unload(ctx, id, l); err != nil {
@@ -533,10 +533,10 @@ func (r *Reconciler) Statuses(ctx context.Context) (Finding, error) {
 	return f, err
 }
 
-// older tells whether an order is older than an age, by the time in its id.
-func older(id uuid.UUID, age time.Duration) bool {
-	seconds, nanos := id.Time().UnixTime()
-	return time.Since(time.Unix(seconds, nanos)) > age
+// older tells whether an order was older than an age when Redis was looked at, by the time in its id and the clock of
+// Redis, which is the same for all workers.
+func older(l stock.Look, id uuid.UUID, age time.Duration) bool {
+	return l.Now.Sub(time.Unix(id.Time().UnixTime())) > age
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -37,6 +37,8 @@ type Look struct {
 	Version, Revision int64
 	// Restocks are the ids of those that were applied after it was loaded.
 	Restocks map[string]bool
+	// Now is the time by the clock of Redis.
+	Now time.Time
 	// Still is true if nothing has moved while it was read, so that it is of one moment. Otherwise what came or went
 	// meanwhile may be in it or not; what was there all the time is.
 	Still bool
@@ -120,15 +122,18 @@ func (s *Stock) look(ctx context.Context, k productKeys) (Look, error) {
 func (s *Stock) readSale(ctx context.Context, k productKeys, l *Look) error {
 	var available *redis.StringCmd
 	var sale *redis.SliceCmd
+	var now *redis.TimeCmd
 	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		sale = p.HMGet(ctx, k.sale, "version", "revision", "changes", "counted", "epoch")
 		available = p.Get(ctx, k.stock)
+		now = p.Time(ctx)
 		return nil
 	})
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return err
 	}
 
+	l.Now = now.Val()
 	var d decoder
 	numbers := []*int64{&l.Version, &l.Revision, &l.changes, &l.counted}
 	for i, field := range sale.Val() {

@@ -21,11 +21,11 @@ type Faults struct {
 
 	Duplicate float64 // For each message received: a copy stays behind, is delivered to another receive, and must be deleted apart.
 	Reorder   float64 // For each message received: it comes from a random place among the first 256 instead of from the head.
-	FailEntry float64 // For each entry of a batch: it fails with SenderFault false and has no effect.
+	FailEntry float64 // For each entry of a batch: it fails with RefuseWith or InternalError, and has no effect.
 	Refuse    float64 // For each request: it is refused with RefuseWith and has no effect.
 	Lose      float64 // For each request: it has its effect, but the connection is closed instead of an answer.
 
-	RefuseWith  string        // "OverLimit" (403), or else ServiceUnavailable (503).
+	RefuseWith  string        // "OverLimit" (403), or else ServiceUnavailable (503), which leaves clients in doubt.
 	Delay       time.Duration // How long a finished request waits before its answer is sent.
 	Unavailable bool          // Every connection is closed at its next request, which has no effect; so are waiting receives.
 }
@@ -56,7 +56,7 @@ func (s *Server) LoseNext(action string, n int) {
 	s.mustAction(action).loseNext.Store(int64(n))
 }
 
-// RefuseNext makes the next n requests of an action fail with ServiceUnavailable and without effect, whatever Faults
+// RefuseNext makes the next n requests of an action fail with OverLimit and without effect, whatever Faults
 // say. An n of 0 ends it. It panics if there is no such action.
 func (s *Server) RefuseNext(action string, n int) {
 	s.mustAction(action).refuseNext.Store(int64(n))
@@ -112,6 +112,14 @@ func (in *injector) pick(n int) int {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return in.rng.IntN(n)
+}
+
+// failure is what an entry fails with.
+func (in *injector) failure() *apiError {
+	if in.RefuseWith == errOverLimit.code {
+		return errOverLimit
+	}
+	return errInternal
 }
 
 func (in *injector) refusal() *apiError {

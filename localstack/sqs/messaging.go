@@ -127,7 +127,7 @@ func (s *Server) batch(c *call, check func() *apiError, run func(*queue, *entry)
 		before := len(c.out)
 		c.out = appendQuoted(append(c.comma(), `{"Id":`...), e.id)
 		if c.injector.roll(failEntry) {
-			failures[i] = errInternal
+			failures[i] = c.injector.failure()
 		} else {
 			failures[i] = run(q, e)
 		}

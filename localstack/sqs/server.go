@@ -283,7 +283,7 @@ func (s *Server) answer(ctx *fasthttp.RequestCtx, c *call) *apiError {
 	var err *apiError
 	switch {
 	case countDown(&c.action.refuseNext):
-		err = errUnavailable
+		err = errOverLimit
 	case c.injector.roll(refuse):
 		err = c.injector.refusal()
 	case !wellFormed:

@@ -62,7 +62,7 @@ var changes = []change{
 	}, {
 		promise: "P2", what: "an entry that the queue refused counts as sent with its batch",
 		file: "internal/queue/send.go",
-		old:  "Result{Refused, &EntryError{Code: aws.ToString(bad.Code), Message: aws.ToString(bad.Message)}}", new: "Result{Outcome: Sent}",
+		old:  "Result{outcome, &EntryError{Code: aws.ToString(bad.Code), Message: aws.ToString(bad.Message)}}", new: "Result{Outcome: Sent}",
 		pkg: "internal/queue", test: "TestTheOutcomeOfEachEntryIsTrue", says: "and is on the queue 0 times",
 	}, {
 		promise: "P2", what: "who could not cancel an order says that nothing was ordered",
