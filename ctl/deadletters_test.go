@@ -14,7 +14,7 @@ import (
 	"stampede/localstack/stacktest"
 )
 
-func TestMain(m *testing.M) { stacktest.Main(m, stacktest.Redis|stacktest.MariaDB) }
+func TestMain(m *testing.M) { stacktest.Main(m, stacktest.Redis|stacktest.MariaDB|stacktest.SQS) }
 
 // newParts are MySQL and Redis of a test's own, with a product on sale.
 func newParts(t *testing.T, units, limit int64) (parts, order.Product) {

@@ -40,6 +40,8 @@ func commands() []command {
 		{"product set", "--id N [--price …] …", "change a product, but no order that was accepted", runProductSet},
 		{"product list", "[--json]", "list the products", runProductList},
 		{"restock", "--product N --units N --id …", "add units to a product, once per id", runRestock},
+		{"order show", "ID [--json]", "tell an order's whole story, from Redis, the queue and MySQL", runOrderShow},
+		{"user show", "ADDRESS | ID [--json]", "show an account, its bans, its sessions and its latest orders", runUserShow},
 		{"user role", "--email … --role …", "make a user a buyer, merchant or admin", runUserRole},
 		{"user logout", "--email …", "end all sessions of a user, on every edge", runUserLogout},
 		{"user disable", "--email …", "end all sessions of a user, and let nobody log in to the account", runUserDisable},

@@ -422,8 +422,10 @@ func runRestock(ctx context.Context, args []string) error {
 	return nil
 }
 
-func printJSON(value any) error {
-	enc := json.NewEncoder(os.Stdout)
+func printJSON(value any) error { return writeJSON(os.Stdout, value) }
+
+func writeJSON(w io.Writer, value any) error {
+	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	return enc.Encode(value)
 }

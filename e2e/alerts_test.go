@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"regexp"
@@ -70,7 +71,13 @@ func TestMonitoring(t *testing.T) {
 	s.rush(t.Context(), c, 101, 400, 200)
 	p.checkQueries() // at once, since rules look at the last minute
 	s.mustBeClean(c, 30*time.Second, len(c.orders))
-	s.runRunbook("MESSAGE="+letter, "PRODUCT=1")
+	status, user := request(t, "POST", s.url+"/api/register", "",
+		`{"email":"ada@example.org","password":"many copper kettles sing","name":"Ada"}`)
+	if status != 201 {
+		t.Fatalf("register: %d %v", status, user)
+	}
+	order := slices.Sorted(maps.Keys(c.orders))[0]
+	s.runRunbook("MESSAGE="+letter, "PRODUCT=1", "ORDER="+order, "USER_ID="+fmt.Sprint(user["user_id"]))
 	p.fires(nil, "DeadLetters")
 }
 
