@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -107,6 +109,8 @@ func (s *sender) send(_ struct{}, gathered []*parcel) {
 	if len(parcels) == 0 {
 		return
 	}
+	// Envelopes hold orders of one product each.
+	slices.SortStableFunc(parcels, func(a, b *parcel) int { return cmp.Compare(a.order.ProductID, b.order.ProductID) })
 	ctx, cancel := context.WithTimeout(context.Background(), s.deadline)
 	defer cancel()
 	orders := make([]order.Order, len(parcels))
@@ -120,14 +124,12 @@ func (s *sender) send(_ struct{}, gathered []*parcel) {
 		s.cancel(parcels, stockUnavailable)
 		return
 	}
-	bodies, groups := order.Pack(orders)
-	messages := make([]queue.Outgoing, len(bodies))
-	contents := make([][]*parcel, len(bodies))
-	spans := make([][]telemetry.Span, len(bodies))
+	messages, groups := queue.Pack(orders)
+	contents := make([][]*parcel, len(messages))
+	spans := make([][]telemetry.Span, len(messages))
 	rest := parcels
-	for i := range bodies {
+	for i := range messages {
 		s.metrics.envelopeOrders.Observe(float64(len(groups[i])))
-		messages[i].Body = string(bodies[i])
 		contents[i], rest = rest[:len(groups[i])], rest[len(groups[i]):]
 		places, begun := beginSends(contents[i])
 		if spans[i] = begun; places != "" {

@@ -241,7 +241,7 @@ func TestAnOrderThatCannotFailIsGivenUpByTheQueue(t *testing.T) {
 	bad, good := orders[2], slices.Concat(orders[:2], orders[3:])
 	r.sabotage(fmt.Sprint("NEW.user_id = ", bad.UserID))
 	r.setMaxReceives(3)
-	w := r.start(func(w *Worker) { w.visibility, w.attemptPause = time.Second, 0 })
+	w := r.start(impatient, func(w *Worker) { w.attemptPause = 0 })
 	r.send(5, orders...)
 	r.eventually(func() error {
 		if d := r.depth(); !d.Empty() || d.Dead != 1 || w.held.len() != 0 {

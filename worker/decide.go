@@ -29,6 +29,8 @@ func (w *Worker) decide(productID int64, jobs []*job) {
 	for i, j := range jobs {
 		orders[i] = j.order
 	}
+	w.progress.begin(productID)
+	defer w.progress.end(productID)
 	in := inquest{worker: w, productID: productID, alone: len(jobs) == 1}
 	var decisions []order.Decision
 	blame, err := w.persist(func(ctx context.Context) (err error) {
@@ -117,11 +119,10 @@ func (w *Worker) fail(j *job, reason error) {
 
 // sendAgain sends an order alone, to be decided later.
 func (w *Worker) sendAgain(j *job, attempts int) {
-	again := queue.Outgoing{
-		Body:       body(j.order),
-		Attributes: map[string]string{queue.AttemptsAttribute: strconv.Itoa(attempts)},
-		Delay:      time.Duration(attempts) * w.attemptPause,
-	}
+	messages, _ := queue.Pack([]order.Order{j.order})
+	again := messages[0]
+	again.Attributes = map[string]string{queue.AttemptsAttribute: strconv.Itoa(attempts)}
+	again.Delay = time.Duration(attempts) * w.attemptPause
 	if place := telemetry.FormatPlaces([]telemetry.Place{j.trace}); place != "" {
 		again.Attributes[telemetry.TraceAttribute] = place
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -251,15 +252,16 @@ func (r *rig) send(perMessage int, orders ...order.Order) {
 	}
 }
 
-// enqueue puts orders on the queue in envelopes of so many.
+// enqueue puts orders on the queue in envelopes of so many, as edges of before did: they may be of several products.
 func (r *rig) enqueue(perMessage int, orders ...order.Order) {
 	r.t.Helper()
 	var messages []queue.Outgoing
 	for chunk := range slices.Chunk(orders, perMessage) {
-		bodies, _ := order.Pack(chunk)
-		for _, body := range bodies {
-			messages = append(messages, queue.Outgoing{Body: string(body)})
+		body, err := json.Marshal(map[string]any{"v": order.MessageVersion, "orders": chunk})
+		if err != nil {
+			r.t.Fatal(err)
 		}
+		messages = append(messages, queue.Outgoing{Body: string(body)})
 	}
 	r.sendMessages(messages...)
 }

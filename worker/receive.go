@@ -26,6 +26,7 @@ const (
 // delivery is a message that this worker holds. It is deleted when the last of its orders is done.
 type delivery struct {
 	queue.Message
+	productID   int64        // of its first order
 	open        atomic.Int32 // orders that are not done
 	hiddenUntil time.Time    // guarded by deliveries
 }
@@ -85,6 +86,18 @@ func (d *deliveries) room(ctx context.Context) {
 	case <-freed:
 	case <-ctx.Done():
 	}
+}
+
+// of counts the deliveries of a product.
+func (d *deliveries) of(productID int64) (n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for m := range d.all {
+		if m.productID == productID {
+			n++
+		}
+	}
+	return n
 }
 
 func (d *deliveries) len() int {
@@ -155,13 +168,19 @@ func (w *Worker) poll() {
 		for _, m := range messages {
 			w.metrics.received(&m)
 			d := &delivery{Message: m}
-			w.held.add(d, w.visibility)
 			orders, err := order.Decode([]byte(m.Body))
-			if err != nil {
-				broken, reasons = append(broken, d), append(reasons, err)
-				continue
+			if err == nil {
+				d.productID = orders[0].ProductID
 			}
-			w.accept(d, orders)
+			w.held.add(d, w.visibility)
+			switch {
+			case err != nil:
+				broken, reasons = append(broken, d), append(reasons, err)
+			case w.surplus(d.productID):
+				w.rest(w.receives, d.productID, []*delivery{d})
+			default:
+				w.accept(d, orders)
+			}
 		}
 		// The orders around a broken message do not wait for it.
 		for i, d := range broken {

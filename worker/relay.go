@@ -58,11 +58,7 @@ func (w *Worker) relayOrders(ctx context.Context, productID int64, orders []orde
 	if err := w.stock.WritePending(ctx, pending); err != nil {
 		return err
 	}
-	bodies, groups := order.Pack(orders)
-	messages := make([]queue.Outgoing, len(bodies))
-	for i := range bodies {
-		messages[i].Body = string(bodies[i])
-	}
+	messages, groups := queue.Pack(orders)
 	send, cancel := context.WithTimeout(ctx, w.relayAge/2) // well before the claim can be taken over
 	defer cancel()
 	var sent []order.Order

@@ -56,6 +56,8 @@ type Worker struct {
 	gate    gate
 	held    deliveries
 
+	progress progress
+
 	jobs    batch.Batcher[int64, *job]         // by product, to be decided
 	settles batch.Batcher[int64, settlement]   // by product, to be settled
 	deletes batch.Batcher[struct{}, *delivery] // to be deleted
@@ -63,6 +65,8 @@ type Worker struct {
 	// What the constants of the same names say; tests are less patient.
 	visibility, heartbeatInterval, attemptPause, productPause, relayInterval, relayAge time.Duration
 	reconcileInterval, staleAge, lostAge, drainedAge, deadLettersInterval              time.Duration
+
+	stuckAge, restLength time.Duration
 
 	// emptySince is since when reconcile has seen no message, or zero.
 	emptySince time.Time
@@ -82,11 +86,12 @@ func New(st *stock.Stock, db *store.Store, q *queue.Queue, reg prometheus.Regist
 		stock: st, store: db, queue: q, visibility: queue.VisibilityTimeout, heartbeatInterval: heartbeatInterval,
 		attemptPause: attemptPause, productPause: productPause, relayInterval: relayInterval, relayAge: relayAge,
 		reconcileInterval: reconcileInterval, staleAge: reconcile.StaleAge, lostAge: reconcile.LostAge, drainedAge: drainedAge,
-		deadLettersInterval: deadLettersInterval,
+		deadLettersInterval: deadLettersInterval, stuckAge: stuckAge, restLength: restLength,
 	}
 	w.metrics = newMetrics(reg, w)
 	w.gate.probe = func(ctx context.Context) error { return errors.Join(w.Ready(ctx), w.store.RehearseAny(ctx)) }
 	w.held.all = make(map[*delivery]struct{})
+	w.progress.since = make(map[int64]time.Time)
 	// What waits is bounded by the messages held.
 	w.jobs = batch.Batcher[int64, *job]{Do: w.decide, Size: maxTransaction, Parallel: 1, Alone: (*job).alone}
 	w.settles = batch.Batcher[int64, settlement]{Do: w.settle, Size: 1, Parallel: maxSettles}
@@ -113,6 +118,7 @@ func (w *Worker) Start() {
 		w.loops.Go(w.poll)
 	}
 	w.loops.Go(func() { every(w.receiving, w.heartbeatInterval, w.heartbeat) })
+	w.loops.Go(func() { every(w.receiving, w.stuckAge, w.share) })
 	w.loops.Go(func() { every(w.receiving, w.relayInterval, w.relay) })
 	w.loops.Go(func() {
 		w.reconcile(w.receiving) // at once, so that it is known which servers of Redis there are

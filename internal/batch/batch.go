@@ -55,6 +55,19 @@ func (b *Batcher[K, T]) Add(key K, items ...T) int {
 	return len(items)
 }
 
+// Withdraw takes out what waits for a call of a key, in the order of its arrival.
+func (b *Batcher[K, T]) Withdraw(key K) []T {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l := b.lanes[key]
+	if l == nil {
+		return nil
+	}
+	items := l.waiting
+	l.waiting = nil
+	return items
+}
+
 // Waits counts the items that wait for a call, of all keys.
 func (b *Batcher[K, T]) Waits() (n int) {
 	b.mu.Lock()

@@ -63,6 +63,24 @@ func TestPackAndDecode(t *testing.T) {
 	}
 }
 
+// TestPackKeepsProductsApart: an order never waits for the product of another.
+func TestPackKeepsProductsApart(t *testing.T) {
+	t.Parallel()
+	orders := make([]Order, 7)
+	for i, product := range []int64{1, 1, 2, 2, 2, 1, BucketID(1, 1)} {
+		orders[i] = sample()
+		orders[i].ProductID = product
+	}
+	_, groups := Pack(orders)
+	var sizes []int
+	for _, group := range groups {
+		sizes = append(sizes, len(group))
+	}
+	if want := []int{2, 3, 1, 1}; !slices.Equal(sizes, want) {
+		t.Errorf("envelopes of %v orders, want %v", sizes, want)
+	}
+}
+
 // The bound is used to the last byte, and not passed.
 func TestPackFillsEnvelopes(t *testing.T) {
 	t.Parallel()

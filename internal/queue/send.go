@@ -42,6 +42,9 @@ const (
 // Outgoing is a message to send.
 type Outgoing struct {
 	Body string
+	// Group says whose the message is: SQS serves the messages of quiet groups before those of one with a backlog (Amazon
+	// SQS Developer Guide, "Fair queues"). It may be empty.
+	Group string
 	// Attributes are sent as message attributes of type String; their values must not be empty.
 	Attributes map[string]string
 	// Delay is for how long the queue hides the message at first: 0 to 15 minutes, in whole seconds.
@@ -61,14 +64,22 @@ func (q *Queue) Send(ctx context.Context, messages []Outgoing, done func(i int, 
 	q.send(ctx, q.url, messages, done)
 }
 
+// Pack makes messages of orders, each of orders of one product, which is their group. It returns the orders that each
+// message holds, in order.
+func Pack(orders []order.Order) (messages []Outgoing, groups [][]order.Order) {
+	bodies, groups := order.Pack(orders)
+	messages = make([]Outgoing, len(bodies))
+	for i := range bodies {
+		group := strconv.FormatInt(order.ProductOf(groups[i][0].ProductID), 10)
+		messages[i] = Outgoing{Body: string(bodies[i]), Group: group}
+	}
+	return messages, groups
+}
+
 // SendOrders puts orders on the queue, in as few messages as they fit into. The error is nil if the queue has
 // acknowledged all of them; otherwise some may be on it, and none may be cancelled.
 func (q *Queue) SendOrders(ctx context.Context, orders []order.Order) (err error) {
-	bodies, _ := order.Pack(orders)
-	messages := make([]Outgoing, len(bodies))
-	for i := range bodies {
-		messages[i].Body = string(bodies[i])
-	}
+	messages, _ := Pack(orders)
 	q.Send(ctx, messages, func(_ int, r Result) {
 		if r.Outcome != Sent {
 			err = errors.Join(err, r.Err)
@@ -144,6 +155,9 @@ func (q *Queue) attempt(ctx context.Context, url string, messages []Outgoing, in
 		m := &messages[i]
 		entries[n] = types.SendMessageBatchRequestEntry{
 			Id: aws.String(strconv.Itoa(n)), MessageBody: &m.Body, DelaySeconds: int32(m.Delay / time.Second),
+		}
+		if m.Group != "" {
+			entries[n].MessageGroupId = &m.Group
 		}
 		if len(m.Attributes) > 0 {
 			attributes := make(map[string]types.MessageAttributeValue, len(m.Attributes))

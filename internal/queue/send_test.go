@@ -11,8 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
 	"stampede/internal/order"
 	"stampede/internal/queue"
+	"stampede/localstack"
 	"stampede/localstack/sqs"
 	"stampede/localstack/stacktest"
 )
@@ -347,5 +352,37 @@ func TestAMessageIsDelayedByWholeSeconds(t *testing.T) {
 	}
 	if m := mustOne(t, messages); m.Body != "later" || time.Since(start) < time.Second {
 		t.Errorf("received %q after %v", m.Body, time.Since(start))
+	}
+}
+
+// TestEachProductIsAGroup: SQS's fair queues go by the group.
+func TestEachProductIsAGroup(t *testing.T) {
+	t.Parallel()
+	orders := make([]order.Order, 3)
+	for i, product := range []int64{7, 7, order.BucketID(8, 2)} {
+		orders[i] = order.Order{ID: order.NewID(), UserID: 1, ProductID: product, Quantity: 1, ReservedAt: time.Now()}
+	}
+	q, server := newQueue(t)
+	if err := q.SendOrders(t.Context(), orders); err != nil {
+		t.Fatal(err)
+	}
+	client := localstack.SQSClient(server.URL())
+	url, err := client.GetQueueUrl(t.Context(), &awssqs.GetQueueUrlInput{QueueName: aws.String(ordersName)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := client.ReceiveMessage(t.Context(), &awssqs.ReceiveMessageInput{
+		QueueUrl: url.QueueUrl, MaxNumberOfMessages: 10,
+		MessageSystemAttributeNames: []types.MessageSystemAttributeName{types.MessageSystemAttributeNameMessageGroupId},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var groups []string
+	for _, m := range got.Messages {
+		groups = append(groups, m.Attributes["MessageGroupId"])
+	}
+	if slices.Sort(groups); !slices.Equal(groups, []string{"7", "8"}) {
+		t.Errorf("the messages are of the groups %q", groups)
 	}
 }

@@ -619,7 +619,7 @@ func testSystemAttributes(l *lab) {
 	url := l.queue(nil)
 	before := time.Now().Add(-time.Minute)
 	out, err := l.SendMessage(l.Context(), &awssqs.SendMessageInput{
-		QueueUrl: &url, MessageBody: aws.String("x"),
+		QueueUrl: &url, MessageBody: aws.String("x"), MessageGroupId: aws.String("a-group"), // of a fair queue
 		MessageSystemAttributes: map[string]types.MessageSystemAttributeValue{
 			"AWSTraceHeader": {DataType: aws.String("String"), StringValue: aws.String("Root=1-5759e988-bd862e3fe1be46a994272793")},
 		},
@@ -636,7 +636,7 @@ func testSystemAttributes(l *lab) {
 			first = attrs["ApproximateFirstReceiveTimestamp"]
 		}
 		if attrs["ApproximateReceiveCount"] != strconv.Itoa(count) || attrs["ApproximateFirstReceiveTimestamp"] != first ||
-			attrs["SenderId"] == "" || attrs["AWSTraceHeader"] != "Root=1-5759e988-bd862e3fe1be46a994272793" {
+			attrs["SenderId"] == "" || attrs["MessageGroupId"] != "a-group" || attrs["AWSTraceHeader"] != "Root=1-5759e988-bd862e3fe1be46a994272793" {
 			l.Errorf("receive %d: %v", count, attrs)
 		}
 		sent, _ := strconv.ParseInt(attrs["SentTimestamp"], 10, 64)
@@ -645,6 +645,10 @@ func testSystemAttributes(l *lab) {
 			l.Errorf("sent at %d, first received at %d", sent, received)
 		}
 		l.must(l.change(url, got, 0))
+	}
+	for _, group := range []string{"", "a group", strings.Repeat("x", 129), "ü"} {
+		_, err := l.SendMessage(l.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("x"), MessageGroupId: &group})
+		refused[generic](l, err, "InvalidParameterValue")
 	}
 	for _, ask := range []func(*awssqs.ReceiveMessageInput){
 		func(in *awssqs.ReceiveMessageInput) {

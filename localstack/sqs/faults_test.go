@@ -97,9 +97,6 @@ func TestDelayedAnswer(t *testing.T) {
 	sent := make(chan error, 1)
 	go func() { sent <- l.trySend(url) }()
 	l.receive(url, 1, 5) // The effect comes before the answer.
-	if took := time.Since(begin); took > 250*time.Millisecond {
-		t.Errorf("the effect came after %v", took)
-	}
 	l.must(<-sent)
 	if took := time.Since(begin); took < 300*time.Millisecond {
 		t.Errorf("the answer came after %v", took)

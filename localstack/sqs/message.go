@@ -28,6 +28,7 @@ type message struct {
 	attrs    []attribute // Sorted by name.
 	attrsMD5 [md5.Size]byte
 	trace    string
+	group    string // Of a fair queue: whose message it is.
 	sentAt   int64
 
 	seq           uint64 // Names the message within its queue.
@@ -74,6 +75,9 @@ func newMessage(e *entry, cfg *config, now int64) (*message, *apiError) {
 	if e.deduplicated {
 		return nil, invalid("MessageDeduplicationId", "given", "The request includes a parameter that is not valid for this queue type.")
 	}
+	if e.grouped && !validGroup(e.group) {
+		return nil, invalid("MessageGroupId", string(e.group), "MessageGroupId can only include alphanumeric and punctuation characters. 1 to 128 in length.")
+	}
 	if e.unknownSystemAttribute {
 		return nil, errInvalidParameter.with("The only message system attribute that can be sent is AWSTraceHeader, of type String.")
 	}
@@ -84,7 +88,8 @@ func newMessage(e *entry, cfg *config, now int64) (*message, *apiError) {
 		return nil, err
 	}
 	m := &message{
-		id: newID(), body: slices.Clone(e.bodyRaw), bodyMD5: md5.Sum(e.body), trace: string(e.trace), sentAt: now,
+		id: newID(), body: slices.Clone(e.bodyRaw), bodyMD5: md5.Sum(e.body), trace: string(e.trace),
+		group: string(e.group), sentAt: now,
 	}
 	if len(e.attributes) > 0 {
 		m.attrs = slices.Clone(e.attributes)
@@ -103,6 +108,16 @@ func (e *entry) size() int {
 		size += e.attributes[i].size()
 	}
 	return size
+}
+
+// validGroup tells whether text is what SQS accepts as a MessageGroupId.
+func validGroup(text []byte) bool {
+	for _, c := range text {
+		if c <= ' ' || c > '~' {
+			return false
+		}
+	}
+	return len(text) >= 1 && len(text) <= 128
 }
 
 // validContents tells whether text has only characters that XML 1.0 allows, which is what SQS accepts in a message.

@@ -319,6 +319,7 @@ const (
 	wantFirstReceived
 	wantTrace
 	wantSource
+	wantGroup
 	wantAll = 1<<iota - 1
 )
 
@@ -341,7 +342,9 @@ func systemAttributes(c *call) (set systemSet, err *apiError) {
 				set |= wantTrace
 			case "DeadLetterQueueSourceArn":
 				set |= wantSource
-			case "SequenceNumber", "MessageDeduplicationId", "MessageGroupId":
+			case "MessageGroupId":
+				set |= wantGroup
+			case "SequenceNumber", "MessageDeduplicationId":
 				// They exist, but only messages of FIFO queues have them.
 			default:
 				return 0, errAttributeName.with("Unknown Attribute %s.", name)
@@ -376,6 +379,9 @@ func (c *call) writeDelivery(d *delivery, system systemSet) {
 		}
 		if system&wantSource != 0 && d.source != "" {
 			c.writeSystem("DeadLetterQueueSourceArn", d.source)
+		}
+		if system&wantGroup != 0 && d.group != "" {
+			c.writeSystem("MessageGroupId", d.group)
 		}
 		c.out = append(c.out, '}')
 	}

@@ -65,6 +65,8 @@ type entry struct {
 	delay, visibility         number
 	attributes                []attribute
 	trace                     []byte
+	group                     []byte
+	grouped                   bool
 	deduplicated              bool // A parameter for FIFO queues was given.
 	unknownSystemAttribute    bool
 }
@@ -177,6 +179,9 @@ func (d *decoder) entryField(e *entry, key []byte) bool {
 			e.trace = []byte(a.value)
 			return true
 		})
+	case "MessageGroupId":
+		e.grouped = true
+		return d.text(&e.group)
 	case "MessageDeduplicationId":
 		e.deduplicated = true
 		return d.skip(0)

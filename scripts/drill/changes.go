@@ -22,8 +22,8 @@ var changes = []change{
 
 	{
 		promise: "P2", what: "202 before the queue has acknowledged the order",
-		file: "edge/send.go", old: "\tbodies, groups := order.Pack(orders)\n",
-		new: "\tfor _, p := range parcels {\n\t\ts.finish(p, \"\")\n\t}\n\tbodies, groups := order.Pack(orders)\n",
+		file: "edge/send.go", old: "\tmessages, groups := queue.Pack(orders)\n",
+		new: "\tfor _, p := range parcels {\n\t\ts.finish(p, \"\")\n\t}\n\tmessages, groups := queue.Pack(orders)\n",
 		pkg: "edge", test: "TestNoAnswerBeforeTheQueueHasTheOrder", says: "though the queue acknowledges after",
 	}, {
 		promise: "P2", what: "an order of unknown outcome is cancelled",
@@ -101,6 +101,10 @@ var changes = []change{
 		promise: "P2", what: "a product of which no order can be decided stops all others",
 		file: "worker/blame.go", old: "in.asked && store.Answered(sound)", new: "in.asked && store.Answered(sound) && false",
 		pkg: "worker", test: "TestABrokenProductStopsNoOther", says: "receiving has stopped more than once",
+	}, {
+		promise: "P2", what: "a locked product holds all that a worker may hold",
+		file: "worker/share.go", old: "if w.held.of(productID) <= maxShare {", new: "if true {",
+		pkg: "worker", test: "TestALockedProductStopsNoOther", says: "those of the other product are settled",
 	}, {
 		promise: "P2", what: "an order on the queue is denied when Redis has lost its data",
 		file: "edge/orders.go", old: "!known && !mayBeUnseen(id)", new: "!known",

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+const (
+	// maxShare bounds the messages of one product that a worker holds while the product makes no progress, since its row is
+	// locked or broken: with all that it holds it could serve no other.
+	maxShare = maxDeliveries / 4
+	// stuckAge is how long a product's transaction must have been under way for that. Usually it takes milliseconds.
+	stuckAge = 2 * time.Second
+	// restLength is for how long a message that is given back is hidden the first time. Each further time it is twice as long,
+	// up to maxRest, so that a product may be locked for an hour before the queue takes its messages for poison.
+	restLength = 15 * time.Second
+	maxRest    = 10 * time.Minute
+)
+
+// progress notes since when each product has been at its transaction.
+type progress struct {
+	mu    sync.Mutex
+	since map[int64]time.Time
+}
+
+func (p *progress) begin(productID int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.since[productID] = time.Now()
+}
+
+func (p *progress) end(productID int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.since, productID)
+}
+
+// stuck lists the products that have been at the same transaction for longer than an age.
+func (p *progress) stuck(age time.Duration) map[int64]bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	stuck := make(map[int64]bool)
+	for id, since := range p.since {
+		if time.Since(since) > age {
+			stuck[id] = true
+		}
+	}
+	return stuck
+}
+
+// share gives back what products that make no progress hold beyond their share.
+func (w *Worker) share(ctx context.Context) {
+	for productID := range w.progress.stuck(w.stuckAge) {
+		if w.held.of(productID) <= maxShare {
+			continue
+		}
+		var keep []*job
+		kept := make(map[*delivery]bool)
+		var surplus []*delivery
+		seen := make(map[*delivery]bool)
+		for _, j := range w.jobs.Withdraw(productID) {
+			switch d := j.from; {
+			case kept[d] || !seen[d] && len(kept) < maxShare:
+				kept[d] = true
+				keep = append(keep, j)
+			case !seen[d]:
+				surplus = append(surplus, d)
+			}
+			seen[j.from] = true
+		}
+		w.jobs.Add(productID, keep...)
+		w.rest(ctx, productID, surplus)
+	}
+}
+
+// surplus reports whether a delivery is beyond its product's share.
+func (w *Worker) surplus(productID int64) bool {
+	return w.held.of(productID) > maxShare && w.progress.stuck(w.stuckAge)[productID]
+}
+
+// rest gives messages back to the queue, which hides them for a while. One that cannot be given back comes back when its
+// visibility ends.
+func (w *Worker) rest(ctx context.Context, productID int64, surplus []*delivery) {
+	if len(surplus) == 0 {
+		return
+	}
+	slog.Warn("share: a product makes no progress, and messages of it are given back", "product", productID, "messages", len(surplus))
+	byLength := make(map[time.Duration][]*delivery)
+	for _, d := range surplus {
+		length := min(w.restLength<<min(d.ReceiveCount-1, 10), maxRest)
+		byLength[length] = append(byLength[length], d)
+	}
+	for length, some := range byLength {
+		if err := w.queue.Hide(ctx, receipts(some), length); err != nil {
+			slog.Warn("share: messages come back when their visibility ends", "error", err)
+		}
+	}
+	for _, d := range surplus {
+		w.held.remove(d)
+	}
+}
