@@ -515,7 +515,7 @@ func probePipelinedReserve(ctx context.Context, b *bench) (figures, error) {
 				for _, r := range calls {
 					idem := "idem:" + tag + ":" + strconv.FormatInt(r.UserID, 10) + ":" + r.IdempotencyKey
 					p.EvalSha(ctx, script.Hash(), append(keys[:5:5], idem),
-						int64(stock.StatusTTL/time.Second), 0, r.OrderID.String(), r.UserID, r.Quantity, r.IdempotencyKey)
+						int64(order.IdempotencyLifetime/time.Second), 0, r.OrderID.String(), r.UserID, r.Quantity, r.IdempotencyKey)
 				}
 				return nil
 			})

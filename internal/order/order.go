@@ -19,6 +19,10 @@ const (
 	MaxIdempotencyKeyBytes = 255
 )
 
+// IdempotencyLifetime is how long a user's idempotency key stands for one order of a product, from its reservation on:
+// Stripe's 24 hours.
+const IdempotencyLifetime = 24 * time.Hour
+
 // Status is the state of an order. An order leaves Pending exactly once; only an order that
 // failed as a dead letter may be decided anew, when an operator redrives it.
 type Status string
@@ -39,7 +43,7 @@ const (
 	SoldOut Reason = "sold_out"
 	// LimitExceeded: the order would take the buyer over the product's limit per user.
 	LimitExceeded Reason = "limit_exceeded"
-	// IdempotencyConflict: another order of the same user was decided under the same key.
+	// IdempotencyConflict: another order of the same user for the product was decided under the same key.
 	IdempotencyConflict Reason = "idempotency_conflict"
 	// UnknownProduct: the order names a product that MySQL does not have.
 	UnknownProduct Reason = "unknown_product"

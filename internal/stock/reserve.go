@@ -85,7 +85,7 @@ func (s *Stock) Reserve(ctx context.Context, productID, buckets int64, requests 
 	}
 	k := keysOf(productID)
 	keys := append(make([]string, 0, 5+len(requests)), k.stock, k.reserved, k.bought, k.sale, k.outbox)
-	args := append(make([]any, 0, 2+4*len(requests)), int64(StatusTTL/time.Second), buckets)
+	args := append(make([]any, 0, 2+4*len(requests)), int64(order.IdempotencyLifetime/time.Second), buckets)
 	for i := range requests {
 		r := &requests[i]
 		args = append(args, r.OrderID.String(), r.UserID, r.Quantity, r.IdempotencyKey)

@@ -49,7 +49,7 @@ func testReserve(t *testing.T, s *shop) {
 		idem: map[string]string{"7:a key with spaces": fmt.Sprintf("%s 2 1999 %d", first.OrderID, ms)},
 	})
 	ttl := must(s.rdb.TTL(t.Context(), s.keys.idemKey(7, "a key with spaces")).Result())(t)
-	if ttl > StatusTTL || ttl < StatusTTL-time.Minute {
+	if ttl > order.IdempotencyLifetime || ttl < order.IdempotencyLifetime-time.Minute {
 		t.Errorf("the idempotency key is kept for %v", ttl)
 	}
 }

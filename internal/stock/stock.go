@@ -24,8 +24,8 @@ const (
 	// MaxBatch is the most orders one call takes: Lua can unpack some thousand values, and a script
 	// must not hold up the other clients of a single-threaded server for long.
 	MaxBatch = 500
-	// StatusTTL is how long a decided order's status and an idempotency key are kept: Stripe's 24 hours.
-	StatusTTL = 24 * time.Hour
+	// StatusTTL is how long a decided order's status is kept: as long as a retry leads to the order.
+	StatusTTL = order.IdempotencyLifetime
 	// PendingTTL is how long the status of an order is kept that is not decided: longer than SQS can keep its message, which
 	// is 14 days (Amazon SQS quotas). A lost order is sent again from its status, so that this must not be gone before.
 	PendingTTL = 15 * 24 * time.Hour

@@ -30,12 +30,13 @@ const (
 // transaction was committed.
 //
 // Orders are judged in the order given. One fails with
-//   - IdempotencyConflict if another order of the user holds its key, whatever the product (its row then has no key),
+//   - IdempotencyConflict if another order of the user for the product holds its key (its row then has no key),
 //   - UnknownProduct if there is no such product (its currency is then XXX),
 //   - LimitExceeded if its buyer would have more units than the product's limit,
 //   - SoldOut if it asks for more units than are left; a smaller one after it may still be completed,
 //
-// whichever comes first in this list. A fresh decision has the product's version after the whole transaction, and 0 for an
+// whichever comes first in this list. Orders that were placed order.IdempotencyLifetime apart are not in conflict: the
+// key belongs to the later one, and the row of the earlier one has none any more. A fresh decision has the product's version after the whole transaction, and 0 for an
 // unknown product. An order of another product, or one that is not valid, is ErrInvalid, and then none is decided.
 func (s *Store) Decide(ctx context.Context, productID int64, orders []order.Order) ([]order.Decision, error) {
 	return s.decide(ctx, productID, orders, "")
@@ -159,11 +160,12 @@ type book struct {
 	time    time.Time
 
 	decided map[uuid.UUID]*orderRow // rows of the orders in question, as far as looked at, and those about to be stored
-	keys    map[userKey]bool        // idempotency keys that these rows hold
+	holders map[keyScope]*orderRow  // those of these rows that hold an idempotency key
 	bought  map[int64]int64         // units by user; empty if there is no limit
 
-	orders  []*orderRow
-	changes []ledgerRow
+	orders   []*orderRow
+	released []orderID // rows that are stored and lose their keys
+	changes  []ledgerRow
 }
 
 // openBook locks the product and reads what judging the orders takes; the rows that orders have already only if look
@@ -176,7 +178,7 @@ func (s *Store) openBook(ctx context.Context, tx *sqlx.Tx, productID int64, orde
 		return nil, err
 	}
 	b := &book{
-		product: product, time: now(), decided: make(map[uuid.UUID]*orderRow, len(orders)), keys: make(map[userKey]bool),
+		product: product, time: now(), decided: make(map[uuid.UUID]*orderRow, len(orders)), holders: make(map[keyScope]*orderRow),
 	}
 	if look {
 		related, err := readRelated(ctx, tx, orders)
@@ -203,8 +205,30 @@ func (s *Store) openBook(ctx context.Context, tx *sqlx.Tx, productID int64, orde
 func (b *book) note(row *orderRow) {
 	b.decided[uuid.UUID(row.ID)] = row
 	if row.IdempotencyKey != nil {
-		b.keys[userKey{row.UserID, string(row.IdempotencyKey)}] = true
+		b.holders[row.scope()] = row
 	}
+}
+
+// claimKey sees to it that at most one of the orders under a key holds it: the latest, if they are no retries of each
+// other. It reports false if the order must not be placed, since another one has been under its key.
+func (b *book) claimKey(row *orderRow) bool {
+	holder := b.holders[row.scope()]
+	switch {
+	case row.IdempotencyKey == nil || holder == nil:
+		return true
+	case holder.outlives(row): // it was on its way for long
+		row.IdempotencyKey = nil
+		return true
+	case !row.outlives(holder):
+		row.IdempotencyKey = nil
+		return false
+	}
+
+	holder.IdempotencyKey = nil
+	if !slices.Contains(b.orders, holder) {
+		b.released = append(b.released, holder.ID)
+	}
+	return true
 }
 
 // judge decides the orders one after the other, each in the light of those before it.
@@ -221,11 +245,11 @@ func (b *book) judge(orders []order.Order, verdict order.Reason) []order.Decisio
 			decisions[i].Record = row.record()
 			continue
 		}
-		reason := verdict
-		keyTaken := o.IdempotencyKey != "" && b.keys[userKey{o.UserID, o.IdempotencyKey}]
+		reason, row := verdict, b.row(o)
+		keyFree := b.claimKey(row)
 		switch {
 		case reason != "":
-		case keyTaken:
+		case !keyFree:
 			reason = order.IdempotencyConflict
 		case b.product == nil:
 			reason = order.UnknownProduct
@@ -234,11 +258,9 @@ func (b *book) judge(orders []order.Order, verdict order.Reason) []order.Decisio
 		case o.Quantity > stock:
 			reason = order.SoldOut
 		}
-		row := b.row(o, reason)
-		if keyTaken {
-			row.IdempotencyKey = nil
-		}
-		if reason == "" {
+		if reason != "" {
+			row.Status, row.FailedReason = order.Failed, sql.NullString{String: string(reason), Valid: true}
+		} else {
 			stock -= o.Quantity
 			version++
 			if b.product.LimitPerUser > 0 {
@@ -261,18 +283,15 @@ func (b *book) judge(orders []order.Order, verdict order.Reason) []order.Decisio
 	return decisions
 }
 
-// row is the row of an order that fails for a reason, or is completed if there is none.
-func (b *book) row(o *order.Order, reason order.Reason) *orderRow {
+// row is the row of an order that is completed.
+func (b *book) row(o *order.Order) *orderRow {
 	row := &orderRow{
 		ID: orderID(o.ID), UserID: o.UserID, ProductID: o.ProductID, Quantity: o.Quantity, UnitPrice: o.UnitPrice,
-		Currency: noCurrency, Status: order.Completed, FailedReason: sql.NullString{String: string(reason), Valid: reason != ""},
+		Currency: noCurrency, Status: order.Completed,
 		ReservedAt: o.ReservedAt.UTC().Truncate(time.Millisecond), DecidedAt: b.time,
 	}
 	if b.product != nil {
 		row.Currency = b.product.Currency
-	}
-	if reason != "" {
-		row.Status = order.Failed
 	}
 	if o.IdempotencyKey != "" {
 		row.IdempotencyKey = []byte(o.IdempotencyKey)
@@ -284,6 +303,9 @@ func (b *book) row(o *order.Order, reason order.Reason) *orderRow {
 func (b *book) write(ctx context.Context, tx *sqlx.Tx) error {
 	if len(b.orders) == 0 {
 		return nil
+	}
+	if err := releaseKeys(ctx, tx, b.released); err != nil {
+		return err
 	}
 	if err := insertOrders(ctx, tx, b.orders); err != nil {
 		return err

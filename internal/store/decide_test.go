@@ -393,7 +393,7 @@ func TestDecideConcurrently(t *testing.T) {
 			together(t, functions...)
 
 			var sold int64
-			byUser, keys := map[int64]int64{}, map[userKey]uuid.UUID{}
+			byUser, keys := map[int64]int64{}, map[keyScope]uuid.UUID{}
 			for _, o := range orders {
 				record := w.records[o.ID]
 				if w.fresh[o.ID] != 1 {
@@ -403,7 +403,7 @@ func TestDecideConcurrently(t *testing.T) {
 					sold += record.Quantity
 					byUser[record.UserID] += record.Quantity
 				}
-				if key := (userKey{o.UserID, record.IdempotencyKey}); key.key != "" {
+				if key := (keyScope{o.UserID, o.ProductID, record.IdempotencyKey}); key.key != "" {
 					if other, ok := keys[key]; ok {
 						t.Errorf("orders %s and %s hold the same key", other, o.ID)
 					}
@@ -485,26 +485,23 @@ func TestLimitConcurrently(t *testing.T) {
 	mustBeSound(t, s)
 }
 
-// TestIdempotencyRace has different orders with the same key decided under the locks of different products.
+// TestIdempotencyRace has different orders with the same key decided at once. Their product is unknown, so that no lock
+// stands before their rows.
 func TestIdempotencyRace(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	const products, rounds, keysPerRound = 4, 20, 5
-	var ids []int64
-	for range products {
-		ids = append(ids, addProduct(t, s, 1000, 0).ID)
-	}
+	const unknown, deciders, rounds, keysPerRound = 404, 4, 20, 5
 	for round := range rounds {
 		w := newWitness()
 		var functions []func() error
-		for _, id := range ids {
+		for range deciders {
 			var orders []order.Order
 			for key := range keysPerRound {
-				orders = append(orders, newOrder(id, int64(round+1), 1, fmt.Sprint(key)))
+				orders = append(orders, newOrder(unknown, int64(round+1), 1, fmt.Sprint(key)))
 			}
 			rand.Shuffle(len(orders), func(i, j int) { orders[i], orders[j] = orders[j], orders[i] })
 			functions = append(functions, func() error {
-				decisions, err := s.Decide(t.Context(), id, orders)
+				decisions, err := s.Decide(t.Context(), unknown, orders)
 				if err != nil {
 					return err
 				}
@@ -512,25 +509,127 @@ func TestIdempotencyRace(t *testing.T) {
 			})
 		}
 		together(t, functions...)
-		completed, conflicts := map[string]int{}, 0
+
+		holders, conflicts := map[string]int{}, 0
 		for _, record := range w.records {
-			switch {
-			case record.Status == order.Completed:
-				completed[record.IdempotencyKey]++
-			case record.FailedReason == order.IdempotencyConflict:
+			if record.FailedReason == order.IdempotencyConflict {
 				conflicts++
+			} else {
+				holders[record.IdempotencyKey]++
 			}
 		}
-		for key, n := range completed {
+		for key, n := range holders {
 			if n != 1 {
 				t.Errorf("round %d: %d orders hold key %q", round, n, key)
 			}
 		}
-		if len(completed) != keysPerRound || conflicts != keysPerRound*(products-1) {
-			t.Errorf("round %d: %d keys are held, %d orders conflict", round, len(completed), conflicts)
+		if len(holders) != keysPerRound || conflicts != keysPerRound*(deciders-1) {
+			t.Errorf("round %d: %d keys are held, %d orders conflict", round, len(holders), conflicts)
 		}
 	}
 	mustBeSound(t, s)
+}
+
+// TestKeysOfTwoProducts has a user's key used for each thing in a basket.
+func TestKeysOfTwoProducts(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	for range 2 {
+		product := addProduct(t, s, 10, 0)
+		first, retry := newOrder(product.ID, 7, 1, "basket"), newOrder(product.ID, 7, 1, "basket")
+		if d := mustDecide(t, s, product.ID, first)[0]; short(d) != "completed" || d.IdempotencyKey != "basket" {
+			t.Errorf("product %d: %s with key %q", product.ID, short(d), d.IdempotencyKey)
+		}
+		if d := mustDecide(t, s, product.ID, retry)[0]; short(d) != "idempotency_conflict" {
+			t.Errorf("product %d, again: %s", product.ID, short(d))
+		}
+	}
+	mustBeSound(t, s)
+}
+
+// TestKeysOfAnotherDay has a key used again when Redis has forgotten it: in MySQL it is then free as well.
+func TestKeysOfAnotherDay(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	for _, test := range []struct {
+		name   string
+		after  time.Duration
+		late   bool // the earlier order is decided last
+		want   []string
+		holder int
+	}{
+		{"within the lifetime", order.IdempotencyLifetime - keyMargin, false, []string{"completed", "idempotency_conflict"}, 0},
+		{"when Redis forgets it", order.IdempotencyLifetime, false, []string{"completed", "completed"}, 1},
+		{"the earlier one was on its way for a day", order.IdempotencyLifetime, true, []string{"completed", "completed"}, 1},
+	} {
+		for _, together := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, together %t", test.name, together), func(t *testing.T) {
+				product := addProduct(t, s, 10, 0)
+				orders := []order.Order{newOrder(product.ID, 7, 1, "k"), newOrder(product.ID, 7, 1, "k")}
+				orders[1].ReservedAt = orders[0].ReservedAt.Add(test.after)
+				sent := slices.Clone(orders)
+				if test.late {
+					slices.Reverse(sent)
+				}
+				if together {
+					mustDecide(t, s, product.ID, sent...)
+				} else {
+					mustDecide(t, s, product.ID, sent[0])
+					mustDecide(t, s, product.ID, sent[1])
+				}
+
+				for i, d := range mustDecide(t, s, product.ID, orders...) {
+					key := map[bool]string{true: "k"}[i == test.holder]
+					if short(d) != test.want[i]+" again" || d.IdempotencyKey != key {
+						t.Errorf("order %d is %s with key %q, want %s with %q", i, short(d), d.IdempotencyKey, test.want[i], key)
+					}
+				}
+			})
+		}
+	}
+	mustBeSound(t, s)
+}
+
+// TestKeyOfARedrivenOrder has an order reserved anew a day after it was placed. Its key is as old as its id.
+func TestKeyOfARedrivenOrder(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	product := addProduct(t, s, 10, 0)
+	redriven, next := newOrder(product.ID, 7, 1, "k"), newOrder(product.ID, 7, 1, "k")
+	redriven.ReservedAt = time.Now().Add(order.IdempotencyLifetime - time.Hour)
+	next.ReservedAt = time.Now().Add(order.IdempotencyLifetime)
+	copy(next.ID[:6], []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}) // no older than its reservation
+	for _, o := range []order.Order{redriven, next} {
+		if d := mustDecide(t, s, product.ID, o)[0]; short(d) != "completed" {
+			t.Errorf("an order of %s: %s", o.ReservedAt, short(d))
+		}
+	}
+}
+
+// TestAWorkerOfBeforeTheKeysOfProducts runs the statement that workers sent before a key was of one product: in a rolling
+// upgrade they meet the new index, and must find what they look for by it, and without reading the table.
+func TestAWorkerOfBeforeTheKeysOfProducts(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	product := addProduct(t, s, 1000, 0)
+	var orders []order.Order
+	for user := range int64(500) {
+		orders = append(orders, newOrder(product.ID, user+1, 1, "k"))
+	}
+	mustDecide(t, s, product.ID, orders...)
+
+	const statement = `FROM orders FORCE INDEX (orders_idempotency) WHERE (user_id, idempotency_key) IN ((7, 'k'), (8, 'k'))`
+	var found, rows int
+	if err := s.db.Get(&found, "SELECT COUNT(*) "+statement); err != nil || found != 2 {
+		t.Errorf("%d orders are found, error %v", found, err)
+	}
+	plan := map[string]any{}
+	if err := s.db.QueryRowx("EXPLAIN SELECT id " + statement).MapScan(plan); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscan(fmt.Sprintf("%s", plan["rows"]), &rows); err != nil || rows > 10 {
+		t.Errorf("%d rows are read, error %v: %s", rows, err, plan)
+	}
 }
 
 // TestSameOrderUnderTwoProducts has one id delivered for two products at once, so that no common lock stands before the

@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"pgregory.net/rapid"
@@ -14,8 +15,8 @@ import (
 type model struct {
 	stock, limit, version map[int64]int64 // by product; products that are missing here are unknown
 	outcome               map[uuid.UUID]string
-	holder                map[string]bool  // by user and key
-	bought                map[string]int64 // by product and user
+	holder                map[string]time.Time // when the holder of a key was reserved, by product, user and key
+	bought                map[string]int64     // by product and user
 	restocks              map[string]int64
 }
 
@@ -24,11 +25,14 @@ func (m *model) decide(o order.Order, verdict string) (outcome string) {
 		return outcome + " again"
 	}
 	stock, known := m.stock[o.ProductID]
-	key, buyer := fmt.Sprint(o.UserID, " ", o.IdempotencyKey), fmt.Sprint(o.ProductID, " ", o.UserID)
+	buyer := fmt.Sprint(o.ProductID, " ", o.UserID)
+	key := fmt.Sprint(buyer, " ", o.IdempotencyKey)
+	held, taken := m.holder[key]
+	later := o.ReservedAt.Sub(held)
 	switch {
 	case verdict != "":
 		outcome = verdict
-	case o.IdempotencyKey != "" && m.holder[key]:
+	case o.IdempotencyKey != "" && taken && later.Abs() < order.IdempotencyLifetime:
 		outcome = "idempotency_conflict"
 	case !known:
 		outcome = "unknown_product"
@@ -42,7 +46,9 @@ func (m *model) decide(o order.Order, verdict string) (outcome string) {
 		m.version[o.ProductID]++
 		m.bought[buyer] += o.Quantity
 	}
-	m.holder[key] = true
+	if !taken || later > order.IdempotencyLifetime {
+		m.holder[key] = o.ReservedAt
+	}
 	m.outcome[o.ID] = outcome
 	return outcome
 }
@@ -71,7 +77,7 @@ func TestStoreDoesAsTheModel(t *testing.T) {
 		round++ // sets the users of this round apart from others', and so their keys
 		m := &model{
 			stock: map[int64]int64{}, limit: map[int64]int64{}, version: map[int64]int64{},
-			outcome: map[uuid.UUID]string{}, holder: map[string]bool{}, bought: map[string]int64{}, restocks: map[string]int64{},
+			outcome: map[uuid.UUID]string{}, holder: map[string]time.Time{}, bought: map[string]int64{}, restocks: map[string]int64{},
 		}
 		unknown := 1_000_000_000 + round
 		var products []int64
@@ -94,6 +100,7 @@ func TestStoreDoesAsTheModel(t *testing.T) {
 			}
 			o := newOrder(product, 10*round+rapid.Int64Range(1, 3).Draw(t, "user"), rapid.Int64Range(1, 5).Draw(t, "quantity"),
 				rapid.SampledFrom([]string{"", "", "a", "b", "a "}).Draw(t, "key"))
+			o.ReservedAt = o.ReservedAt.Add(time.Duration(rapid.SampledFrom([]int{0, 0, 0, 23, 25, 50}).Draw(t, "hours")) * time.Hour)
 			known = append(known, o)
 			return o
 		}

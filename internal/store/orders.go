@@ -117,16 +117,41 @@ func orderIDs(ids []uuid.UUID) []orderID {
 	return converted
 }
 
-// userKey is an idempotency key, which is a user's own.
-type userKey struct {
-	userID int64
-	key    string
+// keyScope is what an idempotency key is unique in: a user and a product.
+type keyScope struct {
+	userID, productID int64
+	key               string
+}
+
+// keyMargin is by how much a key lives shorter here than in Redis, which forgets it by its own clock: an order that
+// Redis has accepted must not meet its key's last holder here.
+const keyMargin = time.Minute
+
+// scope is what an order's key is unique in. It has no key if the order has none.
+func (r *orderRow) scope() keyScope { return keyScope{r.UserID, r.ProductID, string(r.IdempotencyKey)} }
+
+// usedKeyAt is when an order began to hold its key in Redis. An order that was redriven was reserved again since, but its
+// id is as old as its key.
+func (r *orderRow) usedKeyAt() time.Time {
+	id := uuid.UUID(r.ID)
+	if id.Version() != 7 {
+		return r.ReservedAt
+	}
+	if made := time.Unix(id.Time().UnixTime()); made.Before(r.ReservedAt) {
+		return made
+	}
+	return r.ReservedAt
+}
+
+// outlives reports whether an order was placed when the other's hold on the same key was over.
+func (r *orderRow) outlives(other *orderRow) bool {
+	return r.usedKeyAt().Sub(other.usedKeyAt()) > order.IdempotencyLifetime-keyMargin
 }
 
 // The reads below happen while a product's row is locked, in a table that grows fast, so that an optimizer may go by
 // statistics of a much smaller one. Each names its index, so that none can take another.
 
-// readRelated reads the rows that have the id, or the user and idempotency key, of one of the orders.
+// readRelated reads the rows that have the id, or the user, product and idempotency key, of one of the orders.
 func readRelated(ctx context.Context, tx *sqlx.Tx, orders []order.Order) ([]orderRow, error) {
 	var related []orderRow
 	for chunk := range slices.Chunk(orders, maxInList) {
@@ -135,7 +160,7 @@ func readRelated(ctx context.Context, tx *sqlx.Tx, orders []order.Order) ([]orde
 		for i, o := range chunk {
 			ids[i] = orderID(o.ID)
 			if o.IdempotencyKey != "" {
-				keys = append(keys, o.UserID, []byte(o.IdempotencyKey))
+				keys = append(keys, o.UserID, o.ProductID, []byte(o.IdempotencyKey))
 			}
 		}
 		query, args, err := sqlx.In(`SELECT `+orderColumns+` FROM orders FORCE INDEX (PRIMARY) WHERE id IN (?)`, ids)
@@ -144,9 +169,9 @@ func readRelated(ctx context.Context, tx *sqlx.Tx, orders []order.Order) ([]orde
 		}
 		if len(keys) > 0 {
 			// Two reads of one round trip, since the product's row is locked meanwhile.
-			pairs := strings.Repeat(", (?, ?)", len(keys)/2)[2:]
+			scopes := strings.Repeat(", (?, ?, ?)", len(keys)/3)[2:]
 			query += ` UNION ALL SELECT ` + orderColumns + ` FROM orders FORCE INDEX (orders_idempotency)
-				WHERE (user_id, idempotency_key) IN (` + pairs + `)`
+				WHERE (user_id, product_id, idempotency_key) IN (` + scopes + `)`
 			args = append(args, keys...)
 		}
 		var rows []orderRow
@@ -179,6 +204,20 @@ func readBought(ctx context.Context, tx *sqlx.Tx, productID int64, users []int64
 		}
 	}
 	return bought, nil
+}
+
+// releaseKeys takes the keys from orders that have rows, so that other orders can hold them.
+func releaseKeys(ctx context.Context, tx *sqlx.Tx, ids []orderID) error {
+	for chunk := range slices.Chunk(ids, maxInList) {
+		query, args, err := sqlx.In(`UPDATE orders SET idempotency_key = NULL WHERE id IN (?)`, chunk)
+		if err != nil {
+			return fmt.Errorf("release idempotency keys: %w", err)
+		}
+		if _, err := tx.ExecContext(ctx, query, args...); err != nil {
+			return fmt.Errorf("release idempotency keys: %w", err)
+		}
+	}
+	return nil
 }
 
 // insertOrders writes rows, of which there must be at least one, by id, so that transactions which insert the same

@@ -315,12 +315,21 @@ var changes = []change{
 		pkg: "edge", test: "TestQueueRefuses", says: "idem:",
 	}, {
 		promise: "P8", what: "MySQL's keys are not looked at",
-		file: "internal/store/decide.go", old: "keyTaken := o.IdempotencyKey != \"\" && b.keys", new: "keyTaken := false && b.keys",
+		file: "internal/store/decide.go", old: "holder := b.holders[row.scope()]", new: "holder := (*orderRow)(nil)",
 		pkg: "internal/store", test: "TestDecide", says: "another transaction inserted the row first",
 	}, {
 		promise: "P8", what: "no unique index on a user's keys",
-		file: "internal/store/migrations/00002_orders.sql", old: "UNIQUE KEY orders_idempotency", new: "KEY orders_idempotency",
+		file: "internal/store/migrations/00014_orders_idempotency.sql", old: "UNIQUE KEY orders_idempotency", new: "KEY orders_idempotency",
 		pkg: "internal/store", test: "TestIdempotencyRace", says: "orders hold key",
+	}, {
+		promise: "P8", what: "MySQL keeps a key for ever",
+		file: "internal/store/decide.go", old: "\tcase !row.outlives(holder):\n", new: "\tcase true:\n",
+		pkg: "internal/store", test: "TestKeysOfAnotherDay", says: "is idempotency_conflict again",
+	}, {
+		promise: "P8", what: "in MySQL a key is its user's for all products",
+		file: "internal/store/migrations/00014_orders_idempotency.sql",
+		old:  "(user_id, product_id, idempotency_key);", new: "(user_id, idempotency_key);",
+		pkg: "internal/store", test: "TestKeysOfTwoProducts", says: "another transaction inserted the row first",
 	}, {
 		promise: "P8", what: "a key is not its user's own",
 		file: "internal/stock/keys.go", old: "return k.idem + strconv.FormatInt(userID, 10) + \":\" + key", new: "return k.idem + key",
