@@ -114,6 +114,10 @@ var changes = []change{
 		file: "internal/stock/status.go", old: "value, PendingTTL)", new: "value, StatusTTL)",
 		pkg: "internal/stock", test: "TestScripts/statuses", says: "a status is kept for",
 	}, {
+		promise: "P2", what: "a MySQL that may lose commits is taken without a word",
+		file: "internal/store/durability.go", old: "if d.FlushLog != \"\" && d.FlushLog != \"1\" {", new: "if d.FlushLog == \"off\" {",
+		pkg: "worker", test: "TestAMySQLThatMayLoseCommits", says: "stampede_mysql_may_lose_commits is 0, want 1",
+	}, {
 		promise: "P2", what: "reconcile settles an order that is being redriven by its old decision",
 		file: "internal/reconcile/reconcile.go", old: "settled, err := r.Redis.SettleLeft(", new: "settled, err := r.Redis.Settle(",
 		pkg: "worker", test: "TestReconcileSparesWhatIsRedriven", says: "Redis has {Loaded:true",
