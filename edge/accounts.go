@@ -141,7 +141,7 @@ func (e *Edge) postLogin(ctx *fasthttp.RequestCtx) {
 	}
 	e.guesses.forget(try)
 	if e.passwords.NeedsRehash(user.PasswordHash) {
-		e.rehash(work, user, in.Password)
+		e.rehash(work, user, in.Password, logID(ctx))
 	}
 	refresh, hash := newRefreshToken()
 	session, err := e.store.StartSession(work, user, hash, sessionTTL)
@@ -159,13 +159,13 @@ func (e *Edge) postLogin(ctx *fasthttp.RequestCtx) {
 }
 
 // rehash stores a password by the parameters of today. If that fails, the next login tries again.
-func (e *Edge) rehash(ctx context.Context, user store.User, plain string) {
+func (e *Edge) rehash(ctx context.Context, user store.User, plain string, request slog.Attr) {
 	hash, err := e.passwords.Hash(ctx, plain)
 	if err == nil {
 		_, err = e.store.ReplacePasswordHash(ctx, user.ID, user.PasswordHash, hash)
 	}
 	if err != nil {
-		slog.Warn("a password keeps its old hash", "user", user.ID, "error", err)
+		slog.Warn("a password keeps its old hash", request, "user", user.ID, "error", err)
 	}
 }
 
@@ -198,7 +198,7 @@ func (e *Edge) postRefresh(ctx *fasthttp.RequestCtx) {
 	session, user, err := e.store.Refresh(work, sha256.Sum256(raw), sha256.Sum256(next))
 	switch {
 	case errors.Is(err, store.ErrReused):
-		slog.Warn("a refresh token was used twice; its session has ended", "user", session.UserID, "session", session.ID)
+		slog.Warn("a refresh token was used twice; its session has ended", logID(ctx), "user", session.UserID, "session", session.ID)
 		e.sessions.announce(session.ID)
 		sendProblem(ctx, invalidRefreshToken, "")
 	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrEnded):
@@ -322,7 +322,7 @@ func (e *Edge) accountsFail(ctx *fasthttp.RequestCtx, err error) {
 		sendBusy(ctx)
 		return
 	}
-	slog.Error("a request about an account failed", "error", err)
+	slog.Error("a request about an account failed", logID(ctx), "error", err)
 	sendProblem(ctx, accountsUnavailable, "")
 }
 

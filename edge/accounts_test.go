@@ -294,7 +294,7 @@ func TestWrongLogin(t *testing.T) {
 	broken := w.call("/api/login", "", map[string]any{"email": "not an address", "password": goodPassword})
 	for what, r := range map[string]reply{"a wrong password": wrong, "an unknown address": unknown, "a broken address": broken} {
 		wantCode(t, what, r, 401, invalidCredentials)
-		if r.body != wrong.body {
+		if r.told() != wrong.told() {
 			t.Errorf("%s is answered with %q, a wrong password with %q", what, r.body, wrong.body)
 		}
 	}

@@ -136,7 +136,7 @@ func TestClosedAsksNobody(t *testing.T) {
 			t.Errorf("%s: %v", test.code, count(replies))
 		}
 		for _, other := range replies {
-			if other.body != r.body {
+			if other.told() != r.told() {
 				t.Errorf("from memory %v, from Redis %v", other, r)
 				break
 			}

@@ -103,8 +103,9 @@ func New(st *stock.Stock, db *store.Store, q *queue.Queue, tokens *token.Keeper,
 	}
 	e.running, e.endLoops = context.WithCancel(context.Background())
 	e.server = &fasthttp.Server{
-		Handler: refuseAmbiguous(e.routes(m).Handler, m),
+		Handler: begin(e.routes(m).Handler, m),
 		ErrorHandler: func(ctx *fasthttp.RequestCtx, err error) {
+			nameRequest(ctx)
 			m.measure("none", func(ctx *fasthttp.RequestCtx) { sendReadError(ctx, err) })(ctx)
 		},
 		Name: "stampede", MaxRequestBodySize: maxBodyBytes, ReadBufferSize: maxHeaderBytes, WriteBufferSize: writeBufferBytes,
@@ -178,14 +179,15 @@ func (e *Edge) routes(m *metrics) *router.Router {
 // errAmbiguous is the error of a request whose end a proxy may see elsewhere.
 var errAmbiguous = errors.New("it is ambiguous where the request ends")
 
-// refuseAmbiguous refuses what fasthttp reads although its end is ambiguous, and closes the connection: what follows on it
-// may be a request that a client has slipped past a proxy.
-func refuseAmbiguous(next fasthttp.RequestHandler, m *metrics) fasthttp.RequestHandler {
+// begin names each request. It refuses what fasthttp reads although its end is ambiguous, and closes the connection: what
+// follows on it may be a request that a client has slipped past a proxy.
+func begin(next fasthttp.RequestHandler, m *metrics) fasthttp.RequestHandler {
 	refuse := m.measure("none", func(ctx *fasthttp.RequestCtx) {
 		sendReadError(ctx, errAmbiguous)
 		ctx.SetConnectionClose()
 	})
 	return func(ctx *fasthttp.RequestCtx) {
+		nameRequest(ctx)
 		if framing.Ambiguous(ctx.Request.Header.RawHeaders()) {
 			refuse(ctx)
 			return
@@ -199,7 +201,7 @@ func survive(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
 		defer func() {
 			if v := recover(); v != nil {
-				slog.Error("a handler panicked", "panic", v, "stack", string(debug.Stack()))
+				slog.Error("a handler panicked", logID(ctx), "panic", v, "stack", string(debug.Stack()))
 				sendProblem(ctx, internalError, "")
 			}
 		}()

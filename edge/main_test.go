@@ -274,6 +274,11 @@ func (r reply) code() string {
 	return document.Code
 }
 
+// told is the body without what differs from request to request.
+func (r reply) told() string {
+	return strings.Replace(r.body, `,"request_id":"`+r.header.Get(requestIDHeader)+`"`, "", 1)
+}
+
 func (r reply) String() string {
 	return fmt.Sprintf("%d %s after %v (%v)", r.status, strings.TrimSpace(r.body), r.took.Round(time.Millisecond), r.err)
 }

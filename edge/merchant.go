@@ -114,7 +114,7 @@ func (e *Edge) patchProduct(ctx *fasthttp.RequestCtx) {
 		return
 	}
 	if _, err := e.stock.Configure(work, p); err != nil {
-		slog.Error("a change is in MySQL only until it is repeated", "product", id, "revision", p.Revision, "error", err)
+		slog.Error("a change is in MySQL only until it is repeated", logID(ctx), "product", id, "revision", p.Revision, "error", err)
 		sendProblem(ctx, stockUnavailable, "The change is stored but does not hold for orders yet. Repeat the request.")
 		return
 	}
@@ -167,7 +167,7 @@ func (e *Edge) putRestock(ctx *fasthttp.RequestCtx) {
 		return
 	}
 	if _, err := buckets.Restock(work, e.stock, done); err != nil {
-		slog.Error("a restock is in MySQL only until it is repeated", "product", id, "id", restockID, "error", err)
+		slog.Error("a restock is in MySQL only until it is repeated", logID(ctx), "product", id, "id", restockID, "error", err)
 		sendProblem(ctx, stockUnavailable, "The restock is stored but not for sale yet. Repeat the request.")
 		return
 	}
@@ -190,7 +190,7 @@ func productFails(ctx *fasthttp.RequestCtx, err error, refused code) {
 	case isInvalid:
 		sendProblem(ctx, refused, invalid.Detail+".")
 	default:
-		slog.Error("a product could not be changed", "error", err)
+		slog.Error("a product could not be changed", logID(ctx), "error", err)
 		sendProblem(ctx, productsUnavailable, "It is not known whether the change was made. Look, then repeat it.")
 	}
 }

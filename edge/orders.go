@@ -83,6 +83,7 @@ func (e *Edge) postOrder(ctx *fasthttp.RequestCtx, who token.Claims) {
 		request:   stock.Request{OrderID: order.NewID(), UserID: who.UserID, Quantity: quantity, IdempotencyKey: key},
 		productID: productID, since: time.Now(), answer: make(chan *answer, 1),
 	}
+	t.keepID(ctx)
 	if telemetry.Tracing() {
 		t.place(ctx)
 	}
@@ -248,7 +249,7 @@ func (e *Edge) getOrder(ctx *fasthttp.RequestCtx, who token.Claims) {
 	}
 	record, err := e.findOrder(id, who.UserID)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		slog.Error("an order could not be looked up", "order", id, "error", err)
+		slog.Error("an order could not be looked up", logID(ctx), "order", id, "error", err)
 		sendProblem(ctx, ordersUnavailable, "")
 		return
 	}
@@ -319,7 +320,7 @@ func (e *Edge) listOrders(ctx *fasthttp.RequestCtx, who token.Claims) {
 	defer cancel()
 	records, err := e.store.Orders(lookup, who.UserID, before, pageSize+1)
 	if err != nil {
-		slog.Error("orders could not be listed", "error", err)
+		slog.Error("orders could not be listed", logID(ctx), "error", err)
 		sendProblem(ctx, ordersUnavailable, "")
 		return
 	}

@@ -151,7 +151,7 @@ func problemDocument(c code, detail string, extras []extra) []byte {
 }
 
 // sendProblem answers with a problem document (RFC 9457) for a code. The detail says what is wrong
-// with this request and what to do; it may be empty.
+// with this request and what to do; it may be empty. The id of the request comes last.
 func sendProblem(ctx *fasthttp.RequestCtx, c code, detail string, extras ...extra) {
 	p := plainProblems[c]
 	if detail != "" || len(extras) > 0 {
@@ -160,7 +160,10 @@ func sendProblem(ctx *fasthttp.RequestCtx, c code, detail string, extras ...extr
 	ctx.Response.ResetBody()
 	ctx.SetStatusCode(p.status)
 	ctx.SetContentType("application/problem+json")
-	ctx.Response.SetBodyRaw(p.body) // which only reads it
+	ctx.Response.AppendBody(p.body[:len(p.body)-1])
+	ctx.Response.AppendBodyString(`,"request_id":"`)
+	ctx.Response.AppendBody(ctx.Response.Header.Peek(requestIDHeader))
+	ctx.Response.AppendBodyString(`"}`)
 	switch p.status {
 	case http.StatusServiceUnavailable:
 		setRetryTime(ctx)

@@ -141,7 +141,7 @@ func (e *Edge) getProduct(ctx *fasthttp.RequestCtx) {
 	case errors.Is(err, store.ErrNotFound):
 		sendProblem(ctx, productNotFound, "")
 	case err != nil:
-		slog.Error("a product could not be read", "product", id, "error", err)
+		slog.Error("a product could not be read", logID(ctx), "product", id, "error", err)
 		sendProblem(ctx, productsUnavailable, "")
 	default:
 		sendJSON(ctx, fasthttp.StatusOK, newProductBody(product))
@@ -164,7 +164,7 @@ func (e *Edge) listProducts(ctx *fasthttp.RequestCtx) {
 		products, err = e.productPages.get(after)
 	}
 	if err != nil {
-		slog.Error("products could not be listed", "error", err)
+		slog.Error("products could not be listed", logID(ctx), "error", err)
 		sendProblem(ctx, productsUnavailable, "")
 		return
 	}

@@ -36,6 +36,7 @@ type ticket struct {
 	request   stock.Request
 	productID int64 // as the client knows it
 	since     time.Time
+	requestID requestID
 	trace     telemetry.Place
 	hops      int          // from one bucket to another, or between the product and a bucket
 	answer    chan *answer // buffered for one answer, so that nobody waits for a client
@@ -194,7 +195,7 @@ func (r *reserver) ask(productID, split int64, tickets []*ticket) (sale stock.Sa
 		case result.Outcome == stock.SoldOut && split > 0:
 			short = append(short, t)
 		default:
-			t.answer <- &answer{code: refusal(result.Outcome), sale: sale}
+			t.answer <- &answer{code: t.refusal(result.Outcome), sale: sale}
 		}
 	}
 	if len(send) > 0 {
@@ -256,7 +257,7 @@ func (r *reserver) fail(productID int64, tickets []*ticket, err error) {
 		c = productNotFound
 	} else {
 		slog.Error("units could not be reserved", "product", productID, "orders", len(tickets), "first", tickets[0].request.OrderID,
-			"error", err, telemetry.TraceID(tickets[0].trace))
+			"error", err, telemetry.TraceID(tickets[0].trace), logIDs(tickets))
 	}
 	for _, t := range tickets {
 		t.answer <- &answer{code: c}
@@ -276,10 +277,10 @@ var refusals = map[stock.Outcome]code{
 
 // refusal is what the client is told of an outcome that changes nothing. One that this edge does not know, such as of a
 // newer script, must not look like an order that was taken.
-func refusal(o stock.Outcome) code {
+func (t *ticket) refusal(o stock.Outcome) code {
 	c, ok := refusals[o]
 	if !ok {
-		slog.Error("reserve: Redis gave an outcome that this edge does not know", "outcome", o)
+		slog.Error("reserve: Redis gave an outcome that this edge does not know", "outcome", o, logIDs([]*ticket{t}))
 		return stockUnavailable
 	}
 	return c

@@ -391,7 +391,7 @@ func TestEveryOutcomeHasACode(t *testing.T) {
 // TestAnUnknownOutcomeIsNoAcceptedOrder: an empty code is a 202.
 func TestAnUnknownOutcomeIsNoAcceptedOrder(t *testing.T) {
 	for o := stock.Outcome(-20); o <= 20; o++ {
-		if refusal(o) == "" {
+		if new(ticket).refusal(o) == "" {
 			t.Errorf("outcome %d is answered as an accepted order", o)
 		}
 	}

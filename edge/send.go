@@ -103,7 +103,7 @@ func (s *sender) send(_ struct{}, gathered []*parcel) {
 		}
 	}
 	if len(late) > 0 {
-		slog.Error("orders are given back, since the queue is too slow", "orders", len(late))
+		slog.Error("orders are given back, since the queue is too slow", "orders", len(late), s.logIDs(late))
 		s.cancel(late, queueUnavailable)
 	}
 	if len(parcels) == 0 {
@@ -120,7 +120,7 @@ func (s *sender) send(_ struct{}, gathered []*parcel) {
 		records[i] = order.Record{Order: p.order, Currency: p.sale.Currency, Status: order.Pending}
 	}
 	if err := s.stock.WritePending(ctx, records); err != nil {
-		slog.Error("accepted orders could not be made visible", "orders", len(parcels), "error", err)
+		slog.Error("accepted orders could not be made visible", "orders", len(parcels), "error", err, s.logIDs(parcels))
 		s.cancel(parcels, stockUnavailable)
 		return
 	}
@@ -151,11 +151,13 @@ func (s *sender) send(_ struct{}, gathered []*parcel) {
 			sent = append(sent, contents[i]...)
 		case queue.Refused:
 			endSends(spans[i], "refused")
-			slog.Error("the queue refused orders", "orders", len(contents[i]), "first", first.order.ID, "error", r.Err, telemetry.TraceID(first.trace))
+			slog.Error("the queue refused orders", "orders", len(contents[i]), "first", first.order.ID, "error", r.Err,
+				telemetry.TraceID(first.trace), s.logIDs(contents[i]))
 			refused = append(refused, contents[i]...)
 		default:
 			endSends(spans[i], "unknown")
-			slog.Error("the queue did not acknowledge orders", "orders", len(contents[i]), "first", first.order.ID, "error", r.Err, telemetry.TraceID(first.trace))
+			slog.Error("the queue did not acknowledge orders", "orders", len(contents[i]), "first", first.order.ID, "error", r.Err,
+				telemetry.TraceID(first.trace), s.logIDs(contents[i]))
 			for _, p := range contents[i] {
 				s.finish(p, outcomeUnknown)
 			}
@@ -185,7 +187,8 @@ func (s *sender) cancel(parcels []*parcel, c code) {
 			n := min(len(orders), stock.MaxBatch)
 			results, err := s.stock.Cancel(ctx, productID, orders[:n])
 			if err != nil {
-				slog.Error("orders could not be cancelled and will be sent by the relay", "orders", n, "error", err)
+				slog.Error("orders could not be cancelled and will be sent by the relay", "orders", n, "error", err,
+					s.logIDs(parcelsOf(parcels, orders[:n])))
 			}
 			var gone []order.Order
 			for i, ok := range results {
@@ -208,6 +211,27 @@ func (s *sender) cancel(parcels []*parcel, c code) {
 			s.finish(p, outcomeUnknown)
 		}
 	}
+}
+
+// parcelsOf are the parcels of some of their orders.
+func parcelsOf(parcels []*parcel, orders []order.Order) (of []*parcel) {
+	for _, p := range parcels {
+		if slices.ContainsFunc(orders, func(o order.Order) bool { return o.ID == p.order.ID }) {
+			of = append(of, p)
+		}
+	}
+	return of
+}
+
+// logIDs are the ids of the requests that wait for parcels, as an attribute of a log line.
+func (s *sender) logIDs(parcels []*parcel) slog.Attr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var tickets []*ticket
+	for _, p := range parcels {
+		tickets = append(tickets, p.tickets...)
+	}
+	return logIDs(tickets)
 }
 
 func byProduct(parcels []*parcel) map[int64][]order.Order {

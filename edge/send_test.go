@@ -286,7 +286,7 @@ func TestRetryOfWhatIsOnItsWay(t *testing.T) {
 				t.Errorf("got %v", first)
 			}
 			for range cap(answers) - 1 {
-				if r := <-answers; r.status != first.status || r.body != first.body {
+				if r := <-answers; r.status != first.status || r.told() != first.told() {
 					t.Errorf("got %v, want %v", r, first)
 				}
 			}

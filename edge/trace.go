@@ -30,7 +30,8 @@ func traced(route string, next fasthttp.RequestHandler) fasthttp.RequestHandler 
 		next(ctx)
 		status := ctx.Response.StatusCode()
 		span.SetAttributes(attribute.String("http.request.method", string(ctx.Method())),
-			attribute.String("http.route", route), attribute.Int("http.response.status_code", status))
+			attribute.String("http.route", route), attribute.Int("http.response.status_code", status),
+			attribute.String("stampede.request_id", string(ctx.Response.Header.Peek(requestIDHeader))))
 		if c, ok := ctx.UserValue(codeValue).(code); ok {
 			span.SetAttributes(attribute.String("stampede.code", string(c)))
 		}
