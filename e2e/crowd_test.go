@@ -65,6 +65,8 @@ func tryRequest(t testing.TB, method, url, token, body string, fields ...string)
 	if err != nil {
 		return 0, nil, err
 	}
+	used.add(body)
+	used.add(string(raw))
 	if err := api().Check(method, req.URL.EscapedPath(), resp.StatusCode, resp.Header, raw); err != nil {
 		t.Error(err)
 	}

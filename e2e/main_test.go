@@ -130,7 +130,11 @@ func (s *system) start(name string, env ...string) *program {
 	p := &program{process, "http://" + admin}
 	s.t.Cleanup(func() {
 		process.Stop(30 * time.Second)
-		if content, _ := os.ReadFile(log); bytes.Contains(content, []byte("DATA RACE")) || bytes.Contains(content, []byte("panic:")) {
+		content, _ := os.ReadFile(log)
+		if secret := used.in(content, append(s.env[:len(s.env):len(s.env)], env...)); secret != "" {
+			s.t.Errorf("%s has logged the secret %q", name, secret)
+		}
+		if bytes.Contains(content, []byte("DATA RACE")) || bytes.Contains(content, []byte("panic:")) {
 			s.t.Errorf("%s:\n%s", name, content)
 		} else if s.t.Failed() {
 			s.t.Logf("end of the log of %s %d:\n%s", name, process.Pid(), process.LogTail())

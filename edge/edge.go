@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -201,7 +202,7 @@ func survive(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
 		defer func() {
 			if v := recover(); v != nil {
-				slog.Error("a handler panicked", logID(ctx), "panic", v, "stack", string(debug.Stack()))
+				slog.Error("a handler panicked", logID(ctx), "panic", panicKind(v), "stack", string(debug.Stack()))
 				sendProblem(ctx, internalError, "")
 			}
 		}()
@@ -344,23 +345,53 @@ func sendReadError(ctx *fasthttp.RequestCtx, err error) {
 	if c, ok := ctx.Conn().(*conn); ok {
 		c.unread.Store(true)
 	}
+	switch kind := readErrorKind(err); kind {
+	case bodyTooLarge:
+		sendProblem(ctx, kind, fmt.Sprintf("A body may have %d bytes.", maxBodyBytes))
+	case headersTooLarge:
+		sendProblem(ctx, kind, fmt.Sprintf("Request line and headers may have %d bytes.", maxHeaderBytes))
+	case requestTimeout:
+		sendProblem(ctx, kind, "")
+	default:
+		sendProblem(ctx, kind, "This is not a valid HTTP request.")
+	}
+}
+
+// readErrorKind says in a word of ours why a request could not be read.
+func readErrorKind(err error) code {
 	var small *fasthttp.ErrSmallBuffer
 	var network net.Error
 	switch {
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
-		sendProblem(ctx, bodyTooLarge, fmt.Sprintf("A body may have %d bytes.", maxBodyBytes))
+		return bodyTooLarge
 	case errors.As(err, &small):
-		sendProblem(ctx, headersTooLarge, fmt.Sprintf("Request line and headers may have %d bytes.", maxHeaderBytes))
+		return headersTooLarge
 	case errors.As(err, &network) && network.Timeout():
-		sendProblem(ctx, requestTimeout, "")
+		return requestTimeout
 	default:
-		sendProblem(ctx, malformedRequest, "This is not a valid HTTP request.")
+		return malformedRequest
 	}
 }
 
-// quietLogger drops what fasthttp says about broken clients: bad input is not our failure.
+// quietLogger logs that fasthttp had trouble with a connection, and of which kind. Its own text quotes what the client
+// sent, secrets included, and is dropped; bad input is not our failure.
 type quietLogger struct{}
 
-func (quietLogger) Printf(format string, args ...any) {
-	slog.Debug("fasthttp", "message", fmt.Sprintf(format, args...))
+func (quietLogger) Printf(_ string, args ...any) {
+	for _, arg := range args {
+		if err, ok := arg.(error); ok {
+			slog.Debug("a connection ended early", "kind", readErrorKind(err))
+			return
+		}
+	}
+	slog.Debug("a connection was not served")
+}
+
+// panicKind says what a panic was about. Its value may hold what a client sent, unless the runtime made it, whose texts
+// name types and numbers only.
+func panicKind(v any) string {
+	if err, ok := v.(runtime.Error); ok {
+		return err.Error()
+	}
+	return fmt.Sprintf("%T", v)
 }

@@ -109,7 +109,7 @@ func (w *Worker) fail(j *job, reason error) {
 	}, in.blame)
 	switch {
 	case err == nil:
-		w.finish(j, decision, fmt.Sprintf("order %s failed %d times: %v", j.order.ID, attempts, reason))
+		w.finish(j, decision, fmt.Sprintf("order %s failed %d times: %s", j.order.ID, attempts, telemetry.ErrorText(reason)))
 	case blame == ofOrder:
 		// Its message comes back, until the queue's redrive policy makes it a dead letter.
 		slog.Error("an order could not be marked as failed", "order", j.order.ID, "error", err, telemetry.TraceID(j.trace))

@@ -223,6 +223,9 @@ func (r *run) judgeProcesses() (broken []finding) {
 			broken = append(broken, finding{"process", 1,
 				m.name() + " panicked: " + string(content[i:min(len(content), i+200)])})
 		}
+		if strings.Contains(string(content), r.system.secret) || strings.Contains(string(content), "eyJhbGciOi") {
+			broken = append(broken, finding{"process", 1, m.name() + " has logged a token or the secret"})
+		}
 	}
 	for _, s := range r.sampler.taken() {
 		if s.edgeRSS > maxRSS || s.workerRSS > maxRSS {

@@ -70,7 +70,7 @@ func Decode(body []byte) ([]Order, error) {
 	if orders, ok := readPlain(body); ok {
 		e = envelope{MessageVersion, orders}
 	} else if err := json.Unmarshal(body, &e); err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrUndecodable, err)
+		return nil, fmt.Errorf("%w: %s", ErrUndecodable, whyUnreadable(err))
 	}
 	if e.V != MessageVersion {
 		return nil, fmt.Errorf("%w: version %d is not %d", ErrUndecodable, e.V, MessageVersion)
@@ -84,4 +84,16 @@ func Decode(body []byte) ([]Order, error) {
 		}
 	}
 	return e.Orders, nil
+}
+
+// whyUnreadable says why encoding/json could not read a body, without its texts, which quote the body: the reason is
+// logged.
+func whyUnreadable(err error) string {
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return fmt.Sprintf("it is no JSON at byte %d", syntax.Offset)
+	}
+	if mismatch, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return fmt.Sprintf("a value at byte %d has the wrong type", mismatch.Offset)
+	}
+	return "a value is not of its form"
 }

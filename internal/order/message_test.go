@@ -185,6 +185,9 @@ func TestUndecodable(t *testing.T) {
 		"too many bytes":        valid + strings.Repeat(" ", MaxMessageBytes+1-len(valid)),
 	} {
 		orders, err := Decode([]byte(body))
+		if err != nil && strings.Contains(err.Error(), "yesterday") {
+			t.Errorf("%s: the reason quotes the body: %v", what, err)
+		}
 		if !errors.Is(err, ErrUndecodable) || orders != nil || len(err.Error()) <= len(ErrUndecodable.Error())+2 {
 			t.Errorf("%s: Decode = %v, %v", what, orders, err)
 		}

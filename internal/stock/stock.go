@@ -168,14 +168,20 @@ func (c client) once(ctx context.Context, name, script string, keys []string, ar
 	return cmd
 }
 
-// The client's own log lines, most of them about connections that the caller hears of as an error, go
-// where the program's lines go.
+// The client's own log lines, most of them about connections that the caller hears of as an error, go where the
+// program's lines go, but without their text: an error of Redis may repeat a command with all that is in it.
 func init() { redis.SetLogger(logger{}) }
 
 type logger struct{}
 
-func (logger) Printf(ctx context.Context, format string, args ...any) {
-	slog.DebugContext(ctx, "go-redis", "message", fmt.Sprintf(format, args...))
+func (logger) Printf(ctx context.Context, _ string, args ...any) {
+	for _, arg := range args {
+		if err, ok := arg.(error); ok {
+			slog.DebugContext(ctx, "redis: the client met a failure", "kind", fmt.Sprintf("%T", err))
+			return
+		}
+	}
+	slog.DebugContext(ctx, "redis: the client has something to say")
 }
 
 // Open makes a client for a URL such as redis://user:password@host:6379/0, or rediss:// for TLS.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -33,7 +35,57 @@ func SetLog(level string, reg prometheus.Registerer) {
 		panic(err) // a check of the variable comes first
 	}
 	reg.MustRegister(linesDropped)
-	slog.SetDefault(slog.New(newLimited(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: l}))))
+	slog.SetDefault(slog.New(newLimited(slog.NewJSONHandler(os.Stderr, handlerOptions(l)))))
+}
+
+// handlerOptions are those of every log: an error's text is ErrorText.
+func handlerOptions(level slog.Level) *slog.HandlerOptions {
+	return &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if err, ok := a.Value.Any().(error); ok {
+			a.Value = slog.StringValue(ErrorText(err))
+		}
+		return a
+	}}
+}
+
+// ErrorText is what may be logged of an error. MySQL's texts about data and about syntax quote the values of a statement;
+// of these only number and SQLSTATE are left.
+func ErrorText(err error) string {
+	text := err.Error()
+	for _, e := range mysqlErrors(err) {
+		if quotesValues(e) && e.Message != "" {
+			text = strings.ReplaceAll(text, e.Message, "(text left out, since it quotes values)")
+		}
+	}
+	return text
+}
+
+// mysqlErrors are the errors of MySQL in an error's tree.
+func mysqlErrors(err error) []*mysql.MySQLError {
+	if e, ok := err.(*mysql.MySQLError); ok {
+		return []*mysql.MySQLError{e}
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		if inner := e.Unwrap(); inner != nil {
+			return mysqlErrors(inner)
+		}
+	case interface{ Unwrap() []error }:
+		var all []*mysql.MySQLError
+		for _, inner := range e.Unwrap() {
+			all = append(all, mysqlErrors(inner)...)
+		}
+		return all
+	}
+	return nil
+}
+
+// quotesValues reports whether an error is of a kind whose text has values in it: the SQLSTATE classes of data (22) and of
+// constraints (23), and the numbers that MySQL gives other classes.
+func quotesValues(e *mysql.MySQLError) bool {
+	const parseError, truncated, wrongValue = 1064, 1265, 1366
+	class := string(e.SQLState[:2])
+	return class == "22" || class == "23" || e.Number == parseError || e.Number == truncated || e.Number == wrongValue
 }
 
 // limited is a handler that bounds how often a message is logged.
