@@ -11,9 +11,9 @@ var (
 )
 
 // Ambiguous reports whether headers, as they came over the wire, leave open where the request ends: a length beside an
-// encoding, another encoding than chunked, a line that ends without CR or goes on in the next one, or a space in a name.
-// fasthttp takes these, and refuses by itself two lengths, lengths and chunk sizes that are not plain numbers, two
-// encodings, two hosts, and a space before a colon.
+// encoding, another encoding than chunked, a line that ends without CR or goes on in the next one, or a space in the name
+// of either. fasthttp takes these, and refuses by itself two lengths, lengths and chunk sizes that are not plain
+// numbers, two encodings, two hosts, and a space before a colon.
 func Ambiguous(headers []byte) bool {
 	var length, encoding bool
 	for len(headers) > 0 {
@@ -27,9 +27,15 @@ func Ambiguous(headers []byte) bool {
 		if end == 0 {
 			break
 		}
-		line = line[:end]
-		name, value, _ := bytes.Cut(line, []byte(":"))
-		if bytes.IndexByte(name, ' ') >= 0 || line[0] == '\t' {
+		switch line[0] {
+		case ' ', '\t':
+			return true
+		case 'C', 'c', 'T', 't':
+		default:
+			continue // neither header begins so, as most do not
+		}
+		name, value, _ := bytes.Cut(line[:end], []byte(":"))
+		if bytes.IndexByte(name, ' ') >= 0 {
 			return true
 		}
 
