@@ -20,6 +20,7 @@ test: deps lint ## unit, integration and end-to-end tests on real servers, with 
 	@scripts/install-deps chromium
 	@scripts/install-deps locust
 	@scripts/install-deps nginx
+	@scripts/install-deps openapi
 	go test -race -vet=off -timeout 8m ./...
 
 model: ## check the protocol's model exhaustively with spin

@@ -130,6 +130,10 @@ func TestInstallDeps(t *testing.T) {
 			name: "no way to nginx", arg: "nginx", user: "0", wantErr: true, wantOut: []string{"install it by hand"},
 		},
 		{
+			name: "no way to the tools for OpenAPI", arg: "openapi", tools: "apt-get", user: "0", wantErr: true,
+			wantOut: []string{"Node is missing"},
+		},
+		{
 			name: "no root", tools: "apt-get", user: "1000", wantErr: true,
 			wantOut: []string{"run this as root", "docker compose up"},
 		},
@@ -178,7 +182,7 @@ func TestInstallDeps(t *testing.T) {
 		},
 		{
 			name: "something unknown", arg: "haproxy", tools: "apt-get", user: "0", wantErr: true,
-			wantOut: []string{"give k6, locust, prometheus, chromium, nginx or nothing"},
+			wantOut: []string{"give k6, locust, prometheus, chromium, nginx, openapi or nothing"},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
