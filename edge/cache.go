@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -53,6 +54,7 @@ func (c *cache[K, V]) get(key K) (V, error) {
 		return entry.value, entry.err
 	}
 	loaded, err, _ := c.loads.Do(fmt.Sprint(key), func() (any, error) {
+		defer keepStack()
 		known, ok := c.entries.Peek(key)
 		if ok && known.fresh() {
 			return known, nil // a load has ended since we looked
@@ -90,4 +92,18 @@ func (c *cache[K, V]) setMissing(key K) {
 func (c *cache[K, V]) missing(key K) bool {
 	entry, ok := c.entries.Peek(key)
 	return ok && entry.err != nil && entry.fresh()
+}
+
+// loadPanic is a panic of a load, with where it was. The group throws it anew in the goroutines of all who wait.
+type loadPanic struct {
+	value any
+	stack []byte
+}
+
+func (p *loadPanic) Error() string { return "a load panicked" }
+
+func keepStack() {
+	if v := recover(); v != nil {
+		panic(&loadPanic{v, debug.Stack()})
+	}
 }

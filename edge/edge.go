@@ -202,7 +202,13 @@ func survive(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
 		defer func() {
 			if v := recover(); v != nil {
-				slog.Error("a handler panicked", logID(ctx), "panic", panicKind(v), "stack", string(debug.Stack()))
+				kind, stack := panicKind(v), debug.Stack()
+				if err, ok := v.(error); ok {
+					if p, ok := errors.AsType[*loadPanic](err); ok {
+						kind, stack = panicKind(p.value), p.stack
+					}
+				}
+				slog.Error("a handler panicked", logID(ctx), "panic", kind, "stack", string(stack))
 				sendProblem(ctx, internalError, "")
 			}
 		}()

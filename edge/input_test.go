@@ -352,7 +352,8 @@ func TestPanic(t *testing.T) {
 		wantProblem(t, w.send("GET", path, ""), 500, internalError)
 	}
 	w.mustPost(1, p.ID, 1)
-	if lines := logs.take(); len(lines) != 21 || !strings.Contains(lines[0], "a bug") || !strings.Contains(lines[0], "input_test.go") {
+	if lines := logs.take(); len(lines) != 21 || !strings.Contains(lines[0], "panic=string ") ||
+		strings.Contains(lines[0], "a bug") || !strings.Contains(lines[0], "input_test.go") {
 		t.Errorf("logged: %q", lines)
 	}
 	if got := w.requests("GET /api/products/{id}", "500", internalError); got != 21 {
