@@ -54,8 +54,12 @@ func readFields(ctx *fasthttp.RequestCtx, fields any, example string) bool {
 		sendProblem(ctx, unsupportedMediaType, "Send the body with Content-Type: application/json.")
 		return false
 	}
+	if detail := checkBody(ctx.PostBody(), example); detail != "" {
+		sendProblem(ctx, malformedRequest, detail)
+		return false
+	}
 	if err := json.Unmarshal(ctx.PostBody(), fields); err != nil {
-		sendProblem(ctx, malformedRequest, "The body must be a JSON object such as "+example+".")
+		sendProblem(ctx, malformedRequest, notAnObject(example))
 		return false
 	}
 	return true

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/valyala/fasthttp"
 
@@ -201,8 +200,8 @@ type member struct {
 	value json.RawMessage
 }
 
-// readObject reads a body of one of the media types that is a JSON object without a repeated member, of which nobody
-// could say which one is meant. If it cannot, it answers the request and returns false.
+// readObject reads a body of one of the media types that is a JSON object, and that checkBody lets pass. If it
+// cannot, it answers the request and returns false.
 func readObject(ctx *fasthttp.RequestCtx, example string, mediaTypes ...string) ([]member, bool) {
 	contentType := ctx.Request.Header.ContentType()
 	if !slices.ContainsFunc(mediaTypes, func(want string) bool { return isMediaType(contentType, want) }) {
@@ -210,28 +209,21 @@ func readObject(ctx *fasthttp.RequestCtx, example string, mediaTypes ...string) 
 		return nil, false
 	}
 	body := ctx.PostBody()
-	malformed := "The body must be a JSON object such as " + example + "."
-	if !json.Valid(body) || !utf8.Valid(body) {
-		sendProblem(ctx, malformedRequest, malformed)
+	if detail := checkBody(body, example); detail != "" {
+		sendProblem(ctx, malformedRequest, detail)
 		return nil, false
 	}
 	decoder := json.NewDecoder(bytes.NewReader(body)) // of what is valid it fails to read nothing
 	if begin, _ := decoder.Token(); begin != json.Delim('{') {
-		sendProblem(ctx, malformedRequest, malformed)
+		sendProblem(ctx, malformedRequest, notAnObject(example))
 		return nil, false
 	}
 	var members []member
-	seen := map[string]bool{}
 	for decoder.More() {
 		token, _ := decoder.Token()
 		m := member{}
 		m.name, _ = token.(string)
 		_ = decoder.Decode(&m.value)
-		if seen[m.name] {
-			sendProblem(ctx, malformedRequest, fmt.Sprintf("The body has the member %.50q twice.", m.name))
-			return nil, false
-		}
-		seen[m.name] = true
 		members = append(members, m)
 	}
 	return members, true

@@ -186,8 +186,12 @@ func decodeOrder(body []byte) (productID, quantity int64, c code, detail string)
 		ProductID json.RawMessage `json:"product_id"`
 		Quantity  json.RawMessage `json:"quantity"`
 	}
+	const example = `{"product_id":1,"quantity":1}`
+	if detail := checkBody(body, example); detail != "" {
+		return 0, 0, malformedRequest, detail
+	}
 	if err := json.Unmarshal(body, &fields); err != nil {
-		return 0, 0, malformedRequest, `The body must be a JSON object such as {"product_id":1,"quantity":1}.`
+		return 0, 0, malformedRequest, notAnObject(example)
 	}
 	if !isNumber(fields.ProductID) {
 		return 0, 0, malformedRequest, "product_id must be a number."
@@ -206,10 +210,12 @@ func decodeOrder(body []byte) (productID, quantity int64, c code, detail string)
 	return productID, quantity, "", ""
 }
 
-// parsePlainOrder reads the body that nearly all clients send, and leaves every other to decodeOrder.
+// parsePlainOrder reads the body that nearly all clients send, in which a space may follow a colon and the comma, and
+// leaves every other to decodeOrder.
 func parsePlainOrder(body []byte) (productID, quantity int64, ok bool) {
 	digits := func(before string) (n int64, ok bool) {
 		rest, ok := bytes.CutPrefix(body, []byte(before))
+		rest = bytes.TrimPrefix(rest, []byte(" "))
 		i := 0
 		for ; ok && i < len(rest) && i < 18 && rest[i] >= '0' && rest[i] <= '9'; i++ { // 18 digits are below 2^63
 			n = n*10 + int64(rest[i]-'0')
@@ -223,7 +229,11 @@ func parsePlainOrder(body []byte) (productID, quantity int64, ok bool) {
 	if productID, ok = digits(`{"product_id":`); !ok || productID > order.MaxProductID {
 		return 0, 0, false
 	}
-	if quantity, ok = digits(`,"quantity":`); !ok || quantity > order.MaxQuantity {
+	if body, ok = bytes.CutPrefix(body, []byte(",")); !ok {
+		return 0, 0, false
+	}
+	body = bytes.TrimPrefix(body, []byte(" "))
+	if quantity, ok = digits(`"quantity":`); !ok || quantity > order.MaxQuantity {
 		return 0, 0, false
 	}
 	return productID, quantity, string(body) == "}"

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+
+	"stampede/internal/strictjson"
 )
 
 const (
@@ -22,6 +24,11 @@ const (
 type envelope struct {
 	V      int     `json:"v"`
 	Orders []Order `json:"orders"`
+}
+
+// memberNames are those of an envelope and of an order. In another case they would be read all the same.
+var memberNames = []string{
+	"v", "orders", "order_id", "user_id", "product_id", "quantity", "unit_price", "reserved_at", "idempotency_key",
 }
 
 // ErrUndecodable marks a message body that no retry can make readable.
@@ -69,6 +76,10 @@ func Decode(body []byte) ([]Order, error) {
 	var e envelope
 	if orders, ok := readPlain(body); ok {
 		e = envelope{MessageVersion, orders}
+	} else if err := strictjson.Check(body, memberNames...); errors.Is(err, strictjson.ErrSyntax) {
+		return nil, fmt.Errorf("%w: it is no JSON in UTF-8", ErrUndecodable)
+	} else if err != nil {
+		return nil, fmt.Errorf("%w: it is ambiguous or out of bounds", ErrUndecodable)
 	} else if err := json.Unmarshal(body, &e); err != nil {
 		return nil, fmt.Errorf("%w: %s", ErrUndecodable, whyUnreadable(err))
 	}
@@ -89,9 +100,6 @@ func Decode(body []byte) ([]Order, error) {
 // whyUnreadable says why encoding/json could not read a body, without its texts, which quote the body: the reason is
 // logged.
 func whyUnreadable(err error) string {
-	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return fmt.Sprintf("it is no JSON at byte %d", syntax.Offset)
-	}
 	if mismatch, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return fmt.Sprintf("a value at byte %d has the wrong type", mismatch.Offset)
 	}

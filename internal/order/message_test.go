@@ -160,6 +160,8 @@ func TestUndecodable(t *testing.T) {
 		"a list":                "[" + valid + "]",
 		"a string":              `"` + one + `"`,
 		"cut off":               valid[:len(valid)-1],
+		"a member twice":        swap(`"quantity":2`, `"quantity":2,"quantity":3`),
+		"a member in capitals":  swap(`"quantity":2`, `"Quantity":2`),
 		"two envelopes":         valid + valid,
 		"no version":            swap(`"v":1,`, ``),
 		"another version":       swap(`"v":1`, `"v":2`),
