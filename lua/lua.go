@@ -31,6 +31,8 @@ var (
 	Pause string
 	//go:embed correct.lua
 	Correct string
+	//go:embed accept.lua
+	Accept string
 	//go:embed lower.lua
 	Lower string
 	//go:embed lend.lua

@@ -17,14 +17,21 @@
 -- outbox until they are decided anew. Such a caller says 'spare', and orders in the outbox are then passed over. They will
 -- be sent from there, and settled by whoever receives them.
 --
+-- A version that was seen before, and that lies within those which this commit has made, or was made by another order, is
+-- one that MySQL has lost since: it lost a commit, when it failed over, and now counts on from before it. That is noted,
+-- as lost_commits in the sale.
+--
 -- KEYS  1 stock:{p}   2 reserved:{p}   3 bought:{p}   4 sale:{p}   5 outbox:{p}   6 settled:{p}
--- ARGV  1 version of the product after the commit of the fresh decisions, 0 if there are none, or 'spare', also with none
+-- ARGV  1 version of the product after the commit of the fresh decisions, 0 if there are none; if they are all that this
+--         commit has completed, then the version before it and the order that made the last one follow, after spaces.
+--         Or 'spare', also with none
 --       then for each order: order id, user id, quantity, 1 completed or 0 failed, 1 fresh or 0
 -- Publishes on notices, if units are available again, that the product is reopened.
 -- Returns  {units given back, units taken out, orders passed over}
 local loaded = redis.call('EXISTS', KEYS[1]) == 1
-local sale = redis.call('HMGET', KEYS[4], 'version', 'seen')
-local loaded_version, version = tonumber(sale[1] or 0), tonumber(ARGV[1]) or 0
+local sale = redis.call('HMGET', KEYS[4], 'version', 'seen', 'seen_by')
+local version_text, before, by = string.match(ARGV[1], '^(%d+) ?(%d*) ?(%S*)$')
+local loaded_version, version, seen = tonumber(sale[1] or 0), tonumber(version_text) or 0, tonumber(sale[2] or 0)
 
 local n = (#ARGV - 1) / 5
 local ids = {}
@@ -73,8 +80,18 @@ for i = 1, n do
   here[id] = true
 end
 
-if version > tonumber(sale[2] or 0) then
-  redis.call('HSET', KEYS[4], 'seen', ARGV[1])
+if by and by ~= '' then
+  local maker, maker_before = version_text .. ' ' .. by, sale[3] or ''
+  if (tonumber(before) < seen and seen < version)
+    or (seen == version and maker_before ~= maker and string.match(maker_before, '^%d+') == version_text) then
+    redis.call('HSET', KEYS[4], 'lost_commits', 1)
+  end
+  if version >= seen then
+    redis.call('HSET', KEYS[4], 'seen_by', maker)
+  end
+end
+if version > seen then
+  redis.call('HSET', KEYS[4], 'seen', version_text)
 end
 if changed or taken > 0 then
   redis.call('HINCRBY', KEYS[4], 'changes', 1)

@@ -28,6 +28,7 @@ type metrics struct {
 	receives      prometheus.Histogram
 	driftFound    *prometheus.CounterVec
 	driftRepaired *prometheus.CounterVec
+	lostCommits   prometheus.Gauge
 	paused        prometheus.GaugeFunc
 }
 
@@ -67,6 +68,10 @@ func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 		driftFound:    counters("stampede_drift_found_total", "Differences between Redis and MySQL that reconcile found, by cause.", "cause"),
 		driftRepaired: counters("stampede_drift_repaired_total", "Differences between Redis and MySQL that reconcile repaired, by cause.", "cause"),
 	}
+	m.lostCommits = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "stampede_mysql_lost_commits",
+		Help: "Products and buckets of which MySQL has lost commits that Redis has seen; nothing of them is corrected until an operator says what holds.",
+	})
 	m.paused = telemetry.Breaker("receiving", w.gate.isShut)
 	// What alerts compare is there before it happens the first time.
 	m.decisions.WithLabelValues(string(order.Completed), "")
@@ -81,7 +86,7 @@ func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 		m.driftRepaired.WithLabelValues(string(cause))
 	}
 	reg.MustRegister(m.decisions, m.repeated, m.retries, m.deadLetters, m.relayed, m.givenBack, m.takenOut, m.batchOrders,
-		m.decideSeconds, m.lagSeconds, m.queueSeconds, m.receives, m.driftFound, m.driftRepaired,
+		m.decideSeconds, m.lagSeconds, m.queueSeconds, m.receives, m.driftFound, m.driftRepaired, m.lostCommits,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "stampede_messages_held", Help: "Messages received and not yet deleted.",
 		}, func() float64 { return float64(w.held.len()) }),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"time"
 
 	"stampede/internal/reconcile"
@@ -28,6 +29,8 @@ const (
 	// some milliseconds of each server's time, for 20,000 of its keys.
 	searchMark  = "redis search"
 	searchPages = 20
+	// lostMark is the mark of how many products and buckets have lost commits in MySQL, which all workers show.
+	lostMark = "mysql lost commits"
 )
 
 // errGaveUp says that orders were on their way to their decisions for as long as the sale may be paused.
@@ -41,13 +44,35 @@ func (w *Worker) reconcile(ctx context.Context) {
 		return
 	}
 	first, err := w.stock.TryLock(ctx, "reconcile", w.reconcileInterval-w.reconcileInterval/8)
-	if err != nil || !first {
-		w.warnReconcile(ctx, err)
-		return
+	if err == nil && first {
+		err = w.reconcileAll(ctx)
 	}
-	if err := w.reconcileAll(ctx); err != nil {
-		w.warnReconcile(ctx, err)
+	w.warnReconcile(ctx, errors.Join(err, w.showLostCommits(ctx)))
+}
+
+// showLostCommits shows of how many products MySQL has lost commits, as whoever reconciled last has found.
+func (w *Worker) showLostCommits(ctx context.Context) error {
+	text, err := w.store.Mark(ctx, lostMark)
+	if err != nil {
+		return err
 	}
+	n, _ := strconv.Atoi(text) // none at first
+	w.metrics.lostCommits.Set(float64(n))
+	return nil
+}
+
+// noteLostCommits keeps for the other workers of how many products MySQL has lost commits. If not all could be looked at
+// there are no fewer than before.
+func (w *Worker) noteLostCommits(ctx context.Context, n int, all bool) error {
+	text, err := w.store.Mark(ctx, lostMark)
+	if err != nil {
+		return err
+	}
+	before, _ := strconv.Atoi(text)
+	if n == before || n < before && !all {
+		return nil
+	}
+	return w.store.SetMark(ctx, lostMark, strconv.Itoa(n))
 }
 
 func (w *Worker) reconcileAll(ctx context.Context) error {
@@ -80,10 +105,18 @@ func (w *Worker) reconcileAll(ctx context.Context) error {
 		return err
 	}
 	var errs []error
+	lost := 0
 	for _, id := range products {
-		if err := w.reconcileProduct(ctx, id, moved, drained, servers); err != nil {
+		lossy, err := w.reconcileProduct(ctx, id, moved, drained, servers)
+		if err != nil {
 			errs = append(errs, fmt.Errorf("product %d: %w", id, err))
 		}
+		if lossy {
+			lost++
+		}
+	}
+	if err := w.noteLostCommits(ctx, lost, len(errs) == 0); err != nil {
+		errs = append(errs, err)
 	}
 	if moved {
 		errs = append(errs, w.reconcileStates(ctx, servers))
@@ -133,8 +166,8 @@ func (w *Worker) drained(ctx context.Context) (bool, error) {
 }
 
 // reconcileProduct reconciles a product. If the servers of Redis have changed its sale is paused for it, unless it was
-// compared by the data of these servers before.
-func (w *Worker) reconcileProduct(ctx context.Context, id int64, moved, drained bool, servers string) error {
+// compared by the data of these servers before. It reports whether MySQL has lost commits of the product.
+func (w *Worker) reconcileProduct(ctx context.Context, id int64, moved, drained bool, servers string) (lost bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
 	defer cancel()
 	r := reconcile.Reconciler{
@@ -144,7 +177,7 @@ func (w *Worker) reconcileProduct(ctx context.Context, id int64, moved, drained 
 	if moved {
 		by, err := w.stock.ComparedBy(ctx, id)
 		if err != nil {
-			return err
+			return false, err
 		}
 		r.Pause = by != servers
 	}
@@ -156,17 +189,21 @@ func (w *Worker) reconcileProduct(ctx context.Context, id int64, moved, drained 
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		slog.Error("reconcile: Redis has a product that MySQL does not know", "product", id)
-		return w.stock.ForgetProduct(ctx, id)
+		return false, w.stock.ForgetProduct(ctx, id)
+	case report.LostCommits():
+		slog.Error("reconcile: MySQL has lost commits of a product: completed orders are gone, and nothing is corrected until you say what holds",
+			"product", id, "see", "docs/runbook.md#mysqllostcommits")
+		return true, err
 	case err != nil:
-		return err
+		return false, err
 	case !report.Loaded:
-		return w.stock.ForgetUnloaded(ctx, id)
+		return false, w.stock.ForgetUnloaded(ctx, id)
 	case !r.Pause:
-		return nil
+		return false, nil
 	case report.Busy:
-		return errGaveUp
+		return false, errGaveUp
 	}
-	return w.stock.SetComparedBy(ctx, id, servers)
+	return false, w.stock.SetComparedBy(ctx, id, servers)
 }
 
 // reconcileStates brings the states of decided orders to Redis, once for the servers that it has now.

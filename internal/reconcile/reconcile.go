@@ -27,6 +27,9 @@ type Cause string
 
 // The causes, in the order in which they are looked for.
 const (
+	// LostCommits: Redis has seen a newer version of the product than MySQL has, or MySQL has counted on from before it. A
+	// fail-over to a replica that lags has lost commits. Only an operator can say what holds, until when nothing is repaired.
+	LostCommits Cause = "lost_commits"
 	// Settings: a change of the product's settings has not reached Redis.
 	Settings Cause = "missed_settings"
 	// Restock: a restock has not reached Redis, or units from another bucket have not.
@@ -50,7 +53,7 @@ const (
 )
 
 // Causes are all of them.
-var Causes = []Cause{Settings, Restock, Move, Unsettled, Lost, Stock, Bought, Status, Ended}
+var Causes = []Cause{LostCommits, Settings, Restock, Move, Unsettled, Lost, Stock, Bought, Status, Ended}
 
 const (
 	// StaleAge is how old an order must be to be settled here: until then it is left to the worker that has it.
@@ -114,6 +117,8 @@ type Reconciler struct {
 	Apply bool
 	// Pause pauses the sale for the moment that it takes to compare it, whatever is on its way.
 	Pause bool
+	// AcceptMySQL has what MySQL says hold where it has lost commits, with Apply and Pause.
+	AcceptMySQL bool
 	// Drained says that queue and dead-letter queue were seen empty some minutes ago and all the time since: no message has an
 	// order that is older.
 	Drained bool
@@ -185,6 +190,9 @@ func (r *Reconciler) look(ctx context.Context, productID int64, report *Report) 
 	for _, units := range l.Lent {
 		report.Lent += units
 	}
+	if l.LostCommits || l.Seen > standing.Product.Version {
+		return r.lostCommits(ctx, l, standing, report)
+	}
 	if !l.Loaded {
 		return false, nil
 	}
@@ -204,6 +212,28 @@ func (r *Reconciler) look(ctx context.Context, productID int64, report *Report) 
 		return true, nil
 	}
 	return r.units(ctx, l, standing, report)
+}
+
+// lostCommits notes that MySQL has lost commits of a product, or accepts it. Redis was read first, and hears of a version
+// only when it is committed, so that MySQL cannot have an older one for another reason.
+func (r *Reconciler) lostCommits(ctx context.Context, l stock.Look, s store.Standing, report *Report) (again bool, err error) {
+	f := Finding{Cause: LostCommits, Orders: int(max(l.Seen-s.Product.Version, 1))}
+	switch {
+	case r.AcceptMySQL && r.Apply:
+		f.Repaired, err = r.Redis.AcceptVersion(ctx, s.Product.ID, l, s.Product.Version)
+		if err != nil || !f.Repaired {
+			return true, err
+		}
+	case r.Apply && !l.LostCommits:
+		err = r.Redis.NoteLostCommits(ctx, s.Product.ID)
+	}
+	report.add(f)
+	return f.Repaired, err
+}
+
+// LostCommits reports whether MySQL has lost commits of the product, and nobody has accepted it.
+func (r *Report) LostCommits() bool {
+	return slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Cause == LostCommits && !f.Repaired })
 }
 
 // add puts a finding into the report, together with those of the same cause.
@@ -512,7 +542,7 @@ func (r *Reconciler) bought(ctx context.Context, l stock.Look, s store.Standing,
 func (r *Reconciler) Statuses(ctx context.Context) (Finding, error) {
 	f := Finding{Cause: Status}
 	var mu sync.Mutex // the servers of a Cluster are visited at the same time
-	err := r.Redis.Pending(ctx, func(pending []order.Record) error {
+	err := r.Redis.States(ctx, order.Pending, func(pending []order.Record) error {
 		ids := make([]uuid.UUID, len(pending))
 		for i := range pending {
 			ids[i] = pending[i].ID

@@ -246,6 +246,9 @@ func (s *shop) contents(t testing.TB) contents {
 	slices.Sort(c.settled)
 	delete(c.sale, "epoch")
 	delete(c.sale, "changes")
+	// The versions of these tests are made up; the worker's tests look at what tells that MySQL has lost commits.
+	delete(c.sale, "seen_by")
+	delete(c.sale, "lost_commits")
 	if s.exists(t, s.keys.stock) {
 		c.stock = must(s.rdb.Get(t.Context(), s.keys.stock).Result())(t)
 	}

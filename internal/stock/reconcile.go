@@ -35,6 +35,10 @@ type Look struct {
 	// Version is the product's version in MySQL of which Redis knows for sure that the stock holds it, and
 	// Revision the one of its settings.
 	Version, Revision int64
+	// Seen is the newest version in MySQL of which Redis has heard, before anything else was read. Who reads an older one in
+	// MySQL after that sees that commits are lost. LostCommits is true if that was noted before.
+	Seen        int64
+	LostCommits bool
 	// Restocks are the ids of those that were applied after it was loaded.
 	Restocks map[string]bool
 	// Now is the time by the clock of Redis.
@@ -124,7 +128,7 @@ func (s *Stock) readSale(ctx context.Context, k productKeys, l *Look) error {
 	var sale *redis.SliceCmd
 	var now *redis.TimeCmd
 	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		sale = p.HMGet(ctx, k.sale, "version", "revision", "changes", "counted", "epoch")
+		sale = p.HMGet(ctx, k.sale, "version", "revision", "changes", "counted", "seen", "lost_commits", "epoch")
 		available = p.Get(ctx, k.stock)
 		now = p.Time(ctx)
 		return nil
@@ -135,7 +139,8 @@ func (s *Stock) readSale(ctx context.Context, k productKeys, l *Look) error {
 
 	l.Now = now.Val()
 	var d decoder
-	numbers := []*int64{&l.Version, &l.Revision, &l.changes, &l.counted}
+	var lost int64
+	numbers := []*int64{&l.Version, &l.Revision, &l.changes, &l.counted, &l.Seen, &lost}
 	for i, field := range sale.Val() {
 		switch {
 		case field == nil:
@@ -145,6 +150,7 @@ func (s *Stock) readSale(ctx context.Context, k productKeys, l *Look) error {
 			l.epoch = d.text(field)
 		}
 	}
+	l.LostCommits = lost > 0
 	if l.Loaded = available.Err() == nil; l.Loaded {
 		l.Available = d.int(available.Val())
 	}
@@ -192,6 +198,24 @@ func (s *Stock) Correct(ctx context.Context, productID int64, l Look, available,
 	n, err := correctScript.Run(ctx, s.rdb, []string{k.stock, k.sale}, l.epoch, l.changes, available, version).Int()
 	if err != nil {
 		return false, fmt.Errorf("correct product %d: %w", productID, err)
+	}
+	return n == 1, nil
+}
+
+// NoteLostCommits notes that MySQL has lost commits of a product, so that it is known when MySQL has counted on.
+func (s *Stock) NoteLostCommits(ctx context.Context, productID int64) error {
+	if err := s.rdb.HSet(ctx, keysOf(productID).sale, "lost_commits", 1).Err(); err != nil {
+		return fmt.Errorf("note that commits of product %d are lost: %w", productID, err)
+	}
+	return nil
+}
+
+// AcceptVersion makes the version of a product that MySQL has, read after the look, the newest that Redis has seen, and
+// forgets that commits were lost. It reports false, and changes nothing, if Redis has seen another one since the look.
+func (s *Stock) AcceptVersion(ctx context.Context, productID int64, l Look, version int64) (bool, error) {
+	n, err := acceptScript.Run(ctx, s.rdb, []string{keysOf(productID).sale}, l.Seen, version).Int()
+	if err != nil {
+		return false, fmt.Errorf("accept the version of product %d in MySQL: %w", productID, err)
 	}
 	return n == 1, nil
 }

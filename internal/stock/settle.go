@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/google/uuid"
+
 	"stampede/internal/failpoint"
 	"stampede/internal/order"
 )
@@ -19,14 +21,23 @@ type Settled struct {
 }
 
 // Settle clears the reservations of up to MaxBatch decided orders of one product. Fresh decisions
-// must come from one commit, whose version counts for all, and may be settled as fresh once: if the
+// must be all those of one commit, whose version counts for all, and may be settled as fresh once: if the
 // outcome of a call is unknown, repeat it with Fresh false. Otherwise settling again changes nothing.
 func (s *Stock) Settle(ctx context.Context, productID int64, decisions []order.Decision) (Settled, error) {
-	var version int64
+	var version, made int64
+	var last uuid.UUID
 	for i := range decisions {
-		version = max(version, decisions[i].Version)
+		d := &decisions[i]
+		version = max(version, d.Version)
+		if d.Fresh && d.Status == order.Completed {
+			made++
+			last = d.ID
+		}
 	}
-	return s.settle(ctx, productID, version, decisions)
+	if made == 0 || made > version {
+		return s.settle(ctx, productID, version, decisions)
+	}
+	return s.settle(ctx, productID, fmt.Sprintf("%d %d %s", version, version-made, last), decisions)
 }
 
 // SettleLeft is Settle for decisions, none of them fresh, that were read some time ago: it passes over orders that are in

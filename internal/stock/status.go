@@ -103,9 +103,9 @@ func (s *Stock) Statuses(ctx context.Context, ids []uuid.UUID) ([]*order.Record,
 	return records, nil
 }
 
-// Pending visits the states of all orders that Redis knows as pending, some at a time. Orders whose state changes
-// meanwhile may be left out.
-func (s *Stock) Pending(ctx context.Context, visit func([]order.Record) error) error {
+// States visits the orders that Redis knows in a state, some at a time. Orders whose state changes meanwhile may be left
+// out, and some may be visited twice.
+func (s *Stock) States(ctx context.Context, status order.Status, visit func([]order.Record) error) error {
 	err := s.scan(ctx, orderPrefix+"*", func(keys []string) error {
 		var ids []uuid.UUID
 		for _, key := range keys {
@@ -117,19 +117,19 @@ func (s *Stock) Pending(ctx context.Context, visit func([]order.Record) error) e
 		if err != nil {
 			return err
 		}
-		var pending []order.Record
+		var found []order.Record
 		for _, r := range records {
-			if r != nil && r.Status == order.Pending {
-				pending = append(pending, *r)
+			if r != nil && r.Status == status {
+				found = append(found, *r)
 			}
 		}
-		if len(pending) == 0 {
+		if len(found) == 0 {
 			return nil
 		}
-		return visit(pending)
+		return visit(found)
 	})
 	if err != nil {
-		return fmt.Errorf("look for pending orders: %w", err)
+		return fmt.Errorf("look for %s orders: %w", status, err)
 	}
 	return nil
 }

@@ -52,6 +52,7 @@ var (
 	reserveScript = newScript("reserve", lua.Reserve)
 	cancelScript  = newScript("cancel", lua.Cancel)
 	settleScript  = newScript("settle", lua.Settle)
+	acceptScript  = newScript("accept", lua.Accept)
 	restockScript = newScript("restock", lua.Restock)
 	claimScript   = newScript("claim", lua.Claim)
 	readmitScript = newScript("readmit", lua.Readmit)

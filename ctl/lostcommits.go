@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/google/uuid"
+
+	"stampede/internal/order"
+	"stampede/internal/reconcile"
+)
+
+// runProductLostOrders prints the orders of a product that their buyers are shown as completed, and that MySQL does not
+// have: a fail-over has lost them.
+func runProductLostOrders(ctx context.Context, args []string) error {
+	in := newInput("product lost-orders")
+	id := in.Int64("id", 0, "id of the product")
+	resend := in.Bool("resend", false, "put them on the queue, to be decided again under their ids and at their prices")
+	dsn, redisURL := in.vars.MySQLDSN(), in.vars.RedisURL()
+	name, dlq := in.vars.Queues()
+	if err := in.parse(args); err != nil {
+		return err
+	}
+	if *id <= 0 {
+		return usagef("product lost-orders: --id is not given")
+	}
+	p, err := openParts(ctx, *dsn, *redisURL, *name, *dlq)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	return p.lostOrders(ctx, os.Stdout, *id, *resend)
+}
+
+// lostOrders writes a line of JSON for each order that is lost, and puts them on the queue again if it is told to.
+func (p parts) lostOrders(ctx context.Context, w io.Writer, productID int64, resend bool) error {
+	var mu sync.Mutex // the servers of a Cluster are visited at the same time
+	lost := map[uuid.UUID]order.Record{}
+	err := p.stock.States(ctx, order.Completed, func(completed []order.Record) error {
+		completed = slices.DeleteFunc(completed, func(r order.Record) bool { return order.ProductOf(r.ProductID) != productID })
+		ids := make([]uuid.UUID, len(completed))
+		for i := range completed {
+			ids[i] = completed[i].ID
+		}
+		decided, err := p.store.Decided(ctx, ids)
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for _, r := range completed {
+			if _, ok := decided[r.ID]; !ok {
+				lost[r.ID] = r
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+
+	lines := json.NewEncoder(w)
+	orders := make([]order.Order, 0, len(lost))
+	for _, r := range lost {
+		if err := lines.Encode(r); err != nil {
+			return err
+		}
+		orders = append(orders, r.Order)
+	}
+	if resend && len(orders) > 0 {
+		if err := p.queue.SendOrders(ctx, orders); err != nil {
+			return fmt.Errorf("not all are on the queue; repeat the command: %w", err)
+		}
+	}
+	verb := map[bool]string{true: "are put on the queue again", false: "are lost"}[resend]
+	fmt.Fprintf(os.Stderr, "%d orders %s\n", len(orders), verb)
+	return nil
+}
+
+// runProductAcceptMySQL ends what reconcile does with a product of which MySQL has lost commits, which is nothing.
+func runProductAcceptMySQL(ctx context.Context, args []string) error {
+	in := newInput("product accept-mysql")
+	id := in.Int64("id", 0, "id of the product")
+	dsn, redisURL := in.vars.MySQLDSN(), in.vars.RedisURL()
+	if err := in.parse(args); err != nil {
+		return err
+	}
+	if *id <= 0 {
+		return usagef("product accept-mysql: --id is not given")
+	}
+	p, err := openWithoutQueue(*dsn, *redisURL)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	reports, err := p.acceptMySQL(ctx, *id)
+	if err != nil {
+		return err
+	}
+	printReports(reports)
+	return nil
+}
+
+// acceptMySQL has Redis go by what MySQL says of a product and its buckets, and compares them under a pause.
+func (p parts) acceptMySQL(ctx context.Context, productID int64) ([]reconcile.Report, error) {
+	product, err := p.store.Product(ctx, productID)
+	if err != nil {
+		return nil, err
+	}
+	ids := product.StockIDs()
+	if !slices.Contains(ids, productID) {
+		ids = append(ids, productID)
+	}
+	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.store, Apply: true, Pause: true, AcceptMySQL: true}
+	var reports []reconcile.Report
+	for _, id := range ids {
+		report, err := r.Product(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		reports = append(reports, report)
+	}
+	return reports, nil
+}
