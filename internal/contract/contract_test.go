@@ -37,8 +37,11 @@ const (
 // fields are those of a good 202.
 var fields = []string{js, location, retry}
 
+// requestID is what every answer has in its header.
+const requestID = "4bf92f3577b34da6a3ce929d0e0e4736"
+
 func problem(status, code string) string {
-	return `{"status":` + status + `,"title":"x","code":"` + code + `"}`
+	return `{"status":` + status + `,"title":"x","code":"` + code + `","request_id":"` + requestID + `"}`
 }
 
 type reply struct {
@@ -48,7 +51,7 @@ type reply struct {
 }
 
 func (c *Contract) verdict(request string, r reply) error {
-	header := http.Header{}
+	header := http.Header{"Stampede-Request-Id": {requestID}}
 	for _, field := range r.fields {
 		name, value, _ := strings.Cut(field, ": ")
 		header.Add(name, value)
@@ -109,6 +112,8 @@ func TestBadAnswers(t *testing.T) {
 		"failed for nought": {get, reply{200, replaced(pending, "pending", "failed"), []string{js}}, "failed_reason"},
 		"no JSON":           {post, reply{409, soldOut + "x", []string{pj}}, "invalid character"},
 
+		"no id":              {me, reply{403, replaced(problem("403", "banned"), `,"request_id":"`+requestID+`"`, ""), []string{pj}}, "request_id"},
+		"two ids":            {"GET /healthz", reply{200, "ok\n", []string{text, "Stampede-Request-Id: x"}}, "Stampede-Request-Id"},
 		"no Location":        {post, reply{202, accepted, []string{js, retry}}, "Location is missing"},
 		"another Location":   {post, reply{202, accepted, []string{js, "Location: /orders/" + id, retry}}, "Location: "},
 		"another time":       {post, reply{202, accepted, []string{js, location, "Retry-After: soon"}}, "Retry-After: "},
