@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -20,8 +17,6 @@ const (
 	bansInterval = 500 * time.Millisecond
 	// bansTimeout bounds one reading.
 	bansTimeout = 3 * time.Second
-	// maxForwarded bounds the addresses of X-Forwarded-For that are looked at, from the right.
-	maxForwarded = 32
 )
 
 // bans knows who is kept out, so that nobody has to be asked for a request.
@@ -90,82 +85,51 @@ func (b *bans) address(addr netip.Addr) bool {
 
 func holds(until time.Time) bool { return until.IsZero() || time.Now().Before(until) }
 
-// proxies are the ranges of addresses whose word on who the client is can be trusted.
-type proxies []netip.Prefix
-
-// noProxies is the value of TRUSTED_PROXIES that trusts nobody.
-const noProxies = "none"
-
-// parseProxies reads ranges such as 10.0.0.0/8, comma-separated, or "none".
-func parseProxies(text string) (proxies, error) {
-	if text == noProxies {
-		return nil, nil
-	}
-	var p proxies
-	for part := range strings.SplitSeq(text, ",") {
-		prefix, err := netip.ParsePrefix(strings.TrimSpace(part))
-		if err != nil {
-			return nil, fmt.Errorf("%q is not a range of addresses such as 10.0.0.0/8", part)
-		}
-		p = append(p, prefix.Masked())
-	}
-	return p, nil
-}
-
-func (p proxies) trust(addr netip.Addr) bool {
-	return slices.ContainsFunc(p, func(prefix netip.Prefix) bool { return prefix.Contains(addr) })
-}
-
-// client is the address of the client: the nearest one that is no trusted proxy. X-Forwarded-For is read
-// from the right, where each proxy adds whom it heard the request from, and no further than proxies are
-// trusted; what stands before may be made up.
-func (p proxies) client(ctx *fasthttp.RequestCtx) netip.Addr {
-	addr := unmapped(ctx.RemoteAddr())
-	if !p.trust(addr) {
-		return addr
-	}
-	fields := ctx.Request.Header.PeekAll(fasthttp.HeaderXForwardedFor)
-	for i, seen := len(fields)-1, 0; i >= 0; i-- {
-		hops := strings.Split(string(fields[i]), ",")
-		for j := len(hops) - 1; j >= 0; j-- {
-			hop, err := netip.ParseAddr(strings.TrimSpace(hops[j]))
-			if seen++; err != nil || seen > maxForwarded {
-				return addr
-			}
-			if addr = hop.Unmap().WithZone(""); !p.trust(addr) {
-				return addr
-			}
-		}
-	}
-	return addr
-}
-
-func unmapped(addr net.Addr) netip.Addr {
-	tcp, ok := addr.(*net.TCPAddr)
-	if !ok {
-		return netip.Addr{}
-	}
-	a, _ := netip.AddrFromSlice(tcp.IP)
-	return a.Unmap()
-}
-
-// checkProxies is parseProxies as a check of the configuration.
-func checkProxies(text string) error {
-	_, err := parseProxies(text)
-	return err
-}
-
-// admit lets requests through whose client is not banned and does not ask too often.
+// admit lets requests through whose client is not banned and does not ask too often, and tells how often it may ask.
 func (e *Edge) admit(next fasthttp.RequestHandler) fasthttp.RequestHandler {
+	return e.screen(next, func(ctx *fasthttp.RequestCtx, client netip.Prefix) bool {
+		return e.mayFromNetwork(ctx, client) && e.addresses.allow(ctx, client)
+	})
+}
+
+// admitAside is admit for what is no part of the API: it counts there, and tells nothing.
+func (e *Edge) admitAside(next fasthttp.RequestHandler) fasthttp.RequestHandler {
+	return e.screen(next, func(ctx *fasthttp.RequestCtx, client netip.Prefix) bool {
+		return e.mayFromNetwork(ctx, client) && e.addresses.allowSilently(ctx, client)
+	})
+}
+
+// admitProbe is admit for the probes of load balancers, which have a share of their own: a crowd behind the same address
+// must not make an edge look dead.
+func (e *Edge) admitProbe(next fasthttp.RequestHandler) fasthttp.RequestHandler {
+	return e.screen(next, e.probes.allowSilently)
+}
+
+// screen lets requests through whose client is known and not banned, and may ask now.
+func (e *Edge) screen(next fasthttp.RequestHandler, may func(*fasthttp.RequestCtx, netip.Prefix) bool) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
-		client := e.proxies.client(ctx)
+		client, ok := e.proxies.client(ctx)
+		if !ok {
+			sendProblem(ctx, malformedRequest, e.proxies.field+" names no client: each proxy must add an address, with or without a port.")
+			return
+		}
 		if e.bans.address(client) {
 			sendProblem(ctx, banned, "")
 			return
 		}
-		if client, ok := counted(client); ok && !e.addresses.allow(ctx, client) {
+		if client, ok := counted(client); ok && !may(ctx, client) {
 			return
 		}
 		next(ctx)
 	}
+}
+
+// mayFromNetwork counts a request for the network of an IPv6 client's address. If there were too many it answers the request
+// and returns false.
+func (e *Edge) mayFromNetwork(ctx *fasthttp.RequestCtx, client netip.Prefix) bool {
+	if !client.Addr().Is6() {
+		return true
+	}
+	network, err := client.Addr().Prefix(networkBits6)
+	return err != nil || e.networks.allowSilently(ctx, network)
 }

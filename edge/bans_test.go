@@ -41,9 +41,18 @@ func TestBans(t *testing.T) {
 	}
 	wantCode(t, "an address of the range in IPv6 clothes", from("::ffff:198.51.100.1"), 403, banned)
 	wantCode(t, "somebody without an account", w.send("GET", "/api/products", "", "X-Forwarded-For", "198.51.100.1"), 403, banned)
-	if r := w.send("GET", "/healthz", "", "X-Forwarded-For", "198.51.100.1"); r.status != 200 {
-		t.Errorf("the load balancer's question: %v", r)
+	for _, request := range [][2]string{
+		{"GET", "/healthz"}, {"GET", "/readyz"}, {"GET", "/docs"}, {"GET", "/openapi.yaml"}, {"GET", "/nothing"},
+		{"OPTIONS", "/api/orders"}, {"PUT", "/api/orders"}, {"HEAD", "/docs"},
+	} {
+		if r := w.send(request[0], request[1], "", "X-Forwarded-For", "198.51.100.1"); r.status != 403 {
+			t.Errorf("%v from a banned address: %v", request, r)
+		}
 	}
+	if r := w.send("GET", "/healthz", ""); r.status != 200 {
+		t.Errorf("the load balancer's own question: %v", r)
+	}
+	wantCode(t, "a client without a name", w.send("GET", "/api/products", "", "X-Forwarded-For", "unknown"), 400, malformedRequest)
 
 	if lifted, err := w.db.Unban(t.Context(), store.Ban{UserID: 1}); err != nil || !lifted {
 		t.Fatal(lifted, err)
@@ -70,6 +79,7 @@ func TestClientAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	const unreadable = "unreadable"
 	for _, test := range []struct {
 		remote string
 		header []string
@@ -84,12 +94,28 @@ func TestClientAddress(t *testing.T) {
 		{"10.0.0.1", []string{"203.0.113.1, 10.2.3.4,10.9.9.9"}, "203.0.113.1"},
 		{"10.0.0.1", []string{"203.0.113.1, 2001:db8::7"}, "203.0.113.1"},
 		{"10.0.0.1", []string{"10.2.3.4"}, "10.2.3.4"},
-		{"10.0.0.1", []string{"203.0.113.1, nonsense"}, "10.0.0.1"},
-		{"10.0.0.1", []string{"nonsense, 10.3.3.3"}, "10.3.3.3"},
+		{"10.0.0.1", []string{"203.0.113.1, nonsense"}, unreadable},
+		{"10.0.0.1", []string{"nonsense, 10.3.3.3"}, unreadable},
+		{"10.0.0.1", []string{"nonsense, 203.0.113.1"}, "203.0.113.1"}, // the client's own nonsense is nobody's business
+		{"10.0.0.1", []string{"unknown"}, unreadable},
+		{"10.0.0.1", []string{"_hidden"}, unreadable},
+		{"10.0.0.1", []string{"203.0.113.1:4711"}, "203.0.113.1"},
+		{"10.0.0.1", []string{"203.0.113.1:_port"}, "203.0.113.1"},
+		{"10.0.0.1", []string{"203.0.113.1:port"}, unreadable},
+		{"10.0.0.1", []string{"203.0.113.1:"}, unreadable},
+		{"10.0.0.1", []string{"[2001:db9::1]:443"}, "2001:db9::1"},
+		{"10.0.0.1", []string{"[2001:db9::1]"}, "2001:db9::1"},
+		{"10.0.0.1", []string{"[2001:db9::1"}, unreadable},
+		{"10.0.0.1", []string{"2001:db9::1]"}, unreadable},
+		{"10.0.0.1", []string{"[203.0.113.1]:80"}, unreadable},
+		{"10.0.0.1", []string{"\"[2001:db9::1]:443\""}, "2001:db9::1"},
+		{"10.0.0.1", []string{"[::ffff:203.0.113.1]:80"}, "203.0.113.1"},
+		{"10.0.0.1", []string{"[fe80::1%25eth0]:80, 10.3.3.3:99"}, "fe80::1"},
+		{"10.0.0.1", []string{"203.0.113.1, , "}, "203.0.113.1"},
 		{"10.0.0.1", []string{""}, "10.0.0.1"},
 		{"10.0.0.1", []string{"::ffff:203.0.113.1"}, "203.0.113.1"},
 		{"::ffff:10.0.0.1", []string{"fe80::1%eth0"}, "fe80::1"},
-		{"10.0.0.1", []string{"203.0.113.1" + strings.Repeat(",10.0.0.2", 2*maxForwarded)}, "10.0.0.2"},
+		{"10.0.0.1", []string{"203.0.113.1" + strings.Repeat(",10.0.0.2", 2*maxForwarded)}, unreadable},
 	} {
 		var request fasthttp.Request
 		for _, value := range test.header {
@@ -97,8 +123,32 @@ func TestClientAddress(t *testing.T) {
 		}
 		var ctx fasthttp.RequestCtx
 		ctx.Init(&request, &net.TCPAddr{IP: net.ParseIP(test.remote), Port: 1}, nil)
-		if got := trusted.client(&ctx); got.String() != test.want {
-			t.Errorf("from %s with %q: %s, want %s", test.remote, test.header, got, test.want)
+		by := proxies{trusted, "X-Forwarded-For"}
+		got, ok := by.client(&ctx)
+		if text := map[bool]string{true: got.String(), false: unreadable}[ok]; text != test.want {
+			t.Errorf("from %s with %q: %s, want %s", test.remote, test.header, text, test.want)
+		}
+	}
+	for header, want := range map[string]string{
+		`for=203.0.113.1`:                                             "203.0.113.1",
+		`For="[2001:db9::17]:4711"`:                                   "2001:db9::17",
+		`for=192.0.2.60;proto=http;by=203.0.113.43`:                   "192.0.2.60",
+		`for=192.0.2.43, for="10.2.2.2:80";by="a,b;for=198.51.100.1"`: "192.0.2.43",
+		`proto=https`:               unreadable,
+		`for=unknown`:               unreadable,
+		`for=_gazonk, for=10.0.0.9`: unreadable,
+		`for="203.0.113.1`:          unreadable,
+		`203.0.113.1`:               unreadable,
+	} {
+		var request fasthttp.Request
+		request.Header.Add("Forwarded", header)
+		request.Header.Add("X-Forwarded-For", "198.51.100.9") // which nobody has configured
+		var ctx fasthttp.RequestCtx
+		ctx.Init(&request, &net.TCPAddr{IP: net.ParseIP("10.0.0.1"), Port: 1}, nil)
+		by := proxies{trusted, forwarded}
+		got, ok := by.client(&ctx)
+		if text := map[bool]string{true: got.String(), false: unreadable}[ok]; text != want {
+			t.Errorf("Forwarded: %s is %s, want %s", header, text, want)
 		}
 	}
 	for _, bad := range []string{"", "10.0.0.0", "10.0.0.0/33", "none,10.0.0.0/8", "10.0.0.0/8,"} {

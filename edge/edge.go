@@ -63,6 +63,9 @@ type Edge struct {
 	proxies   proxies // set before Serve, as are the limiters
 	users     *limiter[int64]
 	addresses *limiter[netip.Prefix]
+	networks  *limiter[netip.Prefix]
+	probes    *limiter[netip.Prefix]
+	origins   map[string]bool // of other sites whose pages may use the API; set before Serve
 	// passwordLimit counts by address what costs a hash, guesses by account and address.
 	passwordLimit *limiter[netip.Prefix]
 	guesses       *limiter[account]
@@ -95,6 +98,7 @@ func New(st *stock.Stock, db *store.Store, q *queue.Queue, tokens *token.Keeper,
 	e := &Edge{
 		stock: st, store: db, tokens: tokens, passwords: passwords, sessions: newSessions(st, db), bans: newBans(db),
 		catalog: c, metrics: m, hashShares: shares{held: map[netip.Prefix]int{}}, products: newCache(c.product), productPages: newCache(c.page), closed: newClosed(),
+		proxies: proxies{field: fasthttp.HeaderXForwardedFor},
 		sender:  newSender(st, q, m),
 		watcher: &watcher{stock: st, stop: make(chan struct{}), waiting: map[uuid.UUID][]chan *order.Record{}},
 	}
@@ -104,10 +108,11 @@ func New(st *stock.Stock, db *store.Store, q *queue.Queue, tokens *token.Keeper,
 	}
 	e.running, e.endLoops = context.WithCancel(context.Background())
 	e.server = &fasthttp.Server{
-		Handler: begin(e.routes(m).Handler, m),
+		Handler: e.begin(e.routes(m).Handler, m),
 		ErrorHandler: func(ctx *fasthttp.RequestCtx, err error) {
 			nameRequest(ctx)
 			m.measure("none", func(ctx *fasthttp.RequestCtx) { sendReadError(ctx, err) })(ctx)
+			e.finish(ctx)
 		},
 		Name: "stampede", MaxRequestBodySize: maxBodyBytes, ReadBufferSize: maxHeaderBytes, WriteBufferSize: writeBufferBytes,
 		ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
@@ -127,6 +132,13 @@ func (e *Edge) limit(user, address, passwords string) (err error) {
 	if e.addresses, err = newLimiter[netip.Prefix]("address", address); err != nil {
 		return err
 	}
+	if e.networks, err = newLimiter[netip.Prefix]("network", address); err != nil {
+		return err
+	}
+	e.networks.perSecond, e.networks.burst = e.networks.perSecond*networkShare, e.networks.burst*networkShare
+	if e.probes, err = newLimiter[netip.Prefix]("address", probeLimit); err != nil {
+		return err
+	}
 	if e.passwordLimit, err = newLimiter[netip.Prefix]("passwords", passwords); err != nil {
 		return err
 	}
@@ -143,11 +155,18 @@ func (e *Edge) routes(m *metrics) *router.Router {
 	r := router.New()
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
 	r.SaveMatchedRoutePath = false
-	r.NotFound = m.measure("none", func(ctx *fasthttp.RequestCtx) { sendProblem(ctx, notFound, "") })
-	r.MethodNotAllowed = m.measure("none", func(ctx *fasthttp.RequestCtx) { sendProblem(ctx, methodNotAllowed, "") })
+	aside := func(h fasthttp.RequestHandler) fasthttp.RequestHandler { return m.measure("none", e.admitAside(h)) }
+	r.NotFound = aside(func(ctx *fasthttp.RequestCtx) { sendProblem(ctx, notFound, "") })
+	r.MethodNotAllowed = aside(func(ctx *fasthttp.RequestCtx) { sendProblem(ctx, methodNotAllowed, "") })
+	r.GlobalOPTIONS = aside(e.tellMethods)
 	handle := func(method, path string, h fasthttp.RequestHandler) {
-		if strings.HasPrefix(path, "/api/") {
+		switch {
+		case strings.HasPrefix(path, "/api/"):
 			h = e.admit(h)
+		case path == "/healthz" || path == "/readyz":
+			h = e.admitProbe(h)
+		default:
+			h = e.admitAside(h)
 		}
 		h = m.measure(method+" "+path, traced(method+" "+path, survive(h)))
 		r.Handle(method, path, h)
@@ -180,9 +199,9 @@ func (e *Edge) routes(m *metrics) *router.Router {
 // errAmbiguous is the error of a request whose end a proxy may see elsewhere.
 var errAmbiguous = errors.New("it is ambiguous where the request ends")
 
-// begin names each request. It refuses what fasthttp reads although its end is ambiguous, and closes the connection: what
+// begin names each request, and sees that its answer has what every answer has. It refuses what fasthttp reads although its end is ambiguous, and closes the connection: what
 // follows on it may be a request that a client has slipped past a proxy.
-func begin(next fasthttp.RequestHandler, m *metrics) fasthttp.RequestHandler {
+func (e *Edge) begin(next fasthttp.RequestHandler, m *metrics) fasthttp.RequestHandler {
 	refuse := m.measure("none", func(ctx *fasthttp.RequestCtx) {
 		sendReadError(ctx, errAmbiguous)
 		ctx.SetConnectionClose()
@@ -191,9 +210,10 @@ func begin(next fasthttp.RequestHandler, m *metrics) fasthttp.RequestHandler {
 		nameRequest(ctx)
 		if framing.Ambiguous(ctx.Request.Header.RawHeaders()) {
 			refuse(ctx)
-			return
+		} else {
+			next(ctx)
 		}
-		next(ctx)
+		e.finish(ctx)
 	}
 }
 

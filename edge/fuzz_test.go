@@ -94,14 +94,18 @@ func FuzzClientAddress(f *testing.F) {
 		request.Header.Add("X-Forwarded-For", second)
 		var ctx fasthttp.RequestCtx
 		ctx.Init(&request, &net.TCPAddr{IP: from}, nil)
-		got := trusted.client(&ctx)
+		by := proxies{trusted, "X-Forwarded-For"}
+		got, ok := by.client(&ctx)
+		if !ok {
+			return
+		}
 
 		remote, _ := netip.AddrFromSlice(from)
 		remote = remote.Unmap()
 		if got.Is4In6() || got.Zone() != "" {
 			t.Errorf("%v is in no form that bans are compared in", got)
 		}
-		if got == remote || !trusted.trust(remote) {
+		if got == remote || !by.trust(remote) {
 			if got != remote {
 				t.Errorf("%v was told by %v, who is not trusted", got, remote)
 			}
@@ -110,18 +114,20 @@ func FuzzClientAddress(f *testing.F) {
 		// Whoever was nearer than the client is trusted.
 		var hops []string
 		for _, field := range ctx.Request.Header.PeekAll("X-Forwarded-For") {
-			hops = append(hops, strings.Split(string(field), ",")...)
+			hops = append(hops, splitQuoted(string(field), ',')...)
 		}
 		for i, hop := range slices.Backward(hops) {
-			addr, err := netip.ParseAddr(strings.TrimSpace(hop))
-			if err != nil {
+			if strings.TrimSpace(hop) == "" {
+				continue
+			}
+			addr, ok := parseHop(hop)
+			if !ok {
 				t.Fatalf("%v is behind %q", got, hop)
 			}
-			addr = addr.Unmap().WithZone("")
 			if addr == got {
 				break
 			}
-			if !trusted.trust(addr) || i == 0 {
+			if !by.trust(addr) || i == 0 {
 				t.Fatalf("%v is behind %v, or nowhere in %q", got, addr, hops)
 			}
 		}

@@ -41,6 +41,12 @@ const (
 	maxBuckets = 65_536
 	// addressBits6 is how much of an IPv6 address counts as one client, who commonly has that many to choose from.
 	addressBits6 = 64
+	// networkBits6 is how much of one counts as a network, and networkShare how many clients' worth a network may ask: who
+	// rents a /48 has 65,536 clients' addresses.
+	networkBits6 = 48
+	networkShare = 8
+	// probeLimit is how often one address may ask whether the edge is healthy: a dozen load balancers each second.
+	probeLimit = "20/200"
 )
 
 // limit is a rate that may be exceeded for a while.
@@ -105,16 +111,7 @@ func (l *limiter[K]) allow(ctx *fasthttp.RequestCtx, client K) bool {
 	if l.perSecond == 0 {
 		return true
 	}
-	bucket, ok := l.buckets.Get(client)
-	if !ok {
-		bucket = rate.NewLimiter(l.perSecond, l.burst)
-		if first, ok, _ := l.buckets.PeekOrAdd(client, bucket); ok {
-			bucket = first
-		}
-	}
-	now := time.Now()
-	allowed := bucket.AllowN(now, 1)
-	left := max(bucket.TokensAt(now), 0)
+	allowed, left := l.take(client)
 	state := make([]byte, 0, 64)
 	state = append(state, '"')
 	state = append(state, l.name...)
@@ -125,12 +122,43 @@ func (l *limiter[K]) allow(ctx *fasthttp.RequestCtx, client K) bool {
 	addToList(ctx, "RateLimit-Policy", l.policy)
 	addToList(ctx, "RateLimit", string(state))
 	if !allowed {
-		sendProblem(ctx, rateLimited, l.detail)
-		after := max(seconds(1-left, l.perSecond), 1)
-		after += rand.Int64N(after/2 + 2) // or all that were refused together would be back together
-		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.FormatInt(after, 10))
+		l.refuse(ctx, left)
 	}
 	return allowed
+}
+
+// allowSilently is allow without telling what is left.
+func (l *limiter[K]) allowSilently(ctx *fasthttp.RequestCtx, client K) bool {
+	if l.perSecond == 0 {
+		return true
+	}
+	allowed, left := l.take(client)
+	if !allowed {
+		l.refuse(ctx, left)
+	}
+	return allowed
+}
+
+// take takes a token from a client's bucket, if there is one, and returns how many are left.
+func (l *limiter[K]) take(client K) (allowed bool, left float64) {
+	bucket, ok := l.buckets.Get(client)
+	if !ok {
+		bucket = rate.NewLimiter(l.perSecond, l.burst)
+		if first, ok, _ := l.buckets.PeekOrAdd(client, bucket); ok {
+			bucket = first
+		}
+	}
+	now := time.Now()
+	allowed = bucket.AllowN(now, 1)
+	return allowed, max(bucket.TokensAt(now), 0)
+}
+
+// refuse answers a request that is one too many.
+func (l *limiter[K]) refuse(ctx *fasthttp.RequestCtx, left float64) {
+	sendProblem(ctx, rateLimited, l.detail)
+	after := max(seconds(1-left, l.perSecond), 1)
+	after += rand.Int64N(after/2 + 2) // or all that were refused together would be back together
+	ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.FormatInt(after, 10))
 }
 
 // seconds is how long a bucket takes to get so many tokens, rounded up.
@@ -205,7 +233,8 @@ func (s *shares) giveBack(from netip.Prefix) {
 // the second, and of the places at a time.
 func (e *Edge) forPassword(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
-		from, ok := counted(e.proxies.client(ctx))
+		client, _ := e.proxies.client(ctx)
+		from, ok := counted(client)
 		if !ok {
 			next(ctx)
 			return
@@ -231,7 +260,8 @@ func sendBusy(ctx *fasthttp.RequestCtx) {
 
 // mayGuess counts a try at an account's password. If there were too many it answers the request and returns false.
 func (e *Edge) mayGuess(ctx *fasthttp.RequestCtx, email string) (try account, ok bool) {
-	from, _ := counted(e.proxies.client(ctx))
+	client, _ := e.proxies.client(ctx)
+	from, _ := counted(client)
 	try = newAccount(email, from)
 	return try, e.guesses.allow(ctx, try)
 }

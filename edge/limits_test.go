@@ -14,7 +14,7 @@ import (
 )
 
 // behindProxy makes an edge believe what the test says of its address.
-func behindProxy(e *Edge) { e.proxies = proxies{netip.MustParsePrefix("127.0.0.0/8")} }
+func behindProxy(e *Edge) { e.proxies.trusted = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} }
 
 // TestRateLimits: a user and an address have a bucket each, on all routes of the API together, and answers say what
 // is left in it.
@@ -153,5 +153,44 @@ func TestBucketFills(t *testing.T) {
 	}
 	if most := 10 + int(100*time.Since(begin).Seconds()) + 1; allowed < 15 || allowed > most {
 		t.Errorf("%d requests in half a second, at most %d", allowed, most)
+	}
+}
+
+// TestLimitsHoldEverywhere: what is no part of the API counts as well, a network of IPv6 counts as a whole, and probes have
+// a share of their own.
+func TestLimitsHoldEverywhere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, behindProxy, func(e *Edge) {
+		if err := e.limit(noLimit, "0.1/3", noLimit); err != nil {
+			t.Error(err)
+		}
+	})
+	send := func(method, path, address string) reply { return w.send(method, path, "", "X-Forwarded-For", address) }
+	for i, request := range [][2]string{
+		{"GET", "/docs"}, {"GET", "/openapi.yaml"}, {"GET", "/nothing"}, {"OPTIONS", "/api/orders"}, {"PUT", "/api/orders"},
+	} {
+		address := fmt.Sprint("192.0.2.", i+1)
+		for range 3 {
+			if r := send(request[0], request[1], address); r.status == http.StatusTooManyRequests {
+				t.Fatalf("%v: %v", request, r)
+			}
+		}
+		wantCode(t, fmt.Sprint(request), send(request[0], request[1], address), http.StatusTooManyRequests, rateLimited)
+		if r := send("GET", "/readyz", address); r.status != http.StatusOK {
+			t.Errorf("a probe from there: %v", r)
+		}
+	}
+
+	refused := 0
+	for i := range 3*networkShare + 2 {
+		if r := send("GET", "/api/products", fmt.Sprintf("2001:db8:1:%x::1", i)); r.status == http.StatusTooManyRequests {
+			refused++
+		}
+	}
+	if refused == 0 {
+		t.Error("a network of IPv6 may ask as often as it has addresses")
+	}
+	if r := send("GET", "/api/products", "2001:db8:2::1"); r.status != http.StatusOK {
+		t.Errorf("another network: %v", r)
 	}
 }

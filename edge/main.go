@@ -56,7 +56,9 @@ func run() error {
 	vars.Traces()
 	notice := vars.Duration("SHUTDOWN_NOTICE", 2*time.Second, 0, 10*time.Second, "how long to go on after readiness fails, for load balancers to notice")
 
-	trusted := vars.String("TRUSTED_PROXIES", noProxies, "ranges of addresses, comma-separated, whose X-Forwarded-For is believed", checkProxies)
+	trusted := vars.String("TRUSTED_PROXIES", noProxies, "ranges of addresses, comma-separated, whose word on who the client is is believed", checkProxies)
+	field := vars.String("FORWARDED_FIELD", "X-Forwarded-For", "the header field in which they say so: X-Forwarded-For, or Forwarded (RFC 7239)", checkForwardedField)
+	origins := vars.String("CORS_ORIGINS", noOrigins, "origins of other sites, comma-separated, whose pages may use the API", checkOrigins)
 	userLimit := vars.String("RATE_LIMIT_USER", defaultUserLimit, "requests per second and burst of one user; off for no limit", checkLimit)
 	addressLimit := vars.String("RATE_LIMIT_ADDRESS", defaultAddressLimit, "the same of one client address (IPv6: its /64)", checkLimit)
 	passwordLimit := vars.String("RATE_LIMIT_PASSWORDS", defaultPasswordLimit,
@@ -115,7 +117,11 @@ func run() error {
 		return err
 	}
 	e := New(st, db, q, token.NewKeeper(*secret), passwords, reg)
-	if e.proxies, err = parseProxies(*trusted); err != nil {
+	e.proxies.field = *field
+	if e.origins, err = parseOrigins(*origins); err != nil {
+		return fmt.Errorf("CORS_ORIGINS: %w", err)
+	}
+	if e.proxies.trusted, err = parseProxies(*trusted); err != nil {
 		return fmt.Errorf("TRUSTED_PROXIES: %w", err)
 	}
 	if err := e.limit(*userLimit, *addressLimit, *passwordLimit); err != nil {

@@ -49,8 +49,11 @@ type header struct {
 // methods are what a path item may have (OpenAPI 3.1, section 4.8.9).
 var methods = []string{"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 
-// transportHeaders belong to HTTP itself and are no matter of the contract.
-var transportHeaders = []string{"Connection", "Content-Length", "Content-Type", "Date", "Server", "Transfer-Encoding"}
+// transportHeaders belong to HTTP itself, or say the same of every answer, and are no matter of the contract.
+var transportHeaders = []string{
+	"Connection", "Content-Length", "Content-Type", "Date", "Server", "Transfer-Encoding",
+	"X-Content-Type-Options", "Vary",
+}
 
 // root is the name of the document for the references in it.
 const root = "https://contract.invalid/openapi.yaml"
@@ -98,7 +101,7 @@ func Load(document []byte) (*Contract, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.options, err = c.operation("/components/responses", "200", "Options")
+	c.options, err = c.operation("/components/responses", "200", "Options", "default", "Default")
 	return c, err
 }
 
@@ -203,7 +206,8 @@ func (c *Contract) check(method, path string, status int, fields http.Header, bo
 	for name, values := range fields {
 		h, known := a.headers[name]
 		switch {
-		case slices.Contains(transportHeaders, name):
+		case slices.Contains(transportHeaders, name), strings.HasPrefix(name, "Access-Control-"):
+		case !known && name == "Cache-Control" && fields.Get(name) == "no-store": // what holds where nothing else is said
 		case !known:
 			return fmt.Errorf("the header %s: %q", name, values)
 		default:

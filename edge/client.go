@@ -1,0 +1,174 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/valyala/fasthttp"
+)
+
+// maxForwarded bounds the proxies that are looked at, from the right.
+const maxForwarded = 32
+
+// proxies say who the client is, as far as their word can be trusted.
+type proxies struct {
+	trusted []netip.Prefix
+	field   string // the header field in which they say so
+}
+
+const (
+	// noProxies is the value of TRUSTED_PROXIES that trusts nobody.
+	noProxies = "none"
+	// forwarded is the header field of RFC 7239.
+	forwarded = "Forwarded"
+)
+
+// parseProxies reads ranges such as 10.0.0.0/8, comma-separated, or "none".
+func parseProxies(text string) ([]netip.Prefix, error) {
+	if text == noProxies {
+		return nil, nil
+	}
+	var trusted []netip.Prefix
+	for part := range strings.SplitSeq(text, ",") {
+		prefix, err := netip.ParsePrefix(strings.TrimSpace(part))
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a range of addresses such as 10.0.0.0/8", part)
+		}
+		trusted = append(trusted, prefix.Masked())
+	}
+	return trusted, nil
+}
+
+// checkProxies is parseProxies as a check of the configuration.
+func checkProxies(text string) error {
+	_, err := parseProxies(text)
+	return err
+}
+
+// checkForwardedField checks the name of the field that proxies are believed by.
+func checkForwardedField(text string) error {
+	if text != fasthttp.HeaderXForwardedFor && text != forwarded {
+		return fmt.Errorf("%q is neither %s nor %s", text, fasthttp.HeaderXForwardedFor, forwarded)
+	}
+	return nil
+}
+
+func (p proxies) trust(addr netip.Addr) bool {
+	return slices.ContainsFunc(p.trusted, func(prefix netip.Prefix) bool { return prefix.Contains(addr) })
+}
+
+// client is the address of the client: the nearest one that is no trusted proxy. The field is read from the right, where
+// each proxy adds whom it heard the request from, and no further than proxies are trusted; what stands before may be made
+// up. A trusted proxy that gives no name is the client itself. It reports false if one names somebody of whom no address
+// can be read: who that is could be neither banned nor counted.
+func (p proxies) client(ctx *fasthttp.RequestCtx) (netip.Addr, bool) {
+	addr := unmapped(ctx.RemoteAddr())
+	if !p.trust(addr) {
+		return addr, true
+	}
+	seen := 0
+	for _, line := range slices.Backward(ctx.Request.Header.PeekAll(p.field)) {
+		hops := splitQuoted(string(line), ',')
+		for _, text := range slices.Backward(hops) {
+			if strings.TrimSpace(text) == "" {
+				continue // RFC 9110, 5.6.1: an empty element of a list is no element
+			}
+			if p.field == forwarded {
+				text = forwardedFor(text)
+			}
+			hop, ok := parseHop(text)
+			if seen++; !ok || seen > maxForwarded {
+				return addr, false
+			}
+			if addr = hop; !p.trust(addr) {
+				return addr, true
+			}
+		}
+	}
+	return addr, true
+}
+
+// forwardedFor is the "for" of an element of Forwarded (RFC 7239, 4), or empty.
+func forwardedFor(element string) string {
+	for _, pair := range splitQuoted(element, ';') {
+		if name, value, ok := strings.Cut(pair, "="); ok && strings.EqualFold(strings.TrimSpace(name), "for") {
+			return value
+		}
+	}
+	return ""
+}
+
+// parseHop reads an address as proxies write it: bare, with a port, an IPv6 address in brackets, with a zone, all of it in
+// quotes. It is returned unmapped and without its zone. "unknown" and made-up names (RFC 7239, 6.2 and 6.3) have none.
+func parseHop(text string) (netip.Addr, bool) {
+	text = strings.TrimSpace(text)
+	if inner, ok := strings.CutPrefix(text, `"`); ok {
+		if text, ok = strings.CutSuffix(inner, `"`); !ok || strings.ContainsAny(text, `"\\`) {
+			return netip.Addr{}, false
+		}
+		text = strings.TrimSpace(text)
+	}
+	addr, err := netip.ParseAddr(text)
+	if err != nil {
+		// With a port, or in brackets without one.
+		host := text
+		if strings.HasPrefix(text, "[") && strings.HasSuffix(text, "]") {
+			host = text[1 : len(text)-1]
+		} else {
+			var port string
+			if host, port, err = net.SplitHostPort(text); err != nil || !isPort(port) {
+				return netip.Addr{}, false
+			}
+		}
+		if addr, err = netip.ParseAddr(host); err != nil || strings.HasPrefix(text, "[") != addr.Is6() {
+			return netip.Addr{}, false
+		}
+	}
+	return addr.Unmap().WithZone(""), true
+}
+
+// isPort reports whether text is a port's number, or the made-up name of one (RFC 7239, 6).
+func isPort(text string) bool {
+	if text == "" || len(text) > 64 {
+		return false
+	}
+	obfuscated := text[0] == '_'
+	for _, c := range []byte(text) {
+		digit := c >= '0' && c <= '9'
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '.' || c == '_' || c == '-'
+		if !digit && !(obfuscated && letter) {
+			return false
+		}
+	}
+	return true
+}
+
+// splitQuoted splits a field's value at a separator that is not in quotes.
+func splitQuoted(text string, separator byte) []string {
+	var parts []string
+	start, quoted := 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case c == '\\' && quoted:
+			i++
+		case c == '"':
+			quoted = !quoted
+		case c == separator && !quoted:
+			parts = append(parts, text[start:i])
+			start = i + 1
+		}
+	}
+	return append(parts, text[start:])
+}
+
+func unmapped(addr net.Addr) netip.Addr {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	a, _ := netip.AddrFromSlice(tcp.IP)
+	return a.Unmap()
+}
