@@ -9,6 +9,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"stampede/internal/plaintext"
 	"stampede/internal/store"
 )
 
@@ -108,7 +109,7 @@ func runBanList(ctx context.Context, args []string) error {
 	fmt.Fprintln(tab, "who\tsince\tuntil\treason")
 	for _, b := range bans {
 		fmt.Fprintf(tab, "%s\t%s\t%s\t%s\n", who(b), b.CreatedAt.Format(time.RFC3339),
-			orDash(!b.ExpiresAt.IsZero(), b.ExpiresAt.Format(time.RFC3339)), b.Reason)
+			orDash(!b.ExpiresAt.IsZero(), b.ExpiresAt.Format(time.RFC3339)), plaintext.Escape(b.Reason))
 	}
 	return tab.Flush()
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"stampede/internal/order"
+	"stampede/internal/plaintext"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
 	"stampede/internal/store"
@@ -184,16 +185,16 @@ func printLetters(letters []*letter) {
 	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tab, "message\tage\tattempts\torder\tproduct\tunits\tstate\tresult\treason")
 	for _, l := range letters {
-		reason := l.Reason
+		reason := plaintext.Escape(l.Reason)
 		if reason == "" {
 			reason = "(no worker has looked at it yet)"
 		}
-		line := fmt.Sprintf("%s\t%s\t%d", l.ID, l.Age, l.Attempts)
+		line := fmt.Sprintf("%s\t%s\t%d", plaintext.Escape(l.ID), l.Age, l.Attempts)
 		if len(l.Orders) == 0 {
-			fmt.Fprintf(tab, "%s\t-\t-\t-\tcannot be decoded\t%s\t%s\n", line, l.Result, reason)
+			fmt.Fprintf(tab, "%s\t-\t-\t-\tcannot be decoded\t%s\t%s\n", line, plaintext.Escape(l.Result), reason)
 		}
 		for _, o := range l.Orders {
-			fmt.Fprintf(tab, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", line, o.ID, o.ProductID, o.Quantity, o.State, o.Result, reason)
+			fmt.Fprintf(tab, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", line, o.ID, o.ProductID, o.Quantity, o.State, plaintext.Escape(o.Result), reason)
 			line, reason = "\t\t", ""
 		}
 	}
@@ -220,7 +221,7 @@ func runDLQShow(ctx context.Context, args []string) error {
 		return usagef("dlq show: --id is not given; see: ctl dlq list")
 	}
 	if err == nil && !*in.asJSON {
-		fmt.Println("\n" + body)
+		fmt.Println("\n" + plaintext.Escape(body))
 	}
 	return err
 }

@@ -11,10 +11,12 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 
 	"stampede/internal/config"
+	"stampede/internal/plaintext"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
 	"stampede/internal/store"
@@ -71,17 +73,26 @@ func main() {
 	switch {
 	case err == nil:
 	case errors.As(err, &bad):
-		fmt.Fprintln(os.Stderr, "ctl:", err)
+		complain(err)
 		os.Exit(2)
 	case errors.Is(err, errBroken), errors.Is(err, errMissed): // the report has said everything
 		os.Exit(1)
 	case errors.As(err, &command): // of run
-		fmt.Fprintln(os.Stderr, "ctl:", err)
+		complain(err)
 		os.Exit(max(command.ExitCode(), 1))
 	default:
-		fmt.Fprintln(os.Stderr, "ctl:", err)
+		complain(err)
 		os.Exit(1)
 	}
+}
+
+// complain tells an error, whose parts have a line each. What it quotes cannot do anything to the terminal.
+func complain(err error) {
+	lines := strings.Split(err.Error(), "\n")
+	for i := range lines {
+		lines[i] = plaintext.Escape(lines[i])
+	}
+	fmt.Fprintln(os.Stderr, "ctl:", strings.Join(lines, "\n"))
 }
 
 // errBroken ends a command whose output shows that a promise is broken.

@@ -21,6 +21,7 @@ import (
 
 	"stampede/internal/buckets"
 	"stampede/internal/order"
+	"stampede/internal/plaintext"
 	"stampede/internal/reconcile"
 	"stampede/internal/stock"
 	"stampede/internal/store"
@@ -163,7 +164,7 @@ func runProductAdd(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("product %d: %s, %d units at %s%s\n", added.ID, added.Name, p.Stock,
+	fmt.Printf("product %d: %s, %d units at %s%s\n", added.ID, plaintext.Escape(added.Name), p.Stock,
 		order.Money(added.Price, added.Currency), inBuckets(added))
 	return nil
 }
@@ -270,7 +271,7 @@ func runProductSet(ctx context.Context, args []string) error {
 			return err
 		}
 	}
-	fmt.Printf("product %d: %s, %s at %s%s\n", p.ID, p.Name, p.State, order.Money(p.Price, p.Currency), inBuckets(p))
+	fmt.Printf("product %d: %s, %s at %s%s\n", p.ID, plaintext.Escape(p.Name), p.State, order.Money(p.Price, p.Currency), inBuckets(p))
 	return nil
 }
 
@@ -344,7 +345,7 @@ func runProductList(ctx context.Context, args []string) error {
 	for _, p := range products {
 		fmt.Fprintf(tab, "%d\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t\n", p.ID, p.State, p.Stock,
 			orDash(p.Buckets > 0, p.Buckets), order.Money(p.Price, p.Currency), orDash(p.LimitPerUser != 0, p.LimitPerUser), orDash(!p.StartsAt.IsZero(), p.StartsAt.Format(time.RFC3339)),
-			orDash(!p.EndsAt.IsZero(), p.EndsAt.Format(time.RFC3339)), p.Name)
+			orDash(!p.EndsAt.IsZero(), p.EndsAt.Format(time.RFC3339)), plaintext.Escape(p.Name))
 	}
 	return tab.Flush()
 }
@@ -377,7 +378,7 @@ func runUserRole(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("the role is set; repeat the command to end the user's sessions too: %w", err)
 	}
-	fmt.Printf("user %d (%s) is now %s; %d sessions ended\n", user.ID, user.Email, *role, len(ended))
+	fmt.Printf("user %d (%s) is now %s; %d sessions ended\n", user.ID, plaintext.Escape(user.Email), *role, len(ended))
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"stampede/internal/plaintext"
 	"stampede/internal/stock"
 	"stampede/internal/store"
 )
@@ -57,7 +58,7 @@ func changeUser(ctx context.Context, name string, args []string, change func(*st
 	if err != nil {
 		return err
 	}
-	fmt.Printf("user %d (%s) %s; %d sessions ended\n", user.ID, user.Email, is, len(ended))
+	fmt.Printf("user %d (%s) %s; %d sessions ended\n", user.ID, plaintext.Escape(user.Email), is, len(ended))
 	if len(ended) == 0 {
 		return nil
 	}

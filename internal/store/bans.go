@@ -8,10 +8,11 @@ import (
 	"net/netip"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/jmoiron/sqlx"
+
+	"stampede/internal/plaintext"
 )
 
 const (
@@ -86,8 +87,8 @@ func (b Ban) validate(at time.Time) error {
 	switch {
 	case strings.TrimSpace(b.Reason) == "" || !utf8.ValidString(b.Reason) || utf8.RuneCountInString(b.Reason) > MaxBanReasonChars:
 		return fmt.Errorf("the reason does not have 1 to %d characters", MaxBanReasonChars)
-	case strings.ContainsFunc(b.Reason, func(r rune) bool { return !unicode.IsGraphic(r) }):
-		return errors.New("the reason has characters that cannot be printed")
+	case plaintext.Fault(b.Reason) != "":
+		return errors.New("the reason: " + plaintext.Fault(b.Reason))
 	case !isStorable(b.ExpiresAt):
 		return errors.New("it does not end in the years 1000 to 9999")
 	case !b.ExpiresAt.IsZero() && !b.ExpiresAt.After(at):

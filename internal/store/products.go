@@ -13,6 +13,8 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"stampede/internal/order"
+
+	"stampede/internal/plaintext"
 )
 
 const (
@@ -111,6 +113,10 @@ func validateProduct(p order.Product) error {
 		return invalidf("name must have 1 to %d characters, and not only blanks", MaxNameChars)
 	case !utf8.ValidString(p.Description) || utf8.RuneCountInString(p.Description) > MaxDescriptionChars:
 		return invalidf("description must be text of at most %d characters", MaxDescriptionChars)
+	case plaintext.Fault(p.Name) != "":
+		return invalidf("name: %s", plaintext.Fault(p.Name))
+	case plaintext.LinesFault(p.Description) != "":
+		return invalidf("description: %s", plaintext.LinesFault(p.Description))
 	case p.Price < 0 || p.Price > order.MaxUnitPrice:
 		return invalidf("price must be 0 to %d minor units", int64(order.MaxUnitPrice))
 	case p.Stock < 0 || p.Stock > MaxStock:

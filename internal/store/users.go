@@ -8,11 +8,12 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
+
+	"stampede/internal/plaintext"
 )
 
 const (
@@ -158,14 +159,15 @@ func isLabel(label string) bool {
 
 // NormalizeName checks the name of a user and returns it without the blanks around it: 1 to MaxUserNameChars characters
 // that show on paper, or blanks between them. Otherwise it returns an ErrInvalid whose text may be shown to the user.
-// Control and format characters, among them those that turn the direction of the text that follows, are refused.
+// Characters that cannot be seen (see plaintext) are refused.
 func NormalizeName(name string) (string, error) {
 	name = strings.TrimSpace(name)
 	switch {
 	case name == "" || len(name) > MaxUserNameChars*utf8.UTFMax || utf8.RuneCountInString(name) > MaxUserNameChars:
 		return "", fmt.Errorf("name: %w: it does not have 1 to %d characters", ErrInvalid, MaxUserNameChars)
-	case !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsGraphic(r) }):
-		return "", fmt.Errorf("name: %w: it has characters that cannot be printed", ErrInvalid)
+	}
+	if fault := plaintext.Fault(name); fault != "" {
+		return "", fmt.Errorf("name: %w: %s", ErrInvalid, fault)
 	}
 	return name, nil
 }
