@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -19,6 +20,13 @@ const (
 	cacheTTL = time.Second
 	// cacheEntries bounds a cache, whatever ids clients make up.
 	cacheEntries = 10_000
+	// cacheBytes bounds what a cache keeps, roughly: some 100 pages of products with the longest descriptions, and all
+	// pages of usual ones.
+	cacheBytes = 16 << 20
+	// entryBytes is about what an entry costs beside its value.
+	entryBytes = 256
+	// keptTime is for how long a value is kept that nobody asked for, to be served when the source fails.
+	keptTime = 10 * time.Minute
 	// loadTimeout bounds one load for which a crowd may be waiting.
 	loadTimeout = 2 * time.Second
 )
@@ -27,8 +35,12 @@ const (
 // key has no value is kept too; and while the source fails, the last known value is served.
 type cache[K comparable, V any] struct {
 	load    func(context.Context, K) (V, error)
+	size    func(V) int
 	entries *lru.Cache[K, *cached[V]]
 	loads   singleflight.Group
+
+	adding sync.Mutex
+	bytes  int // of the entries; whoever changes those holds adding
 }
 
 // cached is not changed once it is in a cache.
@@ -36,16 +48,40 @@ type cached[V any] struct {
 	value V
 	err   error // nil or store.ErrNotFound
 	at    time.Time
+	bytes int
 }
 
 func (e *cached[V]) fresh() bool { return time.Since(e.at) < cacheTTL }
 
-func newCache[K comparable, V any](load func(context.Context, K) (V, error)) *cache[K, V] {
-	entries, err := lru.New[K, *cached[V]](cacheEntries)
+// newCache makes a cache of what load returns, which takes about so many bytes as size says.
+func newCache[K comparable, V any](load func(context.Context, K) (V, error), size func(V) int) *cache[K, V] {
+	c := &cache[K, V]{load: load, size: size}
+	entries, err := lru.NewWithEvict(cacheEntries, func(_ K, entry *cached[V]) { c.bytes -= entry.bytes })
 	if err != nil {
 		panic(err) // only a size below 1 does this
 	}
-	return &cache[K, V]{load: load, entries: entries}
+	c.entries = entries
+	return c
+}
+
+// add puts an entry in, and takes out what is then too much or too old.
+func (c *cache[K, V]) add(key K, entry *cached[V]) {
+	entry.bytes = entryBytes
+	if entry.err == nil {
+		entry.bytes += c.size(entry.value)
+	}
+	c.adding.Lock()
+	defer c.adding.Unlock()
+	c.entries.Remove(key)
+	c.entries.Add(key, entry)
+	c.bytes += entry.bytes
+	for {
+		_, oldest, ok := c.entries.GetOldest()
+		if !ok || c.bytes <= cacheBytes && time.Since(oldest.at) < keptTime {
+			return
+		}
+		c.entries.RemoveOldest()
+	}
 }
 
 // get returns the value of a key, at most cacheTTL old unless the source fails.
@@ -65,14 +101,14 @@ func (c *cache[K, V]) get(key K) (V, error) {
 		value, err := c.load(ctx, key)
 		switch {
 		case err == nil || errors.Is(err, store.ErrNotFound):
-			known = &cached[V]{value, err, time.Now()}
+			known = &cached[V]{value: value, err: err, at: time.Now()}
 		case ok:
 			slog.Warn("what is known is served, since it could not be loaded anew", "key", key, "error", err)
-			known = &cached[V]{known.value, known.err, time.Now()} // the crowd shall not wait for the source again at once
+			known = &cached[V]{value: known.value, err: known.err, at: time.Now()} // the crowd shall not wait for the source again at once
 		default:
 			return nil, err
 		}
-		c.entries.Add(key, known)
+		c.add(key, known)
 		return known, nil
 	})
 	if err != nil {
@@ -85,7 +121,7 @@ func (c *cache[K, V]) get(key K) (V, error) {
 
 // setMissing keeps that a key has no value, for who found out without the cache.
 func (c *cache[K, V]) setMissing(key K) {
-	c.entries.Add(key, &cached[V]{err: store.ErrNotFound, at: time.Now()})
+	c.add(key, &cached[V]{err: store.ErrNotFound, at: time.Now()})
 }
 
 // missing tells that the key was found to have no value a moment ago.

@@ -97,7 +97,7 @@ func New(st *stock.Stock, db *store.Store, q *queue.Queue, tokens *token.Keeper,
 	c := catalog{stock: st, store: db}
 	e := &Edge{
 		stock: st, store: db, tokens: tokens, passwords: passwords, sessions: newSessions(st, db), bans: newBans(db),
-		catalog: c, metrics: m, hashShares: shares{held: map[netip.Prefix]int{}}, products: newCache(c.product), productPages: newCache(c.page), closed: newClosed(),
+		catalog: c, metrics: m, hashShares: shares{held: map[netip.Prefix]int{}}, products: newCache(c.product, productBytes), productPages: newCache(c.page, pageBytes), closed: newClosed(),
 		proxies: proxies{field: fasthttp.HeaderXForwardedFor},
 		sender:  newSender(st, q, m),
 		watcher: &watcher{stock: st, stop: make(chan struct{}), waiting: map[uuid.UUID][]chan *order.Record{}},

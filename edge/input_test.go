@@ -186,6 +186,12 @@ func TestBadInput(t *testing.T) {
 			return w.get(1, "/api/products?cursor="+base64.RawURLEncoding.EncodeToString(make([]byte, 16)))
 		}, 400, malformedRequest},
 
+		{"cursor without signature", func() reply {
+			return w.get(1, "/api/products?cursor="+base64.RawURLEncoding.EncodeToString([]byte{0, 0, 0, 0, 0, 0, 0, 50}))
+		}, 400, malformedRequest},
+		{"products cursor signed for orders", func() reply { return w.get(1, "/api/products?cursor="+testCursors.order(order.NewID())) },
+			400, malformedRequest},
+
 		{"1 MB", func() reply { return body(string(big)) }, 413, bodyTooLarge},
 		{"1 MB at once", func() reply {
 			return w.exchange(fmt.Appendf(nil, "%sContent-Length: %d\r\n\r\n%s", head, len(big), big))
@@ -342,7 +348,7 @@ func TestLingeringIsBounded(t *testing.T) {
 
 func TestPanic(t *testing.T) {
 	w := newWorld(t, func(e *Edge) {
-		e.products = newCache(func(context.Context, int64) (order.Product, error) { panic("a bug") })
+		e.products = newCache(func(context.Context, int64) (order.Product, error) { panic("a bug") }, productBytes)
 	})
 	p := w.addProduct(5)
 	logs.take()

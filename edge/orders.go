@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -321,7 +320,7 @@ func (e *Edge) findOrder(id uuid.UUID, userID int64) (*order.Record, error) {
 
 // listOrders answers with the user's decided orders, newest first.
 func (e *Edge) listOrders(ctx *fasthttp.RequestCtx, who token.Claims) {
-	before, ok := parseOrderCursor(ctx.QueryArgs().Peek("cursor"))
+	before, ok := e.cursors().readOrder(ctx.QueryArgs().Peek("cursor"))
 	if !ok {
 		sendProblem(ctx, malformedRequest, "cursor must be the next_cursor of an earlier page.")
 		return
@@ -340,26 +339,10 @@ func (e *Edge) listOrders(ctx *fasthttp.RequestCtx, who token.Claims) {
 	}{Orders: []orderBody{}}
 	if len(records) > pageSize {
 		records = records[:pageSize]
-		page.NextCursor = orderCursor(records[pageSize-1].ID)
+		page.NextCursor = e.cursors().order(records[pageSize-1].ID)
 	}
 	for i := range records {
 		page.Orders = append(page.Orders, newOrderBody(&records[i]))
 	}
 	sendJSON(ctx, fasthttp.StatusOK, page)
-}
-
-// orderCursor names the place in a list that is behind an order.
-func orderCursor(id uuid.UUID) string { return base64.RawURLEncoding.EncodeToString(id[:]) }
-
-// parseOrderCursor reads what orderCursor wrote, or nothing, which is the start of the list.
-func parseOrderCursor(text []byte) (before uuid.UUID, ok bool) {
-	if len(text) == 0 {
-		return uuid.Nil, true
-	}
-	raw, err := base64.RawURLEncoding.DecodeString(string(text))
-	if err != nil {
-		return uuid.Nil, false
-	}
-	before, err = uuid.FromBytes(raw)
-	return before, err == nil && orderCursor(before) == string(text)
 }

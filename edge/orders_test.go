@@ -1,9 +1,9 @@
 package main
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"testing"
@@ -336,8 +336,8 @@ func TestCursorOfNobody(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, path := range []string{
-		"/api/orders?cursor=" + base64.RawURLEncoding.EncodeToString(make([]byte, 16)),
-		"/api/products?cursor=" + base64.RawURLEncoding.EncodeToString([]byte{127, 255, 255, 255, 255, 255, 255, 255}),
+		"/api/orders?cursor=" + testCursors.order(uuid.Nil),
+		"/api/products?cursor=" + testCursors.product(math.MaxInt64),
 	} {
 		if r := w.get(1, path); r.status != 200 || !json.Valid([]byte(r.body)) {
 			t.Errorf("%s: %v", path, r)

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"log/slog"
 	"strconv"
@@ -111,6 +109,19 @@ func (c catalog) showAvailable(ctx context.Context, products []order.Product) {
 	}
 }
 
+// productBytes is about how much memory a product takes.
+func productBytes(p order.Product) int {
+	const fields = 256
+	return fields + len(p.Name) + len(p.Description) + len(p.Currency)
+}
+
+func pageBytes(products []order.Product) (n int) {
+	for _, p := range products {
+		n += productBytes(p)
+	}
+	return n
+}
+
 // productID reads the product's id in the path. If it is none, it answers the request and returns false.
 func productID(ctx *fasthttp.RequestCtx) (id int64, ok bool) {
 	text, _ := ctx.UserValue("id").(string)
@@ -150,7 +161,7 @@ func (e *Edge) getProduct(ctx *fasthttp.RequestCtx) {
 
 // listProducts shows products page by page, to the public and to others as getProduct does.
 func (e *Edge) listProducts(ctx *fasthttp.RequestCtx) {
-	after, ok := parseProductCursor(ctx.QueryArgs().Peek("cursor"))
+	after, ok := e.cursors().readProduct(ctx.QueryArgs().Peek("cursor"))
 	if !ok {
 		sendProblem(ctx, malformedRequest, "cursor must be the next_cursor of an earlier page.")
 		return
@@ -174,28 +185,10 @@ func (e *Edge) listProducts(ctx *fasthttp.RequestCtx) {
 	}{Products: []productBody{}}
 	if len(products) > pageSize {
 		products = products[:pageSize]
-		page.NextCursor = productCursor(products[pageSize-1].ID)
+		page.NextCursor = e.cursors().product(products[pageSize-1].ID)
 	}
 	for _, p := range products {
 		page.Products = append(page.Products, newProductBody(p))
 	}
 	sendJSON(ctx, fasthttp.StatusOK, page)
-}
-
-// productCursor names the place in a list that is behind a product.
-func productCursor(id int64) string {
-	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint64(nil, uint64(id)))
-}
-
-// parseProductCursor reads what productCursor wrote, or nothing, which is the start of the list.
-func parseProductCursor(text []byte) (after int64, ok bool) {
-	if len(text) == 0 {
-		return 0, true
-	}
-	raw, err := base64.RawURLEncoding.DecodeString(string(text))
-	if err != nil || len(raw) != 8 {
-		return 0, false
-	}
-	after = int64(binary.BigEndian.Uint64(raw))
-	return after, after > 0 && productCursor(after) == string(text)
 }

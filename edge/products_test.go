@@ -135,7 +135,7 @@ func TestCache(t *testing.T) {
 		defer mu.Unlock()
 		loads++
 		return value, fault
-	})
+	}, func(string) int { return 0 })
 	age := func(key int) {
 		entry, ok := c.entries.Peek(key)
 		if !ok {

@@ -100,7 +100,7 @@ func TestRequestIDIsLogged(t *testing.T) {
 				panic("a bug")
 			}
 			return load(ctx, id)
-		})
+		}, productBytes)
 	})
 	p := w.addProduct(100)
 	w.mustPost(1, p.ID, 1)

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+
+	"github.com/google/uuid"
+
+	"stampede/internal/token"
+)
+
+// cursors name places in the lists that clients go through page by page. They are signed: each place costs a page of a
+// cache, and there shall be no more of them than pages.
+type cursors struct{ keeper *token.Keeper }
+
+func (e *Edge) cursors() cursors { return cursors{e.tokens} }
+
+const (
+	orderList   = "orders"
+	productList = "products"
+)
+
+// order names the place that is behind an order.
+func (c cursors) order(id uuid.UUID) string { return c.write(orderList, id[:]) }
+
+// readOrder reads what order wrote, or nothing, which is the start of the list.
+func (c cursors) readOrder(text []byte) (before uuid.UUID, ok bool) {
+	if len(text) == 0 {
+		return uuid.Nil, true
+	}
+	place, ok := c.read(orderList, text)
+	if !ok {
+		return uuid.Nil, false
+	}
+	before, err := uuid.FromBytes(place)
+	return before, err == nil
+}
+
+// product names the place that is behind a product.
+func (c cursors) product(id int64) string {
+	return c.write(productList, binary.BigEndian.AppendUint64(nil, uint64(id)))
+}
+
+// readProduct reads what product wrote, or nothing, which is the start of the list.
+func (c cursors) readProduct(text []byte) (after int64, ok bool) {
+	if len(text) == 0 {
+		return 0, true
+	}
+	place, ok := c.read(productList, text)
+	if !ok || len(place) != 8 {
+		return 0, false
+	}
+	after = int64(binary.BigEndian.Uint64(place))
+	return after, after > 0
+}
+
+func (c cursors) write(list string, place []byte) string {
+	return base64.RawURLEncoding.EncodeToString(c.keeper.SignCursor(list, place))
+}
+
+// maxCursorBytes bounds what is looked at; a cursor of ours has 32 to 43 characters.
+const maxCursorBytes = 64
+
+// read returns the place in a cursor, which may be written in one way only.
+func (c cursors) read(list string, text []byte) (place []byte, ok bool) {
+	if len(text) > maxCursorBytes {
+		return nil, false
+	}
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(string(text))
+	if err != nil || base64.RawURLEncoding.EncodeToString(raw) != string(text) {
+		return nil, false
+	}
+	return c.keeper.OpenCursor(list, raw)
+}
