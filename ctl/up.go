@@ -5,16 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"stampede/internal/order"
-	"stampede/internal/token"
 )
-
-// demoTokenTTL is for how long the token that up prints is valid.
-const demoTokenTTL = 12 * time.Hour
 
 func runUp(ctx context.Context, args []string) (err error) {
 	in := newInput("up")
@@ -49,10 +45,16 @@ func runUp(ctx context.Context, args []string) (err error) {
 			return err
 		}
 	}
-	access, err := f.tokens.Sign(token.Claims{UserID: 7}, demoTokenTTL)
+	variables, err := f.assignments(*edges)
 	if err != nil {
 		return err
 	}
+	file := filepath.Join(*dir, "up.env")
+	removeEnv, err := writeEnv(file, variables)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, removeEnv()) }()
 
 	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(tab, "board\t%s\n", f.board())
@@ -68,20 +70,18 @@ func runUp(ctx context.Context, args []string) (err error) {
 	}
 	fmt.Fprintf(tab, "logs\t%s\n", f.dir)
 	tab.Flush()
-	fmt.Println("\nFor ctl in another terminal:")
-	for _, variable := range f.env {
-		for _, name := range []string{"REDIS_URL", "MYSQL_DSN", "JWT_SECRET", "AWS_REGION", "AWS_ENDPOINT_URL_SQS", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} {
-			if value, ok := strings.CutPrefix(variable, name+"="); ok {
-				fmt.Printf("  export %s='%s'\n", name, value)
-			}
-		}
+	source := file
+	if !strings.ContainsRune(source, filepath.Separator) {
+		source = "." + string(filepath.Separator) + source // a shell looks for a bare name on the path
 	}
+	fmt.Printf("\nFor curl and ctl in another terminal:\n  . %s\n", source)
 	curl := func(options string, product int) string {
-		return fmt.Sprintf("curl %s %s/api/orders -H 'Authorization: Bearer %s' -H 'Content-Type: application/json' -d '{\"product_id\":%d,\"quantity\":1}'",
-			options, f.urls[0], access, product)
+		return fmt.Sprintf("curl %s $EDGE/api/orders -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json'"+
+			" -d '{\"product_id\":%d,\"quantity\":1}'", options, product)
 	}
-	fmt.Printf("\nOrder a product as user 7:\n  %s\n", curl("-i", 1))
-	fmt.Printf("\nOrder consoles until Ctrl-C, with the board in view:\n  while sleep 0.05; do %s; done\n", curl("-s -o /dev/null", 3))
+	fmt.Printf("\nOrder a product:\n  %s\n", curl("-i", 1))
+	fmt.Printf("\nOrder consoles until Ctrl-C, with the board in view:\n  while sleep 0.05; do %s; done\n",
+		curl("-s -o /dev/null", 3))
 	fmt.Println("\nCtrl-C stops everything.")
 	ended := f.ended()
 	for ctx.Err() == nil {

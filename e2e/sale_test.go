@@ -69,8 +69,8 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// TestUp follows what "make up" prints: the curl line works when pasted, the variables lead ctl to the
-// stack, and Ctrl-C stops everything.
+// TestUp follows what "make up" prints and writes: the curl line works when pasted, the file's variables lead ctl to
+// the stack, and Ctrl-C stops everything.
 func TestUp(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -91,21 +91,21 @@ func TestUp(t *testing.T) {
 		}
 		return err
 	})
-	var env []string
-	var curl, board string
+	var source, curl, board string
 	for line := range strings.Lines(printed) {
 		line = strings.TrimSpace(line)
 		if fields := strings.Fields(line); len(fields) == 2 && fields[0] == "board" {
 			board = fields[1]
 		}
-		if assignment, ok := strings.CutPrefix(line, "export "); ok {
-			env = append(env, strings.ReplaceAll(assignment, "'", ""))
+		if strings.HasPrefix(line, ". ") {
+			source = line
 		}
 		if strings.HasPrefix(line, "curl ") {
 			curl = line
 		}
 	}
-	if status, err := paste(t, curl); err != nil || status != http.StatusAccepted {
+	env := sourced(t, filepath.Join(dir, "up.env"))
+	if status, err := paste(t, source+"\n"+curl); err != nil || status != http.StatusAccepted {
 		t.Errorf("the curl line %q answers %d: %v", curl, status, err)
 	}
 	if err := expectStatus(board, http.StatusOK); err != nil {
