@@ -160,6 +160,9 @@ func (e *Edge) routes(m *metrics) *router.Router {
 	r.MethodNotAllowed = aside(func(ctx *fasthttp.RequestCtx) { sendProblem(ctx, methodNotAllowed, "") })
 	r.GlobalOPTIONS = aside(e.tellMethods)
 	handle := func(method, path string, h fasthttp.RequestHandler) {
+		if method == fasthttp.MethodPost && path != "/api/orders" && path != "/api/products" {
+			h = withoutKey(h)
+		}
 		switch {
 		case strings.HasPrefix(path, "/api/"):
 			h = e.admit(h)
@@ -194,6 +197,17 @@ func (e *Edge) routes(m *metrics) *router.Router {
 	handle("GET", "/openapi.yaml", getOpenAPI)
 	handle("GET", "/docs", getDocs)
 	return r
+}
+
+// withoutKey refuses requests with an idempotency key, for what cannot keep the promise that is asked for with one.
+func withoutKey(next fasthttp.RequestHandler) fasthttp.RequestHandler {
+	return func(ctx *fasthttp.RequestCtx) {
+		if len(ctx.Request.Header.PeekAll(idempotencyHeader)) > 0 {
+			sendProblem(ctx, malformedRequest, "Only orders and products are taken with an Idempotency-Key. Leave it out.")
+			return
+		}
+		next(ctx)
+	}
 }
 
 // errAmbiguous is the error of a request whose end a proxy may see elsewhere.

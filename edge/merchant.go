@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,13 +25,13 @@ import (
 const manageTimeout = 5 * time.Second
 
 // forMerchant lets only merchants and admins through. Stampede is one shop: any merchant may change any product.
-func (e *Edge) forMerchant(next fasthttp.RequestHandler) fasthttp.RequestHandler {
+func (e *Edge) forMerchant(next func(*fasthttp.RequestCtx, token.Claims)) fasthttp.RequestHandler {
 	return e.forUser(func(ctx *fasthttp.RequestCtx, who token.Claims) {
 		if !mayManage(who) {
 			sendProblem(ctx, forbidden, "It takes the role of a merchant or an admin.")
 			return
 		}
-		next(ctx)
+		next(ctx, who)
 	})
 }
 
@@ -44,8 +45,13 @@ func (e *Edge) seesAll(ctx *fasthttp.RequestCtx) bool {
 	return ok && mayManage(who) && !e.bans.user(who.UserID)
 }
 
-// postProduct puts a product into the catalogue. Repeating it makes another one.
-func (e *Edge) postProduct(ctx *fasthttp.RequestCtx) {
+// postProduct puts a product into the catalogue. Repeating it makes another one, unless it has an idempotency key.
+func (e *Edge) postProduct(ctx *fasthttp.RequestCtx, who token.Claims) {
+	key, detail := idempotencyKey(ctx)
+	if detail != "" {
+		sendProblem(ctx, malformedRequest, detail)
+		return
+	}
 	const example = `{"name":"Concert ticket","price":4990,"currency":"EUR","stock":500}`
 	members, ok := readObject(ctx, example, "application/json")
 	if !ok {
@@ -66,13 +72,27 @@ func (e *Edge) postProduct(ctx *fasthttp.RequestCtx) {
 	defer cancel()
 	var p order.Product
 	change(&p)
-	p, err := e.store.AddProduct(work, p)
-	if err != nil {
+	p, err := e.addProduct(work, p, store.ProductKey{
+		UserID: who.UserID, Key: key, BodyHash: sha256.Sum256(ctx.PostBody()),
+	})
+	switch {
+	case errors.Is(err, store.ErrMismatch):
+		sendProblem(ctx, idempotencyMismatch, "Use a new key for a new product.")
+		return
+	case err != nil:
 		productFails(ctx, err, invalidProduct)
 		return
 	}
 	sendJSON(ctx, fasthttp.StatusCreated, newProductBody(p))
 	ctx.Response.Header.Set(fasthttp.HeaderLocation, fmt.Sprintf("/api/products/%d", p.ID))
+}
+
+// addProduct adds a product, once if there is a key.
+func (e *Edge) addProduct(ctx context.Context, p order.Product, key store.ProductKey) (order.Product, error) {
+	if key.Key == "" {
+		return e.store.AddProduct(ctx, p)
+	}
+	return e.store.AddProductOnce(ctx, p, key)
 }
 
 // unpatchable says of members that a patch cannot change what to do instead.
@@ -85,7 +105,7 @@ var unpatchable = map[string]string{
 
 // patchProduct changes the settings of a product by a JSON merge patch (RFC 7396). MySQL comes first. If Redis then
 // cannot be told, the same patch again, or an empty one, does the rest.
-func (e *Edge) patchProduct(ctx *fasthttp.RequestCtx) {
+func (e *Edge) patchProduct(ctx *fasthttp.RequestCtx, _ token.Claims) {
 	id, ok := productID(ctx)
 	if !ok {
 		return
@@ -133,7 +153,7 @@ type restockBody struct {
 
 // putRestock adds units to a product, once for each id. MySQL comes first. If Redis then cannot be told, the same
 // request again does the rest.
-func (e *Edge) putRestock(ctx *fasthttp.RequestCtx) {
+func (e *Edge) putRestock(ctx *fasthttp.RequestCtx, _ token.Claims) {
 	id, ok := productID(ctx)
 	if !ok {
 		return

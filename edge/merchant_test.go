@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"stampede/internal/order"
 	"stampede/internal/stock"
@@ -691,4 +692,62 @@ func TestMerchantFaults(t *testing.T) {
 	w.wantSettledOutbox(p.ID)
 	w.wantLevel(p.ID, 15, 2, 0)
 	logs.take()
+}
+
+// A merchant who got no answer repeats the request with its key and gets the product of the first.
+func TestCreateProductOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	post := func(user int64, key, body string) reply {
+		return w.send("POST", "/api/products", body, "Authorization", w.bearerOf(user, store.Merchant),
+			"Content-Type", "application/json", "Idempotency-Key", key)
+	}
+
+	first := post(99, "k", goodProduct)
+	if first.status != 201 {
+		t.Fatalf("got %v", first)
+	}
+	w.managed("PATCH", first.header.Get("Location"), `{"price":5}`, 200)
+	again := post(99, "k", goodProduct)
+	if again.status != 201 || again.body != first.body || again.header.Get("Location") != first.header.Get("Location") {
+		t.Errorf("the repetition got %v, the first %v", again, first)
+	}
+	wantProblem(t, post(99, "k", strings.Replace(goodProduct, "4990", "4991", 1)), 422, idempotencyMismatch)
+	wantProblem(t, post(99, "", goodProduct), 400, malformedRequest)
+	wantProblem(t, post(99, "two words", goodProduct), 400, malformedRequest)
+
+	// Another key makes another product, and so does the same key of another merchant.
+	for _, r := range []reply{post(99, "other", goodProduct), post(98, "k", goodProduct)} {
+		if r.status != 201 || r.header.Get("Location") == first.header.Get("Location") {
+			t.Errorf("got %v of %v", r, r.header.Get("Location"))
+		}
+	}
+	products, err := w.db.Products(t.Context(), 0, store.MaxPage)
+	w.must(err)
+	if len(products) != 3 {
+		t.Errorf("there are %d products, want 3", len(products))
+	}
+}
+
+// What cannot keep the promise of an idempotency key refuses it.
+func TestNoKeyIsIgnored(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var posts int
+	for method, paths := range (&Edge{}).routes(newMetrics(prometheus.NewRegistry())).List() {
+		for _, path := range paths {
+			if method != "POST" || path == "/api/orders" || path == "/api/products" {
+				continue
+			}
+			posts++
+			r := w.send(method, path, `{}`, "Authorization", w.bearerOf(1, store.Buyer),
+				"Content-Type", "application/json", "Idempotency-Key", "k")
+			if r.status != 400 || !strings.Contains(r.body, "Idempotency-Key") {
+				t.Errorf("%s %s: got %v", method, path, r)
+			}
+		}
+	}
+	if posts == 0 {
+		t.Error("no route was tried")
+	}
 }

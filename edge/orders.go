@@ -151,11 +151,13 @@ func isMediaType(contentType []byte, want string) bool {
 	return bytes.EqualFold(bytes.TrimSpace(mediaType), []byte(want))
 }
 
+const idempotencyHeader = "Idempotency-Key"
+
 // idempotencyKey reads the header of that name, which is an expired IETF draft (07) that clients know
 // from payment services. Without the header the key is empty. If something is wrong with it, detail
 // says what.
 func idempotencyKey(ctx *fasthttp.RequestCtx) (key, detail string) {
-	values := ctx.Request.Header.PeekAll("Idempotency-Key")
+	values := ctx.Request.Header.PeekAll(idempotencyHeader)
 	if len(values) == 0 {
 		return "", ""
 	}

@@ -76,7 +76,7 @@ var problems = map[code]struct {
 	headersTooLarge:      {http.StatusRequestHeaderFieldsTooLarge, "The request headers are too large."},
 	unsupportedMediaType: {http.StatusUnsupportedMediaType, "The request body must be application/json."},
 	invalidQuantity:      {http.StatusUnprocessableEntity, "The quantity is not possible."},
-	idempotencyMismatch:  {http.StatusUnprocessableEntity, "The idempotency key was used for another order."},
+	idempotencyMismatch:  {http.StatusUnprocessableEntity, "The idempotency key was used for another request."},
 	internalError:        {http.StatusInternalServerError, "Something went wrong on our side."},
 	notReady:             {http.StatusServiceUnavailable, "This server takes no orders right now."},
 	queueUnavailable:     {http.StatusServiceUnavailable, "Orders cannot be taken right now; nothing was ordered."},

@@ -66,6 +66,11 @@ func (r productRow) product() order.Product {
 // with an id is safe. With a number of buckets it is split, as Split does it. Without a state it is on sale. Bounds of the sale are kept to the millisecond. A product that is
 // not valid is an InvalidError.
 func (s *Store) AddProduct(ctx context.Context, p order.Product) (order.Product, error) {
+	return s.addProduct(ctx, p, nil)
+}
+
+// addProduct is AddProduct or, with a key, AddProductOnce.
+func (s *Store) addProduct(ctx context.Context, p order.Product, key *ProductKey) (order.Product, error) {
 	if p.State == "" {
 		p.State = order.OnSale
 	}
@@ -87,8 +92,24 @@ func (s *Store) AddProduct(ctx context.Context, p order.Product) (order.Product,
 	var added order.Product
 	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
 		first := row
+		if key != nil {
+			known, err := productOfKey(ctx, tx, key)
+			if err != nil {
+				return err
+			}
+			if known > 0 { // what was asked is the same, and so is the answer but for the time
+				first.ID = known
+				added = first.product()
+				return nil
+			}
+		}
 		if err := insertProduct(ctx, tx, &first); err != nil {
 			return err
+		}
+		if key != nil {
+			if err := insertProductKey(ctx, tx, key, first); err != nil {
+				return err
+			}
 		}
 		added = first.product()
 		if p.Buckets == 0 {
