@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -385,6 +386,46 @@ func TestWhatCannotBeComparedPausesNobodyElse(t *testing.T) {
 	}
 	if paused := heard(); slices.Contains(paused, sound.ID) {
 		t.Errorf("the sound product was paused again: %v", paused)
+	}
+}
+
+// TestGivingUpIsNoSuccess: orders of a product are on their way for longer than its sale may be paused. It is not taken for
+// compared, and is compared once it comes to rest.
+func TestGivingUpIsNoSuccess(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", stacktest.NewRedis(t, localstack.RedisOptions{}).URL())
+	p := r.product(20, 0)
+	if err := r.redis.IncrBy(t.Context(), fmt.Sprintf("stock:{%d}", p.ID), 5).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.db.SetMark(t.Context(), serversMark, "others"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, rest := context.WithCancel(t.Context())
+	var mover sync.WaitGroup
+	for range 4 { // so that something has moved between any two calls of a look
+		mover.Go(func() {
+			for ctx.Err() == nil {
+				_ = r.redis.HIncrBy(ctx, fmt.Sprintf("sale:{%d}", p.ID), "changes", 1).Err()
+			}
+		})
+	}
+
+	w := r.reconciling()
+	if err := w.reconcileAll(t.Context()); !errors.Is(err, errGaveUp) {
+		t.Errorf("with orders on their way all the time: %v", err)
+	}
+	if by, err := r.stock.ComparedBy(t.Context(), p.ID); by != "" || err != nil {
+		t.Errorf("it was compared by %q, %v", by, err)
+	}
+	if available := r.level(p.ID).Available; available != 25 {
+		t.Errorf("%d units are available: something was corrected by a look that was of no moment", available)
+	}
+	rest()
+	mover.Wait()
+	r.reconcileNow(w)
+	if available := r.level(p.ID).Available; available != 20 {
+		t.Errorf("%d units are available at rest, want 20", available)
 	}
 }
 

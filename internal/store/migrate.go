@@ -120,7 +120,9 @@ func newProvider(db *sql.DB) (*goose.Provider, error) {
 		return nil, fmt.Errorf("migrations: %w", err)
 	}
 	provider, err := goose.NewProvider(goose.DialectMySQL, db, files, goose.WithTableName(versionTable),
-		goose.WithDisableGlobalRegistry(true), goose.WithGoMigrations(addBuckets, addAccountTimes))
+		goose.WithDisableGlobalRegistry(true),
+		goose.WithAllowOutofOrder(true), // a database may have run a later one before an earlier one was written
+		goose.WithGoMigrations(addBuckets, addAccountTimes))
 	if err != nil {
 		return nil, fmt.Errorf("migrations: %w", err)
 	}
