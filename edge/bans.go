@@ -85,17 +85,18 @@ func (b *bans) address(addr netip.Addr) bool {
 
 func holds(until time.Time) bool { return until.IsZero() || time.Now().Before(until) }
 
-// admit lets requests through whose client is not banned and does not ask too often, and tells how often it may ask.
+// admit lets requests through whose client is not banned and does not ask too often, and tells how often it may ask. What
+// is refused for its address is not counted for its network, or one client could shut out its neighbours.
 func (e *Edge) admit(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	return e.screen(next, func(ctx *fasthttp.RequestCtx, client netip.Prefix) bool {
-		return e.mayFromNetwork(ctx, client) && e.addresses.allow(ctx, client)
+		return e.addresses.allow(ctx, client) && e.mayFromNetwork(ctx, client)
 	})
 }
 
 // admitAside is admit for what is no part of the API: it counts there, and tells nothing.
 func (e *Edge) admitAside(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	return e.screen(next, func(ctx *fasthttp.RequestCtx, client netip.Prefix) bool {
-		return e.mayFromNetwork(ctx, client) && e.addresses.allowSilently(ctx, client)
+		return e.addresses.allowSilently(ctx, client) && e.mayFromNetwork(ctx, client)
 	})
 }
 

@@ -112,6 +112,10 @@ func TestClientAddress(t *testing.T) {
 		{"10.0.0.1", []string{"[::ffff:203.0.113.1]:80"}, "203.0.113.1"},
 		{"10.0.0.1", []string{"[fe80::1%25eth0]:80, 10.3.3.3:99"}, "fe80::1"},
 		{"10.0.0.1", []string{"203.0.113.1, , "}, "203.0.113.1"},
+		// What a client wrote takes nothing from what the proxy added to it.
+		{"10.0.0.1", []string{`2001:db9::6%", 203.0.113.1`}, "203.0.113.1"},
+		{"10.0.0.1", []string{`"2001:db9::6%, 203.0.113.1`}, "203.0.113.1"},
+		{"10.0.0.1", []string{`2001:db9::6%"\, 203.0.113.1`}, "203.0.113.1"},
 		{"10.0.0.1", []string{""}, "10.0.0.1"},
 		{"10.0.0.1", []string{"::ffff:203.0.113.1"}, "203.0.113.1"},
 		{"::ffff:10.0.0.1", []string{"fe80::1%eth0"}, "fe80::1"},
@@ -134,11 +138,16 @@ func TestClientAddress(t *testing.T) {
 		`For="[2001:db9::17]:4711"`:                                   "2001:db9::17",
 		`for=192.0.2.60;proto=http;by=203.0.113.43`:                   "192.0.2.60",
 		`for=192.0.2.43, for="10.2.2.2:80";by="a,b;for=198.51.100.1"`: "192.0.2.43",
-		`proto=https`:               unreadable,
-		`for=unknown`:               unreadable,
-		`for=_gazonk, for=10.0.0.9`: unreadable,
-		`for="203.0.113.1`:          unreadable,
-		`203.0.113.1`:               unreadable,
+		`proto=https`:                           unreadable,
+		`for=unknown`:                           unreadable,
+		`for=_gazonk, for=10.0.0.9`:             unreadable,
+		`for="203.0.113.1`:                      unreadable,
+		`203.0.113.1`:                           unreadable,
+		`for=198.51.100.6;x=", for=203.0.113.1`: unreadable, // a client's open quote is not the proxy's
+		`for=198.51.100.6;x=", for="[2001:db9::17]:4711"`:  unreadable,
+		`for=198.51.100.6;x="\, for=203.0.113.1`:           unreadable,
+		`for=198.51.100.6;x=", for=10.0.0.9;host="\";a=b"`: unreadable,
+		`for=198.51.100.6;for=203.0.113.1`:                 unreadable,
 	} {
 		var request fasthttp.Request
 		request.Header.Add("Forwarded", header)

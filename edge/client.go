@@ -71,7 +71,10 @@ func (p proxies) client(ctx *fasthttp.RequestCtx) (netip.Addr, bool) {
 	}
 	seen := 0
 	for _, line := range slices.Backward(ctx.Request.Header.PeekAll(p.field)) {
-		hops := splitQuoted(string(line), ',')
+		hops, ok := p.split(string(line))
+		if !ok {
+			return addr, false
+		}
 		for _, text := range slices.Backward(hops) {
 			if strings.TrimSpace(text) == "" {
 				continue // RFC 9110, 5.6.1: an empty element of a list is no element
@@ -91,14 +94,31 @@ func (p proxies) client(ctx *fasthttp.RequestCtx) (netip.Addr, bool) {
 	return addr, true
 }
 
-// forwardedFor is the "for" of an element of Forwarded (RFC 7239, 4), or empty.
+// split splits a line of the field into its elements, and reports whether it can be.
+//
+// A proxy adds its element to whatever the client wrote, so that nothing there may reach into what is added. No address has
+// a comma, so one always ends an element of X-Forwarded-For, in quotes or not. An element of Forwarded may have commas in
+// quotes; there a client's open quote leaves the whole line with one too many, which is refused.
+func (p proxies) split(line string) ([]string, bool) {
+	if p.field == forwarded {
+		return splitQuoted(line, ',')
+	}
+	return strings.Split(line, ","), true
+}
+
+// forwardedFor is the "for" of an element of Forwarded (RFC 7239, 4), or empty if it has none, or more than the one it may.
 func forwardedFor(element string) string {
-	for _, pair := range splitQuoted(element, ';') {
-		if name, value, ok := strings.Cut(pair, "="); ok && strings.EqualFold(strings.TrimSpace(name), "for") {
-			return value
+	pairs, _ := splitQuoted(element, ';')
+	found, value := 0, ""
+	for _, pair := range pairs {
+		if name, v, ok := strings.Cut(pair, "="); ok && strings.EqualFold(strings.TrimSpace(name), "for") {
+			found, value = found+1, v
 		}
 	}
-	return ""
+	if found != 1 {
+		return ""
+	}
+	return value
 }
 
 // parseHop reads an address as proxies write it: bare, with a port, an IPv6 address in brackets, with a zone, all of it in
@@ -146,14 +166,17 @@ func isPort(text string) bool {
 	return true
 }
 
-// splitQuoted splits a field's value at a separator that is not in quotes.
-func splitQuoted(text string, separator byte) []string {
+// splitQuoted splits a field's value at a separator that is not in quotes. It reports false if quotes are left open, or
+// something is escaped outside of them.
+func splitQuoted(text string, separator byte) ([]string, bool) {
 	var parts []string
 	start, quoted := 0, false
 	for i := 0; i < len(text); i++ {
 		switch c := text[i]; {
 		case c == '\\' && quoted:
 			i++
+		case c == '\\':
+			return nil, false
 		case c == '"':
 			quoted = !quoted
 		case c == separator && !quoted:
@@ -161,7 +184,7 @@ func splitQuoted(text string, separator byte) []string {
 			start = i + 1
 		}
 	}
-	return append(parts, text[start:])
+	return append(parts, text[start:]), !quoted
 }
 
 func unmapped(addr net.Addr) netip.Addr {

@@ -213,8 +213,8 @@ func withoutKey(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 // errAmbiguous is the error of a request whose end a proxy may see elsewhere.
 var errAmbiguous = errors.New("it is ambiguous where the request ends")
 
-// begin names each request, and sees that its answer has what every answer has. It refuses what fasthttp reads although its end is ambiguous, and closes the connection: what
-// follows on it may be a request that a client has slipped past a proxy.
+// begin names each request, and sees that its answer has what every answer has. It refuses what fasthttp reads although its
+// end is ambiguous, and closes the connection: what follows on it may be a request that a client has slipped past a proxy.
 func (e *Edge) begin(next fasthttp.RequestHandler, m *metrics) fasthttp.RequestHandler {
 	refuse := m.measure("none", func(ctx *fasthttp.RequestCtx) {
 		sendReadError(ctx, errAmbiguous)

@@ -193,4 +193,12 @@ func TestLimitsHoldEverywhere(t *testing.T) {
 	if r := send("GET", "/api/products", "2001:db8:2::1"); r.status != http.StatusOK {
 		t.Errorf("another network: %v", r)
 	}
+
+	// Who is refused takes nothing from the neighbours.
+	for range 2 * 3 * networkShare {
+		send("GET", "/api/products", "2001:db8:3::1")
+	}
+	if r := send("GET", "/api/products", "2001:db8:3:1::1"); r.status != http.StatusOK {
+		t.Errorf("a neighbour of somebody who asks too often: %v", r)
+	}
 }
