@@ -111,11 +111,7 @@ func (p parts) audit(ctx context.Context) (auditReport, error) {
 				moving = append(moving, m.ID)
 			}
 		}
-		excess, err := p.excess(ctx, m.ID)
-		if err != nil {
-			return report, err
-		}
-		a.Problems = append(a.Problems, excess...)
+		a.Problems = append(a.Problems, p.excess(ctx, m.ID)...)
 		level = now.level
 		a.Loaded, a.Available, a.Reserved, a.Outbox, a.Lent = level.Loaded, level.Available, level.Reserved, level.Outbox, level.Lent
 		report.add(a)
@@ -138,7 +134,7 @@ func (p parts) audit(ctx context.Context) (auditReport, error) {
 
 // excess says by how much the buyers of a product count as having more than they have by their orders. Of a product that is
 // busy nothing can be said.
-func (p parts) excess(ctx context.Context, id int64) (problems []string, err error) {
+func (p parts) excess(ctx context.Context, id int64) (problems []string) {
 	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.store}
 	report, err := r.Product(ctx, id)
 	for _, f := range report.Findings {
@@ -147,7 +143,10 @@ func (p parts) excess(ctx context.Context, id int64) (problems []string, err err
 				"%d buyers count as having %d units more than their orders have, and are refused as many", f.Orders, f.Units))
 		}
 	}
-	return problems, err
+	if err != nil { // what else is wrong with it is for the audit to say
+		problems = append(problems, fmt.Sprintf("what buyers have could not be compared with their orders: %v", err))
+	}
+	return problems
 }
 
 // standing is what Redis holds of a product beside its stock in MySQL. Two that are equal, with time in between, say that

@@ -138,7 +138,7 @@ func TestRedrive(t *testing.T) {
 	})
 	var ids [3]string
 	for _, l := range letters("list") {
-		if !strings.Contains(l.Reason, "poison") || l.Attempts != 3 || l.Age == "" || len(l.Orders) != 1 || l.Orders[0].State != "failed: dead_letter" {
+		if !strings.Contains(l.Reason, "23000") || l.Attempts != 3 || l.Age == "" || len(l.Orders) != 1 || l.Orders[0].State != "failed: dead_letter" {
 			t.Fatalf("dead letter %+v", l)
 		}
 		ids[l.Orders[0].UserID] = l.ID

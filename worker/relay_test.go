@@ -162,6 +162,9 @@ func TestTwoRelaysSendEachOrderOnce(t *testing.T) {
 	orders := r.reserve(p.ID, 1500, 1)
 	start := time.Now()
 	workers := []*Worker{r.relaying(), r.relaying(), r.relaying()}
+	for _, w := range workers {
+		w.relayAge = 5 * time.Second // on a busy machine a relay takes seconds, and its claims must not be old by then
+	}
 	aged(workers[0], start)
 	var relays sync.WaitGroup
 	for _, w := range workers {

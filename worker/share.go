@@ -89,7 +89,7 @@ func (w *Worker) rest(ctx context.Context, productID int64, surplus []*delivery)
 	slog.Warn("share: a product makes no progress, and messages of it are given back", "product", productID, "messages", len(surplus))
 	byLength := make(map[time.Duration][]*delivery)
 	for _, d := range surplus {
-		length := min(w.restLength<<min(d.ReceiveCount-1, 10), maxRest)
+		length := min(w.restLength<<min(d.ReceiveCount-1, 10), w.maxRest)
 		byLength[length] = append(byLength[length], d)
 	}
 	for length, some := range byLength {

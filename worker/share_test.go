@@ -14,7 +14,10 @@ func TestALockedProductStopsNoOther(t *testing.T) {
 	unlock := r.lock(p.ID)
 	r.send(1, orders...)
 	r.send(1, others...)
-	sooner := func(w *Worker) { w.stuckAge, w.restLength = 200*time.Millisecond, time.Second }
+	sooner := func(w *Worker) {
+		w.stuckAge, w.restLength, w.maxRest = 200*time.Millisecond, time.Second, 2*time.Second
+	}
+	r.setMaxReceives(1000) // on a busy machine they are given back often
 	workers := []*Worker{r.start(sooner), r.start(sooner)}
 	r.eventuallyTrue("those of the other product are settled", func() bool { return r.level(other.ID).Reservations == 0 })
 	r.mustBe("", others...)

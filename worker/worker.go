@@ -66,7 +66,7 @@ type Worker struct {
 	visibility, heartbeatInterval, attemptPause, productPause, relayInterval, relayAge time.Duration
 	reconcileInterval, staleAge, lostAge, drainedAge, deadLettersInterval              time.Duration
 
-	stuckAge, restLength time.Duration
+	stuckAge, restLength, maxRest time.Duration
 
 	// emptySince is since when reconcile has seen no message, or zero.
 	emptySince time.Time
@@ -86,7 +86,7 @@ func New(st *stock.Stock, db *store.Store, q *queue.Queue, reg prometheus.Regist
 		stock: st, store: db, queue: q, visibility: queue.VisibilityTimeout, heartbeatInterval: heartbeatInterval,
 		attemptPause: attemptPause, productPause: productPause, relayInterval: relayInterval, relayAge: relayAge,
 		reconcileInterval: reconcileInterval, staleAge: reconcile.StaleAge, lostAge: reconcile.LostAge, drainedAge: drainedAge,
-		deadLettersInterval: deadLettersInterval, stuckAge: stuckAge, restLength: restLength,
+		deadLettersInterval: deadLettersInterval, stuckAge: stuckAge, restLength: restLength, maxRest: maxRest,
 	}
 	w.metrics = newMetrics(reg, w)
 	w.gate.probe = func(ctx context.Context) error { return errors.Join(w.Ready(ctx), w.store.RehearseAny(ctx)) }
