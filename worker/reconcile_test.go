@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -401,17 +401,15 @@ func TestGivingUpIsNoSuccess(t *testing.T) {
 	if err := r.db.SetMark(t.Context(), serversMark, "others"); err != nil {
 		t.Fatal(err)
 	}
-	ctx, rest := context.WithCancel(t.Context())
-	var mover sync.WaitGroup
-	for range 4 { // so that something has moved between any two calls of a look
-		mover.Go(func() {
-			for ctx.Err() == nil {
-				_ = r.redis.HIncrBy(ctx, fmt.Sprintf("sale:{%d}", p.ID), "changes", 1).Err()
-			}
-		})
-	}
-
 	w := r.reconciling()
+	w.stock = r.openStock(r.redisURL)
+	var moving atomic.Bool
+	moving.Store(true)
+	w.stock.Observe(func(string, time.Duration, error) { // something moves between any two calls of a look
+		if moving.Load() {
+			_ = r.redis.HIncrBy(context.Background(), fmt.Sprintf("sale:{%d}", p.ID), "changes", 1).Err()
+		}
+	})
 	if err := w.reconcileAll(t.Context()); !errors.Is(err, errGaveUp) {
 		t.Errorf("with orders on their way all the time: %v", err)
 	}
@@ -421,8 +419,7 @@ func TestGivingUpIsNoSuccess(t *testing.T) {
 	if available := r.level(p.ID).Available; available != 25 {
 		t.Errorf("%d units are available: something was corrected by a look that was of no moment", available)
 	}
-	rest()
-	mover.Wait()
+	moving.Store(false)
 	r.reconcileNow(w)
 	if available := r.level(p.ID).Available; available != 20 {
 		t.Errorf("%d units are available at rest, want 20", available)
