@@ -33,7 +33,7 @@ func (w *Worker) decide(productID int64, jobs []*job) {
 	defer w.progress.end(productID)
 	in := inquest{worker: w, productID: productID, alone: len(jobs) == 1}
 	var decisions []order.Decision
-	blame, err := w.persist(func(ctx context.Context) (err error) {
+	blame, err := w.persist(productID, func(ctx context.Context) (err error) {
 		start := time.Now()
 		decisions, err = w.store.Decide(ctx, productID, orders)
 		w.metrics.decideSeconds.Observe(time.Since(start).Seconds())
@@ -65,7 +65,7 @@ func (w *Worker) decide(productID int64, jobs []*job) {
 // persist calls f, which concerns orders of one product, until it succeeds or fails by the fault of an order. While
 // everything is at fault the gate is shut; while only the product is, it waits alone. When receiving has ended, f is not
 // called again.
-func (w *Worker) persist(f func(context.Context) error, blame func(error) fault) (fault, error) {
+func (w *Worker) persist(productID int64, f func(context.Context) error, blame func(error) fault) (fault, error) {
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), decideTimeout)
 		err := f(ctx)
@@ -88,6 +88,7 @@ func (w *Worker) persist(f func(context.Context) error, blame func(error) fault)
 			if !w.gate.pass(w.receiving) {
 				return whose, err
 			}
+			w.progress.again(productID)
 		}
 	}
 }
@@ -103,7 +104,7 @@ func (w *Worker) fail(j *job, reason error) {
 	}
 	in := inquest{worker: w, productID: j.order.ProductID, alone: true}
 	var decision order.Decision
-	blame, err := w.persist(func(ctx context.Context) (err error) {
+	blame, err := w.persist(j.order.ProductID, func(ctx context.Context) (err error) {
 		decision, err = w.store.Fail(ctx, j.order, order.DeadLetter)
 		return err
 	}, in.blame)
@@ -170,7 +171,7 @@ func (w *Worker) settle(productID int64, settlements []settlement) {
 		}
 		settled := false
 		start := time.Now()
-		_, err := w.persist(func(ctx context.Context) error {
+		_, err := w.persist(productID, func(ctx context.Context) error {
 			if !settled {
 				moved, err := w.stock.Settle(ctx, productID, s.decisions)
 				if err != nil {

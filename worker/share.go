@@ -23,6 +23,7 @@ const (
 type progress struct {
 	mu    sync.Mutex
 	since map[int64]time.Time
+	stuck map[int64]bool // those that were found to make no progress though everything works
 }
 
 func (p *progress) begin(productID int64) {
@@ -35,24 +36,56 @@ func (p *progress) end(productID int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.since, productID)
+	delete(p.stuck, productID)
 }
 
-// stuck lists the products that have been at the same transaction for longer than an age.
-func (p *progress) stuck(age time.Duration) map[int64]bool {
+// again begins anew for a product that has waited for something that all wait for.
+func (p *progress) again(productID int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	stuck := make(map[int64]bool)
-	for id, since := range p.since {
-		if time.Since(since) > age {
-			stuck[id] = true
-		}
+	if _, ok := p.since[productID]; ok {
+		p.since[productID] = time.Now()
 	}
-	return stuck
 }
 
-// share gives back what products that make no progress hold beyond their share.
+// find lists the products that have been at the same transaction for longer than an age.
+func (p *progress) find(age time.Duration) (slow []int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id, since := range p.since {
+		if time.Since(since) > age {
+			slow = append(slow, id)
+		}
+	}
+	return slow
+}
+
+// blame notes which products are stuck, and no others.
+func (p *progress) blame(stuck []int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.stuck)
+	for _, id := range stuck {
+		_, p.stuck[id] = p.since[id]
+	}
+}
+
+// isStuck reports whether a product was found to make no progress, and has not made any since.
+func (p *progress) isStuck(productID int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stuck[productID]
+}
+
+// share gives back what products that make no progress hold beyond their share. In an outage, which is no product's fault,
+// nothing is given back: what was received waits, and counts no receive for it.
 func (w *Worker) share(ctx context.Context) {
-	for productID := range w.progress.stuck(w.stuckAge) {
+	stuck := w.progress.find(w.stuckAge)
+	if len(stuck) > 0 && !w.works(ctx) {
+		stuck = nil
+	}
+	w.progress.blame(stuck)
+	for _, productID := range stuck {
 		if w.held.of(productID) <= maxShare {
 			continue
 		}
@@ -77,7 +110,14 @@ func (w *Worker) share(ctx context.Context) {
 
 // surplus reports whether a delivery is beyond its product's share.
 func (w *Worker) surplus(productID int64) bool {
-	return w.held.of(productID) > maxShare && w.progress.stuck(w.stuckAge)[productID]
+	return w.progress.isStuck(productID) && w.held.of(productID) > maxShare
+}
+
+// works reports whether all that every product needs answers.
+func (w *Worker) works(ctx context.Context) bool {
+	probe, cancel := context.WithTimeout(ctx, w.stuckAge)
+	defer cancel()
+	return !w.gate.isShut() && w.Ready(probe) == nil
 }
 
 // rest gives messages back to the queue, which hides them for a while. One that cannot be given back comes back when its

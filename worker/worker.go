@@ -91,7 +91,7 @@ func New(st *stock.Stock, db *store.Store, q *queue.Queue, reg prometheus.Regist
 	w.metrics = newMetrics(reg, w)
 	w.gate.probe = func(ctx context.Context) error { return errors.Join(w.Ready(ctx), w.store.RehearseAny(ctx)) }
 	w.held.all = make(map[*delivery]struct{})
-	w.progress.since = make(map[int64]time.Time)
+	w.progress.since, w.progress.stuck = make(map[int64]time.Time), make(map[int64]bool)
 	// What waits is bounded by the messages held.
 	w.jobs = batch.Batcher[int64, *job]{Do: w.decide, Size: maxTransaction, Parallel: 1, Alone: (*job).alone}
 	w.settles = batch.Batcher[int64, settlement]{Do: w.settle, Size: 1, Parallel: maxSettles}
