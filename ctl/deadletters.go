@@ -241,6 +241,10 @@ func runDLQDiscard(ctx context.Context, args []string) error {
 			l.Result = "would be discarded"
 			return nil
 		}
+		what := map[string]any{"reason": l.Reason, "orders": len(l.Orders)}
+		if err := p.store.LogAction(ctx, store.ActDiscard, "message "+l.ID, what); err != nil {
+			return err
+		}
 		l.Result = "discarded"
 		return p.queue.DeadLetters().Delete(ctx, []string{l.receipt})
 	})

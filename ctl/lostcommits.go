@@ -13,6 +13,7 @@ import (
 
 	"stampede/internal/order"
 	"stampede/internal/reconcile"
+	"stampede/internal/store"
 )
 
 // runProductLostOrders prints the orders of a product that their buyers are shown as completed, and that MySQL does not
@@ -110,6 +111,9 @@ func runProductAcceptMySQL(ctx context.Context, args []string) error {
 func (p parts) acceptMySQL(ctx context.Context, productID int64) ([]reconcile.Report, error) {
 	product, err := p.store.Product(ctx, productID)
 	if err != nil {
+		return nil, err
+	}
+	if err := p.store.LogAction(ctx, store.ActAcceptMySQL, fmt.Sprintf("product %d", productID), nil); err != nil {
 		return nil, err
 	}
 	ids := product.StockIDs()

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"os/user"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -58,6 +59,7 @@ func commands() []command {
 		{"dlq show", "--id …", "show a dead letter with its body", runDLQShow},
 		{"dlq redrive", "--id … | --all [--dry-run]", "reserve the orders of dead letters anew and have them decided", runDLQRedrive},
 		{"dlq discard", "--id … | --all [--dry-run]", "delete dead letters", runDLQDiscard},
+		{"log", "[--subject …] [--since …] [--limit N] [--json]", "show who of the staff changed what, the newest first", runLog},
 		{"audit books", "", "check the books in MySQL alone, as of a restored backup; exit 1 if they do not add up", runAuditBooks},
 		{"audit", "[--wait 30s] [--json]", "check the promises in MySQL, Redis and the queue; exit 1 if one is broken", runAudit},
 	}
@@ -67,7 +69,7 @@ func main() {
 	// The first signal stops the command in order, the second ends it at once.
 	ctx, unregister := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, unregister)
-	err := dispatch(ctx, os.Args[1:])
+	err := dispatch(store.WithActor(ctx, operator()), os.Args[1:])
 	var bad *usageError
 	var command *exec.ExitError
 	switch {
@@ -84,6 +86,14 @@ func main() {
 		complain(err)
 		os.Exit(1)
 	}
+}
+
+// operator is who runs the command, as the staff log has it.
+func operator() string {
+	if u, err := user.Current(); err == nil {
+		return "ctl:" + u.Username
+	}
+	return fmt.Sprintf("ctl:%d", os.Getuid())
 }
 
 // complain tells an error, whose parts have a line each. What it quotes cannot do anything to the terminal.

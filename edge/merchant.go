@@ -35,6 +35,11 @@ func (e *Edge) forMerchant(next func(*fasthttp.RequestCtx, token.Claims)) fastht
 	})
 }
 
+// actedBy is a context whose changes the staff log has as a user's.
+func actedBy(who token.Claims) context.Context {
+	return store.WithActor(context.Background(), fmt.Sprintf("user:%d", who.UserID))
+}
+
 func mayManage(who token.Claims) bool {
 	return slices.Contains([]store.Role{store.Merchant, store.Admin}, store.Role(who.Role))
 }
@@ -68,7 +73,7 @@ func (e *Edge) postProduct(ctx *fasthttp.RequestCtx, who token.Claims) {
 		sendProblem(ctx, invalidProduct, detail)
 		return
 	}
-	work, cancel := context.WithTimeout(context.Background(), manageTimeout)
+	work, cancel := context.WithTimeout(actedBy(who), manageTimeout)
 	defer cancel()
 	var p order.Product
 	change(&p)
@@ -105,7 +110,7 @@ var unpatchable = map[string]string{
 
 // patchProduct changes the settings of a product by a JSON merge patch (RFC 7396). MySQL comes first. If Redis then
 // cannot be told, the same patch again, or an empty one, does the rest.
-func (e *Edge) patchProduct(ctx *fasthttp.RequestCtx, _ token.Claims) {
+func (e *Edge) patchProduct(ctx *fasthttp.RequestCtx, who token.Claims) {
 	id, ok := productID(ctx)
 	if !ok {
 		return
@@ -125,7 +130,7 @@ func (e *Edge) patchProduct(ctx *fasthttp.RequestCtx, _ token.Claims) {
 		sendProblem(ctx, invalidProduct, detail)
 		return
 	}
-	work, cancel := context.WithTimeout(context.Background(), manageTimeout)
+	work, cancel := context.WithTimeout(actedBy(who), manageTimeout)
 	defer cancel()
 	p, err := e.store.UpdateProduct(work, id, change)
 	if err != nil {
@@ -153,7 +158,7 @@ type restockBody struct {
 
 // putRestock adds units to a product, once for each id. MySQL comes first. If Redis then cannot be told, the same
 // request again does the rest.
-func (e *Edge) putRestock(ctx *fasthttp.RequestCtx, _ token.Claims) {
+func (e *Edge) putRestock(ctx *fasthttp.RequestCtx, who token.Claims) {
 	id, ok := productID(ctx)
 	if !ok {
 		return
@@ -178,7 +183,7 @@ func (e *Edge) putRestock(ctx *fasthttp.RequestCtx, _ token.Claims) {
 		sendProblem(ctx, invalidRestock, "units must be a whole number.")
 		return
 	}
-	work, cancel := context.WithTimeout(context.Background(), manageTimeout)
+	work, cancel := context.WithTimeout(actedBy(who), manageTimeout)
 	defer cancel()
 	done, err := e.store.Restock(work, id, units, restockID)
 	if err != nil {

@@ -55,6 +55,14 @@ type subject struct {
 	cidr   sql.NullString
 }
 
+// logged is the subject as the staff log has it.
+func (s subject) logged() string {
+	if s.kind == banUser {
+		return aboutUser(s.userID.Int64)
+	}
+	return "address " + s.cidr.String
+}
+
 func (b Ban) subject() (subject, error) {
 	switch {
 	case b.UserID < 0:
@@ -138,7 +146,7 @@ func ban(ctx context.Context, tx *sqlx.Tx, about subject, b Ban, at time.Time) e
 	if count > MaxBans {
 		return fmt.Errorf("%w: there are %d bans already", ErrInvalid, MaxBans)
 	}
-	return nil
+	return logChange(ctx, tx, actBanAdd, about.logged(), nil, values{"reason": b.Reason, "expires_at": timeOrNil(expires)})
 }
 
 // Unban lifts the ban of b's UserID or Prefix, whatever else b says, and tells whether there was one.
@@ -158,7 +166,10 @@ func (s *Store) Unban(ctx context.Context, b Ban) (bool, error) {
 		if err == nil {
 			lifted, err = result.RowsAffected()
 		}
-		return err
+		if err != nil || lifted == 0 {
+			return err
+		}
+		return logChange(ctx, tx, actBanLift, about.logged(), nil, nil)
 	})
 	if err != nil {
 		return false, fmt.Errorf("unban: %w", err)

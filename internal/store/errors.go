@@ -68,6 +68,8 @@ const (
 	errDuplicateColumn = 1060
 	errDuplicateEntry  = 1062
 	errNoSuchTable     = 1146
+	errNoTriggerRight  = 1142
+	errBinlogTriggers  = 1419
 )
 
 // transientNumbers are the errors after which the same transaction is likely to succeed at once.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -80,6 +81,13 @@ func (s *Store) Migrate(ctx context.Context) (version int64, err error) {
 	}
 	if _, err := provider.Up(ctx); err != nil {
 		return 0, fmt.Errorf("migrate: %w", err)
+	}
+	guarded, err := guardStaffLog(ctx, conn)
+	if err != nil {
+		return 0, fmt.Errorf("migrate: %w", err)
+	}
+	if !guarded {
+		slog.Warn("migrate: the server allows no triggers without SUPER, or log_bin_trust_function_creators: that rows of staff_log are only added is not enforced")
 	}
 	return schemaVersion(ctx, pool.DB)
 }

@@ -112,6 +112,11 @@ func (s *Store) addProduct(ctx context.Context, p order.Product, key *ProductKey
 			}
 		}
 		added = first.product()
+		about := first.settings()
+		about["currency"], about["stock"] = first.Currency, first.Stock
+		if err := logChange(ctx, tx, actProductAdd, aboutProduct(first.ID), nil, about); err != nil {
+			return err
+		}
 		if p.Buckets == 0 {
 			return nil
 		}

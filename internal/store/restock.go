@@ -148,7 +148,8 @@ func restock(ctx context.Context, tx *sqlx.Tx, productID, units int64, id string
 	}
 	done := newRestock(productID, id, changes)
 	done.Applied = true
-	return done, nil
+	before, after := values{"stock": stock}, values{"stock": stock + units, "restock_id": id}
+	return done, logChange(ctx, tx, actProductRestock, aboutProduct(productID), before, after)
 }
 
 // share is part i of n parts that are as equal as possible, of units.

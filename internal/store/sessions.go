@@ -328,8 +328,11 @@ func (s *Store) EndSessions(ctx context.Context, userID int64) ([]uuid.UUID, err
 		if found, err := lockUser(ctx, tx, userID); err != nil || !found {
 			return err
 		}
-		ended, err = endSessions(ctx, tx, userID)
-		return err
+		// What users do themselves has no actor, and no place in the staff log.
+		if ended, err = endSessions(ctx, tx, userID); err != nil || len(ended) == 0 || actor(ctx) == UnknownActor {
+			return err
+		}
+		return logChange(ctx, tx, actUserLogout, aboutUser(userID), nil, values{"sessions_ended": len(ended)})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("end sessions of user %d: %w", userID, err)

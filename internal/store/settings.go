@@ -33,7 +33,11 @@ func (s *Store) UpdateProduct(ctx context.Context, id int64, change func(*order.
 		if next == row {
 			return nil
 		}
-		return writeSettings(ctx, tx, next)
+		if err := writeSettings(ctx, tx, next); err != nil {
+			return err
+		}
+		before, after := changedSettings(row, next)
+		return logChange(ctx, tx, actProductChange, aboutProduct(id), before, after)
 	})
 	if err != nil {
 		return order.Product{}, fmt.Errorf("update product %d: %w", id, err)

@@ -67,10 +67,12 @@ func (s *Store) Split(ctx context.Context, id, buckets int64) (order.Product, er
 			return fmt.Errorf("%w: it has %d orders", ErrOnSale, orders)
 		}
 		after, err := split(ctx, tx, append([]productRow{*row}, rows...), buckets)
-		if err == nil {
-			product = after.product()
+		if err != nil {
+			return err
 		}
-		return err
+		was := product.Buckets
+		product = after.product()
+		return logChange(ctx, tx, actProductSplit, aboutProduct(id), values{"buckets": was}, values{"buckets": product.Buckets})
 	})
 	if err != nil {
 		return order.Product{}, fmt.Errorf("split product %d into %d buckets: %w", id, buckets, err)

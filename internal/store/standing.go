@@ -118,8 +118,11 @@ func (s *Store) Redrive(ctx context.Context, id uuid.UUID) error {
 		if err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `DELETE FROM orders WHERE id = ?`, row.ID)
-		return err
+		if _, err = tx.ExecContext(ctx, `DELETE FROM orders WHERE id = ?`, row.ID); err != nil {
+			return err
+		}
+		return logChange(ctx, tx, actRedrive, "order "+id.String(),
+			values{"status": row.Status, "reason": row.FailedReason.String}, nil)
 	})
 	if err != nil {
 		return fmt.Errorf("redrive order %s: %w", id, err)

@@ -264,15 +264,14 @@ func (s *Store) SetRole(ctx context.Context, id int64, role Role) error {
 	}
 	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
 		// The server does not count a row that had the role already, so its count does not tell whether there is one.
-		found, err := lockUser(ctx, tx, id)
-		switch {
-		case err != nil:
+		user, err := lockUserRow(ctx, tx, id)
+		if err != nil || user.Role == role {
 			return err
-		case !found:
-			return ErrNotFound
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE users SET role = ? WHERE id = ?`, role, id)
-		return err
+		if _, err := tx.ExecContext(ctx, `UPDATE users SET role = ? WHERE id = ?`, role, id); err != nil {
+			return err
+		}
+		return logChange(ctx, tx, actUserRole, aboutUser(id), values{"role": user.Role}, values{"role": role})
 	})
 	if err != nil {
 		return fmt.Errorf("set role of user %d: %w", id, err)
@@ -332,15 +331,19 @@ func (s *Store) ChangePassword(ctx context.Context, id int64, old, hash string) 
 // no such user.
 func (s *Store) Disable(ctx context.Context, id int64) (ended []uuid.UUID, err error) {
 	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
-		if _, err := lockUserRow(ctx, tx, id); err != nil {
-			return err
-		}
-		_, err := tx.ExecContext(ctx, `UPDATE users SET disabled_at = COALESCE(disabled_at, ?) WHERE id = ?`, now(), id)
+		user, err := lockUserRow(ctx, tx, id)
 		if err != nil {
 			return err
 		}
-		ended, err = endSessions(ctx, tx, id)
-		return err
+		_, err = tx.ExecContext(ctx, `UPDATE users SET disabled_at = COALESCE(disabled_at, ?) WHERE id = ?`, now(), id)
+		if err != nil {
+			return err
+		}
+		if ended, err = endSessions(ctx, tx, id); err != nil || user.DisabledAt.Valid && len(ended) == 0 {
+			return err
+		}
+		return logChange(ctx, tx, actUserDisable, aboutUser(id),
+			values{"disabled": user.DisabledAt.Valid}, values{"disabled": true, "sessions_ended": len(ended)})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("disable user %d: %w", id, err)
@@ -351,11 +354,14 @@ func (s *Store) Disable(ctx context.Context, id int64) (ended []uuid.UUID, err e
 // Enable undoes Disable. The sessions that it ended stay ended. ErrNotFound: there is no such user.
 func (s *Store) Enable(ctx context.Context, id int64) error {
 	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
-		if _, err := lockUserRow(ctx, tx, id); err != nil {
+		user, err := lockUserRow(ctx, tx, id)
+		if err != nil || !user.DisabledAt.Valid {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `UPDATE users SET disabled_at = NULL WHERE id = ?`, id)
-		return err
+		if _, err := tx.ExecContext(ctx, `UPDATE users SET disabled_at = NULL WHERE id = ?`, id); err != nil {
+			return err
+		}
+		return logChange(ctx, tx, actUserEnable, aboutUser(id), values{"disabled": true}, values{"disabled": false})
 	})
 	if err != nil {
 		return fmt.Errorf("enable user %d: %w", id, err)
