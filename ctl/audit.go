@@ -261,7 +261,7 @@ func (s standing) differences() (problems []string) {
 		problems = append(problems, fmt.Sprintf("%d orders are in the outbox", level.Outbox))
 	}
 	if level.Lent > 0 {
-		problems = append(problems, fmt.Sprintf("%d units are lent to other buckets by moves that were not finished", level.Lent))
+		problems = append(problems, fmt.Sprintf("%d units are lent by moves to other buckets, or by corrections, that were not finished", level.Lent))
 	}
 	if held := level.Available + level.Reserved + level.Lent; level.Loaded && held != s.stock {
 		problems = append(problems, fmt.Sprintf("redis has %d available + %d reserved + %d lent = %d units, mysql has %d",

@@ -44,7 +44,7 @@ func commands() []command {
 		{"product list", "[--json]", "list the products", runProductList},
 		{"product lost-orders", "--id N [--resend]", "list the completed orders that MySQL has lost, or have them decided again", runProductLostOrders},
 		{"product accept-mysql", "--id N", "after MySQL has lost commits: correct Redis by what MySQL has", runProductAcceptMySQL},
-		{"restock", "--product N --units N --id …", "add units to a product, once per id", runRestock},
+		{"restock", "--product N --units N --id …", "add units to a product, or take unsold ones out (negative), once per id", runRestock},
 		{"order show", "ID [--json]", "tell an order's whole story, from Redis, the queue and MySQL", runOrderShow},
 		{"user show", "ADDRESS | ID [--json]", "show an account, its bans, its sessions and its latest orders", runUserShow},
 		{"user role", "--email … --role …", "make a user a buyer, merchant or admin", runUserRole},

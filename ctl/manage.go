@@ -386,7 +386,7 @@ func runUserRole(ctx context.Context, args []string) error {
 func runRestock(ctx context.Context, args []string) error {
 	in := newInput("restock")
 	product := in.Int64("product", 0, "id of the product")
-	units := in.Int64("units", 0, "units to add")
+	units := in.Int64("units", 0, "units to add; negative to take out units that are for sale")
 	id := in.String("id", "", "id of the restock, such as the number of the delivery: the same id is applied once")
 	dsn, redisURL := in.vars.MySQLDSN(), in.vars.RedisURL()
 	if err := in.parse(args); err != nil {
@@ -401,6 +401,9 @@ func runRestock(ctx context.Context, args []string) error {
 	}
 	defer data.close()
 	db, st := data.store, data.stock
+	if *units < 0 {
+		return correct(ctx, data, *product, *units, *id)
+	}
 	done, err := db.Restock(ctx, *product, *units, *id)
 	if errors.Is(err, store.ErrNotFound) {
 		return fmt.Errorf("there is no product %d", *product)
@@ -429,4 +432,22 @@ func writeJSON(w io.Writer, value any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	return enc.Encode(value)
+}
+
+// correct takes units out of a product, of those for sale.
+func correct(ctx context.Context, data parts, product, units int64, id string) error {
+	done, err := buckets.Mover{Redis: data.stock, MySQL: data.store}.Correct(ctx, product, -units, id)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return fmt.Errorf("there is no product %d", product)
+	case errors.Is(err, store.ErrTooFew):
+		return fmt.Errorf("product %d: fewer than %d units are for sale; nothing changed", product, -units)
+	case err != nil:
+		return err
+	case done.Applied:
+		fmt.Printf("product %d: %d units taken out, %d in stock\n", product, -units, done.Balance)
+	default:
+		fmt.Printf("product %d: restock %s was applied before; nothing changed\n", product, id)
+	}
+	return nil
 }

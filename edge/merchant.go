@@ -156,7 +156,7 @@ type restockBody struct {
 	Stock     int64  `json:"stock"`
 }
 
-// putRestock adds units to a product, once for each id. MySQL comes first. If Redis then cannot be told, the same
+// putRestock adds units to a product, or takes some out if they are negative, once for each id. MySQL comes first. If Redis then cannot be told, the same
 // request again does the rest.
 func (e *Edge) putRestock(ctx *fasthttp.RequestCtx, who token.Claims) {
 	id, ok := productID(ctx)
@@ -185,6 +185,10 @@ func (e *Edge) putRestock(ctx *fasthttp.RequestCtx, who token.Claims) {
 	}
 	work, cancel := context.WithTimeout(actedBy(who), manageTimeout)
 	defer cancel()
+	if units < 0 {
+		e.correct(work, ctx, id, units, restockID)
+		return
+	}
 	done, err := e.store.Restock(work, id, units, restockID)
 	if err != nil {
 		productFails(ctx, err, invalidRestock)
@@ -196,11 +200,29 @@ func (e *Edge) putRestock(ctx *fasthttp.RequestCtx, who token.Claims) {
 		return
 	}
 	e.closed.reopen(id) // the notice takes a moment
+	sendRestock(ctx, done)
+}
+
+// correct takes units out of a product's stock.
+func (e *Edge) correct(work context.Context, ctx *fasthttp.RequestCtx, id, units int64, restockID string) {
+	mover := buckets.Mover{Redis: e.stock, MySQL: e.store}
+	done, err := mover.Correct(work, id, -units, restockID)
+	switch {
+	case errors.Is(err, store.ErrTooFew):
+		sendProblem(ctx, tooFewUnits, "Fewer than "+strconv.FormatInt(-units, 10)+" units are for sale. Nothing was changed.")
+	case err != nil:
+		productFails(ctx, err, invalidRestock)
+	default:
+		sendRestock(ctx, done)
+	}
+}
+
+func sendRestock(ctx *fasthttp.RequestCtx, done store.Restock) {
 	status := fasthttp.StatusOK
 	if done.Applied {
 		status = fasthttp.StatusCreated
 	}
-	sendJSON(ctx, status, restockBody{id, restockID, units, done.Balance})
+	sendJSON(ctx, status, restockBody{done.ProductID, done.ID, done.Units, done.Balance})
 }
 
 // productFails answers a request that MySQL did not carry out; refused is the code of a request that is not valid.

@@ -321,7 +321,8 @@ func TestBadProducts(t *testing.T) {
 	restocks := []bad{
 		{`{}`, unprocessable, invalidRestock, "units"},
 		{`{"units":0}`, unprocessable, invalidRestock, "units"},
-		{`{"units":-1}`, unprocessable, invalidRestock, "units"},
+		{`{"units":-1000000001}`, unprocessable, invalidRestock, "units"},
+		{`{"units":-9223372036854775808}`, unprocessable, invalidRestock, "units"},
 		{`{"units":1.5}`, unprocessable, invalidRestock, "units"},
 		{`{"units":"1"}`, unprocessable, invalidRestock, "units"},
 		{`{"units":null}`, unprocessable, invalidRestock, "units"},

@@ -52,6 +52,7 @@ const (
 	invalidProduct       code = "invalid_product"
 	invalidRestock       code = "invalid_restock"
 	restockMismatch      code = "restock_mismatch"
+	tooFewUnits          code = "too_few_units"
 	productsUnavailable  code = "products_unavailable"
 )
 
@@ -97,6 +98,7 @@ var problems = map[code]struct {
 	invalidProduct:       {http.StatusUnprocessableEntity, "The product is not possible."},
 	invalidRestock:       {http.StatusUnprocessableEntity, "The restock is not possible."},
 	restockMismatch:      {http.StatusConflict, "The restock was applied with other units."},
+	tooFewUnits:          {http.StatusConflict, "Fewer units are for sale than are to be taken out."},
 	productsUnavailable:  {http.StatusServiceUnavailable, "Products cannot be reached right now."},
 	outcomeUnknown:       {http.StatusServiceUnavailable, "The order may have been placed; look at its location."},
 }

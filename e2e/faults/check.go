@@ -305,7 +305,7 @@ func (b *books) judgeLedger(p product, find func(string, int64, string, ...any))
 				return
 			}
 			switch row.reason {
-			case "restock":
+			case "restock", "correction":
 				restocked += row.delta
 			case "move", "split":
 				moved += row.delta

@@ -1,5 +1,6 @@
 // Package buckets moves units from one bucket of a product to another: out of Redis at the donor, from row to row in
-// MySQL, which decides, and into Redis at the receiver. Wherever that ends, reconcile finishes it.
+// MySQL, which decides, and into Redis at the receiver. A correction, which takes units out of a product, goes the same
+// way without a receiver. Wherever that ends, reconcile finishes it.
 //
 // Like reconcile it ties two internal packages together, since edge and reconcile both need it.
 package buckets
@@ -8,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"stampede/internal/order"
@@ -56,6 +58,47 @@ func (m Mover) Move(ctx context.Context, donor, receiver, units int64) (int64, e
 	return lent, nil
 }
 
+// Correct takes units out of a product's stock, once for each id of a restock. Only units that are for sale can be taken:
+// those of accepted orders are not among them. Its errors are those of store.Correct, and after any other reconcile
+// finishes what has begun; the same call again tells how it ended.
+func (m Mover) Correct(ctx context.Context, productID, units int64, id string) (store.Restock, error) {
+	done, before, err := m.MySQL.Corrected(ctx, productID, units, id)
+	if err != nil || before {
+		return done, err
+	}
+	_, err = m.Redis.Load(ctx, productID, func(ctx context.Context) (order.Product, error) {
+		return m.MySQL.Product(ctx, productID)
+	})
+	if err != nil {
+		return store.Restock{}, err
+	}
+	loan := stock.Loan{Move: order.NewID()}
+	lent, err := m.Redis.LendWhole(ctx, productID, units, loan)
+	if err != nil {
+		// Nobody else decides this correction, so that what may be lent can be given back.
+		return store.Restock{}, errors.Join(err, m.giveBack(ctx, productID, units, loan))
+	}
+	if !lent {
+		return store.Restock{}, fmt.Errorf("correction %q of product %d: %w", id, productID, store.ErrTooFew)
+	}
+
+	done, err = m.MySQL.Correct(ctx, store.Move{ID: loan.Move, Donor: productID, Units: units}, id)
+	switch {
+	case err != nil && store.Undone(err):
+		return done, errors.Join(err, m.giveBack(ctx, productID, units, loan))
+	case err != nil:
+		return done, err
+	case !done.Applied: // another call with this id was first
+		return done, m.giveBack(ctx, productID, units, loan)
+	}
+	decided := store.Move{ID: loan.Move, Donor: productID, Units: units, DonorVersion: done.Version, Fresh: true}
+	if err := m.Finish(ctx, decided); err != nil {
+		// The units are taken out of both; reconcile clears the loan.
+		slog.Warn("correction: its loan is left to reconcile", "product", productID, "id", id, "error", err)
+	}
+	return done, nil
+}
+
 func (m Mover) giveBack(ctx context.Context, donor, units int64, loan stock.Loan) error {
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
@@ -67,7 +110,7 @@ func (m Mover) giveBack(ctx context.Context, donor, units int64, loan stock.Loan
 func (m Mover) Finish(ctx context.Context, decided store.Move) error {
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
-	if decided.Moved() {
+	if decided.Moved() && decided.Receiver != 0 {
 		_, err := m.Redis.Restock(work, decided.Receiver, decided.Units, decided.ReceiverVersion, decided.ID.String())
 		if err != nil {
 			return err

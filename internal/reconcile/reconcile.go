@@ -34,7 +34,7 @@ const (
 	Settings Cause = "missed_settings"
 	// Restock: a restock has not reached Redis, or units from another bucket have not.
 	Restock Cause = "missed_restock"
-	// Move: units were lent to another bucket, and the move was not finished. Its edge has died.
+	// Move: units were lent to another bucket, or to be taken out, and that was not finished. Its edge has died.
 	Move Cause = "unfinished_move"
 	// Unsettled: orders are decided, and still reserved or in the outbox.
 	Unsettled Cause = "unsettled"
@@ -58,7 +58,7 @@ var Causes = []Cause{LostCommits, Settings, Restock, Move, Unsettled, Lost, Stoc
 const (
 	// StaleAge is how old an order must be to be settled here: until then it is left to the worker that has it.
 	StaleAge = 2 * time.Minute
-	// LoanAge is how old a move between buckets must be to be finished here, or cancelled: an edge gives up after some
+	// LoanAge is how old a move between buckets, or a correction, must be to be finished here, or cancelled: an edge gives up after some
 	// seconds.
 	LoanAge = 10 * time.Second
 	// LostAge is how old an undecided order must be to be sent again: older than a message becomes by all the
@@ -292,7 +292,7 @@ func (r *Reconciler) restocks(ctx context.Context, l stock.Look, s store.Standin
 	}
 }
 
-// loans finishes moves to other buckets: as MySQL has decided, and those that it has not decided are cancelled.
+// loans finishes moves to other buckets and corrections: as MySQL has decided, and those that it has not decided are cancelled.
 func (r *Reconciler) loans(ctx context.Context, l stock.Look, s store.Standing) (Finding, error) {
 	f := Finding{Cause: Move}
 	for loan, units := range l.Lent {

@@ -13,11 +13,11 @@ import (
 	"stampede/internal/failpoint"
 )
 
-// Loan is units of a bucket that are on their way to another.
+// Loan is units of a bucket that are on their way to another, or those of a product that are being taken out of it.
 type Loan struct {
 	// Move is the id of the move, a UUIDv7.
 	Move uuid.UUID
-	// Receiver is the id of the bucket to which they go.
+	// Receiver is the id of the bucket to which they go, and 0 if they are taken out.
 	Receiver int64
 }
 
@@ -50,6 +50,27 @@ func (s *Stock) Lend(ctx context.Context, donor, units int64, l Loan) (int64, er
 		return 0, fmt.Errorf("lend units of bucket %d: %w", donor, err)
 	}
 	return max(n, 0), nil
+}
+
+// errPaused: nothing is lent while a sale is paused.
+var errPaused = errors.New("the sale is paused for a moment")
+
+// LendWhole is Lend of a product, but for a loan that must be whole: it reports false if there are fewer units, and then
+// has changed nothing. A pause is an error, and so is a product that is not loaded.
+func (s *Stock) LendWhole(ctx context.Context, productID, units int64, l Loan) (bool, error) {
+	k := keysOf(productID)
+	n, err := s.run(ctx, failpoint.Lend, lendScript, []string{k.stock, k.lent, k.sale}, l.name(), units, "whole").Int64()
+	switch {
+	case err != nil:
+	case n == -1:
+		err = ErrNotLoaded
+	case n < 0:
+		err = errPaused
+	}
+	if err != nil {
+		return false, fmt.Errorf("lend units of product %d: %w", productID, err)
+	}
+	return n > 0, nil
 }
 
 // SettleLoan clears a loan that MySQL has decided. If the units were moved, version is the one that the move made in the

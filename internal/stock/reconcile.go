@@ -30,7 +30,7 @@ type Look struct {
 	Reserved map[uuid.UUID]int64
 	// Outbox are the orders that are in the outbox.
 	Outbox map[uuid.UUID]bool
-	// Lent are the units that are on their way to other buckets.
+	// Lent are the units that are on their way to other buckets, or being taken out.
 	Lent map[Loan]int64
 	// Version is the product's version in MySQL of which Redis knows for sure that the stock holds it, and
 	// Revision the one of its settings.

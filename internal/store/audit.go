@@ -21,7 +21,7 @@ type ProductAudit struct {
 	Buckets int64
 	// Stock is the number of units not sold, and Version the number of changes that led to it.
 	Stock, Version int64
-	// Initial and Restocked are the units ever put on sale, by the ledger. Moved are those that came from other buckets
+	// Initial and Restocked are the units ever put on sale, by the ledger, less those that were taken out again. Moved are those that came from other buckets
 	// of the product, less those that went to them.
 	Initial, Restocked, Moved int64
 	// CompletedUnits, CompletedOrders and FailedOrders are counted from the orders.
@@ -122,13 +122,13 @@ var auditQueries = []string{
 		COUNT(*) AS ledger_rows, SUM(l.delta) AS ledger_sum, MAX(l.version) AS last_version,
 		SUM(CASE WHEN l.reason = 'initial' THEN l.delta ELSE 0 END) AS initial_units,
 		SUM(l.reason = 'initial') AS initial_rows,
-		SUM(CASE WHEN l.reason = 'restock' THEN l.delta ELSE 0 END) AS restocked_units,
+		SUM(CASE WHEN l.reason IN ('restock', 'correction') THEN l.delta ELSE 0 END) AS restocked_units,
 		SUM(CASE WHEN l.reason IN ('move', 'split') THEN l.delta ELSE 0 END) AS moved_units,
 		SUM(p.version IS NULL AND l.version <> 1) AS gaps,
 		SUM(CASE WHEN p.version IS NULL AND l.version <> 1 THEN 0 ELSE l.balance <> COALESCE(p.balance, 0) + l.delta END) AS broken_links,
 		SUM(l.balance < 0) AS below_zero,
 		SUM(CASE l.reason WHEN 'initial' THEN l.delta < 0 OR l.version <> 1 WHEN 'restock' THEN l.delta < 0 OR (l.delta = 0 AND l.product_id < 1099511627776)
-			WHEN 'order' THEN l.delta >= 0 WHEN 'split' THEN l.delta = 0 WHEN 'move' THEN l.delta = 0 OR l.product_id < 1099511627776 ELSE 1 END) AS odd_changes
+			WHEN 'order' THEN l.delta >= 0 WHEN 'correction' THEN l.delta >= 0 WHEN 'split' THEN l.delta = 0 WHEN 'move' THEN l.delta = 0 OR l.product_id < 1099511627776 ELSE 1 END) AS odd_changes
 	FROM stock_ledger l
 	LEFT JOIN stock_ledger p ON p.product_id = l.product_id AND p.version = l.version - 1
 	GROUP BY l.product_id`,

@@ -14,11 +14,11 @@ import (
 	"stampede/internal/order"
 )
 
-// Move is units that go from one bucket of a product to another.
+// Move is units that go from one bucket of a product to another or, of a correction, out of a product.
 type Move struct {
 	// ID is a UUIDv7.
 	ID uuid.UUID
-	// Donor and Receiver are the ids of the buckets.
+	// Donor and Receiver are the ids of the buckets. A correction has a product as its donor, and 0 as its receiver.
 	Donor, Receiver, Units int64
 	// DonorVersion and ReceiverVersion are the versions that the move made. They are 0 if it was cancelled.
 	DonorVersion, ReceiverVersion int64

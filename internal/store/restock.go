@@ -20,6 +20,8 @@ const (
 	ledgerRestock = "restock"
 	ledgerMove    = "move"  // from one bucket to another
 	ledgerSplit   = "split" // between a product and its buckets, when their number changes
+	// Unsold units that were taken out. Its ref is the id of a restock.
+	ledgerCorrection = "correction"
 )
 
 // ledgerRow is a row of the table stock_ledger.
@@ -50,7 +52,7 @@ func insertLedger(ctx context.Context, tx *sqlx.Tx, rows []ledgerRow) error {
 	return nil
 }
 
-// Restock is units put on sale after the first.
+// Restock is units put on sale after the first or, if they are negative, taken out: a correction.
 type Restock struct {
 	ProductID int64
 	// ID tells a restock from another of the same product.
@@ -70,12 +72,8 @@ type Restock struct {
 // not positive or would take the stock over MaxStock, or the id was used with other units, which is an ErrMismatch as
 // well. ErrNotFound: no such product.
 func (s *Store) Restock(ctx context.Context, productID, units int64, id string) (Restock, error) {
-	switch {
-	case !isRestockID(id):
-		return Restock{}, fmt.Errorf("restock: %w",
-			invalidf("a restock's id must be 1 to %d characters of visible ASCII", MaxRestockIDBytes))
-	case units <= 0 || units > MaxStock:
-		return Restock{}, fmt.Errorf("restock: %w", invalidf("units must be 1 to %d", MaxStock))
+	if err := validateRestock(units, id); err != nil {
+		return Restock{}, fmt.Errorf("restock: %w", err)
 	}
 	var done Restock
 	err := s.inTx(ctx, func(tx *sqlx.Tx) (err error) {
@@ -86,6 +84,16 @@ func (s *Store) Restock(ctx context.Context, productID, units int64, id string) 
 		return Restock{}, fmt.Errorf("restock %q of product %d: %w", id, productID, err)
 	}
 	return done, nil
+}
+
+func validateRestock(units int64, id string) error {
+	switch {
+	case !isRestockID(id):
+		return invalidf("a restock's id must be 1 to %d characters of visible ASCII", MaxRestockIDBytes)
+	case units <= 0 || units > MaxStock:
+		return invalidf("units must be 1 to %d, or as many below zero to take them out", MaxStock)
+	}
+	return nil
 }
 
 func isRestockID(id string) bool {
@@ -102,24 +110,8 @@ func restock(ctx context.Context, tx *sqlx.Tx, productID, units int64, id string
 	if err != nil {
 		return Restock{}, err
 	}
-	var first []ledgerRow
-	// It may have been applied when the product had other buckets, or none.
-	query, args, err := sqlx.In(`SELECT product_id, version, delta, balance, reason, ref, created_at FROM stock_ledger
-		WHERE product_id IN (?) AND reason = ? AND ref = ? ORDER BY product_id`,
-		append([]int64{productID}, order.BucketIDs(productID, order.MaxBuckets)...), ledgerRestock, []byte(id))
-	if err != nil {
-		return Restock{}, fmt.Errorf("read ledger: %w", err)
-	}
-	if err := tx.SelectContext(ctx, &first, query, args...); err != nil {
-		return Restock{}, fmt.Errorf("read ledger: %w", err)
-	}
-	if len(first) > 0 {
-		done := newRestock(productID, id, first)
-		if done.Units != units {
-			return Restock{}, fmt.Errorf("%w: %w", ErrMismatch,
-				invalidf("this restock was applied before with %d units, not %d", done.Units, units))
-		}
-		return done, nil
+	if done, before, err := restockedBefore(ctx, tx, productID, units, id); err != nil || before {
+		return done, err
 	}
 
 	var stock int64
@@ -150,6 +142,32 @@ func restock(ctx context.Context, tx *sqlx.Tx, productID, units int64, id string
 	done.Applied = true
 	before, after := values{"stock": stock}, values{"stock": stock + units, "restock_id": id}
 	return done, logChange(ctx, tx, actProductRestock, aboutProduct(productID), before, after)
+}
+
+// restockedBefore looks for what was done under the id of a restock. It is an ErrMismatch if that had other units.
+func restockedBefore(
+	ctx context.Context, from sqlx.QueryerContext, productID, units int64, id string,
+) (done Restock, before bool, err error) {
+	// It may have been applied when the product had other buckets, or none.
+	query, args, err := sqlx.In(`SELECT product_id, version, delta, balance, reason, ref, created_at FROM stock_ledger
+		WHERE product_id IN (?) AND reason IN (?, ?) AND ref = ? ORDER BY product_id`,
+		append([]int64{productID}, order.BucketIDs(productID, order.MaxBuckets)...), ledgerRestock, ledgerCorrection, []byte(id))
+	if err != nil {
+		return Restock{}, false, fmt.Errorf("read ledger: %w", err)
+	}
+	var first []ledgerRow
+	if err := sqlx.SelectContext(ctx, from, &first, query, args...); err != nil {
+		return Restock{}, false, fmt.Errorf("read ledger: %w", err)
+	}
+	if len(first) == 0 {
+		return Restock{}, false, nil
+	}
+	done = newRestock(productID, id, first)
+	if done.Units != units {
+		return Restock{}, false, fmt.Errorf("%w: %w", ErrMismatch,
+			invalidf("this restock was applied before with %d units, not %d", done.Units, units))
+	}
+	return done, true, nil
 }
 
 // share is part i of n parts that are as equal as possible, of units.

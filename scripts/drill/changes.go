@@ -209,7 +209,7 @@ var changes = []change{
 		pkg:  "internal/stock", test: "TestScripts/load_across_a_loss", says: "after 2 reads",
 	}, {
 		promise: "P4", what: "MySQL does not look whether a restock was made before",
-		file: "internal/store/restock.go", old: "AND reason = ? AND ref = ? ORDER BY product_id`", new: "AND reason = ? AND ref = ? AND 1 = 0`",
+		file: "internal/store/restock.go", old: "AND reason IN (?, ?) AND ref = ? ORDER BY product_id`", new: "AND reason IN (?, ?) AND ref = ? AND 1 = 0`",
 		pkg: "internal/store", test: "TestRestock", says: "again: ",
 	},
 
@@ -245,6 +245,10 @@ var changes = []change{
 		promise: "P5", what: "reconcile does not finish the moves of an edge that has died",
 		file: "internal/reconcile/reconcile.go", old: "r.settings, r.restocks, r.loans, r.unsettled, r.lost,", new: "r.settings, r.restocks, r.unsettled, r.lost,",
 		pkg: "edge", test: "TestLateMoverChangesNothing", says: "want unfinished_move",
+	}, {
+		promise: "P4", what: "a correction takes what it gets, not all or none",
+		file: "lua/lend.lua", old: " or ARGV[3] == 'whole' and lent < tonumber(ARGV[2])", new: "",
+		pkg: "edge", test: "TestCorrection", says: "a correction that was refused",
 	}, {
 		promise: "P5", what: "reconcile does not send lost orders again",
 		file: "internal/reconcile/reconcile.go", old: "r.settings, r.restocks, r.loans, r.unsettled, r.lost,", new: "r.settings, r.restocks, r.loans, r.unsettled,",
