@@ -2,8 +2,12 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -29,6 +33,65 @@ func TestChanges(t *testing.T) {
 		if promises[p] < 2 {
 			t.Errorf("%s has %d breaks", p, promises[p])
 		}
+	}
+}
+
+// TestChangesCompile: a break that the compiler finds proves nothing of the tests. As many breaks as do not touch the same
+// text are compiled at a time.
+func TestChangesCompile(t *testing.T) {
+	t.Parallel()
+	left := slices.DeleteFunc(slices.Clone(changes), func(b change) bool { return filepath.Ext(b.file) != ".go" })
+	for len(left) > 0 {
+		broken := map[string][]byte{}
+		var next []change
+		for _, b := range left {
+			path, err := filepath.Abs(filepath.Join(root, b.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if broken[path] == nil {
+				if broken[path], err = os.ReadFile(path); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if bytes.Count(broken[path], []byte(b.old)) != 1 {
+				next = append(next, b)
+				continue
+			}
+			broken[path] = bytes.Replace(broken[path], []byte(b.old), []byte(b.new), 1)
+		}
+		if len(next) == len(left) {
+			t.Fatalf("these do not fit: %+v", next) // TestChanges says more
+		}
+		compile(t, broken)
+		left = next
+	}
+}
+
+// compile builds the module with other contents of some files.
+func compile(t *testing.T, contents map[string][]byte) {
+	t.Helper()
+	dir := t.TempDir()
+	replaced := map[string]string{}
+	for path, content := range contents {
+		replaced[path] = filepath.Join(dir, strconv.Itoa(len(replaced))+".go")
+		if err := os.WriteFile(replaced[path], content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": replaced})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(list, overlay, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	build := exec.CommandContext(t.Context(), "go", "build", "-overlay", list, "-o", os.DevNull, "./...")
+	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Errorf("with breaks: %v\n%s", err, out)
 	}
 }
 

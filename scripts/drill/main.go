@@ -96,11 +96,14 @@ func drill(ctx context.Context, chosen []change, verbose bool) (caught int, err 
 	fmt.Println(line(chosen, change{promise: "", what: "break", test: "test"}) + "  result      seconds")
 	for _, b := range chosen {
 		begin := time.Now()
+		result := "NOT CAUGHT"
 		out, err := c.broken(ctx, b)
+		if failed, ok := errors.AsType[*compileError](err); ok { // the other breaks are worth their time all the same
+			result, out, err = "NOT BUILT", failed.Error(), nil
+		}
 		if err != nil {
 			return caught, err
 		}
-		result := "NOT CAUGHT"
 		if strings.Contains(out, "--- FAIL: "+b.test+" ") && strings.Contains(out, b.says) {
 			caught, result = caught+1, "caught"
 		}
@@ -240,7 +243,7 @@ func (c copied) run(ctx context.Context, pkg string, names ...string) (string, e
 	if out, err := build.CombinedOutput(); ctx.Err() != nil {
 		return "", ctx.Err()
 	} else if err != nil {
-		return "", fmt.Errorf("./%s does not compile: %w\n%s", pkg, err, out)
+		return "", &compileError{pkg, out}
 	}
 	patterns := make([]string, len(names))
 	for i, name := range names {
@@ -259,6 +262,14 @@ func (c copied) run(ctx context.Context, pkg string, names ...string) (string, e
 	}
 	return string(out), nil
 }
+
+// compileError says that the tests of a package do not compile.
+type compileError struct {
+	pkg string
+	out []byte
+}
+
+func (e *compileError) Error() string { return fmt.Sprintf("./%s does not compile:\n%s", e.pkg, e.out) }
 
 // command is told to end when ctx ends, so that it can stop what it has started.
 func (c copied) command(ctx context.Context, dir, name string, args ...string) *exec.Cmd {
