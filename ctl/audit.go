@@ -324,28 +324,26 @@ func (p parts) waitQuiet(ctx context.Context, wait time.Duration, tell func(look
 	return nil
 }
 
-func runAudit(ctx context.Context, args []string) error {
-	in := newInput("audit")
-	asJSON := in.Bool("json", false, "print JSON")
-	wait := in.Duration("wait", 0, "how long to wait for orders that are on their way")
-	dsn, redisURL := in.vars.MySQLDSN(), in.vars.RedisURL()
-	name, dlq := in.vars.Queues()
-	if err := in.parse(args); err != nil {
-		return err
-	}
-	p, err := openParts(ctx, *dsn, *redisURL, *name, *dlq)
+type auditCmd struct {
+	Wait time.Duration `placeholder:"DURATION" help:"How long to wait for orders that are on their way, such as 30s."`
+	jsonFlag
+	needsAll
+}
+
+func (c *auditCmd) Run(ctx context.Context) error {
+	p, err := c.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	if err := p.waitQuiet(ctx, *wait, func(look) {}); err != nil {
+	if err := p.waitQuiet(ctx, c.Wait, func(look) {}); err != nil {
 		return err
 	}
 	report, err := p.audit(ctx)
 	if err != nil {
 		return err
 	}
-	if *asJSON {
+	if c.JSON {
 		if err := printJSON(report); err != nil {
 			return err
 		}
@@ -358,10 +356,11 @@ func runAudit(ctx context.Context, args []string) error {
 	return nil
 }
 
-// runAuditBooks checks what MySQL alone can prove, wherever its rows are: a restored backup has no Redis and no queue.
-func runAuditBooks(ctx context.Context, args []string) error {
-	in := newInput("audit books")
-	db, err := in.parseAndOpenStore(args)
+// auditBooksCmd checks what MySQL alone can prove, wherever its rows are: a restored backup has no Redis and no queue.
+type auditBooksCmd struct{ needsMySQL }
+
+func (c *auditBooksCmd) Run(ctx context.Context) error {
+	db, err := c.open()
 	if err != nil {
 		return err
 	}
@@ -390,32 +389,6 @@ func runAuditBooks(ctx context.Context, args []string) error {
 		return errBroken
 	}
 	return nil
-}
-
-func openParts(ctx context.Context, dsn, redisURL, name, dlq string) (parts, error) {
-	p, err := openWithoutQueue(dsn, redisURL)
-	if err != nil {
-		return parts{}, err
-	}
-	if p.queue, err = openQueue(ctx, name, dlq); err != nil {
-		p.close()
-		return parts{}, err
-	}
-	return p, nil
-}
-
-// openWithoutQueue is openParts for who needs no queue.
-func openWithoutQueue(dsn, redisURL string) (parts, error) {
-	db, err := openStore(dsn)
-	if err != nil {
-		return parts{}, err
-	}
-	st, err := openStock(redisURL)
-	if err != nil {
-		db.Close()
-		return parts{}, err
-	}
-	return parts{store: db, stock: st}, nil
 }
 
 // available is what Redis has, and of how many buckets if it is not all of them.

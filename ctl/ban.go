@@ -13,26 +13,26 @@ import (
 	"stampede/internal/store"
 )
 
-// banSubject declares the flags that say who a ban is about.
-func banSubject(in *input) func() (store.Ban, error) {
-	user := in.Int64("user", 0, "id of the user")
-	address := in.String("address", "", "address or range of addresses, such as 203.0.113.7 or 203.0.113.0/24")
-	return func() (store.Ban, error) {
-		switch {
-		case (*user == 0) == (*address == ""):
-			return store.Ban{}, errors.New("give either --user or --address")
-		case *user != 0:
-			return store.Ban{UserID: *user}, nil
-		}
-		if addr, err := netip.ParseAddr(*address); err == nil {
-			return store.Ban{Prefix: netip.PrefixFrom(addr, addr.BitLen())}, nil
-		}
-		prefix, err := netip.ParsePrefix(*address)
-		if err != nil {
-			return store.Ban{}, fmt.Errorf("--address: %q is neither an address nor a range", *address)
-		}
-		return store.Ban{Prefix: prefix}, nil
+// banSubject says who a ban is about.
+type banSubject struct {
+	User    int64      `placeholder:"N" required:"" xor:"subject" help:"Id of the user."`
+	Address addressSet `placeholder:"ADDRESS" required:"" xor:"subject" help:"Address or range of addresses, such as 203.0.113.7 or 203.0.113.0/24."`
+}
+
+func (s *banSubject) ban() store.Ban { return store.Ban{UserID: s.User, Prefix: s.Address.Prefix} }
+
+// addressSet is one address or a range of them on the command line.
+type addressSet struct{ netip.Prefix }
+
+func (a *addressSet) UnmarshalText(text []byte) (err error) {
+	if addr, err := netip.ParseAddr(string(text)); err == nil {
+		a.Prefix = netip.PrefixFrom(addr, addr.BitLen())
+		return nil
 	}
+	if a.Prefix, err = netip.ParsePrefix(string(text)); err != nil {
+		return fmt.Errorf("%q is neither an address nor a range", text)
+	}
+	return nil
 }
 
 // who names the subject of a ban.
@@ -43,26 +43,30 @@ func who(b store.Ban) string {
 	return b.Prefix.String()
 }
 
-func runBanAdd(ctx context.Context, args []string) error {
-	in := newInput("ban add")
-	subject := banSubject(in)
-	reason := in.String("reason", "", "why, for the operators")
-	duration := in.Duration("for", 0, "how long, such as 24h; 0 is for ever")
-	db, err := in.parseAndOpenStore(args)
+type banAddCmd struct {
+	banSubject
+	Reason string        `placeholder:"TEXT" help:"Why, for the operators."`
+	For    time.Duration `placeholder:"DURATION" help:"How long, such as 24h; for ever if not given."`
+	needsMySQL
+}
+
+func (c *banAddCmd) Validate() error {
+	if c.For < 0 {
+		return errors.New("--for must not be negative")
+	}
+	return nil
+}
+
+func (c *banAddCmd) Run(ctx context.Context) error {
+	db, err := c.open()
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	b, err := subject()
-	if err != nil {
-		return usagef("ban add: %w", err)
-	}
-	if *duration < 0 {
-		return usagef("ban add: --for must not be negative")
-	}
-	b.Reason = *reason
-	if *duration > 0 {
-		b.ExpiresAt = time.Now().Add(*duration)
+	b := c.ban()
+	b.Reason = c.Reason
+	if c.For > 0 {
+		b.ExpiresAt = time.Now().Add(c.For)
 	}
 	if err := db.Ban(ctx, b); err != nil {
 		return err
@@ -71,18 +75,18 @@ func runBanAdd(ctx context.Context, args []string) error {
 	return nil
 }
 
-func runBanLift(ctx context.Context, args []string) error {
-	in := newInput("ban lift")
-	subject := banSubject(in)
-	db, err := in.parseAndOpenStore(args)
+type banLiftCmd struct {
+	banSubject
+	needsMySQL
+}
+
+func (c *banLiftCmd) Run(ctx context.Context) error {
+	db, err := c.open()
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	b, err := subject()
-	if err != nil {
-		return usagef("ban lift: %w", err)
-	}
+	b := c.ban()
 	lifted, err := db.Unban(ctx, b)
 	switch {
 	case err != nil:
@@ -94,9 +98,10 @@ func runBanLift(ctx context.Context, args []string) error {
 	return nil
 }
 
-func runBanList(ctx context.Context, args []string) error {
-	in := newInput("ban list")
-	db, err := in.parseAndOpenStore(args)
+type banListCmd struct{ needsMySQL }
+
+func (c *banListCmd) Run(ctx context.Context) error {
+	db, err := c.open()
 	if err != nil {
 		return err
 	}

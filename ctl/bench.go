@@ -33,7 +33,6 @@ type benchOptions struct {
 	duration  time.Duration
 	rounds    int
 	dir       string
-	asJSON    bool
 	idleConns int
 }
 
@@ -116,29 +115,32 @@ func measures() []measure {
 	}
 }
 
-func runBench(ctx context.Context, args []string) error {
-	in := newInput("bench")
-	o := benchOptions{idleConns: idleConns}
-	only := in.String("only", "", "regular expression; measure what matches it by name or baseline")
-	in.DurationVar(&o.duration, "duration", 2*time.Second, "of each measurement")
-	in.IntVar(&o.rounds, "rounds", 5, "how often each is measured")
-	in.StringVar(&o.dir, "dir", localDir, "where the report goes, and programs, data and logs while it runs")
-	in.BoolVar(&o.asJSON, "json", false, "print the result as one JSON object on stdout")
-	if err := in.parse(args); err != nil {
-		return err
+type benchCmd struct {
+	Only     string        `placeholder:"REGEXP" help:"Measure what matches it by name or baseline."`
+	Duration time.Duration `default:"2s" help:"Of each measurement."`
+	Rounds   int           `default:"5" help:"How often each is measured."`
+	Dir      string        `default:"${dir}" help:"Where the report goes, and programs, data and logs while it runs."`
+	JSON     bool          `help:"Print the result as one JSON object on stdout."`
+}
+
+func (c *benchCmd) Validate() error {
+	if c.Rounds < 1 || c.Rounds > maxRounds || c.Duration < 50*time.Millisecond || c.Duration > maxBenchDuration {
+		return fmt.Errorf("--rounds must be 1 to %d, --duration 50ms to %s", maxRounds, maxBenchDuration)
 	}
-	var err error
-	if o.only, err = regexp.Compile(*only); err != nil {
+	return nil
+}
+
+func (c *benchCmd) Run(ctx context.Context) error {
+	only, err := regexp.Compile(c.Only)
+	if err != nil {
 		return usagef("bench: --only: %w", err)
 	}
-	if o.rounds < 1 || o.rounds > maxRounds || o.duration < 50*time.Millisecond || o.duration > maxBenchDuration {
-		return usagef("bench: --rounds must be 1 to %d, --duration 50ms to %s", maxRounds, maxBenchDuration)
-	}
+	o := benchOptions{only: only, duration: c.Duration, rounds: c.Rounds, dir: c.Dir, idleConns: idleConns}
 	report, err := o.run(ctx, newProgress(os.Stderr))
 	if err != nil {
 		return err
 	}
-	if o.asJSON {
+	if c.JSON {
 		err = json.NewEncoder(os.Stdout).Encode(report)
 	} else {
 		report.print(os.Stdout)

@@ -3,6 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -10,7 +16,9 @@ import (
 
 	"github.com/google/uuid"
 
+	"stampede/internal/order"
 	"stampede/internal/queue"
+	"stampede/internal/reconcile"
 	"stampede/internal/stock"
 	"stampede/internal/token"
 )
@@ -20,29 +28,51 @@ func TestDispatch(t *testing.T) {
 		args []string
 		want string // in the error, which must be one of usage
 	}{
-		{nil, "name a command"},
-		{[]string{"frobnicate"}, `no command "frobnicate"`},
-		{[]string{"product"}, `no command "product"`},
+		{nil, "expected one of"},
+		{[]string{"frobnicate"}, "frobnicate"},
+		{[]string{"prodct"}, `did you mean "product"`},
+		{[]string{"product", "lst"}, `"list"`},
+		{[]string{"product", "add", "--nam", "x"}, `did you mean "--name"`},
+		{[]string{"product", "add", "-json"}, "-j"},
+		{[]string{"product"}, "lost-orders"},
 		{[]string{"demo", "--units", "x"}, "demo"},
 		{[]string{"demo", "--units", "-1"}, "--units"},
 		{[]string{"demo", "--rate", "NaN"}, "--rate"},
 		{[]string{"demo", "--workers", "0"}, "--workers"},
 		{[]string{"demo", "--quantity", "1001"}, "--quantity"},
-		{[]string{"demo", "more"}, `"more"`},
+		{[]string{"demo", "more"}, "more"},
 		{[]string{"up", "--edges", "0"}, "--edges"},
 		{[]string{"run", "--workers", "33", "--", "true"}, "--workers"},
 		{[]string{"run", "--users", "0", "--", "true"}, "--users"},
 		{[]string{"run", "--edges", "2"}, "name a command"},
 		{[]string{"token", "--user", "7"}, "JWT_SECRET"},
+		{[]string{"token"}, "--users"},
+		{[]string{"token", "--user", "7", "--users", "1-2"}, "--users"},
+		{[]string{"token", "--user", "-7"}, "--user"},
+		{[]string{"token", "--user", "7", "--role", "king"}, "--role"},
 		{[]string{"token", "--users", "7"}, "1-5000"},
 		{[]string{"token", "--users", "7-6"}, "1-5000"},
 		{[]string{"token", "--users", "0-6"}, "1-5000"},
 		{[]string{"token", "--users", "1-1000001"}, "1-5000"},
 		{[]string{"audit"}, "MYSQL_DSN"},
 		{[]string{"audit", "books"}, "MYSQL_DSN"},
-		{[]string{"audit", "books", "more"}, `"more"`},
+		{[]string{"audit", "--wait", "1s", "--json"}, "MYSQL_DSN"},
+		{[]string{"audit", "books", "more"}, "more"},
+		{[]string{"audit", "boks"}, "boks"},
+		{[]string{"ban", "add", "--user", "7", "--address", "::1"}, "--address"},
+		{[]string{"ban", "add", "--address", "::1/129"}, "--address"},
+		{[]string{"ban", "lift"}, "--user"},
+		{[]string{"dlq", "redrive"}, "--all"},
+		{[]string{"dlq", "discard", "--id", "x", "--all"}, "--all"},
+		{[]string{"reconcile", "--fence"}, "--apply"},
+		{[]string{"restock", "--product", "1", "--units", "-5"}, "--id"},
+		{[]string{"restock", "--product", "1", "--units", "-5", "--id", "x"}, "MYSQL_DSN"},
+		{[]string{"completion", "tcsh"}, "fish"},
 		{[]string{"migrate", "--app-user", "app"}, "MYSQL_DSN"},
 		{[]string{"product", "set", "--id", "1"}, "MYSQL_DSN"},
+		{[]string{"product", "set", "--id", "0"}, "--id"},
+		{[]string{"product", "set", "--id", "1", "--limit", "2", "--no-limit"}, "--no-limit"},
+		{[]string{"product", "set", "--id", "1", "--state", "sold"}, "--state"},
 		{[]string{"product", "set", "--price", "1.5"}, "price"},
 		{[]string{"product", "set", "--ends", "tomorrow"}, "ends"},
 		{[]string{"product", "set", "--ends", "2026-01-02T3:04:05Z"}, "ends"},
@@ -57,6 +87,126 @@ func TestDispatch(t *testing.T) {
 		if !errors.As(err, &usage) || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("ctl %q: %v", test.args, err)
 		}
+	}
+}
+
+// TestHelp: whatever a command is, it shows what it takes in the same two ways, and needs no configuration for it.
+func TestHelp(t *testing.T) {
+	for _, test := range []struct {
+		args []string
+		want []string
+	}{
+		{[]string{}, []string{"product add ", "audit books ", "--version"}},
+		{[]string{"product"}, []string{"product add ", "product accept-mysql "}},
+		{[]string{"product", "set"}, []string{"--no-limit ", "--starts=TIME ", "MYSQL_DSN ", "REDIS_URL "}},
+		{[]string{"order", "show"}, []string{"<id> ", "--json ", "ORDERS_QUEUE "}},
+		{[]string{"token"}, []string{"--users=N-M ", "JWT_SECRET "}},
+		{[]string{"run"}, []string{"--workers=2 ", "[<command> ...]"}},
+	} {
+		for _, flag := range []string{"--help", "-h"} {
+			out := stdout(t, append(test.args, flag)...)
+			for _, want := range test.want {
+				if !strings.Contains(out, want) {
+					t.Errorf("ctl %q %s does not show %q:\n%s", test.args, flag, want, out)
+				}
+			}
+		}
+	}
+	if out := stdout(t, "--version"); !strings.HasPrefix(out, "stampede devel, revision ") {
+		t.Errorf("the version is %q", out)
+	}
+}
+
+// stdout runs a command and returns what it prints.
+func stdout(t *testing.T, args ...string) string {
+	t.Helper()
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	saved := os.Stdout
+	os.Stdout = write
+	printed := make(chan string)
+	go func() {
+		out, _ := io.ReadAll(read)
+		printed <- string(out)
+	}()
+	err = dispatch(t.Context(), args)
+	os.Stdout = saved
+	write.Close()
+	if err != nil {
+		t.Errorf("ctl %q: %v", args, err)
+	}
+	return <-printed
+}
+
+func TestCompletions(t *testing.T) {
+	parser, err := newParser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line, want := range map[string]string{
+		"pro":                       "product",
+		"product ":                  "add set list lost-orders accept-mysql",
+		"product add --st":          "--stock --starts --state",
+		"product add --state ":      "on_sale off_sale",
+		"product add --state=x --n": "--name",
+		"product add --name user ":  "",
+		"user role --role m":        "merchant",
+		"reconcile --apply --f":     "--fence",
+		"completion ":               "bash zsh fish",
+		"run -- product ":           "",
+		"nonsense":                  "",
+	} {
+		if got := strings.Join(completions(parser.Model.Node, strings.Split(line, " ")), " "); got != want {
+			t.Errorf("after %q: %q, want %q", line, got, want)
+		}
+	}
+}
+
+// TestCompletionInBash lets a real shell complete, by the script that ctl prints.
+func TestCompletionInBash(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "ctl")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	bash := exec.CommandContext(t.Context(), "bash", "-c", `set -e; source <("$1" completion bash); COMP_WORDS=("$1" product l); `+
+		`COMP_CWORD=2; _ctl; echo "${COMPREPLY[@]}"`, "bash", program)
+	if out, err := bash.CombinedOutput(); err != nil || string(out) != "list lost-orders\n" {
+		t.Errorf("bash completes to %q (%v)", out, err)
+	}
+}
+
+// TestNamesInJSON: all that is printed as JSON has names in snake case, and ids that say of what.
+func TestNamesInJSON(t *testing.T) {
+	snake := regexp.MustCompile(`^[a-z][a-z0-9]*(_[a-z0-9]+)*$`)
+	seen := map[reflect.Type]bool{}
+	var check func(reflect.Type)
+	check = func(typ reflect.Type) {
+		for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice || typ.Kind() == reflect.Map {
+			typ = typ.Elem()
+		}
+		if typ.Kind() != reflect.Struct || seen[typ] || !strings.HasPrefix(typ.PkgPath()+"/", "stampede/") && typ.Name() != "" {
+			return
+		}
+		seen[typ] = true
+		for field := range typ.Fields() {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			switch {
+			case field.Anonymous || name == "-":
+			case !field.IsExported():
+				continue
+			case !snake.MatchString(name) || name == "id":
+				t.Errorf("%s.%s is called %q", typ, field.Name, name)
+			}
+			check(field.Type)
+		}
+	}
+	for _, printed := range []any{
+		demoResult{}, benchReport{}, auditReport{}, []reconcile.Report{}, []letter{}, orderStory{}, userReport{}, []logRow{},
+		[]order.Record{}, []listedProduct{},
+	} {
+		check(reflect.TypeOf(printed))
 	}
 }
 
@@ -97,7 +247,7 @@ func TestPercentile(t *testing.T) {
 }
 
 // soundSale is a sale of 10 units to 12 buyers at which nothing went wrong.
-func soundSale() (demoOptions, *load, auditReport) {
+func soundSale() (*demoCmd, *load, auditReport) {
 	l := &load{duration: 2 * time.Second, retries: 2, sameOrder: 2, greedy: 1, refused: 1}
 	for range 10 {
 		l.orders = append(l.orders, uuid.New())
@@ -106,7 +256,7 @@ func soundSale() (demoOptions, *load, auditReport) {
 	report := auditReport{OK: true, Quiet: true, Products: []productAudit{{
 		ID: 1, Initial: 10, CompletedUnits: 10, Completed: 10, Loaded: true,
 	}}}
-	return demoOptions{units: 10, quantity: 1, buyers: 12}, l, report
+	return &demoCmd{Units: 10, Quantity: 1, Buyers: 12}, l, report
 }
 
 // TestJudge lets one thing go wrong at a time and expects the promise that it breaks to be named.

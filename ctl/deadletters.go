@@ -118,37 +118,22 @@ func (p parts) states(ctx context.Context, orders []order.Order) ([]letterOrder,
 	return states, nil
 }
 
-// letterInput is what the commands about dead letters have in common.
-type letterInput struct {
-	*input
-	dsn, redisURL, name, dlq *string
-	asJSON                   *bool
-	id                       *string
-	all, dryRun              *bool
+// letterFlags are part of all commands about dead letters.
+type letterFlags struct {
+	jsonFlag
+	needsAll
 }
 
-func newLetterInput(name string, changes bool) *letterInput {
-	in := &letterInput{input: newInput(name)}
-	in.dsn, in.redisURL = in.vars.MySQLDSN(), in.vars.RedisURL()
-	in.name, in.dlq = in.vars.Queues()
-	in.asJSON = in.Bool("json", false, "print JSON")
-	in.id, in.all, in.dryRun = new(string), new(bool), new(bool)
-	if changes {
-		in.all = in.Bool("all", false, "take every dead letter")
-		in.dryRun = in.Bool("dry-run", false, "only say what would be done")
-	}
-	return in
+// chosenLetters are part of those that change something.
+type chosenLetters struct {
+	ID     string `required:"" xor:"letters" placeholder:"ID" help:"Id of the message."`
+	All    bool   `required:"" xor:"letters" help:"Take every dead letter."`
+	DryRun bool   `help:"Only say what would be done."`
 }
 
-// run reads the dead letters, calls f for those that are meant, and prints them.
-func (in *letterInput) run(ctx context.Context, args []string, f func(context.Context, parts, *letter) error) error {
-	if err := in.parse(args); err != nil {
-		return err
-	}
-	if in.Lookup("all") != nil && (*in.id == "") == !*in.all {
-		return usagef("%s: give either --id or --all", in.Name())
-	}
-	p, err := openParts(ctx, *in.dsn, *in.redisURL, *in.name, *in.dlq)
+// each reads the dead letters, calls f for the one with the id, or for all without one, and prints them.
+func (c *letterFlags) each(ctx context.Context, id string, f func(context.Context, parts, *letter) error) error {
+	p, err := c.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -161,7 +146,7 @@ func (in *letterInput) run(ctx context.Context, args []string, f func(context.Co
 	meant := []*letter{}
 	var errs []error
 	for _, l := range letters {
-		if *in.id != "" && l.ID != *in.id {
+		if id != "" && l.ID != id {
 			continue
 		}
 		meant = append(meant, l)
@@ -170,10 +155,10 @@ func (in *letterInput) run(ctx context.Context, args []string, f func(context.Co
 			errs = append(errs, fmt.Errorf("dead letter %s: %w", l.ID, err))
 		}
 	}
-	if *in.id != "" && len(meant) == 0 {
-		return fmt.Errorf("there is no dead letter %s; another command may be looking at it", *in.id)
+	if id != "" && len(meant) == 0 {
+		return fmt.Errorf("there is no dead letter %s; another command may be looking at it", id)
 	}
-	if *in.asJSON {
+	if c.JSON {
 		errs = append(errs, printJSON(meant))
 	} else {
 		printLetters(meant)
@@ -202,34 +187,39 @@ func printLetters(letters []*letter) {
 	fmt.Printf("\n%d dead letters\n", len(letters))
 }
 
-func runDLQList(ctx context.Context, args []string) error {
-	return newLetterInput("dlq list", false).run(ctx, args, func(_ context.Context, _ parts, l *letter) error {
+type dlqListCmd struct{ letterFlags }
+
+func (c *dlqListCmd) Run(ctx context.Context) error {
+	return c.each(ctx, "", func(_ context.Context, _ parts, l *letter) error {
 		l.Body = ""
 		return nil
 	})
 }
 
-func runDLQShow(ctx context.Context, args []string) error {
-	in := newLetterInput("dlq show", false)
-	in.id = in.String("id", "", "id of the message")
+type dlqShowCmd struct {
+	ID string `required:"" placeholder:"ID" help:"Id of the message."`
+	letterFlags
+}
+
+func (c *dlqShowCmd) Run(ctx context.Context) error {
 	var body string
-	err := in.run(ctx, args, func(_ context.Context, _ parts, l *letter) error {
+	err := c.each(ctx, c.ID, func(_ context.Context, _ parts, l *letter) error {
 		body = l.Body
 		return nil
 	})
-	if err == nil && *in.id == "" {
-		return usagef("dlq show: --id is not given; see: ctl dlq list")
-	}
-	if err == nil && !*in.asJSON {
+	if err == nil && !c.JSON {
 		fmt.Println("\n" + plaintext.Escape(body))
 	}
 	return err
 }
 
-func runDLQDiscard(ctx context.Context, args []string) error {
-	in := newLetterInput("dlq discard", true)
-	in.id = in.String("id", "", "id of the message")
-	return in.run(ctx, args, func(ctx context.Context, p parts, l *letter) error {
+type dlqDiscardCmd struct {
+	chosenLetters
+	letterFlags
+}
+
+func (c *dlqDiscardCmd) Run(ctx context.Context) error {
+	return c.each(ctx, c.ID, func(ctx context.Context, p parts, l *letter) error {
 		l.Body = ""
 		for _, o := range l.Orders {
 			if o.State == undecided {
@@ -237,7 +227,7 @@ func runDLQDiscard(ctx context.Context, args []string) error {
 				return nil
 			}
 		}
-		if *in.dryRun {
+		if c.DryRun {
 			l.Result = "would be discarded"
 			return nil
 		}
@@ -250,10 +240,13 @@ func runDLQDiscard(ctx context.Context, args []string) error {
 	})
 }
 
-func runDLQRedrive(ctx context.Context, args []string) error {
-	in := newLetterInput("dlq redrive", true)
-	in.id = in.String("id", "", "id of the message")
-	return in.run(ctx, args, func(ctx context.Context, p parts, l *letter) error {
+type dlqRedriveCmd struct {
+	chosenLetters
+	letterFlags
+}
+
+func (c *dlqRedriveCmd) Run(ctx context.Context) error {
+	return c.each(ctx, c.ID, func(ctx context.Context, p parts, l *letter) error {
 		l.Body = ""
 		switch {
 		case len(l.Orders) == 0:
@@ -270,7 +263,7 @@ func runDLQRedrive(ctx context.Context, args []string) error {
 			switch {
 			case !again:
 				o.Result = "stays " + o.State
-			case *in.dryRun:
+			case c.DryRun:
 				o.Result = "would be decided anew"
 			default:
 				result, redriven, err := p.redrive(ctx, l.decoded[i])
@@ -281,7 +274,7 @@ func runDLQRedrive(ctx context.Context, args []string) error {
 				keep = keep || !redriven
 			}
 		}
-		if *in.dryRun || keep {
+		if c.DryRun || keep {
 			return nil
 		}
 		l.Result = "redriven"

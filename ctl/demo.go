@@ -17,13 +17,27 @@ import (
 // drainWait bounds the wait for the queue to drain; the outbox relay, the slowest part, needs 40 s.
 const drainWait = 90 * time.Second
 
-// demoOptions say what sale to run.
-type demoOptions struct {
-	units, quantity        int64
-	buyers, edges, workers int
-	rate                   float64
-	asJSON, hold           bool
-	dir                    string
+// demoCmd says what sale to run.
+type demoCmd struct {
+	Units    int64   `default:"500" help:"Units on sale."`
+	Buyers   int     `default:"2000" help:"Buyers who come."`
+	Rate     float64 `default:"1000" help:"Buyers per second, in an open model."`
+	Quantity int64   `default:"1" help:"Units that each buyer orders."`
+	stackFlags
+	Hold bool `help:"Keep the stack and its board running after the sale until Ctrl-C."`
+	JSON bool `help:"Print the result as one JSON object on stdout."`
+}
+
+func (c *demoCmd) Validate() error {
+	switch {
+	case c.Units < 0 || c.Buyers < 1 || c.Buyers > 10_000_000:
+		return errors.New("--units must be at least 0, --buyers 1 to 10000000")
+	case !(c.Rate > 0 && c.Rate <= 1_000_000):
+		return errors.New("--rate must be above 0 and at most 1000000")
+	case c.Quantity < 1 || c.Quantity > order.MaxQuantity:
+		return fmt.Errorf("--quantity must be 1 to %d", order.MaxQuantity)
+	}
+	return c.stackFlags.Validate()
 }
 
 // demoResult is what a demo measured and found. Counts are of buyers and orders, units of goods.
@@ -61,34 +75,9 @@ type promise struct {
 	kept            bool
 }
 
-func runDemo(ctx context.Context, args []string) (err error) {
-	in := newInput("demo")
-	var o demoOptions
-	in.Int64Var(&o.units, "units", 500, "units on sale")
-	in.IntVar(&o.buyers, "buyers", 2000, "buyers who come")
-	in.Float64Var(&o.rate, "rate", 1000, "buyers per second, in an open model")
-	in.IntVar(&o.edges, "edges", 1, "edge processes")
-	in.IntVar(&o.workers, "workers", 2, "worker processes")
-	in.Int64Var(&o.quantity, "quantity", 1, "units that each buyer orders")
-	in.StringVar(&o.dir, "dir", localDir, "where to keep programs, data and logs while it runs")
-	in.BoolVar(&o.hold, "hold", false, "keep the stack and its board running after the sale until Ctrl-C")
-	in.BoolVar(&o.asJSON, "json", false, "print the result as one JSON object on stdout")
-	if err := in.parse(args); err != nil {
-		return err
-	}
-	switch {
-	case o.units < 0 || o.buyers < 1 || o.buyers > 10_000_000:
-		return usagef("demo: --units must be at least 0, --buyers 1 to 10000000")
-	case !(o.rate > 0 && o.rate <= 1_000_000):
-		return usagef("demo: --rate must be above 0 and at most 1000000")
-	case o.edges < 1 || o.edges > 32 || o.workers < 1 || o.workers > 32:
-		return usagef("demo: --edges and --workers must be 1 to 32")
-	case o.quantity < 1 || o.quantity > order.MaxQuantity:
-		return usagef("demo: --quantity must be 1 to %d", order.MaxQuantity)
-	}
-
+func (c *demoCmd) Run(ctx context.Context) (err error) {
 	show := newProgress(os.Stderr)
-	f, err := startFleet(ctx, o.dir, "demo", show.step)
+	f, err := startFleet(ctx, c.Dir, "demo", show.step)
 	keep := true // the logs of a run that went wrong
 	defer func() {
 		show.step("stopping")
@@ -100,30 +89,30 @@ func runDemo(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	show.step(fmt.Sprintf("starting %d edge and %d worker processes", o.edges, o.workers))
-	if err := f.run(ctx, o.edges, o.workers); err != nil {
+	show.step(fmt.Sprintf("starting %d edge and %d worker processes", c.Edges, c.Workers))
+	if err := f.run(ctx, c.Edges, c.Workers); err != nil {
 		return err
 	}
 	show.step("watch it live: " + f.board())
 	product, err := f.parts.store.AddProduct(ctx, order.Product{
-		Name: "Concert ticket", Price: 4990, Currency: "EUR", Stock: o.units, LimitPerUser: o.quantity,
+		Name: "Concert ticket", Price: 4990, Currency: "EUR", Stock: c.Units, LimitPerUser: c.Quantity,
 	})
 	if err != nil {
 		return err
 	}
-	show.step(fmt.Sprintf("%d buyers want %d of %d units each, %g buyers a second", o.buyers, o.quantity, o.units, o.rate))
-	result, err := o.sell(ctx, f, product.ID, show)
+	show.step(fmt.Sprintf("%d buyers want %d of %d units each, %g buyers a second", c.Buyers, c.Quantity, c.Units, c.Rate))
+	result, err := c.sell(ctx, f, product.ID, show)
 	if err != nil {
 		return err
 	}
-	if o.asJSON {
+	if c.JSON {
 		if err := json.NewEncoder(os.Stdout).Encode(result); err != nil {
 			return err
 		}
 	} else {
 		result.print(os.Stdout)
 	}
-	if o.hold {
+	if c.Hold {
 		show.step("the board stays until Ctrl-C: " + f.board())
 		<-ctx.Done()
 	}
@@ -135,8 +124,8 @@ func runDemo(ctx context.Context, args []string) (err error) {
 }
 
 // sell sends the buyers, waits for their orders to be decided, and checks what became of them.
-func (o demoOptions) sell(ctx context.Context, f *fleet, productID int64, show *progress) (*demoResult, error) {
-	l := &load{urls: f.urls, tokens: f.tokens, productID: productID, quantity: o.quantity, buyers: o.buyers, rate: o.rate}
+func (c *demoCmd) sell(ctx context.Context, f *fleet, productID int64, show *progress) (*demoResult, error) {
+	l := &load{urls: f.urls, tokens: f.tokens, productID: productID, quantity: c.Quantity, buyers: c.Buyers, rate: c.Rate}
 	watch, stopWatching := context.WithCancel(ctx)
 	watched := make(chan struct{})
 	go func() {
@@ -144,8 +133,8 @@ func (o demoOptions) sell(ctx context.Context, f *fleet, productID int64, show *
 		for watch.Err() == nil {
 			look, err := f.parts.look(watch)
 			if err == nil {
-				show.show(l.sent.Load(), int64(o.buyers), fmt.Sprintf("%d/%d buyers  accepted %d  sold out %d  errors %d  |  in stock %d  reserved %d  messages %d",
-					l.sent.Load(), o.buyers, l.accepted.Load(), l.soldOut.Load(), l.failed.Load(),
+				show.show(l.sent.Load(), int64(c.Buyers), fmt.Sprintf("%d/%d buyers  accepted %d  sold out %d  errors %d  |  in stock %d  reserved %d  messages %d",
+					l.sent.Load(), c.Buyers, l.accepted.Load(), l.soldOut.Load(), l.failed.Load(),
 					look.available, look.reserved, look.queue.Visible+look.queue.InFlight))
 			}
 			select {
@@ -163,7 +152,7 @@ func (o demoOptions) sell(ctx context.Context, f *fleet, productID int64, show *
 	show.step("waiting until all orders are decided")
 	accepted := l.accepted.Load()
 	err := f.parts.waitQuiet(ctx, drainWait, func(look look) {
-		show.show(accepted*o.quantity-look.reserved, accepted*o.quantity, fmt.Sprintf("reserved %d  messages %d", look.reserved, look.queue.Visible+look.queue.InFlight))
+		show.show(accepted*c.Quantity-look.reserved, accepted*c.Quantity, fmt.Sprintf("reserved %d  messages %d", look.reserved, look.queue.Visible+look.queue.InFlight))
 	})
 	if err != nil {
 		return nil, err
@@ -177,15 +166,15 @@ func (o demoOptions) sell(ctx context.Context, f *fleet, productID int64, show *
 	if err != nil {
 		return nil, err
 	}
-	return o.judge(l, report, productID, len(undecided)), nil
+	return c.judge(l, report, productID, len(undecided)), nil
 }
 
 // judge compares what the buyers were told with what the audit found.
-func (o demoOptions) judge(l *load, report auditReport, productID int64, undecided int) *demoResult {
+func (c *demoCmd) judge(l *load, report auditReport, productID int64, undecided int) *demoResult {
 	r := &demoResult{
-		Buyers: o.buyers, Accepted: len(l.orders), SoldOut: int(l.soldOut.Load()), Errors: int(l.failed.Load()),
-		DurationS: l.duration.Seconds(), OrdersPerS: float64(o.buyers) / l.duration.Seconds(),
-		units: o.units, errors: l.errors,
+		Buyers: c.Buyers, Accepted: len(l.orders), SoldOut: int(l.soldOut.Load()), Errors: int(l.failed.Load()),
+		DurationS: l.duration.Seconds(), OrdersPerS: float64(c.Buyers) / l.duration.Seconds(),
+		units: c.Units, errors: l.errors,
 	}
 	sorted := l.sortedLatencies()
 	r.LatencyMS.P50, r.LatencyMS.P99, r.LatencyMS.P999 = percentile(sorted, .5), percentile(sorted, .99), percentile(sorted, .999)
@@ -195,7 +184,7 @@ func (o demoOptions) judge(l *load, report auditReport, productID int64, undecid
 		p = report.Products[i]
 	}
 	r.Completed, r.Failed, r.UnitsSold = p.Completed, p.Failed, p.CompletedUnits
-	r.Oversold = max(0, p.CompletedUnits-o.units)
+	r.Oversold = max(0, p.CompletedUnits-c.Units)
 	r.DecidedTwice = p.DecidedTwice
 	if report.Quiet {
 		r.Lost, r.Leaked = undecided, p.Reserved
@@ -205,7 +194,7 @@ func (o demoOptions) judge(l *load, report auditReport, productID int64, undecid
 	check := func(id, name string, kept bool, format string, args ...any) {
 		r.promises = append(r.promises, promise{id, name, fmt.Sprintf(format, args...), kept})
 	}
-	check("P1", "never oversell", r.Oversold == 0 && p.Stock >= 0, "%d of %d units sold", r.UnitsSold, o.units)
+	check("P1", "never oversell", r.Oversold == 0 && p.Stock >= 0, "%d of %d units sold", r.UnitsSold, c.Units)
 	// A buyer who got an error may have an order all the same; nobody else may.
 	decided := r.Completed + r.Failed
 	check("P2", "a 202 is kept", undecided == 0 && decided >= int64(r.Accepted) && decided <= int64(r.Accepted+r.Errors),
@@ -214,7 +203,7 @@ func (o demoOptions) judge(l *load, report auditReport, productID int64, undecid
 	check("P4", "conservation", report.OK, "redis %d + %d = mysql %d; mysql %d + %d sold = %d put on sale",
 		p.Available, p.Reserved, p.Stock, p.Stock, p.CompletedUnits, p.Initial+p.Restocked)
 	check("P5", "no leaked reservation", p.Reserved == 0 && p.Outbox == 0, "%d units reserved, %d orders in the outbox", p.Reserved, p.Outbox)
-	check("P6", "no phantom sold out", r.SoldOut == 0 || p.Available < o.quantity, "%d sent away, %d units left", r.SoldOut, p.Available)
+	check("P6", "no phantom sold out", r.SoldOut == 0 || p.Available < c.Quantity, "%d sent away, %d units left", r.SoldOut, p.Available)
 	check("P7", "purchase limit holds", p.OverLimit == 0 && l.refused == l.greedy, "%d second orders, %d refused; %d buyers over the limit", l.greedy, l.refused, p.OverLimit)
 	check("P8", "a retry is safe", l.sameOrder == l.retries, "%d requests repeated, %d got the same order", l.retries, l.sameOrder)
 

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"stampede/internal/config"
 	"stampede/internal/token"
 	"stampede/localstack"
 )
@@ -75,8 +76,13 @@ func startFleet(ctx context.Context, dir, name string, tell func(string), progra
 	secret := hex.EncodeToString(raw)
 	f.tokens = token.NewKeeper(secret)
 	f.env = append(os.Environ(), "JWT_SECRET="+secret, "SHUTDOWN_NOTICE=0s", "LOG_LEVEL=info")
-	f.parts, err = openParts(ctx, os.Getenv("MYSQL_DSN"), os.Getenv("REDIS_URL"), os.Getenv("ORDERS_QUEUE"), os.Getenv("ORDERS_DLQ"))
-	if err != nil {
+	var servers needsAll
+	vars := config.New("ctl")
+	servers.declare(vars)
+	if err := vars.Parse(); err != nil {
+		return f, err
+	}
+	if f.parts, err = servers.open(ctx); err != nil {
 		return f, err
 	}
 	tell("migrating the database")

@@ -8,12 +8,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"stampede/internal/order"
 	"stampede/internal/plaintext"
 )
-
-// logLimit is how many rows of the staff log are shown unless more are asked for.
-const logLimit = 50
 
 // logRow is a row of the staff log as JSON.
 type logRow struct {
@@ -25,25 +21,21 @@ type logRow struct {
 	After   json.RawMessage `json:"after,omitempty"`
 }
 
-func runLog(ctx context.Context, args []string) error {
-	in := newInput("log")
-	subject := in.String("subject", "", "only what was done to it, such as \"product 7\", \"user 3\" or \"order ID\"")
-	since := in.String("since", "", "only what was done since, as RFC 3339 has times")
-	limit := in.Int("limit", logLimit, "most rows, up to 1000")
-	asJSON := in.Bool("json", false, "print JSON")
-	db, err := in.parseAndOpenStore(args)
+type logCmd struct {
+	Subject string  `placeholder:"TEXT" help:"Only what was done to it, such as \"product 7\", \"user 3\" or \"order ID\"."`
+	Since   instant `placeholder:"TIME" help:"Only what was done since, as RFC 3339 has times."`
+	Limit   int     `default:"50" help:"Most rows, up to 1000."`
+	jsonFlag
+	needsMySQL
+}
+
+func (c *logCmd) Run(ctx context.Context) error {
+	db, err := c.open()
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	var from time.Time
-	if *since != "" {
-		if from, err = order.ParseTime(*since); err != nil {
-			return usagef("log: --since: %w", err)
-		}
-	}
-
-	entries, err := db.StaffLog(ctx, *subject, from, *limit)
+	entries, err := db.StaffLog(ctx, c.Subject, c.Since.Time, c.Limit)
 	if err != nil {
 		return err
 	}
@@ -51,7 +43,7 @@ func runLog(ctx context.Context, args []string) error {
 	for i, e := range entries {
 		rows[i] = logRow{e.At, e.Actor, e.Action, e.Subject, e.Before, e.After}
 	}
-	if *asJSON {
+	if c.JSON {
 		return printJSON(rows)
 	}
 	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)

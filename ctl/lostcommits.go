@@ -16,26 +16,21 @@ import (
 	"stampede/internal/store"
 )
 
-// runProductLostOrders prints the orders of a product that their buyers are shown as completed, and that MySQL does not
+// productLostOrdersCmd prints the orders of a product that their buyers are shown as completed, and that MySQL does not
 // have: a fail-over has lost them.
-func runProductLostOrders(ctx context.Context, args []string) error {
-	in := newInput("product lost-orders")
-	id := in.Int64("id", 0, "id of the product")
-	resend := in.Bool("resend", false, "put them on the queue, to be decided again under their ids and at their prices")
-	dsn, redisURL := in.vars.MySQLDSN(), in.vars.RedisURL()
-	name, dlq := in.vars.Queues()
-	if err := in.parse(args); err != nil {
-		return err
-	}
-	if *id <= 0 {
-		return usagef("product lost-orders: --id is not given")
-	}
-	p, err := openParts(ctx, *dsn, *redisURL, *name, *dlq)
+type productLostOrdersCmd struct {
+	ID     int64 `required:"" placeholder:"N" help:"Id of the product."`
+	Resend bool  `help:"Put them on the queue, to be decided again under their ids and at their prices."`
+	needsAll
+}
+
+func (c *productLostOrdersCmd) Run(ctx context.Context) error {
+	p, err := c.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	return p.lostOrders(ctx, os.Stdout, *id, *resend)
+	return p.lostOrders(ctx, os.Stdout, c.ID, c.Resend)
 }
 
 // lostOrders writes a line of JSON for each order that is lost, and puts them on the queue again if it is told to.
@@ -83,23 +78,19 @@ func (p parts) lostOrders(ctx context.Context, w io.Writer, productID int64, res
 	return nil
 }
 
-// runProductAcceptMySQL ends what reconcile does with a product of which MySQL has lost commits, which is nothing.
-func runProductAcceptMySQL(ctx context.Context, args []string) error {
-	in := newInput("product accept-mysql")
-	id := in.Int64("id", 0, "id of the product")
-	dsn, redisURL := in.vars.MySQLDSN(), in.vars.RedisURL()
-	if err := in.parse(args); err != nil {
-		return err
-	}
-	if *id <= 0 {
-		return usagef("product accept-mysql: --id is not given")
-	}
-	p, err := openWithoutQueue(*dsn, *redisURL)
+// productAcceptMySQLCmd ends what reconcile does with a product of which MySQL has lost commits, which is nothing.
+type productAcceptMySQLCmd struct {
+	ID int64 `required:"" placeholder:"N" help:"Id of the product."`
+	needsStores
+}
+
+func (c *productAcceptMySQLCmd) Run(ctx context.Context) error {
+	p, err := c.open()
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	reports, err := p.acceptMySQL(ctx, *id)
+	reports, err := p.acceptMySQL(ctx, c.ID)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"stampede/internal/order"
+	"stampede/internal/queue"
 	"stampede/internal/stock"
 	"stampede/localstack/stacktest"
 )
@@ -21,7 +22,7 @@ func TestLostOrders(t *testing.T) {
 	}
 	p, product := newParts(t, 10, 0)
 	var err error
-	if p.queue, err = openQueue(t.Context(), os.Getenv("ORDERS_QUEUE"), os.Getenv("ORDERS_DLQ")); err != nil {
+	if p.queue, err = queue.Open(t.Context(), os.Getenv("ORDERS_QUEUE"), os.Getenv("ORDERS_DLQ")); err != nil {
 		t.Fatal(err)
 	}
 	var orders []order.Order

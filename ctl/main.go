@@ -5,17 +5,17 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
 	"os/user"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 
+	"github.com/alecthomas/kong"
+
+	"stampede/internal/admin"
 	"stampede/internal/config"
 	"stampede/internal/plaintext"
 	"stampede/internal/queue"
@@ -23,46 +23,53 @@ import (
 	"stampede/internal/store"
 )
 
-// command is one thing that ctl does.
-type command struct {
-	name, args, summary string
-	run                 func(ctx context.Context, args []string) error
-}
+// cli is the grammar of ctl: its commands, in the order in which a newcomer meets them.
+type cli struct {
+	Version kong.VersionFlag `help:"Show the version and the revision."`
 
-// commands are all of them, in the order in which a newcomer meets them.
-func commands() []command {
-	return []command{
-		{"demo", "[flags]", "run a whole sale on a stack of its own, audit it, and show the result", runDemo},
-		{"bench", "[flags]", "measure how fast it is, against baselines", runBench},
-		{"up", "[flags]", "keep a local stack with a few products running until Ctrl-C", runUp},
-		{"run", "[flags] -- COMMAND …", "run a command on a local stack of its own, such as a load test, then audit", runRun},
-		{"token", "--user N | --users N-M [--role merchant] [--ttl 1h]", "print access tokens for users, one a line", runToken},
-		{"migrate", "[--app-user U]", "bring the database schema up to date", runMigrate},
-		{"queues", "", "create the queue, its dead-letter queue and the redrive policy", runQueues},
-		{"product add", "--name … --price … --stock …", "put a product on sale", runProductAdd},
-		{"product set", "--id N [--price …] …", "change a product, but no order that was accepted", runProductSet},
-		{"product list", "[--json]", "list the products", runProductList},
-		{"product lost-orders", "--id N [--resend]", "list the completed orders that MySQL has lost, or have them decided again", runProductLostOrders},
-		{"product accept-mysql", "--id N", "after MySQL has lost commits: correct Redis by what MySQL has", runProductAcceptMySQL},
-		{"restock", "--product N --units N --id …", "add units to a product, or take unsold ones out (negative), once per id", runRestock},
-		{"order show", "ID [--json]", "tell an order's whole story, from Redis, the queue and MySQL", runOrderShow},
-		{"user show", "ADDRESS | ID [--json]", "show an account, its bans, its sessions and its latest orders", runUserShow},
-		{"user role", "--email … --role …", "make a user a buyer, merchant or admin", runUserRole},
-		{"user logout", "--email …", "end all sessions of a user, on every edge", runUserLogout},
-		{"user disable", "--email …", "end all sessions of a user, and let nobody log in to the account", runUserDisable},
-		{"user enable", "--email …", "let the user log in again", runUserEnable},
-		{"ban add", "--user N | --address A --reason …", "keep a user or a range of addresses out", runBanAdd},
-		{"ban list", "", "list the bans", runBanList},
-		{"ban lift", "--user N | --address A", "let a user or a range of addresses in again", runBanLift},
-		{"reconcile", "[--product N] [--apply [--fence]] [--json]", "show where Redis differs from MySQL and why, and repair it", runReconcile},
-		{"dlq list", "[--json]", "list the dead letters, with reason, attempts and age", runDLQList},
-		{"dlq show", "--id …", "show a dead letter with its body", runDLQShow},
-		{"dlq redrive", "--id … | --all [--dry-run]", "reserve the orders of dead letters anew and have them decided", runDLQRedrive},
-		{"dlq discard", "--id … | --all [--dry-run]", "delete dead letters", runDLQDiscard},
-		{"log", "[--subject …] [--since …] [--limit N] [--json]", "show who of the staff changed what, the newest first", runLog},
-		{"audit books", "", "check the books in MySQL alone, as of a restored backup; exit 1 if they do not add up", runAuditBooks},
-		{"audit", "[--wait 30s] [--json]", "check the promises in MySQL, Redis and the queue; exit 1 if one is broken", runAudit},
-	}
+	Demo    demoCmd    `cmd:"" help:"Run a whole sale on a stack of its own, audit it, and show the result."`
+	Bench   benchCmd   `cmd:"" help:"Measure how fast it is, against baselines."`
+	Up      upCmd      `cmd:"" help:"Keep a local stack with a few products running until Ctrl-C."`
+	Run     runCmd     `cmd:"" help:"Run a command on a local stack of its own, such as a load test, then audit."`
+	Token   tokenCmd   `cmd:"" help:"Print access tokens for users, one a line."`
+	Migrate migrateCmd `cmd:"" help:"Bring the database schema up to date."`
+	Queues  queuesCmd  `cmd:"" help:"Create the queue, its dead-letter queue and the redrive policy."`
+	Product struct {
+		Add         productAddCmd         `cmd:"" help:"Put a product on sale."`
+		Set         productSetCmd         `cmd:"" help:"Change a product, but no order that was accepted."`
+		List        productListCmd        `cmd:"" help:"List the products."`
+		LostOrders  productLostOrdersCmd  `cmd:"" help:"List the completed orders that MySQL has lost, or have them decided again."`
+		AcceptMySQL productAcceptMySQLCmd `cmd:"" name:"accept-mysql" help:"After MySQL has lost commits: correct Redis by what MySQL has."`
+	} `cmd:"" help:"Add, change and list products."`
+	Restock restockCmd `cmd:"" help:"Add units to a product, or take unsold ones out, once per id."`
+	Order   struct {
+		Show orderShowCmd `cmd:"" help:"Tell an order's whole story, from Redis, the queue and MySQL."`
+	} `cmd:"" help:"Look at orders."`
+	User struct {
+		Show    userShowCmd    `cmd:"" help:"Show an account, its bans, its sessions and its latest orders."`
+		Role    userRoleCmd    `cmd:"" help:"Make a user a buyer, merchant or admin."`
+		Logout  userLogoutCmd  `cmd:"" help:"End all sessions of a user, on every edge."`
+		Disable userDisableCmd `cmd:"" help:"End all sessions of a user, and let nobody log in to the account."`
+		Enable  userEnableCmd  `cmd:"" help:"Let the user log in again."`
+	} `cmd:"" help:"Look at accounts, and change them."`
+	Ban struct {
+		Add  banAddCmd  `cmd:"" help:"Keep a user or a range of addresses out."`
+		List banListCmd `cmd:"" help:"List the bans."`
+		Lift banLiftCmd `cmd:"" help:"Let a user or a range of addresses in again."`
+	} `cmd:"" help:"Keep users and addresses out."`
+	Reconcile reconcileCmd `cmd:"" help:"Show where Redis differs from MySQL and why, and repair it."`
+	DLQ       struct {
+		List    dlqListCmd    `cmd:"" help:"List the dead letters, with reason, attempts and age."`
+		Show    dlqShowCmd    `cmd:"" help:"Show a dead letter with its body."`
+		Redrive dlqRedriveCmd `cmd:"" help:"Reserve the orders of dead letters anew and have them decided."`
+		Discard dlqDiscardCmd `cmd:"" help:"Delete dead letters."`
+	} `cmd:"" help:"Look at dead letters, and decide about them."`
+	Log   logCmd `cmd:"" help:"Show who of the staff changed what, the newest first."`
+	Audit struct {
+		Promises auditCmd      `cmd:"" default:"withargs" help:"Check the promises in MySQL, Redis and the queue; exit 1 if one is broken."`
+		Books    auditBooksCmd `cmd:"" help:"Check the books in MySQL alone, as of a restored backup; exit 1 if they do not add up."`
+	} `cmd:"" help:"Check the promises, which is what audit does by itself, or the books alone."`
+	Completion completionCmd `cmd:"" help:"Print the script by which a shell completes the commands and flags of ctl."`
 }
 
 func main() {
@@ -116,106 +123,147 @@ func (e *usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
-// dispatch finds the command that the arguments name and runs it with the rest.
+// dispatch runs the command that the arguments name.
 func dispatch(ctx context.Context, args []string) error {
-	if len(args) == 0 {
-		printHelp(os.Stderr)
-		return usagef("name a command")
+	answered := false // by --help or --version
+	parser, err := newParser(kong.Exit(func(int) { answered = true }))
+	if err != nil {
+		return err
 	}
-	switch args[0] {
-	case "help", "-h", "-help", "--help":
-		printHelp(os.Stdout)
+	chosen, err := parser.Parse(args)
+	if answered {
 		return nil
 	}
-	for _, c := range commands() {
-		words := 1
-		name := args[0]
-		if len(args) > 1 && name+" "+args[1] == c.name {
-			name, words = c.name, 2
+	var wrong *kong.ParseError
+	if errors.As(err, &wrong) {
+		if len(args) == 0 {
+			_ = wrong.Context.PrintUsage(false) // to a terminal that is gone, it matters to nobody
 		}
-		if name == c.name {
-			return c.run(ctx, args[words:])
-		}
-	}
-	return usagef("there is no command %q; see: ctl help", args[0])
-}
-
-func printHelp(w io.Writer) {
-	fmt.Fprint(w, "ctl operates Stampede.\n\nCommands:\n\n")
-	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, c := range commands() {
-		fmt.Fprintf(tab, "  %s %s\t%s\n", c.name, c.args, c.summary)
-	}
-	tab.Flush()
-	fmt.Fprint(w, "\nctl COMMAND -h lists the flags of a command and the variables that it reads.\n")
-}
-
-// input is what a command reads: flags, and variables of the environment.
-type input struct {
-	*flag.FlagSet
-	vars *config.Set
-	// hasCommand says that a command follows the flags.
-	hasCommand bool
-}
-
-func newInput(name string) *input {
-	in := &input{FlagSet: flag.NewFlagSet(name, flag.ContinueOnError), vars: config.New("ctl " + name)}
-	in.SetOutput(io.Discard)
-	return in
-}
-
-// parse reads the arguments and the environment. After -h it returns errHelp.
-func (in *input) parse(args []string) error {
-	err := in.FlagSet.Parse(args)
-	if errors.Is(err, flag.ErrHelp) {
-		fmt.Printf("Flags of ctl %s:\n\n", in.Name())
-		in.SetOutput(os.Stdout)
-		in.PrintDefaults()
-		fmt.Println()
-		in.vars.Usage(os.Stdout, "reads the environment as well.")
-		os.Exit(0)
+		return usagef("%w; see: %s --help", err, pathOf(wrong.Context))
 	}
 	if err != nil {
-		return usagef("%s: %w; see: ctl %s -h", in.Name(), err, in.Name())
+		return err
 	}
-	if in.NArg() > 0 && !in.hasCommand {
-		return usagef("%s: %q is one argument too many; see: ctl %s -h", in.Name(), in.Arg(0), in.Name())
-	}
-	if err := in.vars.Parse(); err != nil {
+
+	if err := variablesOf(chosen).Parse(); err != nil {
 		return usagef("configuration:\n%w", err)
+	}
+	chosen.BindTo(ctx, (*context.Context)(nil))
+	return chosen.Run()
+}
+
+func newParser(options ...kong.Option) (*kong.Kong, error) {
+	version, revision := admin.Version()
+	return kong.New(&cli{}, append(options,
+		kong.Name("ctl"),
+		kong.Description("Ctl operates Stampede."),
+		kong.Vars{
+			"version": fmt.Sprintf("stampede %s, revision %s", version, revision), "dir": localDir,
+		},
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}),
+		kong.Help(printHelp),
+		kong.WithHyphenPrefixedParameters(true), // restock takes negative units
+	)...)
+}
+
+// pathOf names the command that was chosen, as far as one was.
+func pathOf(chosen *kong.Context) string {
+	if node := chosen.Selected(); node != nil {
+		return node.FullPath()
+	}
+	return chosen.Model.Name
+}
+
+// needsVariables is a command that reads variables of the environment. They are no flags: what a process is called with
+// is shown to everybody on the machine, and passwords are among them.
+type needsVariables interface {
+	declare(vars *config.Set)
+}
+
+// variablesOf are what the chosen command reads from the environment.
+func variablesOf(chosen *kong.Context) *config.Set {
+	vars := config.New(pathOf(chosen))
+	if node := chosen.Selected(); node != nil {
+		if command, ok := node.Target.Addr().Interface().(needsVariables); ok {
+			command.declare(vars)
+		}
+	}
+	return vars
+}
+
+// printHelp shows the commands, or one command with its flags and variables.
+func printHelp(options kong.HelpOptions, chosen *kong.Context) error {
+	if err := kong.DefaultHelpPrinter(options, chosen); err != nil {
+		return err
+	}
+	if node := chosen.Selected(); node != nil && node.Leaf() {
+		fmt.Fprintln(chosen.Stdout)
+		variablesOf(chosen).Usage(chosen.Stdout, "reads the environment as well.")
 	}
 	return nil
 }
 
-// parseAndOpenStore parses the arguments of a command that needs MySQL and nothing else.
-func (in *input) parseAndOpenStore(args []string) (*store.Store, error) {
-	dsn := in.vars.MySQLDSN()
-	if err := in.parse(args); err != nil {
-		return nil, err
-	}
-	return openStore(*dsn)
+// jsonFlag is part of the commands that print JSON if they are asked to.
+type jsonFlag struct {
+	JSON bool `help:"Print JSON."`
 }
 
-func openStore(dsn string) (*store.Store, error) {
-	db, err := store.Open(dsn)
+// needsMySQL is part of the commands that need MySQL and nothing else.
+type needsMySQL struct{ dsn *string }
+
+func (n *needsMySQL) declare(vars *config.Set) { n.dsn = vars.MySQLDSN() }
+
+func (n *needsMySQL) open() (*store.Store, error) {
+	db, err := store.Open(*n.dsn)
 	if err != nil {
 		return nil, fmt.Errorf("MYSQL_DSN: %w", err)
 	}
 	return db, nil
 }
 
-func openStock(url string) (*stock.Stock, error) {
-	st, err := stock.Open(url)
-	if err != nil {
-		return nil, fmt.Errorf("REDIS_URL: %w", err)
-	}
-	return st, nil
+// needsStores is part of the commands that need MySQL and Redis.
+type needsStores struct {
+	needsMySQL
+	redisURL *string
 }
 
-func openQueue(ctx context.Context, name, dlq string) (*queue.Queue, error) {
-	q, err := queue.Open(ctx, name, dlq)
+func (n *needsStores) declare(vars *config.Set) {
+	n.needsMySQL.declare(vars)
+	n.redisURL = vars.RedisURL()
+}
+
+func (n *needsStores) open() (parts, error) {
+	db, err := n.needsMySQL.open()
 	if err != nil {
-		return nil, fmt.Errorf("ORDERS_QUEUE, ORDERS_DLQ, AWS_…: %w", err)
+		return parts{}, err
 	}
-	return q, nil
+	st, err := stock.Open(*n.redisURL)
+	if err != nil {
+		db.Close()
+		return parts{}, fmt.Errorf("REDIS_URL: %w", err)
+	}
+	return parts{store: db, stock: st}, nil
+}
+
+// needsAll is part of the commands that need MySQL, Redis and the queue.
+type needsAll struct {
+	needsStores
+	queue, dlq *string
+}
+
+func (n *needsAll) declare(vars *config.Set) {
+	n.needsStores.declare(vars)
+	n.queue, n.dlq = vars.Queues()
+}
+
+func (n *needsAll) open(ctx context.Context) (parts, error) {
+	p, err := n.needsStores.open()
+	if err != nil {
+		return parts{}, err
+	}
+	if p.queue, err = queue.Open(ctx, *n.queue, *n.dlq); err != nil {
+		p.close()
+		return parts{}, fmt.Errorf("ORDERS_QUEUE, ORDERS_DLQ, AWS_…: %w", err)
+	}
+	return p, nil
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -15,11 +14,11 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/config"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
-	"github.com/google/uuid"
 
 	"stampede/internal/buckets"
+	"stampede/internal/config"
 	"stampede/internal/order"
 	"stampede/internal/plaintext"
 	"stampede/internal/reconcile"
@@ -30,29 +29,33 @@ import (
 	"stampede/localstack"
 )
 
-func runToken(_ context.Context, args []string) error {
-	in := newInput("token")
-	user := in.Int64("user", 0, "user id, a positive number")
-	var users userRange
-	in.TextVar(&users, "users", users, "several user ids, such as 1-5000; gives a token on each line")
-	role := in.String("role", string(store.Buyer), "buyer, merchant or admin")
-	ttl := in.Duration("ttl", time.Hour, "how long the token is valid")
-	secret := in.vars.Secret("JWT_SECRET", "key of the access tokens, at least 32 bytes", token.CheckSecret)
-	if err := in.parse(args); err != nil {
-		return err
+// tokenCmd makes access tokens without the edge, for tests and loads.
+type tokenCmd struct {
+	User  int64         `placeholder:"N" required:"" xor:"users" help:"User id, a positive number."`
+	Users userRange     `placeholder:"N-M" required:"" xor:"users" help:"Several user ids, such as 1-5000; gives a token on each line."`
+	Role  store.Role    `enum:"buyer,merchant,admin" default:"buyer" help:"What the users may do: buyer, merchant or admin."`
+	TTL   time.Duration `default:"1h" help:"How long the token is valid."`
+
+	secret *string
+}
+
+func (c *tokenCmd) declare(vars *config.Set) {
+	c.secret = vars.Secret("JWT_SECRET", "key of the access tokens, at least 32 bytes", token.CheckSecret)
+}
+
+func (c *tokenCmd) Validate() error {
+	if c.User < 0 || c.TTL <= 0 {
+		return errors.New("--user and --ttl must be positive")
 	}
+	return nil
+}
+
+func (c *tokenCmd) Run() error {
+	users := c.Users
 	if users == (userRange{}) {
-		users = userRange{*user, *user}
-	} else if *user != 0 {
-		return usagef("token: give --user or --users")
+		users = userRange{c.User, c.User}
 	}
-	if users.first <= 0 || *ttl <= 0 {
-		return usagef("token: --user and --ttl must be positive")
-	}
-	if !store.Role(*role).Valid() {
-		return usagef("token: --role must be buyer, merchant or admin")
-	}
-	return writeTokens(os.Stdout, token.NewKeeper(*secret), users, *role, *ttl)
+	return writeTokens(os.Stdout, token.NewKeeper(*c.secret), users, string(c.Role), c.TTL)
 }
 
 // maxTokens bounds the tokens that are made at a time, of some 200 bytes each.
@@ -60,13 +63,6 @@ const maxTokens = 1_000_000
 
 // userRange is the user ids from first to last, written as 1-5000.
 type userRange struct{ first, last int64 }
-
-func (r userRange) MarshalText() ([]byte, error) {
-	if r == (userRange{}) {
-		return nil, nil
-	}
-	return fmt.Appendf(nil, "%d-%d", r.first, r.last), nil
-}
 
 func (r *userRange) UnmarshalText(text []byte) error {
 	first, last, _ := strings.Cut(string(text), "-")
@@ -92,20 +88,30 @@ func writeTokens(w io.Writer, tokens *token.Keeper, users userRange, role string
 	return buffered.Flush()
 }
 
-func runMigrate(ctx context.Context, args []string) error {
-	in := newInput("migrate")
-	user := in.String("app-user", "", "also make this database user, or give it its password anew: it may read and write, and not change the schema")
-	password := in.vars.Optional("MYSQL_APP_PASSWORD", "the password of the user that --app-user names")
-	local, allowGalera := in.vars.MySQLSettings()
-	db, err := in.parseAndOpenStore(args)
+type migrateCmd struct {
+	AppUser string `placeholder:"USER" help:"Also make this database user, or give it its password anew: it may read and write, and not change the schema."`
+
+	needsMySQL
+	password           *string
+	local, allowGalera *bool
+}
+
+func (c *migrateCmd) declare(vars *config.Set) {
+	c.password = vars.Optional("MYSQL_APP_PASSWORD", "the password of the user that --app-user names")
+	c.local, c.allowGalera = vars.MySQLSettings()
+	c.needsMySQL.declare(vars)
+}
+
+func (c *migrateCmd) Run(ctx context.Context) error {
+	if (c.AppUser == "") != (*c.password == "") {
+		return usagef("migrate: --app-user and MYSQL_APP_PASSWORD belong together")
+	}
+	db, err := c.open()
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	if (*user == "") != (*password == "") {
-		return usagef("migrate: --app-user and MYSQL_APP_PASSWORD belong together")
-	}
-	durability := telemetry.Durability{DB: db, Local: *local, AllowGalera: *allowGalera}
+	durability := telemetry.Durability{DB: db, Local: *c.local, AllowGalera: *c.allowGalera}
 	if err := durability.Check(ctx); err != nil {
 		return err
 	}
@@ -114,70 +120,73 @@ func runMigrate(ctx context.Context, args []string) error {
 		return err
 	}
 	fmt.Println("schema version", version)
-	if *user == "" {
+	if c.AppUser == "" {
 		return nil
 	}
-	if err := db.EnsureUser(ctx, *user, *password); err != nil {
+	if err := db.EnsureUser(ctx, c.AppUser, *c.password); err != nil {
 		return err
 	}
-	fmt.Printf("database user %s may read and write\n", *user)
+	fmt.Printf("database user %s may read and write\n", c.AppUser)
 	return nil
 }
 
-func runQueues(ctx context.Context, args []string) error {
-	in := newInput("queues")
-	name, dlq := in.vars.Queues()
-	if err := in.parse(args); err != nil {
-		return err
-	}
-	cfg, err := config.LoadDefaultConfig(ctx)
+type queuesCmd struct{ queue, dlq *string }
+
+func (c *queuesCmd) declare(vars *config.Set) { c.queue, c.dlq = vars.Queues() }
+
+func (c *queuesCmd) Run(ctx context.Context) error {
+	cfg, err := awsconfig.LoadDefaultConfig(ctx)
 	if err != nil {
 		return fmt.Errorf("AWS_…: %w", err)
 	}
-	if err := localstack.CreateQueues(ctx, sqs.NewFromConfig(cfg), *name, *dlq); err != nil {
+	if err := localstack.CreateQueues(ctx, sqs.NewFromConfig(cfg), *c.queue, *c.dlq); err != nil {
 		return err
 	}
-	fmt.Printf("queues %s and %s are there\n", *name, *dlq)
+	fmt.Printf("queues %s and %s are there\n", *c.queue, *c.dlq)
 	return nil
 }
 
-func runProductAdd(ctx context.Context, args []string) error {
-	in := newInput("product add")
-	p := order.Product{}
-	in.Int64Var(&p.ID, "id", 0, "id of the product; 0 takes the next free one")
-	in.StringVar(&p.Name, "name", "", "name that buyers see")
-	in.StringVar(&p.Description, "description", "", "description that buyers see")
-	in.Int64Var(&p.Price, "price", 0, "price of one unit in minor units, such as cents")
-	in.StringVar(&p.Currency, "currency", "EUR", "ISO 4217 code of the price")
-	in.Int64Var(&p.Stock, "stock", 0, "units on sale")
-	in.Int64Var(&p.LimitPerUser, "limit", 0, "most units that one user may buy; 0 is no limit")
-	in.timeVar(&p.StartsAt, "starts", "start of the sale in RFC 3339, such as 2026-11-27T08:00:00Z; none if not given")
-	in.timeVar(&p.EndsAt, "ends", "end of the sale, likewise")
-	in.StringVar((*string)(&p.State), "state", string(order.OnSale), "on_sale or off_sale")
-	in.Int64Var(&p.Buckets, "buckets", 0, bucketsUsage)
-	db, err := in.parseAndOpenStore(args)
+type productAddCmd struct {
+	ID          int64           `placeholder:"N" help:"Id of the product; 0 takes the next free one."`
+	Name        string          `required:"" placeholder:"TEXT" help:"Name that buyers see."`
+	Description string          `placeholder:"TEXT" help:"Description that buyers see."`
+	Price       int64           `required:"" placeholder:"N" help:"Price of one unit in minor units, such as cents."`
+	Currency    string          `default:"EUR" help:"ISO 4217 code of the price."`
+	Stock       int64           `required:"" placeholder:"N" help:"Units on sale."`
+	Limit       int64           `placeholder:"N" help:"Most units that one user may buy; 0 is no limit."`
+	Starts      instant         `placeholder:"TIME" help:"Start of the sale in RFC 3339, such as 2026-11-27T08:00:00Z; none if not given."`
+	Ends        instant         `placeholder:"TIME" help:"End of the sale, likewise."`
+	State       order.SaleState `enum:"on_sale,off_sale" default:"on_sale" help:"Whether it can be ordered: on_sale or off_sale."`
+	Buckets     int64           `placeholder:"N" help:"Number of buckets, 2 to 64, over which the units are spread, so that several Redis masters can sell them; 0 for none."`
+
+	needsMySQL
+}
+
+func (c *productAddCmd) Run(ctx context.Context) error {
+	db, err := c.open()
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	added, err := db.AddProduct(ctx, p)
+	added, err := db.AddProduct(ctx, order.Product{
+		ID: c.ID, Name: c.Name, Description: c.Description, Price: c.Price, Currency: c.Currency, Stock: c.Stock,
+		LimitPerUser: c.Limit, StartsAt: c.Starts.Time, EndsAt: c.Ends.Time, State: c.State, Buckets: c.Buckets,
+	})
 	if err != nil {
 		return err
 	}
-	fmt.Printf("product %d: %s, %d units at %s%s\n", added.ID, plaintext.Escape(added.Name), p.Stock,
+	fmt.Printf("product %d: %s, %d units at %s%s\n", added.ID, plaintext.Escape(added.Name), c.Stock,
 		order.Money(added.Price, added.Currency), inBuckets(added))
 	return nil
 }
 
-// timeVar declares a flag that is a time of RFC 3339.
-func (in *input) timeVar(t *time.Time, name, usage string) {
-	in.Func(name, usage, func(text string) (err error) {
-		*t, err = order.ParseTime(text)
-		return err
-	})
-}
+// instant is a time of RFC 3339 on the command line.
+type instant struct{ time.Time }
 
-const bucketsUsage = "number of buckets, 2 to 64, over which the units are spread, so that several Redis masters can sell them; 0 for none"
+func (i *instant) UnmarshalText(text []byte) (err error) {
+	i.Time, err = order.ParseTime(string(text))
+	return err
+}
 
 // inBuckets says into how many buckets a product is split, if it is.
 func inBuckets(p order.Product) string {
@@ -187,72 +196,81 @@ func inBuckets(p order.Product) string {
 	return fmt.Sprintf(", in %d buckets", p.Buckets)
 }
 
-// runProductSet changes MySQL first. If it dies before Redis knows, the same command again does the rest, and so does
-// one without a change.
-func runProductSet(ctx context.Context, args []string) error {
-	in := newInput("product set")
-	id := in.Int64("id", 0, "id of the product")
-	to := order.Product{}
-	in.StringVar(&to.Name, "name", "", "name that buyers see")
-	in.StringVar(&to.Description, "description", "", "description that buyers see")
-	in.Int64Var(&to.Price, "price", 0, "price of one unit in minor units, such as cents")
-	in.Int64Var(&to.LimitPerUser, "limit", 0, "most units that one user may buy; 0 is no limit")
-	in.timeVar(&to.StartsAt, "starts", "start of the sale in RFC 3339, such as 2026-11-27T08:00:00Z")
-	in.timeVar(&to.EndsAt, "ends", "end of the sale, likewise")
-	in.StringVar((*string)(&to.State), "state", "", "on_sale or off_sale")
-	buckets := in.Int64("buckets", -1, bucketsUsage+"; only while nobody can buy it or has")
-	in.Bool("no-limit", false, "let users buy as many units as they like")
-	in.Bool("no-starts", false, "let the sale have no start")
-	in.Bool("no-ends", false, "let the sale have no end")
-	change := func(p *order.Product) {
-		in.Visit(func(f *flag.Flag) { // only those that were given
-			switch f.Name {
-			case "name":
-				p.Name = to.Name
-			case "description":
-				p.Description = to.Description
-			case "price":
-				p.Price = to.Price
-			case "limit":
-				p.LimitPerUser = to.LimitPerUser
-			case "no-limit":
-				p.LimitPerUser = 0
-			case "starts":
-				p.StartsAt = to.StartsAt
-			case "no-starts":
-				p.StartsAt = time.Time{}
-			case "ends":
-				p.EndsAt = to.EndsAt
-			case "no-ends":
-				p.EndsAt = time.Time{}
-			case "state":
-				p.State = to.State
-			}
-		})
+// productSetCmd changes what is given of a product.
+type productSetCmd struct {
+	ID          int64            `required:"" placeholder:"N" help:"Id of the product."`
+	Name        *string          `placeholder:"TEXT" help:"Name that buyers see."`
+	Description *string          `placeholder:"TEXT" help:"Description that buyers see."`
+	Price       *int64           `placeholder:"N" help:"Price of one unit in minor units, such as cents."`
+	Limit       *int64           `placeholder:"N" xor:"limit" help:"Most units that one user may buy; 0 is no limit."`
+	NoLimit     bool             `xor:"limit" help:"Let users buy as many units as they like."`
+	Starts      *instant         `placeholder:"TIME" xor:"starts" help:"Start of the sale in RFC 3339, such as 2026-11-27T08:00:00Z."`
+	NoStarts    bool             `xor:"starts" help:"Let the sale have no start."`
+	Ends        *instant         `placeholder:"TIME" xor:"ends" help:"End of the sale, likewise."`
+	NoEnds      bool             `xor:"ends" help:"Let the sale have no end."`
+	State       *order.SaleState `enum:"on_sale,off_sale" placeholder:"STATE" help:"Whether it can be ordered: on_sale or off_sale."`
+	Buckets     *int64           `placeholder:"N" help:"Number of buckets, 2 to 64, over which the units are spread, so that several Redis masters can sell them; 0 for none. Only while nobody can buy it or has."`
+
+	needsStores
+}
+
+func (c *productSetCmd) Validate() error {
+	if c.ID <= 0 || c.Buckets != nil && *c.Buckets < 0 {
+		return errors.New("--id must be positive, and --buckets not negative")
 	}
-	dsn, redisURL := in.vars.MySQLDSN(), in.vars.RedisURL()
-	if err := in.parse(args); err != nil {
-		return err
+	return nil
+}
+
+// change makes the changes that are given.
+func (c *productSetCmd) change(p *order.Product) {
+	set(&p.Name, c.Name)
+	set(&p.Description, c.Description)
+	set(&p.Price, c.Price)
+	set(&p.LimitPerUser, c.Limit)
+	set(&p.State, c.State)
+	if c.NoLimit {
+		p.LimitPerUser = 0
 	}
-	if *id <= 0 {
-		return usagef("product set: --id must be positive")
+	if c.Starts != nil {
+		p.StartsAt = c.Starts.Time
 	}
-	data, err := openWithoutQueue(*dsn, *redisURL)
+	if c.NoStarts {
+		p.StartsAt = time.Time{}
+	}
+	if c.Ends != nil {
+		p.EndsAt = c.Ends.Time
+	}
+	if c.NoEnds {
+		p.EndsAt = time.Time{}
+	}
+}
+
+// set gives a field the value of a flag, if there is one.
+func set[T any](field, value *T) {
+	if value != nil {
+		*field = *value
+	}
+}
+
+// Run changes MySQL first. If it dies before Redis knows, the same command again does the rest, and so does one without a
+// change.
+func (c *productSetCmd) Run(ctx context.Context) error {
+	data, err := c.open()
 	if err != nil {
 		return err
 	}
 	defer data.close()
 	db, st := data.store, data.stock
 	// The buckets change while the product is off sale: before it is put on sale, or after it is taken off.
-	changes := []func(*order.Product){change}
-	if *buckets >= 0 {
-		changes = []func(*order.Product){func(*order.Product) {}, change}
+	changes := []func(*order.Product){c.change}
+	if c.Buckets != nil {
+		changes = []func(*order.Product){func(*order.Product) {}, c.change}
 	}
 	var p order.Product
-	isSplit := *buckets < 0
+	isSplit := c.Buckets == nil
 	for i, change := range changes {
-		if p, err = db.UpdateProduct(ctx, *id, change); errors.Is(err, store.ErrNotFound) {
-			return fmt.Errorf("there is no product %d", *id)
+		if p, err = db.UpdateProduct(ctx, c.ID, change); errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("there is no product %d", c.ID)
 		}
 		if err != nil {
 			return err
@@ -263,7 +281,7 @@ func runProductSet(ctx context.Context, args []string) error {
 		if isSplit {
 			continue
 		}
-		after, err := split(ctx, db, st, p, *buckets)
+		after, err := split(ctx, db, st, p, *c.Buckets)
 		switch {
 		case err == nil:
 			p, isSplit = after, true
@@ -306,10 +324,29 @@ func split(ctx context.Context, db *store.Store, st *stock.Stock, p order.Produc
 	return p, nil
 }
 
-func runProductList(ctx context.Context, args []string) error {
-	in := newInput("product list")
-	asJSON := in.Bool("json", false, "print JSON")
-	db, err := in.parseAndOpenStore(args)
+// listedProduct is a product as JSON. Its names are those of the edge's API.
+type listedProduct struct {
+	ID           int64           `json:"product_id"`
+	Name         string          `json:"name"`
+	Description  string          `json:"description,omitempty"`
+	State        order.SaleState `json:"state"`
+	Stock        int64           `json:"stock"` // units that MySQL has not sold
+	Buckets      int64           `json:"buckets,omitempty"`
+	Price        int64           `json:"price"` // of one unit, in minor units
+	Currency     string          `json:"currency"`
+	LimitPerUser int64           `json:"limit_per_user,omitempty"`
+	StartsAt     time.Time       `json:"starts_at,omitzero"`
+	EndsAt       time.Time       `json:"ends_at,omitzero"`
+	CreatedAt    time.Time       `json:"created_at"`
+}
+
+type productListCmd struct {
+	jsonFlag
+	needsMySQL
+}
+
+func (c *productListCmd) Run(ctx context.Context) error {
+	db, err := c.open()
 	if err != nil {
 		return err
 	}
@@ -337,8 +374,15 @@ func runProductList(ctx context.Context, args []string) error {
 			}
 		}
 	}
-	if *asJSON {
-		return printJSON(products)
+	if c.JSON {
+		listed := make([]listedProduct, len(products))
+		for i, p := range products {
+			listed[i] = listedProduct{
+				p.ID, p.Name, p.Description, p.State, p.Stock, p.Buckets, p.Price, p.Currency, p.LimitPerUser, p.StartsAt,
+				p.EndsAt, p.CreatedAt,
+			}
+		}
+		return printJSON(listed)
 	}
 	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(tab, "id\tstate\tstock\tbuckets\tprice\tlimit\tstarts\tends\tname\t")
@@ -357,71 +401,61 @@ func orDash(known bool, value any) string {
 	return fmt.Sprint(value)
 }
 
-// runUserRole also ends the user's sessions, whose tokens carry the old role.
-func runUserRole(ctx context.Context, args []string) error {
-	in := newInput("user role")
-	email := in.String("email", "", "e-mail address of the user")
-	role := in.String("role", "", "buyer, merchant or admin")
-	db, err := in.parseAndOpenStore(args)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	user, err := userByEmail(ctx, db, *email)
-	if err != nil {
-		return err
-	}
-	if err := db.SetRole(ctx, user.ID, store.Role(*role)); err != nil {
-		return err
-	}
-	ended, err := db.EndSessions(ctx, user.ID)
-	if err != nil {
-		return fmt.Errorf("the role is set; repeat the command to end the user's sessions too: %w", err)
-	}
-	fmt.Printf("user %d (%s) is now %s; %d sessions ended\n", user.ID, plaintext.Escape(user.Email), *role, len(ended))
-	return nil
+// restockCmd adds units to a product, or takes some out.
+type restockCmd struct {
+	Product int64  `required:"" placeholder:"N" help:"Id of the product."`
+	Units   int64  `required:"" placeholder:"N" help:"Units to add; negative to take out units that are for sale."`
+	ID      string `required:"" placeholder:"TEXT" help:"Id of the restock, such as the number of the delivery: the same id is applied once."`
+
+	needsStores
 }
 
-// runRestock changes MySQL first. If it dies before Redis knows, the same command again does the rest.
-func runRestock(ctx context.Context, args []string) error {
-	in := newInput("restock")
-	product := in.Int64("product", 0, "id of the product")
-	units := in.Int64("units", 0, "units to add; negative to take out units that are for sale")
-	id := in.String("id", "", "id of the restock, such as the number of the delivery: the same id is applied once")
-	dsn, redisURL := in.vars.MySQLDSN(), in.vars.RedisURL()
-	if err := in.parse(args); err != nil {
-		return err
-	}
-	if *id == "" {
-		return usagef("restock: --id is not given; choose one, or use %s", uuid.NewString())
-	}
-	data, err := openWithoutQueue(*dsn, *redisURL)
+// Run changes MySQL first. If it dies before Redis knows, the same command again does the rest.
+func (c *restockCmd) Run(ctx context.Context) error {
+	data, err := c.open()
 	if err != nil {
 		return err
 	}
 	defer data.close()
-	db, st := data.store, data.stock
-	if *units < 0 {
-		return correct(ctx, data, *product, *units, *id)
+	if c.Units < 0 {
+		return c.correct(ctx, data)
 	}
-	done, err := db.Restock(ctx, *product, *units, *id)
+	done, err := data.store.Restock(ctx, c.Product, c.Units, c.ID)
 	if errors.Is(err, store.ErrNotFound) {
-		return fmt.Errorf("there is no product %d", *product)
+		return fmt.Errorf("there is no product %d", c.Product)
 	}
 	if err != nil {
 		return err
 	}
-	added, err := buckets.Restock(ctx, st, done)
+	added, err := buckets.Restock(ctx, data.stock, done)
 	if err != nil {
 		return fmt.Errorf("MySQL has the units; repeat the command for Redis to have them too: %w", err)
 	}
 	switch {
 	case done.Applied:
-		fmt.Printf("product %d: %d units added, %d in stock\n", *product, *units, done.Balance)
+		fmt.Printf("product %d: %d units added, %d in stock\n", c.Product, c.Units, done.Balance)
 	case added:
-		fmt.Printf("product %d: restock %s was in MySQL already and is in Redis now\n", *product, *id)
+		fmt.Printf("product %d: restock %s was in MySQL already and is in Redis now\n", c.Product, c.ID)
 	default:
-		fmt.Printf("product %d: restock %s was applied before; nothing changed\n", *product, *id)
+		fmt.Printf("product %d: restock %s was applied before; nothing changed\n", c.Product, c.ID)
+	}
+	return nil
+}
+
+// correct takes units out of a product, of those for sale.
+func (c *restockCmd) correct(ctx context.Context, data parts) error {
+	done, err := buckets.Mover{Redis: data.stock, MySQL: data.store}.Correct(ctx, c.Product, -c.Units, c.ID)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return fmt.Errorf("there is no product %d", c.Product)
+	case errors.Is(err, store.ErrTooFew):
+		return fmt.Errorf("product %d: fewer than %d units are for sale; nothing changed", c.Product, -c.Units)
+	case err != nil:
+		return err
+	case done.Applied:
+		fmt.Printf("product %d: %d units taken out, %d in stock\n", c.Product, -c.Units, done.Balance)
+	default:
+		fmt.Printf("product %d: restock %s was applied before; nothing changed\n", c.Product, c.ID)
 	}
 	return nil
 }
@@ -432,22 +466,4 @@ func writeJSON(w io.Writer, value any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	return enc.Encode(value)
-}
-
-// correct takes units out of a product, of those for sale.
-func correct(ctx context.Context, data parts, product, units int64, id string) error {
-	done, err := buckets.Mover{Redis: data.stock, MySQL: data.store}.Correct(ctx, product, -units, id)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return fmt.Errorf("there is no product %d", product)
-	case errors.Is(err, store.ErrTooFew):
-		return fmt.Errorf("product %d: fewer than %d units are for sale; nothing changed", product, -units)
-	case err != nil:
-		return err
-	case done.Applied:
-		fmt.Printf("product %d: %d units taken out, %d in stock\n", product, -units, done.Balance)
-	default:
-		fmt.Printf("product %d: restock %s was applied before; nothing changed\n", product, id)
-	}
-	return nil
 }

@@ -91,34 +91,19 @@ type orderRedriven struct {
 	RedrivenAt time.Time `json:"redriven_at"`
 }
 
-func runOrderShow(ctx context.Context, args []string) error {
-	text, args := cutArgument(args)
-	in := newInput("order show")
-	asJSON := in.Bool("json", false, "print JSON")
-	dsn, redisURL := in.vars.MySQLDSN(), in.vars.RedisURL()
-	name, dlq := in.vars.Queues()
-	if err := in.parse(args); err != nil {
-		return err
-	}
-	id, err := uuid.Parse(text)
-	if err != nil {
-		return usagef("order show: %q is not the id of an order, such as %s", text, uuid.Max)
-	}
-	p, err := openParts(ctx, *dsn, *redisURL, *name, *dlq)
+type orderShowCmd struct {
+	ID uuid.UUID `arg:"" help:"Id of the order."`
+	jsonFlag
+	needsAll
+}
+
+func (c *orderShowCmd) Run(ctx context.Context) error {
+	p, err := c.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	return p.showOrder(ctx, os.Stdout, id, *asJSON)
-}
-
-// cutArgument takes the first argument that is no flag out of those of a command all of whose flags are switches.
-func cutArgument(args []string) (argument string, flags []string) {
-	i := slices.IndexFunc(args, func(arg string) bool { return !strings.HasPrefix(arg, "-") })
-	if i < 0 {
-		return "", args
-	}
-	return args[i], slices.Concat(args[:i], args[i+1:])
+	return p.showOrder(ctx, os.Stdout, c.ID, c.JSON)
 }
 
 // showOrder prints all that is known of an order. If that is nothing it is an error as well.

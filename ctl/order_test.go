@@ -69,7 +69,7 @@ func TestOrderShow(t *testing.T) {
 	}
 	p, product := newParts(t, 10, 0)
 	var err error
-	if p.queue, err = openQueue(t.Context(), os.Getenv("ORDERS_QUEUE"), os.Getenv("ORDERS_DLQ")); err != nil {
+	if p.queue, err = queue.Open(t.Context(), os.Getenv("ORDERS_QUEUE"), os.Getenv("ORDERS_DLQ")); err != nil {
 		t.Fatal(err)
 	}
 	nobodys := order.NewID()

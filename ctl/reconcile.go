@@ -14,26 +14,28 @@ import (
 	"stampede/internal/reconcile"
 )
 
-func runReconcile(ctx context.Context, args []string) error {
-	in := newInput("reconcile")
-	product := in.Int64("product", 0, "id of one product; 0 takes all that Redis holds")
-	apply := in.Bool("apply", false, "repair what is found; the sale goes on meanwhile")
-	fence := in.Bool("fence", false, "with --apply: pause each sale for the moment that it takes to compare it while it is busy")
-	asJSON := in.Bool("json", false, "print JSON")
-	dsn, redisURL := in.vars.MySQLDSN(), in.vars.RedisURL()
-	name, dlq := in.vars.Queues()
-	if err := in.parse(args); err != nil {
-		return err
+type reconcileCmd struct {
+	Product int64 `placeholder:"N" help:"Id of one product; all that Redis holds if not given."`
+	Apply   bool  `help:"Repair what is found; the sale goes on meanwhile."`
+	Fence   bool  `help:"With --apply: pause each sale for the moment that it takes to compare it while it is busy."`
+	jsonFlag
+	needsAll
+}
+
+func (c *reconcileCmd) Validate() error {
+	if c.Fence && !c.Apply {
+		return errors.New("--fence changes what it finds, so give --apply as well")
 	}
-	if *fence && !*apply {
-		return usagef("reconcile: --fence changes what it finds, so give --apply as well")
-	}
-	p, err := openParts(ctx, *dsn, *redisURL, *name, *dlq)
+	return nil
+}
+
+func (c *reconcileCmd) Run(ctx context.Context) error {
+	p, err := c.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	if *fence && *product == 0 {
+	if c.Fence && c.Product == 0 {
 		if err := p.stock.FindProducts(ctx); err != nil {
 			return err
 		}
@@ -42,18 +44,18 @@ func runReconcile(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if *product != 0 {
-		products = slices.DeleteFunc(products, func(id int64) bool { return order.ProductOf(id) != *product })
-		if !slices.Contains(products, *product) {
-			products = append(products, *product)
+	if c.Product != 0 {
+		products = slices.DeleteFunc(products, func(id int64) bool { return order.ProductOf(id) != c.Product })
+		if !slices.Contains(products, c.Product) {
+			products = append(products, c.Product)
 		}
 	}
 	slices.SortFunc(products, func(a, b int64) int { // each product before its buckets
 		return cmp.Or(cmp.Compare(order.ProductOf(a), order.ProductOf(b)), cmp.Compare(a, b))
 	})
-	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.store, Send: p.queue.SendOrders, Apply: *apply, Pause: *fence}
+	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.store, Send: p.queue.SendOrders, Apply: c.Apply, Pause: c.Fence}
 	reports := []reconcile.Report{}
-	if *fence && *product == 0 {
+	if c.Fence && c.Product == 0 {
 		f, err := r.Statuses(ctx)
 		if err != nil {
 			return err
@@ -69,7 +71,7 @@ func runReconcile(ctx context.Context, args []string) error {
 		}
 		reports = append(reports, report)
 	}
-	if *asJSON {
+	if c.JSON {
 		err = printJSON(reports)
 	} else {
 		printReports(reports)

@@ -19,30 +19,44 @@ import (
 // merchantID is the user whose token run gives to its command for putting products on sale. No buyer has it.
 const merchantID = maxTokens + 1
 
-// runRun starts a stack, runs a command on it, waits until all orders are decided, audits, and stops everything.
-func runRun(ctx context.Context, args []string) (err error) {
-	in := newInput("run")
-	in.hasCommand = true
-	edges := in.Int("edges", 1, "edge processes")
-	workers := in.Int("workers", 2, "worker processes")
-	users := in.Int64("users", 20_000, "buyers for whom there is a token")
-	dir := in.String("dir", localDir, "where to keep programs, data and logs while it runs")
-	if err := in.parse(args); err != nil {
-		return err
-	}
-	if *edges < 1 || *edges > 32 || *workers < 1 || *workers > 32 {
-		return usagef("run: --edges and --workers must be 1 to 32")
-	}
-	if *users < 1 || *users > maxTokens {
-		return usagef("run: --users must be 1 to %d", maxTokens)
-	}
-	command := in.Args()
-	if len(command) == 0 {
-		return usagef("run: name a command after --, such as: ctl run -- sh -c 'curl $EDGE/api/products'")
-	}
+// stackFlags are part of the commands that start a stack.
+type stackFlags struct {
+	Edges   int    `default:"1" help:"Edge processes, 1 to 32."`
+	Workers int    `default:"2" help:"Worker processes, 1 to 32."`
+	Dir     string `default:"${dir}" help:"Where to keep programs, data and logs while it runs."`
+}
 
+func (f *stackFlags) Validate() error {
+	if f.Edges < 1 || f.Edges > 32 || f.Workers < 1 || f.Workers > 32 {
+		return errors.New("--edges and --workers must be 1 to 32")
+	}
+	return nil
+}
+
+// runCmd starts a stack, runs a command on it, waits until all orders are decided, audits, and stops everything.
+type runCmd struct {
+	stackFlags
+	Users   int64    `default:"20000" help:"Buyers for whom there is a token."`
+	Command []string `arg:"" optional:"" passthrough:"" help:"What to run, after --."`
+}
+
+func (c *runCmd) Validate() error {
+	// With its flags before it and none of them unknown, what follows is the command's own.
+	if len(c.Command) > 0 && c.Command[0] == "--" {
+		c.Command = c.Command[1:]
+	}
+	if len(c.Command) == 0 {
+		return errors.New("name a command after --, such as: ctl run -- sh -c 'curl $EDGE/api/products'")
+	}
+	if c.Users < 1 || c.Users > maxTokens {
+		return fmt.Errorf("--users must be 1 to %d", maxTokens)
+	}
+	return c.stackFlags.Validate()
+}
+
+func (c *runCmd) Run(ctx context.Context) (err error) {
 	tell := func(text string) { fmt.Fprintln(os.Stderr, text) }
-	f, err := startFleet(ctx, *dir, "run", tell)
+	f, err := startFleet(ctx, c.Dir, "run", tell)
 	keep := true // the logs of a run that went wrong
 	defer func() {
 		tell("stopping")
@@ -54,16 +68,16 @@ func runRun(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := f.run(ctx, *edges, *workers); err != nil {
+	if err := f.run(ctx, c.Edges, c.Workers); err != nil {
 		return err
 	}
-	variables, err := f.forCommand(*users)
+	variables, err := f.forCommand(c.Users)
 	if err != nil {
 		return err
 	}
 	ended := f.ended()
-	tell("running " + strings.Join(command, " "))
-	failed := runCommand(ctx, command, append(f.env[:len(f.env):len(f.env)], variables...))
+	tell("running " + strings.Join(c.Command, " "))
+	failed := runCommand(ctx, c.Command, append(f.env[:len(f.env):len(f.env)], variables...))
 	if ctx.Err() != nil {
 		return errors.Join(ctx.Err(), failed)
 	}

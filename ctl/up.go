@@ -12,19 +12,11 @@ import (
 	"stampede/internal/order"
 )
 
-func runUp(ctx context.Context, args []string) (err error) {
-	in := newInput("up")
-	edges := in.Int("edges", 1, "edge processes")
-	workers := in.Int("workers", 2, "worker processes")
-	dir := in.String("dir", localDir, "where to keep programs, data and logs while it runs")
-	if err := in.parse(args); err != nil {
-		return err
-	}
-	if *edges < 1 || *edges > 32 || *workers < 1 || *workers > 32 {
-		return usagef("up: --edges and --workers must be 1 to 32")
-	}
+type upCmd struct{ stackFlags }
+
+func (c *upCmd) Run(ctx context.Context) (err error) {
 	tell := func(text string) { fmt.Fprintln(os.Stderr, text) }
-	f, err := startFleet(ctx, *dir, "up", tell)
+	f, err := startFleet(ctx, c.Dir, "up", tell)
 	stopped := false
 	defer func() {
 		tell("\nstopping")
@@ -33,7 +25,7 @@ func runUp(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := f.run(ctx, *edges, *workers); err != nil {
+	if err := f.run(ctx, c.Edges, c.Workers); err != nil {
 		return err
 	}
 	for _, p := range []order.Product{
@@ -45,11 +37,11 @@ func runUp(ctx context.Context, args []string) (err error) {
 			return err
 		}
 	}
-	variables, err := f.assignments(*edges)
+	variables, err := f.assignments(c.Edges)
 	if err != nil {
 		return err
 	}
-	file := filepath.Join(*dir, "up.env")
+	file := filepath.Join(c.Dir, "up.env")
 	removeEnv, err := writeEnv(file, variables)
 	if err != nil {
 		return err
@@ -63,8 +55,8 @@ func runUp(ctx context.Context, args []string) (err error) {
 	}
 	for i, admin := range f.admins {
 		name := fmt.Sprintf("edge %d admin", i+1)
-		if i >= *edges {
-			name = fmt.Sprintf("worker %d admin", i-*edges+1)
+		if i >= c.Edges {
+			name = fmt.Sprintf("worker %d admin", i-c.Edges+1)
 		}
 		fmt.Fprintf(tab, "%s\thttp://%s/metrics\n", name, admin)
 	}

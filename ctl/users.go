@@ -12,45 +12,62 @@ import (
 	"stampede/internal/store"
 )
 
-// runUserLogout ends all sessions of a user.
-func runUserLogout(ctx context.Context, args []string) error {
-	return changeUser(ctx, "user logout", args, func(db *store.Store, user store.User) (string, []uuid.UUID, error) {
+// byEmail names the user that a command is about.
+type byEmail struct {
+	Email string `required:"" placeholder:"ADDRESS" help:"E-mail address of the user."`
+}
+
+// userLogoutCmd ends all sessions of a user.
+type userLogoutCmd struct {
+	byEmail
+	needsStores
+}
+
+func (c *userLogoutCmd) Run(ctx context.Context) error {
+	return changeUser(ctx, c.needsStores, c.Email, func(db *store.Store, user store.User) (string, []uuid.UUID, error) {
 		ended, err := db.EndSessions(ctx, user.ID)
 		return "is logged out", ended, err
 	})
 }
 
-// runUserDisable keeps everybody from logging in to an account, and ends its sessions.
-func runUserDisable(ctx context.Context, args []string) error {
-	return changeUser(ctx, "user disable", args, func(db *store.Store, user store.User) (string, []uuid.UUID, error) {
+// userDisableCmd keeps everybody from logging in to an account, and ends its sessions.
+type userDisableCmd struct {
+	byEmail
+	needsStores
+}
+
+func (c *userDisableCmd) Run(ctx context.Context) error {
+	return changeUser(ctx, c.needsStores, c.Email, func(db *store.Store, user store.User) (string, []uuid.UUID, error) {
 		ended, err := db.Disable(ctx, user.ID)
 		return "is disabled", ended, err
 	})
 }
 
-// runUserEnable undoes runUserDisable.
-func runUserEnable(ctx context.Context, args []string) error {
-	return changeUser(ctx, "user enable", args, func(db *store.Store, user store.User) (string, []uuid.UUID, error) {
+// userEnableCmd undoes userDisableCmd.
+type userEnableCmd struct {
+	byEmail
+	needsStores
+}
+
+func (c *userEnableCmd) Run(ctx context.Context) error {
+	return changeUser(ctx, c.needsStores, c.Email, func(db *store.Store, user store.User) (string, []uuid.UUID, error) {
 		return "is enabled", nil, db.Enable(ctx, user.ID)
 	})
 }
 
 // changeUser changes an account in MySQL and tells every edge which of its sessions have ended.
-func changeUser(ctx context.Context, name string, args []string, change func(*store.Store, store.User) (string, []uuid.UUID, error)) error {
-	in := newInput(name)
-	email := in.String("email", "", "e-mail address of the user")
-	dsn, redisURL := in.vars.MySQLDSN(), in.vars.RedisURL()
-	if err := in.parse(args); err != nil {
-		return err
-	}
-	data, err := openWithoutQueue(*dsn, *redisURL)
+func changeUser(
+	ctx context.Context, servers needsStores, email string,
+	change func(*store.Store, store.User) (is string, ended []uuid.UUID, err error),
+) error {
+	data, err := servers.open()
 	if err != nil {
 		return err
 	}
 	defer data.close()
 	db, st := data.store, data.stock
 
-	user, err := userByEmail(ctx, db, *email)
+	user, err := userByEmail(ctx, db, email)
 	if err != nil {
 		return err
 	}
@@ -65,6 +82,34 @@ func changeUser(ctx context.Context, name string, args []string, change func(*st
 	if err := st.Publish(ctx, stock.Notice{EndedSessions: ended}); err != nil {
 		fmt.Println("The edges could not be told, and find out within some seconds.")
 	}
+	return nil
+}
+
+// userRoleCmd also ends the user's sessions, whose tokens carry the old role.
+type userRoleCmd struct {
+	byEmail
+	Role store.Role `required:"" enum:"buyer,merchant,admin" placeholder:"ROLE" help:"What the user may do: buyer, merchant or admin."`
+	needsMySQL
+}
+
+func (c *userRoleCmd) Run(ctx context.Context) error {
+	db, err := c.open()
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	user, err := userByEmail(ctx, db, c.Email)
+	if err != nil {
+		return err
+	}
+	if err := db.SetRole(ctx, user.ID, c.Role); err != nil {
+		return err
+	}
+	ended, err := db.EndSessions(ctx, user.ID)
+	if err != nil {
+		return fmt.Errorf("the role is set; repeat the command to end the user's sessions too: %w", err)
+	}
+	fmt.Printf("user %d (%s) is now %s; %d sessions ended\n", user.ID, plaintext.Escape(user.Email), c.Role, len(ended))
 	return nil
 }
 

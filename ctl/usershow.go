@@ -56,19 +56,19 @@ type userSession struct {
 	Live      bool      `json:"live"`
 }
 
-func runUserShow(ctx context.Context, args []string) error {
-	who, args := cutArgument(args)
-	in := newInput("user show")
-	asJSON := in.Bool("json", false, "print JSON")
-	db, err := in.parseAndOpenStore(args)
+type userShowCmd struct {
+	User string `arg:"" help:"E-mail address or id of the user."`
+	jsonFlag
+	needsMySQL
+}
+
+func (c *userShowCmd) Run(ctx context.Context) error {
+	db, err := c.open()
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	if who == "" {
-		return usagef("user show: name a user by e-mail address or id")
-	}
-	return showUser(ctx, os.Stdout, db, who, *asJSON)
+	return showUser(ctx, os.Stdout, db, c.User, c.JSON)
 }
 
 // showUser prints what is known of the user with an e-mail address or id.

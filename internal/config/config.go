@@ -1,5 +1,5 @@
 // Package config reads a program's configuration from the environment, and from nothing else. Every
-// error names its variable, and -help prints all variables with their defaults.
+// error names its variable, and --help prints all variables with their defaults.
 package config
 
 import (

@@ -19,18 +19,18 @@ type Variable struct {
 
 var line = regexp.MustCompile(`(?m)^  ([A-Z][A-Z0-9_]+) {2,}(\S+) {2,}\S`)
 
-// Variables builds ./edge, ./worker or ./ctl, from the repository's root, and returns the variables that its -help lists;
+// Variables builds ./edge, ./worker or ./ctl, from the repository's root, and returns the variables that its --help lists;
 // of ctl, that of a command. Those of Go and of the SDKs, which every program reads, are not among them: see Standard.
 func Variables(t testing.TB, root, program string, command ...string) []Variable {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	args := append([]string{"run", "./" + program}, command...)
-	cmd := exec.CommandContext(ctx, "go", append(args, "-help")...)
+	cmd := exec.CommandContext(ctx, "go", append(args, "--help")...)
 	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0") // as in the images
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("%s -help: %v\n%s", program, err, out)
+		t.Fatalf("%s --help: %v\n%s", program, err, out)
 	}
 	var all []Variable
 	for _, m := range line.FindAllStringSubmatch(string(out), -1) {
@@ -44,7 +44,7 @@ func Variables(t testing.TB, root, program string, command ...string) []Variable
 		all = append(all, v)
 	}
 	if len(all) == 0 {
-		t.Fatalf("%s -help lists no variable:\n%s", program, out)
+		t.Fatalf("%s --help lists no variable:\n%s", program, out)
 	}
 	return all
 }

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// completionCmd prints the script that a shell sources. The script asks ctl itself what may come next, so that it need not
+// be made anew for each version.
+type completionCmd struct {
+	Shell string   `arg:"" enum:"bash,zsh,fish" help:"Shell, bash, zsh or fish, whose script is printed, to be sourced: source <(ctl completion bash)"`
+	Words []string `arg:"" optional:"" passthrough:"" help:"With words of a command line: what the last one may become."`
+}
+
+// scripts are what a shell needs, by its name.
+var scripts = map[string]string{
+	"bash": `_ctl() {
+	COMPREPLY=($("${COMP_WORDS[0]}" completion bash -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
+}
+complete -o default -F _ctl ctl
+`,
+	"zsh": `#compdef ctl
+_ctl() {
+	local -a next
+	next=(${(f)"$("${words[1]}" completion zsh -- "${(@)words[2,CURRENT]}" 2>/dev/null)"})
+	if (( $#next )); then compadd -a next; else _files; fi
+}
+compdef _ctl ctl
+`,
+	"fish": `complete -c ctl -f -a '(set -l words (commandline -opc) (commandline -ct); $words[1] completion fish -- $words[2..] 2>/dev/null)'
+`,
+}
+
+func (c *completionCmd) Run() error {
+	if len(c.Words) == 0 {
+		fmt.Print(scripts[c.Shell])
+		return nil
+	}
+	parser, err := newParser()
+	if err != nil {
+		return err
+	}
+	words := c.Words
+	if words[0] == "--" {
+		words = words[1:]
+	}
+	for _, next := range completions(parser.Model.Node, words) {
+		fmt.Fprintln(os.Stdout, next)
+	}
+	return nil
+}
+
+// completions are what the last of the words may become, of the commands, flags and values that are known.
+func completions(node *kong.Node, words []string) []string {
+	var flag *kong.Flag // the one whose value comes next
+	for _, word := range words[:max(len(words)-1, 0)] {
+		switch {
+		case word == "--":
+			return nil // what follows is another program's
+		case flag != nil:
+			flag = nil
+		case strings.HasPrefix(word, "--"):
+			name, _, hasValue := strings.Cut(word[2:], "=")
+			if f := flagOf(node, name); f != nil && !f.IsBool() && !hasValue {
+				flag = f
+			}
+		default:
+			if child := childOf(node, word); child != nil {
+				node = child
+			}
+		}
+	}
+
+	last := ""
+	if len(words) > 0 {
+		last = words[len(words)-1]
+	}
+	var known []string
+	switch {
+	case flag != nil:
+		known = flag.EnumSlice()
+	case strings.HasPrefix(last, "-"):
+		for _, group := range node.AllFlags(true) {
+			for _, f := range group {
+				known = append(known, "--"+f.Name)
+			}
+		}
+	default:
+		for _, child := range node.Children {
+			known = append(known, child.Name)
+		}
+		for _, argument := range node.Positional {
+			known = append(known, argument.EnumSlice()...)
+		}
+	}
+	var fitting []string
+	for _, word := range known {
+		if word != "" && strings.HasPrefix(word, last) {
+			fitting = append(fitting, word)
+		}
+	}
+	return fitting
+}
+
+func flagOf(node *kong.Node, name string) *kong.Flag {
+	for _, group := range node.AllFlags(true) {
+		for _, f := range group {
+			if f.Name == name {
+				return f
+			}
+		}
+	}
+	return nil
+}
+
+func childOf(node *kong.Node, name string) *kong.Node {
+	for _, child := range node.Children {
+		if child.Name == name {
+			return child
+		}
+	}
+	return nil
+}
