@@ -215,7 +215,7 @@ func (e *Edge) postRefresh(ctx *fasthttp.RequestCtx) {
 }
 
 // postLogout ends the session that the access token belongs to, on every edge.
-func (e *Edge) postLogout(ctx *fasthttp.RequestCtx, who token.Claims) {
+func (e *Edge) postLogout(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	if who.SessionID == uuid.Nil {
 		sendProblem(ctx, malformedRequest, "This token belongs to no session; it expires by itself.")
 		return
@@ -231,7 +231,7 @@ func (e *Edge) postLogout(ctx *fasthttp.RequestCtx, who token.Claims) {
 }
 
 // postLogoutEverywhere ends all sessions of a user, on every edge.
-func (e *Edge) postLogoutEverywhere(ctx *fasthttp.RequestCtx, who token.Claims) {
+func (e *Edge) postLogoutEverywhere(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	work, cancel := context.WithTimeout(context.Background(), accountTimeout)
 	defer cancel()
 	ended, err := e.store.EndSessions(work, who.UserID)
@@ -246,7 +246,7 @@ func (e *Edge) postLogoutEverywhere(ctx *fasthttp.RequestCtx, who token.Claims) 
 // postPassword changes a user's password and ends all sessions, so that who has stolen one loses it. The old password is
 // asked for, since a stolen token must not be enough to take the account over; it is guessed no faster here than at a
 // login.
-func (e *Edge) postPassword(ctx *fasthttp.RequestCtx, who token.Claims) {
+func (e *Edge) postPassword(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	var in struct {
 		Old string `json:"old_password"`
 		New string `json:"new_password"`
@@ -306,7 +306,7 @@ func (e *Edge) changePassword(ctx *fasthttp.RequestCtx, work context.Context, us
 }
 
 // getMe tells users who they are.
-func (e *Edge) getMe(ctx *fasthttp.RequestCtx, who token.Claims) {
+func (e *Edge) getMe(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	work, cancel := context.WithTimeout(context.Background(), accountTimeout)
 	defer cancel()
 	user, err := e.store.User(work, who.UserID)

@@ -88,14 +88,14 @@ func holds(until time.Time) bool { return until.IsZero() || time.Now().Before(un
 // admit lets requests through whose client is not banned and does not ask too often, and tells how often it may ask. What
 // is refused for its address is not counted for its network, or one client could shut out its neighbours.
 func (e *Edge) admit(next fasthttp.RequestHandler) fasthttp.RequestHandler {
-	return e.screen(next, func(ctx *fasthttp.RequestCtx, client netip.Prefix) bool {
+	return e.screened(next, func(ctx *fasthttp.RequestCtx, client netip.Prefix) bool {
 		return e.addresses.allow(ctx, client) && e.mayFromNetwork(ctx, client)
 	})
 }
 
 // admitAside is admit for what is no part of the API: it counts there, and tells nothing.
 func (e *Edge) admitAside(next fasthttp.RequestHandler) fasthttp.RequestHandler {
-	return e.screen(next, func(ctx *fasthttp.RequestCtx, client netip.Prefix) bool {
+	return e.screened(next, func(ctx *fasthttp.RequestCtx, client netip.Prefix) bool {
 		return e.addresses.allowSilently(ctx, client) && e.mayFromNetwork(ctx, client)
 	})
 }
@@ -103,26 +103,31 @@ func (e *Edge) admitAside(next fasthttp.RequestHandler) fasthttp.RequestHandler 
 // admitProbe is admit for the probes of load balancers, which have a share of their own: a crowd behind the same address
 // must not make an edge look dead.
 func (e *Edge) admitProbe(next fasthttp.RequestHandler) fasthttp.RequestHandler {
-	return e.screen(next, e.probes.allowSilently)
+	return e.screened(next, e.probes.allowSilently)
 }
 
-// screen lets requests through whose client is known and not banned, and may ask now.
-func (e *Edge) screen(next fasthttp.RequestHandler, may func(*fasthttp.RequestCtx, netip.Prefix) bool) fasthttp.RequestHandler {
+// screened lets requests through that screen lets through.
+func (e *Edge) screened(next fasthttp.RequestHandler, may func(*fasthttp.RequestCtx, netip.Prefix) bool) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
-		client, ok := e.proxies.client(ctx)
-		if !ok {
-			sendProblem(ctx, malformedRequest, e.proxies.field+" names no client: each proxy must add an address, with or without a port.")
-			return
+		if e.screen(ctx, may) {
+			next(ctx)
 		}
-		if e.bans.address(client) {
-			sendProblem(ctx, banned, "")
-			return
-		}
-		if client, ok := counted(client); ok && !may(ctx, client) {
-			return
-		}
-		next(ctx)
 	}
+}
+
+// screen reports whether the client is known and not banned, and may ask now. If not, it answers the request.
+func (e *Edge) screen(ctx *fasthttp.RequestCtx, may func(*fasthttp.RequestCtx, netip.Prefix) bool) bool {
+	client, ok := e.proxies.client(ctx)
+	if !ok {
+		sendProblem(ctx, malformedRequest, e.proxies.field+" names no client: each proxy must add an address, with or without a port.")
+		return false
+	}
+	if e.bans.address(client) {
+		sendProblem(ctx, banned, "")
+		return false
+	}
+	address, ok := counted(client)
+	return !ok || may(ctx, address)
 }
 
 // mayFromNetwork counts a request for the network of an IPv6 client's address. If there were too many it answers the request

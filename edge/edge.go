@@ -251,7 +251,7 @@ func survive(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 }
 
 // forUser lets only requests with a valid token through, and tells the handler whose it is.
-func (e *Edge) forUser(next func(*fasthttp.RequestCtx, token.Claims)) fasthttp.RequestHandler {
+func (e *Edge) forUser(next func(*fasthttp.RequestCtx, *token.Claims)) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
 		who, ok := e.identify(ctx)
 		if !ok {
@@ -270,13 +270,22 @@ func (e *Edge) forUser(next func(*fasthttp.RequestCtx, token.Claims)) fasthttp.R
 }
 
 // identify says whose valid token a request bears, if it bears one.
-func (e *Edge) identify(ctx *fasthttp.RequestCtx) (token.Claims, bool) {
+func (e *Edge) identify(ctx *fasthttp.RequestCtx) (who *token.Claims, ok bool) {
+	raw := bearer(ctx)
+	if raw == nil {
+		return nil, false
+	}
+	who, err := e.tokens.Verify(raw, time.Now())
+	return who, err == nil && !e.sessions.hasEnded(who.SessionID)
+}
+
+// bearer is the token that a request bears (RFC 6750, section 2.1), or nil.
+func bearer(ctx *fasthttp.RequestCtx) []byte {
 	scheme, raw, _ := bytes.Cut(ctx.Request.Header.Peek(fasthttp.HeaderAuthorization), []byte(" "))
 	if !bytes.EqualFold(scheme, []byte("Bearer")) {
-		return token.Claims{}, false
+		return nil
 	}
-	who, err := e.tokens.Verify(bytes.TrimSpace(raw), time.Now())
-	return who, err == nil && !e.sessions.hasEnded(who.SessionID)
+	return bytes.TrimSpace(raw)
 }
 
 // Ready tells whether the edge can take orders. MySQL is not asked: orders are taken without it for as

@@ -25,8 +25,8 @@ import (
 const manageTimeout = 5 * time.Second
 
 // forMerchant lets only merchants and admins through. Stampede is one shop: any merchant may change any product.
-func (e *Edge) forMerchant(next func(*fasthttp.RequestCtx, token.Claims)) fasthttp.RequestHandler {
-	return e.forUser(func(ctx *fasthttp.RequestCtx, who token.Claims) {
+func (e *Edge) forMerchant(next func(*fasthttp.RequestCtx, *token.Claims)) fasthttp.RequestHandler {
+	return e.forUser(func(ctx *fasthttp.RequestCtx, who *token.Claims) {
 		if !mayManage(who) {
 			sendProblem(ctx, forbidden, "It takes the role of a merchant or an admin.")
 			return
@@ -36,11 +36,11 @@ func (e *Edge) forMerchant(next func(*fasthttp.RequestCtx, token.Claims)) fastht
 }
 
 // actedBy is a context whose changes the staff log has as a user's.
-func actedBy(who token.Claims) context.Context {
+func actedBy(who *token.Claims) context.Context {
 	return store.WithActor(context.Background(), fmt.Sprintf("user:%d", who.UserID))
 }
 
-func mayManage(who token.Claims) bool {
+func mayManage(who *token.Claims) bool {
 	return slices.Contains([]store.Role{store.Merchant, store.Admin}, store.Role(who.Role))
 }
 
@@ -51,7 +51,7 @@ func (e *Edge) seesAll(ctx *fasthttp.RequestCtx) bool {
 }
 
 // postProduct puts a product into the catalogue. Repeating it makes another one, unless it has an idempotency key.
-func (e *Edge) postProduct(ctx *fasthttp.RequestCtx, who token.Claims) {
+func (e *Edge) postProduct(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	key, detail := idempotencyKey(ctx)
 	if detail != "" {
 		sendProblem(ctx, malformedRequest, detail)
@@ -110,7 +110,7 @@ var unpatchable = map[string]string{
 
 // patchProduct changes the settings of a product by a JSON merge patch (RFC 7396). MySQL comes first. If Redis then
 // cannot be told, the same patch again, or an empty one, does the rest.
-func (e *Edge) patchProduct(ctx *fasthttp.RequestCtx, who token.Claims) {
+func (e *Edge) patchProduct(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	id, ok := productID(ctx)
 	if !ok {
 		return
@@ -158,7 +158,7 @@ type restockBody struct {
 
 // putRestock adds units to a product, or takes some out if they are negative, once for each id. MySQL comes first. If Redis then cannot be told, the same
 // request again does the rest.
-func (e *Edge) putRestock(ctx *fasthttp.RequestCtx, who token.Claims) {
+func (e *Edge) putRestock(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	id, ok := productID(ctx)
 	if !ok {
 		return

@@ -117,8 +117,7 @@ func (m *metrics) measure(route string, next fasthttp.RequestHandler) fasthttp.R
 	return func(ctx *fasthttp.RequestCtx) {
 		start := time.Now()
 		next(ctx)
-		c, _ := ctx.UserValue(codeValue).(code)
-		outcomes.of(outcome{ctx.Response.StatusCode(), c}).Inc()
+		outcomes.count(ctx)
 		latency.Observe(time.Since(start).Seconds())
 	}
 }
@@ -136,6 +135,12 @@ type counters struct {
 type outcome struct {
 	status int
 	code   code
+}
+
+// count counts a request by its answer.
+func (c *counters) count(ctx *fasthttp.RequestCtx) {
+	problem, _ := ctx.UserValue(codeValue).(code)
+	c.of(outcome{ctx.Response.StatusCode(), problem}).Inc()
 }
 
 func (c *counters) of(o outcome) prometheus.Counter {

@@ -53,29 +53,46 @@ func newOrderBody(r *order.Record) orderBody {
 }
 
 // postOrder takes an order: 202 once the queue has it.
-func (e *Edge) postOrder(ctx *fasthttp.RequestCtx, who token.Claims) {
+//
+// Each connection's stack stays as large as the deepest call on it has made it, and with 10,000 connections its size shows:
+// up to 3 KiB fit into one of 4 KiB, more into one of 8. So what reads and what answers are calls of their own.
+func (e *Edge) postOrder(ctx *fasthttp.RequestCtx, who *token.Claims) {
+	t := e.readOrder(ctx, who)
+	if t == nil {
+		return
+	}
+	e.reserver.submit(t)
+	if a := <-t.answer; a.code == "" {
+		sendAccepted(ctx, a)
+	} else {
+		sendDenied(ctx, a)
+	}
+}
+
+// readOrder makes a ticket of a request. If it is refused already, it is answered, and there is no ticket.
+func (e *Edge) readOrder(ctx *fasthttp.RequestCtx, who *token.Claims) *ticket {
 	if !isJSON(ctx.Request.Header.ContentType()) {
 		sendProblem(ctx, unsupportedMediaType, "Send the order with Content-Type: application/json.")
-		return
+		return nil
 	}
 	key, detail := idempotencyKey(ctx)
 	if detail != "" {
 		sendProblem(ctx, malformedRequest, detail)
-		return
+		return nil
 	}
 	productID, quantity, c, detail := parseOrder(ctx.PostBody())
 	if c != "" {
 		sendProblem(ctx, c, detail)
-		return
+		return nil
 	}
 	if e.products.missing(productID) {
 		sendProblem(ctx, productNotFound, "")
-		return
+		return nil
 	}
 	if key == "" { // a request with a key may be the repetition of an accepted one, which only Redis knows
 		if c, sale := e.closed.ask(e.reserver.shelf(productID, who.UserID), quantity, ctx.Time()); c != "" {
 			sendRefusal(ctx, c, sale)
-			return
+			return nil
 		}
 	}
 	t := &ticket{
@@ -86,26 +103,27 @@ func (e *Edge) postOrder(ctx *fasthttp.RequestCtx, who token.Claims) {
 	if telemetry.Tracing() {
 		t.place(ctx)
 	}
-	e.reserver.submit(t)
-	sendAnswer(ctx, <-t.answer)
+	return t
 }
 
-// sendAnswer tells what became of an order.
-func sendAnswer(ctx *fasthttp.RequestCtx, a *answer) {
-	switch a.code {
-	case "":
-		ctx.SetStatusCode(fasthttp.StatusAccepted)
-		ctx.SetContentType("application/json")
-		ctx.Response.SetBodyRaw(appendAccepted(make([]byte, 0, acceptedBytes), &a.order, a.sale.Currency))
-		setLocation(ctx, a.order.ID)
-		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, retryAfter)
-	case outcomeUnknown:
-		sendProblem(ctx, a.code, "Ask for the order, or repeat the request with the same Idempotency-Key.",
-			extra{"order_id", a.order.ID.String()})
-		setLocation(ctx, a.order.ID)
-	default:
+// sendDenied tells why an order is not promised.
+func sendDenied(ctx *fasthttp.RequestCtx, a *answer) {
+	if a.code != outcomeUnknown {
 		sendRefusal(ctx, a.code, &a.sale)
+		return
 	}
+	sendProblem(ctx, a.code, "Ask for the order, or repeat the request with the same Idempotency-Key.",
+		extra{"order_id", a.order.ID.String()})
+	setLocation(ctx, a.order.ID)
+}
+
+// sendAccepted promises an order.
+func sendAccepted(ctx *fasthttp.RequestCtx, a *answer) {
+	ctx.SetStatusCode(fasthttp.StatusAccepted)
+	ctx.SetContentType("application/json")
+	ctx.Response.SetBodyRaw(appendAccepted(make([]byte, 0, acceptedBytes), &a.order, a.sale.Currency))
+	setLocation(ctx, a.order.ID)
+	ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, retryAfter)
 }
 
 // setLocation says where an order can be asked for.
@@ -246,7 +264,7 @@ func isNumber(value json.RawMessage) bool {
 }
 
 // getOrder answers with the state of one of the user's orders; with ?wait= it waits for the decision.
-func (e *Edge) getOrder(ctx *fasthttp.RequestCtx, who token.Claims) {
+func (e *Edge) getOrder(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	text, _ := ctx.UserValue("id").(string)
 	id, err := uuid.Parse(text)
 	if err != nil || len(text) != len(uuid.Nil.String()) {
@@ -321,7 +339,7 @@ func (e *Edge) findOrder(id uuid.UUID, userID int64) (*order.Record, error) {
 }
 
 // listOrders answers with the user's decided orders, newest first.
-func (e *Edge) listOrders(ctx *fasthttp.RequestCtx, who token.Claims) {
+func (e *Edge) listOrders(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	before, ok := e.cursors().readOrder(ctx.QueryArgs().Peek("cursor"))
 	if !ok {
 		sendProblem(ctx, malformedRequest, "cursor must be the next_cursor of an earlier page.")

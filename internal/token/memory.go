@@ -22,15 +22,15 @@ type memory struct {
 // known is a valid token, what it says, and until when it is valid.
 type known struct {
 	raw    []byte
-	claims Claims
+	claims *Claims
 	until  time.Time
 }
 
 func newMemory() *memory { return &memory{seed: maphash.MakeSeed(), young: make(map[uint64]known)} }
 
-// find returns what a token says if it is known and valid at a time. Tokens are compared in a time that tells nothing
+// find returns what a token says if it is known and valid at a time, or nil. Tokens are compared in a time that tells nothing
 // about those that are held.
-func (m *memory) find(raw []byte, now time.Time) (Claims, bool) {
+func (m *memory) find(raw []byte, now time.Time) *Claims {
 	hash := maphash.Bytes(m.seed, raw)
 	m.mu.RLock()
 	found, young := m.young[hash]
@@ -39,16 +39,16 @@ func (m *memory) find(raw []byte, now time.Time) (Claims, bool) {
 	}
 	m.mu.RUnlock()
 	if subtle.ConstantTimeCompare(found.raw, raw) != 1 || !now.Before(found.until) {
-		return Claims{}, false
+		return nil
 	}
 	if !young {
 		m.keep(hash, found)
 	}
-	return found.claims, true
+	return found.claims
 }
 
 // add remembers a valid token.
-func (m *memory) add(raw []byte, claims Claims, until time.Time) {
+func (m *memory) add(raw []byte, claims *Claims, until time.Time) {
 	m.keep(maphash.Bytes(m.seed, raw), known{append([]byte(nil), raw...), claims, until})
 }
 

@@ -154,17 +154,17 @@ func (k *Keeper) Sign(c Claims, ttl time.Duration) (string, error) {
 }
 
 // Verify returns what a token says at a time, or ErrInvalid. It keeps nothing of raw. A token that was valid before is
-// known again, and costs a hash.
-func (k *Keeper) Verify(raw []byte, now time.Time) (Claims, error) {
+// known again, and costs a hash; its claims are those of then, so nobody may change them.
+func (k *Keeper) Verify(raw []byte, now time.Time) (*Claims, error) {
 	if len(raw) > maxTokenBytes {
-		return Claims{}, ErrInvalid
+		return nil, ErrInvalid
 	}
-	if claims, ok := k.known.find(raw, now); ok {
+	if claims := k.known.find(raw, now); claims != nil {
 		return claims, nil
 	}
 	var wire wireClaims
 	if _, err := k.parser.ParseWithClaims(string(raw), &wire, k.find); err != nil {
-		return Claims{}, ErrInvalid
+		return nil, ErrInvalid
 	}
 	c, err := wire.claims()
 	if err == nil {
@@ -174,15 +174,15 @@ func (k *Keeper) Verify(raw []byte, now time.Time) (Claims, error) {
 }
 
 // claims reads claims out of a token whose signature and times are good.
-func (wire *wireClaims) claims() (Claims, error) {
-	c := Claims{Role: wire.Role}
+func (wire *wireClaims) claims() (*Claims, error) {
+	c := &Claims{Role: wire.Role}
 	var err error
 	if c.UserID, err = strconv.ParseInt(wire.Subject, 10, 64); err != nil || c.UserID <= 0 {
-		return Claims{}, ErrInvalid
+		return nil, ErrInvalid
 	}
 	if wire.SessionID != "" {
 		if c.SessionID, err = uuid.Parse(wire.SessionID); err != nil {
-			return Claims{}, ErrInvalid
+			return nil, ErrInvalid
 		}
 	}
 	return c, nil

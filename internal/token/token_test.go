@@ -37,7 +37,7 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := k.Verify([]byte(raw), time.Now()); got.UserID != userID || err != nil {
+		if got, err := k.Verify([]byte(raw), time.Now()); err != nil || got.UserID != userID {
 			t.Errorf("Verify = %v, %v, want %v", got, err, userID)
 		}
 		if len(raw) > 230 {
@@ -78,7 +78,7 @@ func TestVerify(t *testing.T) {
 		"one of a clock just ahead":   hs256("iat", in(2*time.Second), "nbf", in(2*time.Second)),
 		"one for somebody as well":    hs256("aud", "x", "iss", "y", "role", "z"),
 	} {
-		if got, err := NewKeeper(secret).Verify([]byte(raw), time.Now()); got.UserID != 7 || err != nil {
+		if got, err := NewKeeper(secret).Verify([]byte(raw), time.Now()); err != nil || got.UserID != 7 {
 			t.Errorf("%s: Verify = %v, %v", what, got, err)
 		}
 	}
@@ -121,7 +121,7 @@ func TestVerify(t *testing.T) {
 		"a list":                hs256("sub", []string{"7"}),
 		"too many bytes":        hs256("x", strings.Repeat("x", maxTokenBytes)),
 	} {
-		if got, err := NewKeeper(secret).Verify([]byte(raw), time.Now()); got != (Claims{}) || !errors.Is(err, ErrInvalid) || err.Error() != ErrInvalid.Error() {
+		if got, err := NewKeeper(secret).Verify([]byte(raw), time.Now()); got != nil || !errors.Is(err, ErrInvalid) || err.Error() != ErrInvalid.Error() {
 			t.Errorf("%s: Verify = %v, %v", what, got, err)
 		}
 	}
@@ -201,7 +201,7 @@ func FuzzVerify(f *testing.F) {
 				h.Alg != "HS256" || got.UserID <= 0 || c.Sub == "" || c.Exp < float64(time.Now().Add(-clockSkew).Unix()-1) {
 				t.Fatalf("header %q and claims %q name %v", header, claims, got)
 			}
-		} else if got != (Claims{}) || !errors.Is(err, ErrInvalid) {
+		} else if got != nil || !errors.Is(err, ErrInvalid) {
 			t.Fatalf("Verify = %v, %v", got, err)
 		}
 		signature[0] ^= 1
@@ -221,7 +221,7 @@ func TestClaims(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := k.Verify([]byte(raw), time.Now()); got != want || err != nil {
+	if got, err := k.Verify([]byte(raw), time.Now()); err != nil || *got != want {
 		t.Errorf("Verify = %v, %v, want %v", got, err, want)
 	}
 	for _, sid := range []any{"x", 7, []string{}} {
@@ -293,14 +293,14 @@ func TestKnownTokenExpires(t *testing.T) {
 	exp := now.Add(time.Minute)
 	raw := []byte(sign(t, jwt.SigningMethodHS256, []byte(secret), jwt.MapClaims{"sub": "7", "exp": exp.Unix()}))
 	for range 2 {
-		if got, err := k.Verify(raw, now); got.UserID != 7 || err != nil {
+		if got, err := k.Verify(raw, now); err != nil || got.UserID != 7 {
 			t.Fatalf("%v, %v", got, err)
 		}
 	}
-	if _, ok := k.known.find(raw, exp.Add(clockSkew-1)); !ok {
+	if k.known.find(raw, exp.Add(clockSkew-1)) == nil {
 		t.Error("it is not known until its end")
 	}
-	if got, ok := k.known.find(raw, exp.Add(clockSkew)); ok {
+	if got := k.known.find(raw, exp.Add(clockSkew)); got != nil {
 		t.Errorf("it is known as %v after its end", got)
 	}
 	for i := range raw { // nothing that looks alike is known
@@ -322,21 +322,21 @@ func TestMemoryIsBounded(t *testing.T) {
 	m := newMemory()
 	now := time.Now()
 	often := []byte("often")
-	m.add(often, Claims{UserID: 1}, now.Add(time.Hour))
+	m.add(often, &Claims{UserID: 1}, now.Add(time.Hour))
 	for i := range int64(2 * maxKnown) {
-		m.add(strconv.AppendInt(nil, i, 10), Claims{UserID: i}, now.Add(time.Hour))
-		if got, ok := m.find(often, now); !ok || got.UserID != 1 {
-			t.Fatalf("after %d others it is known as %v, %v", i, got, ok)
+		m.add(strconv.AppendInt(nil, i, 10), &Claims{UserID: i}, now.Add(time.Hour))
+		if got := m.find(often, now); got == nil || got.UserID != 1 {
+			t.Fatalf("after %d others it is known as %v", i, got)
 		}
 	}
 	if n := len(m.young) + len(m.old); n > maxKnown {
 		t.Errorf("%d tokens are known", n)
 	}
-	if _, ok := m.find([]byte("0"), now); ok {
+	if m.find([]byte("0"), now) != nil {
 		t.Error("a token that did not come again is still known")
 	}
-	if got, ok := m.find([]byte(strconv.Itoa(2*maxKnown-1)), now); !ok || got.UserID != 2*maxKnown-1 {
-		t.Errorf("the last token is known as %v, %v", got, ok)
+	if got := m.find([]byte(strconv.Itoa(2*maxKnown-1)), now); got == nil || got.UserID != 2*maxKnown-1 {
+		t.Errorf("the last token is known as %v", got)
 	}
 }
 
