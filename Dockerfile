@@ -6,9 +6,10 @@ COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod go mod download
 COPY . .
 ARG TARGETOS TARGETARCH VERSION=devel
-# grpcnotrace: otherwise the linker has to keep every method of every library.
+# grpcnotrace: otherwise the linker has to keep every method of every library. release: without the commands of ctl that
+# start a stack from the sources.
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
-    CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -tags grpcnotrace -ldflags "-s -w -X stampede/internal/admin.version=$VERSION" -o /out/ ./edge ./worker ./ctl
+    CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -tags grpcnotrace,release -ldflags "-s -w -X stampede/internal/version.name=$VERSION" -o /out/ ./edge ./worker ./ctl
 
 # Certificates and time zones, no shell. Its tags move, so the digest says which one it is.
 FROM gcr.io/distroless/static-debian12:nonroot@sha256:d093aa3e30dbadd3efe1310db061a14da60299baff8450a17fe0ccc514a16639 AS base

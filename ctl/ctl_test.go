@@ -101,6 +101,7 @@ func TestHelp(t *testing.T) {
 		{[]string{"product", "set"}, []string{"--no-limit ", "--starts=TIME ", "MYSQL_DSN ", "REDIS_URL "}},
 		{[]string{"order", "show"}, []string{"<id> ", "--json ", "ORDERS_QUEUE "}},
 		{[]string{"token"}, []string{"--users=N-M ", "JWT_SECRET "}},
+		{[]string{"audit"}, []string{"audit books ", "--wait=DURATION ", "ORDERS_QUEUE "}},
 		{[]string{"run"}, []string{"--workers=2 ", "[<command> ...]"}},
 	} {
 		for _, flag := range []string{"--help", "-h"} {

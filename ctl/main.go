@@ -15,22 +15,20 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"stampede/internal/admin"
 	"stampede/internal/config"
 	"stampede/internal/plaintext"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
 	"stampede/internal/store"
+	"stampede/internal/version"
 )
 
 // cli is the grammar of ctl: its commands, in the order in which a newcomer meets them.
 type cli struct {
 	Version kong.VersionFlag `help:"Show the version and the revision."`
 
-	Demo    demoCmd    `cmd:"" help:"Run a whole sale on a stack of its own, audit it, and show the result."`
-	Bench   benchCmd   `cmd:"" help:"Measure how fast it is, against baselines."`
-	Up      upCmd      `cmd:"" help:"Keep a local stack with a few products running until Ctrl-C."`
-	Run     runCmd     `cmd:"" help:"Run a command on a local stack of its own, such as a load test, then audit."`
+	workshop
+
 	Token   tokenCmd   `cmd:"" help:"Print access tokens for users, one a line."`
 	Migrate migrateCmd `cmd:"" help:"Bring the database schema up to date."`
 	Queues  queuesCmd  `cmd:"" help:"Create the queue, its dead-letter queue and the redrive policy."`
@@ -153,12 +151,12 @@ func dispatch(ctx context.Context, args []string) error {
 }
 
 func newParser(options ...kong.Option) (*kong.Kong, error) {
-	version, revision := admin.Version()
+	name, revision := version.Get()
 	return kong.New(&cli{}, append(options,
 		kong.Name("ctl"),
 		kong.Description("Ctl operates Stampede."),
 		kong.Vars{
-			"version": fmt.Sprintf("stampede %s, revision %s", version, revision), "dir": localDir,
+			"version": fmt.Sprintf("stampede %s, revision %s", name, revision), "dir": localDir,
 		},
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}),
 		kong.Help(printHelp),
@@ -191,16 +189,26 @@ func variablesOf(chosen *kong.Context) *config.Set {
 	return vars
 }
 
-// printHelp shows the commands, or one command with its flags and variables.
+// printHelp shows the commands, or one command with its flags and variables. Of a group it shows also what the group is by
+// itself, if it is a command.
 func printHelp(options kong.HelpOptions, chosen *kong.Context) error {
 	if err := kong.DefaultHelpPrinter(options, chosen); err != nil {
 		return err
 	}
-	if node := chosen.Selected(); node != nil && node.Leaf() {
-		fmt.Fprintln(chosen.Stdout)
-		variablesOf(chosen).Usage(chosen.Stdout, "reads the environment as well.")
+	node := chosen.Selected()
+	if node == nil || !node.Leaf() && node.DefaultCmd == nil {
+		return nil
 	}
-	return nil
+	fmt.Fprintln(chosen.Stdout)
+	if node.Leaf() {
+		variablesOf(chosen).Usage(chosen.Stdout, "reads the environment as well.")
+		return nil
+	}
+	itself, err := kong.Trace(chosen.Kong, strings.Fields(node.DefaultCmd.Path()))
+	if err != nil {
+		return err
+	}
+	return printHelp(options, itself)
 }
 
 // jsonFlag is part of the commands that print JSON if they are asked to.

@@ -150,9 +150,9 @@ type productAddCmd struct {
 	ID          int64           `placeholder:"N" help:"Id of the product; 0 takes the next free one."`
 	Name        string          `required:"" placeholder:"TEXT" help:"Name that buyers see."`
 	Description string          `placeholder:"TEXT" help:"Description that buyers see."`
-	Price       int64           `required:"" placeholder:"N" help:"Price of one unit in minor units, such as cents."`
+	Price       int64           `placeholder:"N" help:"Price of one unit in minor units, such as cents; nothing if not given."`
 	Currency    string          `default:"EUR" help:"ISO 4217 code of the price."`
-	Stock       int64           `required:"" placeholder:"N" help:"Units on sale."`
+	Stock       int64           `placeholder:"N" help:"Units on sale; none if not given."`
 	Limit       int64           `placeholder:"N" help:"Most units that one user may buy; 0 is no limit."`
 	Starts      instant         `placeholder:"TIME" help:"Start of the sale in RFC 3339, such as 2026-11-27T08:00:00Z; none if not given."`
 	Ends        instant         `placeholder:"TIME" help:"End of the sale, likewise."`

@@ -20,12 +20,14 @@ import (
 	"stampede/internal/admin"
 	"stampede/internal/board"
 	"stampede/internal/config"
+	"stampede/internal/otlp"
 	"stampede/internal/password"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
 	"stampede/internal/store"
 	"stampede/internal/telemetry"
 	"stampede/internal/token"
+	"stampede/internal/version"
 )
 
 // stopTimeout bounds a graceful stop, the notice to the load balancer included. With the second that the board's last
@@ -111,8 +113,8 @@ func run() error {
 	watching, endWatch := context.WithCancel(context.Background())
 	defer endWatch()
 	telemetry.WatchEviction(watching, reg, st)
-	version, _ := admin.Version()
-	stopTraces, err := telemetry.StartTraces(start, "edge", version)
+	name, _ := version.Get()
+	stopTraces, err := otlp.Start(start, "edge", name)
 	if err != nil {
 		return err
 	}
@@ -138,7 +140,7 @@ func run() error {
 	if err != nil {
 		return fmt.Errorf("EDGE_ADDR: %w", err)
 	}
-	slog.Info("edge started", "version", version, "addr", ln.Addr().String(), "admin", adminServer.Addr())
+	slog.Info("edge started", "version", name, "addr", ln.Addr().String(), "admin", adminServer.Addr())
 
 	stop, unregister := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	served := make(chan error, 1)

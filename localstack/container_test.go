@@ -115,8 +115,8 @@ func TestPrograms(t *testing.T) {
 		if runtime.GOOS != "linux" {
 			continue
 		}
-		if out, err := alone(root, program, "-help"); err != nil {
-			t.Errorf("%s -help: %v\n%s", program, err, out)
+		if out, err := alone(root, program, "--help"); err != nil {
+			t.Errorf("%s --help: %v\n%s", program, err, out)
 		}
 		if program == "ctl" {
 			continue

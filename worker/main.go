@@ -17,10 +17,12 @@ import (
 	"stampede/internal/admin"
 	"stampede/internal/board"
 	"stampede/internal/config"
+	"stampede/internal/otlp"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
 	"stampede/internal/store"
 	"stampede/internal/telemetry"
+	"stampede/internal/version"
 )
 
 const (
@@ -95,8 +97,8 @@ func run() error {
 	defer endWatch()
 	telemetry.WatchEviction(watching, reg, st)
 	durability.Watch(watching, reg)
-	version, _ := admin.Version()
-	stopTraces, err := telemetry.StartTraces(start, "worker", version)
+	name, _ := version.Get()
+	stopTraces, err := otlp.Start(start, "worker", name)
 	if err != nil {
 		return err
 	}
@@ -110,7 +112,7 @@ func run() error {
 	defer adminServer.Close()
 	stop, unregister := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	w.Start()
-	slog.Info("worker started", "version", version, "admin", adminServer.Addr())
+	slog.Info("worker started", "version", name, "admin", adminServer.Addr())
 	<-stop.Done()
 	unregister() // a second signal ends the process at once
 	slog.Info("worker is stopping")

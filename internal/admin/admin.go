@@ -11,12 +11,13 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"runtime"
-	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"stampede/internal/version"
 )
 
 // Check tells whether a program is ready; the error says what is missing.
@@ -34,29 +35,13 @@ type Server struct {
 // NewRegistry makes a metrics registry with what the program is, and the Go runtime's and the process's own metrics.
 func NewRegistry() *prometheus.Registry {
 	reg := prometheus.NewRegistry()
-	version, revision := Version()
+	name, revision := version.Get()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "stampede_build_info", Help: "1, by the version of Stampede, its revision and Go's version.",
-			ConstLabels: prometheus.Labels{"version": version, "revision": revision, "go_version": runtime.Version()},
+			ConstLabels: prometheus.Labels{"version": name, "revision": revision, "go_version": runtime.Version()},
 		}, func() float64 { return 1 }))
 	return reg
-}
-
-// version is set by those who build a release: -ldflags "-X stampede/internal/admin.version=v1.2.3".
-var version = "devel"
-
-// Version tells which version of Stampede this is, and of which revision, if the build knows it.
-func Version() (name, revision string) {
-	revision = "unknown"
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, setting := range info.Settings {
-			if setting.Key == "vcs.revision" {
-				revision = setting.Value
-			}
-		}
-	}
-	return version, revision
 }
 
 // Start listens on addr and serves /metrics, /debug/pprof/, /healthz, /readyz and, by the handler given, /board until Close.

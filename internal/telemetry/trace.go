@@ -2,19 +2,13 @@ package telemetry
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"time"
 
-	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/propagation"
-	"go.opentelemetry.io/otel/sdk/resource"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 )
@@ -26,10 +20,6 @@ const TraceAttribute = "traceparent"
 
 // noTrace stands in TraceAttribute for an order that is in no trace.
 const noTrace = "-"
-
-// defaultShare is the share of the requests that are traced unless OTEL_TRACES_SAMPLER says otherwise. A trace of an
-// order has some ten spans, and a crowd makes ten thousands of orders in a second.
-const defaultShare = 0.01
 
 // Place is a place in a trace. The zero value is in none, which is where most orders are.
 type Place = trace.SpanContext
@@ -51,35 +41,8 @@ var tracer trace.Tracer
 // Tracing tells whether traces are on.
 func Tracing() bool { return tracer != nil }
 
-// StartTraces begins to send traces to where OTEL_EXPORTER_OTLP_ENDPOINT says, if it says anything, by OTLP over HTTP.
-// The other variables of OpenTelemetry's SDK are read as well. The traces are lost if there are more than can be sent.
-// Stop sends what is left, until its context ends.
-func StartTraces(ctx context.Context, service, version string) (stop func(context.Context) error, err error) {
-	if os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") == "" && os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") == "" {
-		return func(context.Context) error { return nil }, nil
-	}
-	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
-		slog.Warn("traces could not be sent", "error", err)
-	}))
-	exporter, err := otlptracehttp.New(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("OTEL_…: %w", err)
-	}
-	// Later ones win: what the environment says of the service is closer to it than what the program knows.
-	about, err := resource.New(ctx, resource.WithAttributes(
-		attribute.String("service.name", "stampede-"+service), attribute.String("service.version", version),
-	), resource.WithHost(), resource.WithFromEnv())
-	if err != nil {
-		return nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err)
-	}
-	options := []sdktrace.TracerProviderOption{sdktrace.WithBatcher(exporter), sdktrace.WithResource(about)}
-	if os.Getenv("OTEL_TRACES_SAMPLER") == "" {
-		options = append(options, sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(defaultShare))))
-	}
-	provider := sdktrace.NewTracerProvider(options...)
-	tracer = provider.Tracer("stampede")
-	return provider.Shutdown, nil
-}
+// TraceBy turns traces on. It comes before everything that is traced.
+func TraceBy(t trace.Tracer) { tracer = t }
 
 // Begin begins a span, of a new trace if the place is in none. It may turn out not to be recorded.
 func Begin(at Place, name string, kind trace.SpanKind, attributes ...attribute.KeyValue) Span {

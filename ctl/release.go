@@ -1,0 +1,6 @@
+//go:build release
+
+package main
+
+// workshop is empty: see dev.go.
+type workshop struct{}
