@@ -11,6 +11,9 @@ import (
 // noOrigins is the value of CORS_ORIGINS that lets pages of no other site use the API.
 const noOrigins = "none"
 
+// defaultPorts are those that browsers leave out of an origin (RFC 6454, 6.1).
+var defaultPorts = map[string]string{"https": "443", "http": "80"}
+
 // parseOrigins reads origins such as https://shop.example.com, comma-separated, or "none".
 func parseOrigins(text string) (map[string]bool, error) {
 	if text == noOrigins {
@@ -22,7 +25,7 @@ func parseOrigins(text string) (map[string]bool, error) {
 		u, err := url.Parse(origin)
 		// Browsers send the scheme and the host in small letters, and nothing else (RFC 6454, 6.2).
 		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || strings.Contains(u.Host, "*") ||
-			origin != strings.ToLower(u.Scheme+"://"+u.Host) {
+			origin != strings.ToLower(u.Scheme+"://"+u.Host) || u.Port() == defaultPorts[u.Scheme] && u.Port() != "" {
 			return nil, fmt.Errorf("%q is not an origin such as https://shop.example.com", origin)
 		}
 		origins[origin] = true

@@ -62,7 +62,10 @@ func TestOtherSites(t *testing.T) {
 		}
 	}
 
-	for _, bad := range []string{"", "*", "null", "https://*.example.com", "https://a.example.com/", "a.example.com", "https://a,", "ftp://a", "https://A.example.com"} {
+	for _, bad := range []string{
+		"", "*", "null", "https://*.example.com", "https://shop.example.com:443", "http://shop.example.com:80",
+		"https://a.example.com/", "a.example.com", "https://a,", "ftp://a", "https://A.example.com",
+	} {
 		if _, err := parseOrigins(bad); err == nil {
 			t.Errorf("CORS_ORIGINS=%q is taken", bad)
 		}

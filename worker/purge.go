@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	// purgeInterval is how often sessions that are over are deleted, and purgeLimit how many at a time.
+	// purgeInterval is how often what is over is deleted, and purgeLimit how many at a time.
 	purgeInterval = time.Minute
 	purgeLimit    = 500
 	// purgeAge is how long a session is kept after its end: longer than any access token of it, by which
@@ -15,7 +15,8 @@ const (
 	purgeAge = 7 * 24 * time.Hour
 )
 
-// purge deletes sessions that have been over for long, with their refresh tokens.
+// purge deletes sessions that have been over for long, with their refresh tokens, and idempotency keys of products that are
+// over.
 func (w *Worker) purge(ctx context.Context) {
 	n, err := w.store.PurgeSessions(ctx, time.Now().Add(-purgeAge), purgeLimit)
 	switch {
@@ -23,5 +24,8 @@ func (w *Worker) purge(ctx context.Context) {
 		slog.Warn("old sessions could not be deleted now", "error", err)
 	case n > 0:
 		slog.Info("old sessions were deleted", "sessions", n)
+	}
+	if _, err := w.store.PurgeProductKeys(ctx, purgeLimit); err != nil && ctx.Err() == nil {
+		slog.Warn("old idempotency keys of products could not be deleted now", "error", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"stampede/internal/order"
 	"stampede/internal/store"
 )
 
@@ -25,6 +26,15 @@ func TestOldSessionsAreDeleted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	key := store.ProductKey{UserID: user.ID, Key: "k"}
+	if _, err := w.store.AddProductOnce(t.Context(), order.Product{Name: "p", Currency: "EUR"}, key); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.mysql.ExecContext(t.Context(), "UPDATE product_keys SET created_at = ?",
+		time.Now().UTC().Add(-2*order.IdempotencyLifetime)); err != nil {
+		t.Fatal(err)
+	}
+
 	w.purge(t.Context())
 	var left int
 	if err := r.mysql.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM sessions").Scan(&left); err != nil {
@@ -32,5 +42,8 @@ func TestOldSessionsAreDeleted(t *testing.T) {
 	}
 	if left != 2 {
 		t.Errorf("%d sessions are left, want the live one and the one that ended lately", left)
+	}
+	if err := r.mysql.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM product_keys").Scan(&left); err != nil || left != 0 {
+		t.Errorf("%d old keys are left (%v)", left, err)
 	}
 }

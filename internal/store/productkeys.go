@@ -76,3 +76,29 @@ func insertProductKey(ctx context.Context, tx *sqlx.Tx, key *ProductKey, added p
 	}
 	return nil
 }
+
+// PurgeProductKeys deletes up to limit keys whose lifetime is over, at most MaxPage, and returns how many it deleted, also
+// with an error.
+func (s *Store) PurgeProductKeys(ctx context.Context, limit int) (purged int, err error) {
+	over := now().Add(-order.IdempotencyLifetime)
+	var old []productKeyRow
+	err = s.db.SelectContext(ctx, &old, `SELECT user_id, idempotency_key FROM product_keys WHERE created_at < ? LIMIT ?`,
+		over, pageSize(limit))
+	if err != nil {
+		return 0, fmt.Errorf("purge product keys: %w", err)
+	}
+	// One by one, by their primary key: a range would lock the keys between, which are in use.
+	for _, row := range old {
+		result, err := s.db.ExecContext(ctx, `DELETE FROM product_keys
+			WHERE user_id = ? AND idempotency_key = ? AND created_at < ?`, row.UserID, row.Key, over)
+		if err != nil {
+			return purged, fmt.Errorf("purge product keys: %w", err)
+		}
+		n, err := result.RowsAffected()
+		if err != nil {
+			return purged, fmt.Errorf("purge product keys: %w", err)
+		}
+		purged += int(n)
+	}
+	return purged, nil
+}

@@ -3,6 +3,7 @@ package store
 import (
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 
@@ -51,5 +52,30 @@ func TestAddProductOnce(t *testing.T) {
 	next, err := s.AddProductOnce(ctx, p, changed)
 	if err != nil || next.ID == added[0].ID {
 		t.Errorf("after the key's lifetime: product %d, error %v", next.ID, err)
+	}
+}
+
+// TestPurgeProductKeys: keys whose lifetime is over go, as many as are asked for, and no others.
+func TestPurgeProductKeys(t *testing.T) {
+	t.Parallel()
+	s, ctx := newStore(t), t.Context()
+	for i := range 5 {
+		key := ProductKey{UserID: 7, Key: fmt.Sprint(i)}
+		if _, err := s.AddProductOnce(ctx, order.Product{Name: "p", Price: 1, Currency: "EUR", Stock: 1}, key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.db.ExecContext(ctx, `UPDATE product_keys SET created_at = ? WHERE idempotency_key < '3'`,
+		now().Add(-order.IdempotencyLifetime-1e9)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{2, 1, 0} {
+		if n, err := s.PurgeProductKeys(ctx, 2); n != want || err != nil {
+			t.Errorf("%d keys went, want %d (%v)", n, want, err)
+		}
+	}
+	var left int
+	if err := s.db.GetContext(ctx, &left, `SELECT COUNT(*) FROM product_keys`); err != nil || left != 2 {
+		t.Errorf("%d keys are left, want 2 (%v)", left, err)
 	}
 }
