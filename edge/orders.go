@@ -89,14 +89,17 @@ func (e *Edge) readOrder(ctx *fasthttp.RequestCtx, who *token.Claims) *ticket {
 		sendProblem(ctx, productNotFound, "")
 		return nil
 	}
+	shelf := e.reserver.shelf(productID, who.UserID)
 	if key == "" { // a request with a key may be the repetition of an accepted one, which only Redis knows
-		if c, sale := e.closed.ask(e.reserver.shelf(productID, who.UserID), quantity, ctx.Time()); c != "" {
+		if c, sale := e.closed.ask(shelf, quantity, ctx.Time()); c != "" {
 			sendRefusal(ctx, c, sale)
 			return nil
 		}
 	}
 	t := &ticket{
-		request:   stock.Request{OrderID: order.NewID(), UserID: who.UserID, Quantity: quantity, IdempotencyKey: key},
+		request: stock.Request{
+			OrderID: e.stock.NewOrderID(shelf), UserID: who.UserID, Quantity: quantity, IdempotencyKey: key,
+		},
 		productID: productID, since: time.Now(), answer: make(chan *answer, 1),
 	}
 	t.keepID(ctx)

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"log/slog"
+	"sync"
+	"time"
 
 	"stampede/internal/stock"
 	"stampede/internal/store"
@@ -65,10 +67,50 @@ func (in *inquest) blame(err error) fault {
 	return ofProduct
 }
 
-// blameInRedis is inquest for what is done in Redis.
-func blameInRedis(err error) fault {
-	if stock.Rejected(err) {
+// blameInRedis is inquest for what is done in Redis with orders of one product since a time. While some masters of a Cluster
+// answer, it is the product's own that does not: it gets a moment, and then its orders must come back later.
+func (w *Worker) blameInRedis(productID int64, since time.Time) func(error) fault {
+	return func(err error) fault {
+		if stock.Rejected(err) {
+			return ofOrder
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+		defer cancel()
+		switch {
+		case !w.stock.IsPartlyUp(ctx):
+			return ofAll
+		case time.Since(since) < w.stuckAge:
+			return ofProduct
+		}
+		w.away.note(productID)
 		return ofOrder
 	}
-	return ofAll
+}
+
+// awayLength is for how long a product whose master in a Cluster is away is not tried again.
+const awayLength = 5 * time.Second
+
+// away notes products whose master in a Cluster is away, and until when they are not tried again: meanwhile the messages of
+// others have the worker to themselves.
+type away struct {
+	mu    sync.Mutex
+	until map[int64]time.Time
+}
+
+func (a *away) note(productID int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.until[productID] = time.Now().Add(awayLength)
+}
+
+// is reports whether a product is away. One that was is forgotten when it may be tried again.
+func (a *away) is(productID int64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	until, noted := a.until[productID]
+	if noted && time.Now().After(until) {
+		delete(a.until, productID)
+		return false
+	}
+	return noted
 }

@@ -169,9 +169,13 @@ func (w *Worker) settle(productID int64, settlements []settlement) {
 		for i := range s.decisions {
 			records[i] = s.decisions[i].Record
 		}
+		if w.away.is(productID) {
+			w.rest(w.receiving, productID, deliveriesOf(s.jobs))
+			continue
+		}
 		settled := false
 		start := time.Now()
-		_, err := w.persist(productID, func(ctx context.Context) error {
+		whose, err := w.persist(productID, func(ctx context.Context) error {
 			if !settled {
 				moved, err := w.stock.Settle(ctx, productID, s.decisions)
 				if err != nil {
@@ -188,16 +192,18 @@ func (w *Worker) settle(productID int64, settlements []settlement) {
 				w.metrics.takenOut.Add(float64(moved.TakenOut))
 			}
 			return w.stock.WriteDecided(ctx, records)
-		}, blameInRedis)
+		}, w.blameInRedis(productID, start))
 		addSpans("settle", s.jobs, s.decisions, start, err)
-		if err != nil {
-			// The decisions stand; who receives the messages next settles them. A stop may have ended this early.
-			if stock.Rejected(err) {
-				slog.Error("decided orders could not be settled; their messages will come back", "product", productID, "error", err)
-				w.abandon(s.jobs)
-			}
-			continue
+		// If that failed the decisions stand; who receives the messages next settles them. A stop may have ended it early.
+		switch {
+		case err == nil:
+			w.done(s.jobs)
+		case stock.Rejected(err):
+			slog.Error("decided orders could not be settled; their messages will come back", "product", productID, "error", err)
+			w.abandon(s.jobs)
+		case whose == ofOrder:
+			slog.Warn("the master of a product is away; its messages are given back", "product", productID, "error", err)
+			w.rest(w.receiving, productID, deliveriesOf(s.jobs))
 		}
-		w.done(s.jobs)
 	}
 }

@@ -209,7 +209,7 @@ func (r *rig) reserve(productID int64, n int, units int64) []order.Order {
 	requests := make([]stock.Request, n)
 	for i := range requests {
 		r.users++
-		requests[i] = stock.Request{OrderID: order.NewID(), UserID: r.users, Quantity: units, IdempotencyKey: fmt.Sprint("key ", i)}
+		requests[i] = stock.Request{OrderID: r.stock.NewOrderID(productID), UserID: r.users, Quantity: units, IdempotencyKey: fmt.Sprint("key ", i)}
 	}
 	return r.reserveAll(productID, requests...)
 }

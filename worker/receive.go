@@ -252,6 +252,17 @@ func (w *Worker) abandon(jobs []*job) {
 	}
 }
 
+// deliveriesOf are the messages that jobs came with, each once.
+func deliveriesOf(jobs []*job) []*delivery {
+	var all []*delivery
+	for _, j := range jobs {
+		if !slices.Contains(all, j.from) {
+			all = append(all, j.from)
+		}
+	}
+	return all
+}
+
 // heartbeat keeps the messages held hidden from other workers.
 func (w *Worker) heartbeat(ctx context.Context) {
 	now := time.Now()

@@ -43,9 +43,10 @@ func (w *Worker) reconcile(ctx context.Context) {
 	if w.gate.isShut() {
 		return
 	}
+	// Two may do it, so that a lock that nobody can take, as its server is away, keeps nobody from comparing the others.
 	first, err := w.stock.TryLock(ctx, "reconcile", w.reconcileInterval-w.reconcileInterval/8)
-	if err == nil && first {
-		err = w.reconcileAll(ctx)
+	if err != nil || first {
+		err = errors.Join(err, w.reconcileAll(ctx))
 	}
 	w.warnReconcile(ctx, errors.Join(err, w.showLostCommits(ctx)))
 }
@@ -75,36 +76,31 @@ func (w *Worker) noteLostCommits(ctx context.Context, n int, all bool) error {
 	return w.store.SetMark(ctx, lostMark, strconv.Itoa(n))
 }
 
+// reconcileAll compares all products with MySQL. While a master of a Cluster is away its products fail, and with them what
+// concerns all of Redis; those of the others are compared all the same.
 func (w *Worker) reconcileAll(ctx context.Context) error {
-	servers, err := w.stock.Servers(ctx)
-	if err != nil {
-		return err
-	}
 	before, err := w.store.Mark(ctx, serversMark)
 	if err != nil {
 		return err
 	}
-	if before != servers {
-		if err := w.stock.FindProducts(ctx); err != nil {
-			return err
-		}
+	var errs []error
+	servers, err := w.stock.Servers(ctx)
+	known := err == nil
+	if known && before != servers {
+		err = w.stock.FindProducts(ctx)
 	}
-	if err := w.searchProducts(ctx); err != nil {
-		return err
-	}
-	products, err := w.stock.Products(ctx)
-	if err != nil {
-		return err
-	}
-	moved := before != "" && before != servers
+	errs = append(errs, err, w.searchProducts(ctx))
+
+	products, err := w.products(ctx)
+	errs = append(errs, err)
+	moved := known && before != "" && before != servers
 	if moved {
 		slog.Warn("Redis was started again or has failed over; every product is compared with MySQL", "products", len(products))
 	}
 	drained, err := w.drained(ctx)
 	if err != nil {
-		return err
+		return errors.Join(append(errs, err)...)
 	}
-	var errs []error
 	lost := 0
 	for _, id := range products {
 		lossy, err := w.reconcileProduct(ctx, id, moved, drained, servers)
@@ -115,7 +111,7 @@ func (w *Worker) reconcileAll(ctx context.Context) error {
 			lost++
 		}
 	}
-	if err := w.noteLostCommits(ctx, lost, len(errs) == 0); err != nil {
+	if err := w.noteLostCommits(ctx, lost, errors.Join(errs...) == nil); err != nil {
 		errs = append(errs, err)
 	}
 	if moved {

@@ -16,10 +16,9 @@ func (w *Worker) relay(ctx context.Context) {
 	if w.gate.isShut() {
 		return
 	}
-	products, err := w.stock.Products(ctx)
+	products, err := w.products(ctx)
 	if err != nil {
 		w.warnRelay(ctx, err)
-		return
 	}
 	for _, productID := range products {
 		for cursor := uint64(0); ; {
@@ -36,6 +35,18 @@ func (w *Worker) relay(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// products lists the products that are loaded. If the server that knows them is away, which of a Cluster may be one of many,
+// they are those that were loaded the last time, and it is an error as well.
+func (w *Worker) products(ctx context.Context) ([]int64, error) {
+	products, err := w.stock.Products(ctx)
+	w.loaded.Lock()
+	defer w.loaded.Unlock()
+	if err == nil {
+		w.loaded.products = products
+	}
+	return w.loaded.products, err
 }
 
 func (w *Worker) warnRelay(ctx context.Context, err error) {

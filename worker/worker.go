@@ -57,6 +57,7 @@ type Worker struct {
 	held    deliveries
 
 	progress progress
+	away     away
 
 	jobs    batch.Batcher[int64, *job]         // by product, to be decided
 	settles batch.Batcher[int64, settlement]   // by product, to be settled
@@ -67,6 +68,12 @@ type Worker struct {
 	reconcileInterval, staleAge, lostAge, drainedAge, deadLettersInterval              time.Duration
 
 	stuckAge, restLength, maxRest time.Duration
+
+	// loaded are the products that were loaded when a list of them was read the last time.
+	loaded struct {
+		sync.Mutex
+		products []int64
+	}
 
 	// emptySince is since when reconcile has seen no message, or zero.
 	emptySince time.Time
@@ -91,6 +98,7 @@ func New(st *stock.Stock, db *store.Store, q *queue.Queue, reg prometheus.Regist
 	w.metrics = newMetrics(reg, w)
 	w.gate.probe = func(ctx context.Context) error { return errors.Join(w.Ready(ctx), w.store.RehearseAny(ctx)) }
 	w.held.all = make(map[*delivery]struct{})
+	w.away.until = make(map[int64]time.Time)
 	w.progress.since, w.progress.stuck = make(map[int64]time.Time), make(map[int64]bool)
 	// What waits is bounded by the messages held.
 	w.jobs = batch.Batcher[int64, *job]{Do: w.decide, Size: maxTransaction, Parallel: 1, Alone: (*job).alone}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -255,8 +256,32 @@ func cutUser(s string) (user, hosts string) {
 // Close closes the connections.
 func (s *Stock) Close() error { return s.rdb.Close() }
 
-// Ping asks whether Redis answers.
-func (s *Stock) Ping(ctx context.Context) error { return s.rdb.Ping(ctx).Err() }
+// Ping asks whether Redis answers; of a Cluster, whether any master does.
+func (s *Stock) Ping(ctx context.Context) error {
+	cluster, ok := s.rdb.UniversalClient.(*redis.ClusterClient)
+	if !ok {
+		return s.rdb.Ping(ctx).Err()
+	}
+	var answered atomic.Bool
+	err := cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
+		err := c.Ping(ctx).Err()
+		if err == nil {
+			answered.Store(true)
+		}
+		return err
+	})
+	if answered.Load() {
+		return nil
+	}
+	return err
+}
+
+// IsPartlyUp reports whether Redis is a Cluster of which some master answers. What fails then need not fail for the products
+// of all.
+func (s *Stock) IsPartlyUp(ctx context.Context) bool {
+	_, ok := s.rdb.UniversalClient.(*redis.ClusterClient)
+	return ok && s.Ping(ctx) == nil
+}
 
 // NotExecuted tells that the call that returned err has certainly changed nothing: no connection was
 // made, or the server refused the command before it ran.
@@ -496,7 +521,8 @@ func (s *Stock) Level(ctx context.Context, productID int64) (Level, error) {
 	return level, nil
 }
 
-// Available reads the units available of several products; a product that is not loaded is left out.
+// Available reads the units available of several products; a product that is not loaded is left out. With an error it returns
+// those that it could read.
 func (s *Stock) Available(ctx context.Context, productIDs []int64) (map[int64]int64, error) {
 	cmds := make([]*redis.StringCmd, len(productIDs))
 	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
@@ -506,20 +532,21 @@ func (s *Stock) Available(ctx context.Context, productIDs []int64) (map[int64]in
 		return nil
 	})
 	if err != nil && !errors.Is(err, redis.Nil) {
-		return nil, fmt.Errorf("read available units: %w", err)
+		err = fmt.Errorf("read available units: %w", err)
+	} else {
+		err = nil
 	}
 	available := make(map[int64]int64, len(productIDs))
 	for i, cmd := range cmds {
-		n, err := cmd.Int64()
-		if errors.Is(err, redis.Nil) {
-			continue
+		n, failed := cmd.Int64()
+		switch {
+		case failed == nil:
+			available[productIDs[i]] = n
+		case !errors.Is(failed, redis.Nil) && err == nil:
+			err = fmt.Errorf("read available units of product %d: %w", productIDs[i], failed)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("read available units of product %d: %w", productIDs[i], err)
-		}
-		available[productIDs[i]] = n
 	}
-	return available, nil
+	return available, err
 }
 
 // millis is a time in milliseconds since the epoch, 0 for the zero time.

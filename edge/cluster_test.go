@@ -1,0 +1,77 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"stampede/localstack"
+)
+
+// TestAMasterThatIsAway: while a master of a Cluster is dead, every order of the products of the others is taken and shown;
+// its own are refused, and the edge is ready.
+func TestAMasterThatIsAway(t *testing.T) {
+	t.Parallel()
+	const masters, slots, buyers = 3, 16384, 30
+	cluster, err := localstack.StartRedisCluster(t.Context(), masters, localstack.RedisOptions{
+		Dir: t.TempDir(), Args: []string{"--cluster-require-full-coverage", "no"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cluster.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w := newWorld(t)
+	w.redisURL = cluster.URL()
+	w.stock = w.openStock(w.redisURL)
+	_, _, addr := w.start()
+	w.url = "http://" + addr
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{cluster.Masters[0].Addr()}})
+	t.Cleanup(func() { _ = client.Close() })
+
+	byMaster := [masters][]int64{}
+	for i := range int64(9) {
+		p := w.addProduct(2 * buyers)
+		w.mustPost(1000+i, p.ID, 1)
+		slot, err := client.ClusterKeySlot(t.Context(), fmt.Sprintf("stock:{%d}", p.ID)).Result()
+		w.must(err)
+		master := slot * masters / slots
+		byMaster[master] = append(byMaster[master], p.ID)
+	}
+	const dead = 1
+	w.must(cluster.Masters[dead].Kill())
+
+	var all sync.WaitGroup
+	for buyer := range int64(buyers) {
+		all.Go(func() {
+			for master, products := range byMaster {
+				for _, id := range products {
+					got := w.post(1+buyer, id, 1)
+					if master == dead {
+						if got.status != http.StatusServiceUnavailable {
+							t.Errorf("an order of a product of the dead master: %v", got)
+						}
+						continue
+					}
+					if got.status != http.StatusAccepted {
+						t.Errorf("an order of another product: %v", got)
+					} else if shown := w.get(1+buyer, got.header.Get("Location")); shown.status != http.StatusOK {
+						t.Errorf("it is shown as %v", shown)
+					}
+				}
+			}
+		})
+	}
+	all.Wait()
+	for _, path := range []string{"/readyz", "/api/products"} {
+		if got := w.get(1, path); got.status != http.StatusOK {
+			t.Errorf("%s: %v", path, got)
+		}
+	}
+}
