@@ -99,7 +99,7 @@ func (p parts) audit(ctx context.Context) (auditReport, error) {
 		}
 		a := booksOf(m)
 		now := standing{level, m.Stock}
-		if report.Queue.Empty() && len(now.differences()) > 0 {
+		if report.Queue.Empty() && (level.Moving || len(now.differences()) > 0) {
 			// The books were read at one moment, and Redis at another.
 			still, err := p.lookAgain(ctx, m.ID, &now)
 			if err != nil {
@@ -170,11 +170,11 @@ func (p parts) lookAgain(ctx context.Context, id int64, now *standing) (still bo
 		if err != nil {
 			return false, err
 		}
-		if next != *now {
+		if next != *now || next.level.Moving {
 			*now, since = next, time.Now()
 			looks++
 		}
-		if len(now.differences()) == 0 || time.Since(since) >= now.doubt() {
+		if !now.level.Moving && len(now.differences()) == 0 || time.Since(since) >= now.doubt() {
 			return true, nil
 		}
 	}

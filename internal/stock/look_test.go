@@ -63,6 +63,19 @@ func TestLookByPages(t *testing.T) {
 		t.Errorf("it took %d calls to see them", hook.calls)
 	}
 
+	hook.calls = 0
+	level := must(s.Level(t.Context(), s.product.ID))(t)
+	want := Level{Loaded: true, Available: orders, Reserved: orders, Reservations: orders, Outbox: orders, Version: 5}
+	equal(t, "level", level, want)
+	if hook.calls < 2 {
+		t.Errorf("the level took %d calls after the first page", hook.calls)
+	}
+	hook.do = func() { other.reserve(t, ask(1, 1, "")) }
+	if level = must(s.Level(t.Context(), s.product.ID))(t); !level.Moving {
+		t.Error("a level of several moments is not told from one of one")
+	}
+	l = must(s.Look(t.Context(), s.product.ID))(t)
+
 	for name, move := range map[string]func(){
 		"reserved": func() { other.reserve(t, ask(1, 1, "")) },
 		"settled": func() {

@@ -17,9 +17,9 @@ import (
 	"stampede/internal/order"
 )
 
-// lookPage is how many fields or members a call of Look asks for: Redis serves nobody else meanwhile, and 1,000 cost it
-// well under a millisecond.
-const lookPage = 1_000
+// lookPage is how many fields or members a call asks for: Redis serves nobody else meanwhile. Of a hash of 400,000 these
+// cost it 0.6 ms on two shared processors, and all at once 150 ms.
+const lookPage = 500
 
 // Look is all that Redis holds of a product, but for what its buyers have.
 type Look struct {

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -451,74 +452,106 @@ type Level struct {
 	Lent int64
 	// Version is the version of the product's row in MySQL at the time of loading.
 	Version int64
+	// Moving says that these numbers are of several moments: a busy product has more reservations than are read at one.
+	Moving bool
 }
 
 // maxReads bounds how often a read is repeated since something has moved meanwhile. Redis carries out a pipeline at
 // one go unless it arrives in parts, so that hardly any is repeated at all.
 const maxReads = 20
 
-// readStill reads a product at one moment. It is no transaction, since a Redis that is full refuses even one that
-// only reads: instead it reads again if the number of changes has moved meanwhile. The outbox does not count.
-func (s *Stock) readStill(ctx context.Context, k productKeys, read func(redis.Pipeliner)) error {
+// Level reads what Redis holds of a product, at one moment, or as Moving. It is no transaction, since a Redis that is full
+// refuses even one that only reads, and reads no more than a page at a time, since Redis serves nobody else meanwhile: it
+// reads again if the number of changes has moved. The outbox does not count.
+func (s *Stock) Level(ctx context.Context, productID int64) (Level, error) {
 	for range maxReads {
-		var before, after *redis.SliceCmd
-		_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-			before = p.HMGet(ctx, k.sale, "epoch", "changes")
-			read(p)
-			after = p.HMGet(ctx, k.sale, "epoch", "changes")
-			return nil
-		})
-		if err != nil && !errors.Is(err, redis.Nil) {
-			return err
+		level, err := s.readLevel(ctx, keysOf(productID))
+		if err != nil {
+			return Level{}, fmt.Errorf("read stock of product %d: %w", productID, err)
 		}
-		if slices.Equal(before.Val(), after.Val()) {
-			return nil
+		if !level.Moving || level.Reservations > lookPage {
+			return level, nil
 		}
 	}
-	return errors.New("it has moved each time that it was read")
+	return Level{}, fmt.Errorf("read stock of product %d: it has moved each time that it was read", productID)
 }
 
-// Level reads what Redis holds of a product, at one moment.
-func (s *Stock) Level(ctx context.Context, productID int64) (Level, error) {
-	k := keysOf(productID)
+func (s *Stock) readLevel(ctx context.Context, k productKeys) (Level, error) {
 	var (
+		before, after  *redis.SliceCmd
 		stock, version *redis.StringCmd
-		reserved, lent *redis.StringSliceCmd
+		reserved, lent *redis.ScanCmd
 		outbox         *redis.IntCmd
 	)
-	err := s.readStill(ctx, k, func(p redis.Pipeliner) {
+	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		before = p.HMGet(ctx, k.sale, "epoch", "changes")
 		stock = p.Get(ctx, k.stock)
 		version = p.HGet(ctx, k.sale, "version")
-		reserved = p.HVals(ctx, k.reserved)
-		lent = p.HVals(ctx, k.lent)
 		outbox = p.HLen(ctx, k.outbox)
+		reserved = p.HScan(ctx, k.reserved, 0, "", lookPage)
+		lent = p.HScan(ctx, k.lent, 0, "", lookPage)
+		after = p.HMGet(ctx, k.sale, "epoch", "changes")
+		return nil
 	})
-	if err != nil {
-		return Level{}, fmt.Errorf("read stock of product %d: %w", productID, err)
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return Level{}, err
 	}
+
 	level := Level{Loaded: stock.Err() == nil, Outbox: outbox.Val()}
 	if level.Loaded {
 		if level.Available, err = stock.Int64(); err != nil {
-			return Level{}, fmt.Errorf("read stock of product %d: %w", productID, err)
+			return Level{}, err
 		}
 		level.Version, _ = version.Int64()
 	}
-	var units []int64
-	if err := reserved.ScanSlice(&units); err != nil {
-		return Level{}, fmt.Errorf("read reservations of product %d: %w", productID, err)
+	orders, more, err := s.sumPages(ctx, k.reserved, reserved)
+	if err != nil {
+		return Level{}, fmt.Errorf("reservations: %w", err)
 	}
-	for _, n := range units {
-		level.Reserved += n
+	moves, moreMoves, err := s.sumPages(ctx, k.lent, lent)
+	if err != nil {
+		return Level{}, fmt.Errorf("loans: %w", err)
 	}
-	level.Reservations = int64(len(units))
-	var moves []int64
-	if err := lent.ScanSlice(&moves); err != nil {
-		return Level{}, fmt.Errorf("read what product %d has lent: %w", productID, err)
+	level.Reserved, level.Reservations, level.Lent = orders.units, orders.fields, moves.units
+
+	if more || moreMoves { // the other pages were read later
+		after = s.rdb.HMGet(ctx, k.sale, "epoch", "changes")
+		if err := after.Err(); err != nil {
+			return Level{}, err
+		}
 	}
-	for _, n := range moves {
-		level.Lent += n
-	}
+	level.Moving = !slices.Equal(before.Val(), after.Val())
 	return level, nil
+}
+
+// sum is what the fields of a hash have together.
+type sum struct{ fields, units int64 }
+
+// sumPages adds up the values of a hash of which the first page is read already, and tells whether there were more.
+func (s *Stock) sumPages(ctx context.Context, key string, first *redis.ScanCmd) (total sum, more bool, err error) {
+	page, cursor := first.Val()
+	seen := make(map[string]struct{}, len(page)/2) // a page may have what another had
+	for {
+		for i := 0; i+1 < len(page); i += 2 {
+			if _, twice := seen[page[i]]; twice {
+				continue
+			}
+			seen[page[i]] = struct{}{}
+			n, err := strconv.ParseInt(page[i+1], 10, 64)
+			if err != nil {
+				return sum{}, more, fmt.Errorf("%q: %w", page[i], err)
+			}
+			total.units += n
+		}
+		if cursor == 0 {
+			total.fields = int64(len(seen))
+			return total, more, nil
+		}
+		more = true
+		if page, cursor, err = s.rdb.HScan(ctx, key, cursor, "", lookPage).Result(); err != nil {
+			return sum{}, more, err
+		}
+	}
 }
 
 // Available reads the units available of several products; a product that is not loaded is left out. With an error it returns
