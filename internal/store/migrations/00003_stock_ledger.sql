@@ -9,7 +9,7 @@ CREATE TABLE IF NOT EXISTS stock_ledger (
     delta      BIGINT        NOT NULL,
     -- The stock after the change.
     balance    BIGINT        NOT NULL,
-    -- 'initial', 'order' or 'restock'.
+    -- 'initial', 'order', 'restock', 'move', 'split' or 'correction'.
     reason     VARCHAR(16) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     -- The 16 bytes of the order's id, the id of the restock, or 'initial'.
     ref        VARBINARY(64) NOT NULL,

@@ -1,0 +1,152 @@
+package tidy
+
+import (
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "stampede/"
+
+// allowedImports says which packages of this module each of them imports, tests apart. What is not here imports none.
+//
+// The programs (edge, worker, ctl) import none of each other. A domain package knows the order, and not another's
+// technology; stock (Redis), store (MySQL) and queue (SQS) are joined only by board, buckets, reconcile and telemetry.
+// A new edge in this graph is a decision: make it here, and in README's "Where things live".
+var allowedImports = map[string][]string{
+	"edge": {
+		"internal/admin", "internal/batch", "internal/board", "internal/buckets", "internal/config", "internal/framing",
+		"internal/order", "internal/otlp", "internal/password", "internal/queue", "internal/stock", "internal/store",
+		"internal/strictjson", "internal/telemetry", "internal/token", "internal/version",
+	},
+	"worker": {
+		"internal/admin", "internal/batch", "internal/board", "internal/config", "internal/order", "internal/otlp",
+		"internal/queue", "internal/reconcile", "internal/stock", "internal/store", "internal/telemetry",
+		"internal/version",
+	},
+	"ctl": {
+		"internal/buckets", "internal/config", "internal/order", "internal/plaintext", "internal/queue",
+		"internal/reconcile", "internal/stock", "internal/store", "internal/telemetry", "internal/token",
+		"internal/version", "localstack", "lua",
+	},
+
+	"internal/admin":     {"internal/version"},
+	"internal/board":     {"internal/order", "internal/queue", "internal/stock", "internal/store", "internal/telemetry"},
+	"internal/buckets":   {"internal/order", "internal/stock", "internal/store"},
+	"internal/order":     {"internal/strictjson"},
+	"internal/otlp":      {"internal/telemetry"},
+	"internal/queue":     {"internal/failpoint", "internal/order"},
+	"internal/reconcile": {"internal/buckets", "internal/order", "internal/stock", "internal/store"},
+	"internal/stock":     {"internal/failpoint", "internal/order", "lua"},
+	"internal/store":     {"internal/failpoint", "internal/order", "internal/plaintext"},
+	"internal/telemetry": {"internal/queue", "internal/stock", "internal/store"},
+
+	"localstack":           {"internal/queue", "localstack/sqs"},
+	"localstack/sqs":       {"internal/framing"},
+	"localstack/stacktest": {"localstack", "localstack/sqs"},
+
+	"e2e/faults":                    {"localstack", "localstack/sqs"},
+	"scripts/bench/textbook-edge":   {"internal/order"},
+	"scripts/bench/textbook-worker": {"internal/order"},
+}
+
+func TestImports(t *testing.T) {
+	imported := map[string]map[string]bool{}
+	for _, f := range goFiles(t) {
+		for _, spec := range f.syntax.Imports {
+			full, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			name, ours := strings.CutPrefix(full, module)
+			if !ours || f.isTest() {
+				continue
+			}
+
+			if !slices.Contains(allowedImports[f.dir()], name) {
+				t.Errorf("%s: %s may not import %s: allowedImports in internal/tidy says what it may", f.path, f.dir(), name)
+			}
+			if imported[f.dir()] == nil {
+				imported[f.dir()] = map[string]bool{}
+			}
+			imported[f.dir()][name] = true
+		}
+	}
+
+	for dir, names := range allowedImports {
+		for _, name := range names {
+			if !imported[dir][name] {
+				t.Errorf("allowedImports lets %s import %s, which it does not: take it out", dir, name)
+			}
+		}
+	}
+}
+
+// TestTestsImports holds tests to the packages that their own package may know, or that are made for tests. Those that
+// put packages together with others, for a whole of several, are named.
+func TestTestsImports(t *testing.T) {
+	everyTest := []string{"internal/config/configtest", "internal/contract", "localstack", "localstack/sqs",
+		"localstack/stacktest"}
+	more := map[string][]string{
+		"ctl":    nil,
+		"edge":   {"internal/reconcile"},
+		"e2e":    {"infra"},
+		"worker": {"lua"},
+	}
+
+	for _, f := range goFiles(t) {
+		if !f.isTest() {
+			continue
+		}
+		for _, spec := range f.syntax.Imports {
+			full, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			name, ours := strings.CutPrefix(full, module)
+			if !ours || name == f.dir() {
+				continue
+			}
+			if !slices.Contains(slices.Concat(everyTest, more[f.dir()], allowedImports[f.dir()]), name) {
+				t.Errorf("%s: tests of %s may not import %s", f.path, f.dir(), name)
+			}
+		}
+	}
+}
+
+// TestPrograms looks at what is linked into what is shipped: nothing of the local stack, of the tests or of another
+// program. But for ctl, whose release (the tag leaves out the commands that start a stack) still has code in common with
+// them.
+func TestPrograms(t *testing.T) {
+	programs := map[string]struct{ also []string }{
+		"edge":   {},
+		"worker": {},
+		"ctl":    {also: []string{"localstack", "localstack/sqs"}},
+	}
+	forTests := []string{"internal/contract", "internal/config/configtest", "internal/tidy"}
+
+	for program, rule := range programs {
+		list := exec.Command("go", "list", "-tags", "release", "-deps", "./"+program)
+		list.Dir = root
+		out, err := list.CombinedOutput()
+		if err != nil {
+			t.Fatalf("go list: %v\n%s", err, out)
+		}
+		linked := strings.Fields(string(out))
+
+		for _, full := range linked {
+			name, ours := strings.CutPrefix(full, module)
+			shipped := !ours || name == program || name == "lua" || strings.HasPrefix(name, "internal/")
+			if (!shipped || slices.Contains(forTests, name) || full == "testing") && !slices.Contains(rule.also, name) {
+				t.Errorf("%s is linked into the release of %s", name, program)
+			}
+		}
+		for _, name := range rule.also {
+			if !slices.Contains(linked, module+name) {
+				t.Errorf("%s is not linked into the release of %s any more: forbid it", name, program)
+			}
+		}
+	}
+}
