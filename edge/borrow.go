@@ -31,9 +31,10 @@ const (
 var errOutage = errors.New("MySQL has failed a moment ago")
 
 // borrow serves tickets for which their bucket has too few units, by moving units there from the other buckets. Sold out
-// are those for which all buckets together have too few. It runs once at a time for a bucket, on this edge.
-func (r *reserver) borrow(bucket, split int64, sale stock.Sale, waiting []*ticket) {
-	waiting = r.refuse(bucket, waiting)
+// are those for which all buckets together have too few. It returns those that belong elsewhere by what it has learned. It
+// runs once at a time for a bucket, on this edge.
+func (r *reserver) borrow(bucket, split int64, short served) (elsewhere []*ticket) {
+	waiting := r.refuse(bucket, short.short)
 	ctx, cancel := context.WithTimeout(context.Background(), borrowTimeout)
 	defer cancel()
 	refused := map[int64]bool{} // donors of which MySQL has fewer units than Redis
@@ -41,22 +42,17 @@ func (r *reserver) borrow(bucket, split int64, sale stock.Sale, waiting []*ticke
 	for attempt := 1; len(waiting) > 0; attempt++ {
 		if attempt > maxBorrows {
 			r.fail(bucket, waiting, errors.New("others were quicker each time"))
-			return
+			break
 		}
 		asked := time.Now()
 		shelves, err := r.shelves(ctx, bucket, split)
 		if err != nil {
 			r.fail(bucket, waiting, err)
-			return
+			break
 		}
-		var total, loans int64
-		for id, s := range shelves {
-			if !refused[id] {
-				total += max(s.Available, 0)
-			}
-			loans += s.Loans
-		}
+		total, loans := unitsOf(shelves, refused)
 		possible, few, wanted, least := sift(waiting, total)
+
 		if len(possible) == 0 {
 			if patience.IsZero() || loans > 0 && time.Now().Before(patience) {
 				// At least two looks, since units that arrive during one may be missed.
@@ -67,35 +63,64 @@ func (r *reserver) borrow(bucket, split int64, sale stock.Sale, waiting []*ticke
 				}
 				continue
 			}
-			sale.Available = total
-			r.closed.learn(bucket, sale, asked)
-			for _, t := range few {
-				t.answer <- &answer{code: soldOut, sale: sale}
-			}
-			return
+			r.sellOut(bucket, short.sale, total, asked, few)
+			break
 		}
-		own := max(shelves[bucket].Available, 0)
-		if own < least {
-			donor := richest(shelves, bucket, refused)
-			// Half of what the donor has, so that few moves are made, and what is needed if that is more.
-			units := max(wanted-own, (shelves[donor].Available+1)/2)
-			moved, err := r.move(ctx, donor, bucket, units)
-			switch {
-			case errors.Is(err, buckets.ErrRefused):
-				refused[donor] = true
-			case err != nil:
+
+		if own := max(shelves[bucket].Available, 0); own < least {
+			moved, err := r.fetch(ctx, bucket, shelves, refused, wanted-own)
+			if err != nil {
 				r.fail(bucket, waiting, err)
-				return
-			case moved == 0:
-				time.Sleep(borrowPause) // others were quicker, or the sale is paused
+				break
 			}
-			if own += moved; own < least {
+			if own+moved < least {
 				continue
 			}
 		}
-		_, short, _ := r.ask(bucket, split, possible)
-		waiting = append(few, short...)
+		served := r.serve(bucket, split, possible)
+		elsewhere = append(elsewhere, served.elsewhere...)
+		waiting = append(few, served.short...)
 	}
+	return elsewhere
+}
+
+// unitsOf adds up the units of all buckets that may give some, and the loans that are on their way.
+func unitsOf(shelves map[int64]stock.Shelf, refused map[int64]bool) (total, loans int64) {
+	for id, s := range shelves {
+		if !refused[id] {
+			total += max(s.Available, 0)
+		}
+		loans += s.Loans
+	}
+	return total, loans
+}
+
+// sellOut answers tickets for which all buckets together have too few units, and remembers that they have.
+func (r *reserver) sellOut(bucket int64, sale stock.Sale, total int64, asked time.Time, tickets []*ticket) {
+	sale.Available = total
+	r.closed.learn(bucket, sale, asked)
+	for _, t := range tickets {
+		t.answer <- &answer{code: soldOut, sale: sale}
+	}
+}
+
+// fetch moves at least so many units to a bucket, if the richest of the others has them. One of which MySQL has fewer is
+// noted in refused, and none are moved then.
+func (r *reserver) fetch(
+	ctx context.Context, bucket int64, shelves map[int64]stock.Shelf, refused map[int64]bool, least int64,
+) (moved int64, err error) {
+	donor := richest(shelves, bucket, refused)
+	// Half of what the donor has, so that few moves are made, and what is needed if that is more.
+	units := max(least, (shelves[donor].Available+1)/2)
+	moved, err = r.move(ctx, donor, bucket, units)
+	switch {
+	case errors.Is(err, buckets.ErrRefused):
+		refused[donor] = true
+		return 0, nil
+	case err == nil && moved == 0:
+		time.Sleep(borrowPause) // others were quicker, or the sale is paused
+	}
+	return moved, err
 }
 
 // refuse answers those tickets of which it is known that all buckets have too few, and returns the others.

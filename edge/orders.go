@@ -62,7 +62,7 @@ func (e *Edge) postOrder(ctx *fasthttp.RequestCtx, who *token.Claims) {
 		return
 	}
 	e.reserver.submit(t)
-	if a := <-t.answer; a.code == "" {
+	if a := <-t.answer; a.code == accepted {
 		sendAccepted(ctx, a)
 	} else {
 		sendDenied(ctx, a)

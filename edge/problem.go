@@ -12,6 +12,9 @@ import (
 // code is the stable name of an outcome that is not what the client asked for. Clients branch on it.
 type code string
 
+// accepted is the code of an order that is promised, and of no problem document.
+const accepted code = "accepted"
+
 // The codes of all problem documents that the edge sends.
 const (
 	malformedRequest     code = "malformed_request"

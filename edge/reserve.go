@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -44,8 +42,7 @@ type ticket struct {
 
 // answer is what became of a ticket.
 type answer struct {
-	// code is empty if the order was accepted.
-	code  code
+	code  code        // accepted, or why not
 	order order.Order // set if accepted, or if its outcome is unknown
 	sale  stock.Sale
 }
@@ -65,23 +62,7 @@ type reserver struct {
 	splits   *lru.Cache[int64, int64]      // number of buckets, by product; one that is not there has none, or is not known
 	tickets  batch.Batcher[int64, *ticket] // by product or bucket
 
-	mu      sync.Mutex
-	sending map[int64]*flight // the last batch of a product or bucket, until it is sent
-}
-
-// flight is a batch on its way to the queue.
-type flight struct {
-	left   atomic.Int32 // orders whose fate is not known yet
-	sent   chan struct{}
-	landed func() // called when no order is left
-}
-
-// done tells that the fate of an order is known.
-func (f *flight) done() {
-	if f.left.Add(-1) == 0 {
-		close(f.sent)
-		f.landed()
-	}
+	unsent unsentBatches
 }
 
 func newReserver(st *stock.Stock, db *store.Store, products *cache[int64, order.Product], c *closed, s *sender, m *metrics) *reserver {
@@ -91,7 +72,7 @@ func newReserver(st *stock.Stock, db *store.Store, products *cache[int64, order.
 	}
 	r := &reserver{
 		stock: st, store: db, products: products, closed: c, sender: s, splits: splits,
-		mover: buckets.Mover{Redis: st, MySQL: db}, sending: make(map[int64]*flight), metrics: m,
+		mover: buckets.Mover{Redis: st, MySQL: db}, metrics: m, unsent: unsentBatches{last: make(map[int64]*unsentBatch)},
 	}
 	r.tickets = batch.Batcher[int64, *ticket]{Do: r.reserve, Size: stock.MaxBatch, Parallel: 1, Waiting: maxWaiting}
 	return r
@@ -113,37 +94,40 @@ func (r *reserver) submit(t *ticket) {
 	}
 }
 
-// reserve serves a batch of one product or bucket, sends every ticket on its way, and waits a moment for the batch
-// before it.
+// reserve serves a batch of one product or bucket: it makes one call for it, moves units to the bucket for those for whom it
+// has too few, sends on those that belong elsewhere, and waits a moment for the batch before it.
 func (r *reserver) reserve(productID int64, waiting []*ticket) {
 	split, _ := r.splits.Peek(order.ProductOf(productID))
-	tickets := waiting[:0]
-	var elsewhere []*ticket
+	tickets, elsewhere := r.sort(productID, waiting)
+	r.redirect(elsewhere)
+	if len(tickets) == 0 {
+		return
+	}
+
+	served := r.serve(productID, split, tickets)
+	r.redirect(served.elsewhere)
+	if len(served.short) > 0 {
+		r.redirect(r.borrow(productID, split, served))
+	} else {
+		awaitEarlier(served.earlier)
+	}
+}
+
+// sort divides tickets into those of a product or bucket, and those that were sent there by another number of buckets. It
+// answers those that have waited for too long.
+func (r *reserver) sort(productID int64, waiting []*ticket) (tickets, elsewhere []*ticket) {
+	tickets = waiting[:0]
 	for _, t := range waiting {
 		switch {
 		case time.Since(t.since) > maxWait:
 			t.answer <- &answer{code: stockUnavailable}
 		case r.shelf(t.productID, t.request.UserID) != productID:
-			elsewhere = append(elsewhere, t) // it was sent here by another number of buckets
+			elsewhere = append(elsewhere, t)
 		default:
 			tickets = append(tickets, t)
 		}
 	}
-	r.redirect(elsewhere)
-	if len(tickets) == 0 {
-		return
-	}
-	sale, short, before := r.ask(productID, split, tickets)
-	if len(short) > 0 {
-		r.borrow(productID, split, sale, short)
-	} else if before != nil {
-		timer := time.NewTimer(maxGather)
-		defer timer.Stop()
-		select {
-		case <-before:
-		case <-timer.C:
-		}
-	}
+	return tickets, elsewhere
 }
 
 // redirect sends tickets to the buckets that are theirs by what is known now.
@@ -157,82 +141,109 @@ func (r *reserver) redirect(tickets []*ticket) {
 	}
 }
 
-// ask makes one call for tickets of one product or bucket. It sends on their way all but those for which a bucket has
-// too few units, which it returns. Before is closed when the batch before this one is sent, nil if it is already.
-func (r *reserver) ask(productID, split int64, tickets []*ticket) (sale stock.Sale, short []*ticket, before <-chan struct{}) {
+// awaitEarlier waits until the batch before is sent, for a moment.
+func awaitEarlier(sent <-chan struct{}) {
+	if sent == nil {
+		return
+	}
+	timer := time.NewTimer(maxGather)
+	defer timer.Stop()
+	select {
+	case <-sent:
+	case <-timer.C:
+	}
+}
+
+// served is what became of a batch beside the tickets that are answered or on their way to the queue.
+type served struct {
+	sale      stock.Sale
+	short     []*ticket       // for whom their bucket has too few units
+	elsewhere []*ticket       // who went by another number of buckets than Redis does
+	earlier   <-chan struct{} // closed when the batch before is sent; nil if it is already
+}
+
+// serve makes one call for tickets of one product or bucket, and sends on their way all whose fate that decides.
+func (r *reserver) serve(productID, split int64, tickets []*ticket) served {
+	said, err := r.call(productID, split, tickets)
+	if err != nil {
+		r.fail(productID, tickets, err)
+		return served{}
+	}
+	if said.results[0].Outcome == stock.OtherBuckets {
+		r.learnSplit(productID, split, said.sale.Buckets)
+		return served{elsewhere: tickets}
+	}
+	return r.dispatch(productID, split, tickets, said)
+}
+
+// batchReply is what Redis said of a batch, ticket by ticket.
+type batchReply struct {
+	sale    stock.Sale
+	results []stock.Reservation
+	asked   time.Time // before the call, so that what it says is no older
+}
+
+// call asks Redis for the units of a batch. A product that is not loaded is loaded once.
+func (r *reserver) call(productID, split int64, tickets []*ticket) (said batchReply, err error) {
 	requests := make([]stock.Request, len(tickets))
 	for i, t := range tickets {
 		requests[i] = t.request
 	}
 	r.metrics.reserveBatch.Observe(float64(len(tickets)))
-	asked := time.Now()
-	sale, results, err := r.stock.Reserve(context.Background(), productID, split, requests)
+
+	said.asked = time.Now()
+	said.sale, said.results, err = r.stock.Reserve(context.Background(), productID, split, requests)
 	if errors.Is(err, stock.ErrNotLoaded) {
 		if err = r.load(productID); err == nil {
-			asked = time.Now()
-			sale, results, err = r.stock.Reserve(context.Background(), productID, split, requests)
+			said.asked = time.Now()
+			said.sale, said.results, err = r.stock.Reserve(context.Background(), productID, split, requests)
 		}
 	}
-	addSpans(tickets, asked, err)
-	if err != nil {
-		r.fail(productID, tickets, err)
-		return sale, nil, nil
-	}
-	if results[0].Outcome == stock.OtherBuckets {
-		r.learnSplit(productID, split, sale.Buckets)
-		r.redirect(tickets)
-		return sale, nil, nil
-	}
-	var send []*parcel
-	underWay := r.newFlight(productID)
+	addSpans(tickets, said.asked, err)
+	return said, err
+}
+
+// dispatch answers the tickets of a batch or sends them to the queue, by what Redis said of each.
+func (r *reserver) dispatch(productID, split int64, tickets []*ticket, said batchReply) served {
+	left := served{sale: said.sale}
+	var parcels []*parcel
 	for i, t := range tickets {
-		result := &results[i]
+		result := &said.results[i]
 		switch {
 		case result.Outcome == stock.Reserved || result.Unsent:
-			send = append(send, &parcel{order: result.Order, sale: sale, since: time.Now(), tickets: []*ticket{t}, flight: underWay, trace: t.trace})
+			parcels = append(parcels, &parcel{
+				order: result.Order, sale: said.sale, since: time.Now(), tickets: []*ticket{t}, trace: t.trace,
+			})
 		case result.Outcome == stock.Replayed:
-			t.answer <- &answer{order: result.Order, sale: sale}
+			t.answer <- &answer{code: accepted, order: result.Order, sale: said.sale}
 		case result.Outcome == stock.SoldOut && split > 0:
-			short = append(short, t)
+			left.short = append(left.short, t)
 		default:
-			t.answer <- &answer{code: t.refusal(result.Outcome), sale: sale}
+			t.answer <- &answer{code: t.refusal(result.Outcome), sale: said.sale}
 		}
 	}
-	if len(send) > 0 {
-		underWay.left.Store(int32(len(send)))
-		before = r.follow(productID, underWay)
-		r.sender.submit(send)
+	if len(parcels) > 0 {
+		left.earlier = r.send(productID, parcels)
 	}
+
+	// What is refused now is refused from memory for a moment.
 	if split > 0 {
-		sale.Available = order.MaxQuantity // what a bucket has too little of can be borrowed
+		left.sale.Available = order.MaxQuantity // what a bucket has too little of can be borrowed
 	}
-	if len(short) == 0 {
-		r.closed.learn(productID, sale, asked)
+	if len(left.short) == 0 {
+		r.closed.learn(productID, left.sale, said.asked)
 	}
-	return sale, short, before
+	return left
 }
 
-func (r *reserver) newFlight(productID int64) *flight {
-	f := &flight{sent: make(chan struct{})}
-	f.landed = func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if r.sending[productID] == f {
-			delete(r.sending, productID)
-		}
+// send hands parcels to the sender as one batch. It returns what is closed when the batch before is sent.
+func (r *reserver) send(productID int64, parcels []*parcel) (earlier <-chan struct{}) {
+	batch, earlier := r.unsent.begin(productID, len(parcels))
+	for _, p := range parcels {
+		p.batch = batch
 	}
-	return f
-}
-
-// follow notes a batch as the last of its product, until it is sent, and returns the one before if that is not.
-func (r *reserver) follow(productID int64, f *flight) (before <-chan struct{}) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if last := r.sending[productID]; last != nil {
-		before = last.sent
-	}
-	r.sending[productID] = f
-	return before
+	r.sender.submit(parcels)
+	return earlier
 }
 
 // learnSplit takes in that Redis does not go by a number of buckets. The product itself says what the number is; a
@@ -262,28 +273,6 @@ func (r *reserver) fail(productID int64, tickets []*ticket, err error) {
 	for _, t := range tickets {
 		t.answer <- &answer{code: c}
 	}
-}
-
-// refusals maps the outcomes of a reservation that change nothing to what the client is told.
-var refusals = map[stock.Outcome]code{
-	stock.SoldOut:             soldOut,
-	stock.LimitExceeded:       limitExceeded,
-	stock.NotStarted:          saleNotStarted,
-	stock.Ended:               saleEnded,
-	stock.IdempotencyMismatch: idempotencyMismatch,
-	stock.Paused:              stockUnavailable,
-	stock.NotOnSale:           notOnSale,
-}
-
-// refusal is what the client is told of an outcome that changes nothing. One that this edge does not know, such as of a
-// newer script, must not look like an order that was taken.
-func (t *ticket) refusal(o stock.Outcome) code {
-	c, ok := refusals[o]
-	if !ok {
-		slog.Error("reserve: Redis gave an outcome that this edge does not know", "outcome", o, logIDs([]*ticket{t}))
-		return stockUnavailable
-	}
-	return c
 }
 
 // load brings a product's stock from MySQL to Redis. It runs once for all that wait for the product

@@ -216,7 +216,7 @@ func TestRetryInTheSameBatch(t *testing.T) {
 	ids := map[uuid.UUID]int{}
 	for _, s := range sent {
 		a := <-s.answer
-		if a.code != "" {
+		if a.code != accepted {
 			t.Errorf("got %q", a.code)
 		}
 		ids[a.order.ID]++
@@ -241,7 +241,7 @@ func TestLateTickets(t *testing.T) {
 			t.Errorf("got %q", a.code)
 		}
 	}
-	if a := <-timely[0].answer; a.code != "" {
+	if a := <-timely[0].answer; a.code != accepted {
 		t.Errorf("got %q", a.code)
 	}
 	w.wantSettledOutbox(p.ID)
@@ -269,7 +269,7 @@ func TestWaitingRoom(t *testing.T) {
 	}
 	w.redis.heal()
 	for _, c := range crowd {
-		if a := <-c.answer; a.code != "" {
+		if a := <-c.answer; a.code != accepted {
 			t.Fatalf("who was let in got %q", a.code)
 		}
 	}

@@ -36,8 +36,15 @@ type parcel struct {
 	sale    stock.Sale
 	since   time.Time // of the reservation
 	tickets []*ticket
-	flight  *flight // the batch that it is of
+	batch   *unsentBatch // that it is of
 	trace   telemetry.Place
+}
+
+// envelope is a message to the queue with the parcels whose orders it holds.
+type envelope struct {
+	message queue.Outgoing
+	parcels []*parcel
+	spans   []telemetry.Span
 }
 
 // sender puts reserved orders on the queue. Nothing is answered with a 202 before the queue has
@@ -68,7 +75,7 @@ func (s *sender) submit(parcels []*parcel) {
 	for _, p := range parcels {
 		if first, ok := s.pending[p.order.ID]; ok {
 			first.tickets = append(first.tickets, p.tickets...)
-			p.flight.done()
+			p.batch.settled()
 			continue
 		}
 		s.pending[p.order.ID] = p
@@ -84,17 +91,67 @@ func (s *sender) finish(p *parcel, c code) {
 	delete(s.pending, p.order.ID)
 	tickets := p.tickets
 	s.mu.Unlock()
-	p.flight.done()
+	p.batch.settled()
+
 	told := &answer{code: c, order: p.order, sale: p.sale}
 	for _, t := range tickets {
 		t.answer <- told
 	}
 }
 
-// send sends parcels, and answers each as soon as its fate is known. Those that have waited for so long
-// that the queue must be failing are given back: they are not on it, and others need not wait as long.
+// finishAll answers everybody who waits for some parcels.
+func (s *sender) finishAll(parcels []*parcel, c code) {
+	for _, p := range parcels {
+		s.finish(p, c)
+	}
+}
+
+// send sends parcels, and answers each as soon as its fate is known.
 func (s *sender) send(_ struct{}, gathered []*parcel) {
-	var parcels, late []*parcel
+	parcels := s.dropLate(gathered)
+	if len(parcels) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.deadline)
+	defer cancel()
+
+	// Buyers who ask for their orders must find them as soon as a worker can.
+	if err := s.stock.WritePending(ctx, recordsOf(parcels)); err != nil {
+		slog.Error("accepted orders could not be made visible", "orders", len(parcels), "error", err, s.logIDs(parcels))
+		s.cancel(parcels, stockUnavailable)
+		return
+	}
+
+	envelopes := s.pack(parcels)
+	messages := make([]queue.Outgoing, len(envelopes))
+	for i := range envelopes {
+		messages[i] = envelopes[i].message
+	}
+	var sent, refused []*parcel
+	s.queue.Send(ctx, messages, func(i int, r queue.Result) {
+		e := &envelopes[i]
+		s.note(e, r)
+		switch r.Outcome {
+		case queue.Sent:
+			// The client need not wait until the outbox is cleared: if that fails, the relay sends the
+			// order again, and a worker decides it once all the same.
+			s.finishAll(e.parcels, accepted)
+			sent = append(sent, e.parcels...)
+		case queue.Refused:
+			refused = append(refused, e.parcels...)
+		default:
+			s.finishAll(e.parcels, outcomeUnknown)
+		}
+	})
+
+	s.cancel(refused, queueUnavailable)
+	s.acknowledge(sent)
+}
+
+// dropLate gives those parcels back that have waited for so long that the queue must be failing, and returns the others:
+// what is given back is not on the queue, and others need not wait as long.
+func (s *sender) dropLate(gathered []*parcel) (parcels []*parcel) {
+	var late []*parcel
 	for _, p := range gathered {
 		if time.Since(p.since) > maxWait {
 			late = append(late, p)
@@ -106,68 +163,68 @@ func (s *sender) send(_ struct{}, gathered []*parcel) {
 		slog.Error("orders are given back, since the queue is too slow", "orders", len(late), s.logIDs(late))
 		s.cancel(late, queueUnavailable)
 	}
-	if len(parcels) == 0 {
-		return
-	}
-	// Envelopes hold orders of one product each.
-	slices.SortStableFunc(parcels, func(a, b *parcel) int { return cmp.Compare(a.order.ProductID, b.order.ProductID) })
-	ctx, cancel := context.WithTimeout(context.Background(), s.deadline)
-	defer cancel()
-	orders := make([]order.Order, len(parcels))
+	return parcels
+}
+
+// recordsOf are the states of orders that are on their way.
+func recordsOf(parcels []*parcel) []order.Record {
 	records := make([]order.Record, len(parcels))
 	for i, p := range parcels {
-		orders[i] = p.order
 		records[i] = order.Record{Order: p.order, Currency: p.sale.Currency, Status: order.Pending}
 	}
-	if err := s.stock.WritePending(ctx, records); err != nil {
-		slog.Error("accepted orders could not be made visible", "orders", len(parcels), "error", err, s.logIDs(parcels))
-		s.cancel(parcels, stockUnavailable)
-		return
+	return records
+}
+
+// pack puts parcels into envelopes, which hold orders of one product each.
+func (s *sender) pack(parcels []*parcel) []envelope {
+	slices.SortStableFunc(parcels, func(a, b *parcel) int { return cmp.Compare(a.order.ProductID, b.order.ProductID) })
+	orders := make([]order.Order, len(parcels))
+	for i, p := range parcels {
+		orders[i] = p.order
 	}
 	messages, groups := queue.Pack(orders)
-	contents := make([][]*parcel, len(messages))
-	spans := make([][]telemetry.Span, len(messages))
+
+	envelopes := make([]envelope, len(messages))
 	rest := parcels
-	for i := range messages {
-		s.metrics.envelopeOrders.Observe(float64(len(groups[i])))
-		contents[i], rest = rest[:len(groups[i])], rest[len(groups[i]):]
-		places, begun := beginSends(contents[i])
-		if spans[i] = begun; places != "" {
-			messages[i].Attributes = map[string]string{telemetry.TraceAttribute: places}
+	for i := range envelopes {
+		e := &envelopes[i]
+		e.message = messages[i]
+		e.parcels, rest = rest[:len(groups[i])], rest[len(groups[i]):]
+		s.metrics.envelopeOrders.Observe(float64(len(e.parcels)))
+
+		var places string
+		if places, e.spans = beginSends(e.parcels); places != "" {
+			e.message.Attributes = map[string]string{telemetry.TraceAttribute: places}
 		}
 	}
-	var sent, refused []*parcel
-	s.queue.Send(ctx, messages, func(i int, r queue.Result) {
-		s.metrics.sent[r.Outcome].Add(float64(len(contents[i])))
-		first := contents[i][0]
-		switch r.Outcome {
-		case queue.Sent:
-			endSends(spans[i], "")
-			// The client need not wait until the outbox is cleared: if that fails, the relay sends the
-			// order again, and a worker decides it once all the same.
-			for _, p := range contents[i] {
-				s.finish(p, "")
-			}
-			sent = append(sent, contents[i]...)
-		case queue.Refused:
-			endSends(spans[i], "refused")
-			slog.Error("the queue refused orders", "orders", len(contents[i]), "first", first.order.ID, "error", r.Err,
-				telemetry.TraceID(first.trace), s.logIDs(contents[i]))
-			refused = append(refused, contents[i]...)
-		default:
-			endSends(spans[i], "unknown")
-			slog.Error("the queue did not acknowledge orders", "orders", len(contents[i]), "first", first.order.ID, "error", r.Err,
-				telemetry.TraceID(first.trace), s.logIDs(contents[i]))
-			for _, p := range contents[i] {
-				s.finish(p, outcomeUnknown)
-			}
-		}
-	})
-	s.cancel(refused, queueUnavailable)
-	settle, cancelSettle := context.WithTimeout(context.Background(), settleTimeout)
-	defer cancelSettle()
+	return envelopes
+}
+
+// note counts what the queue said of an envelope, and logs it if that was no acknowledgement.
+func (s *sender) note(e *envelope, r queue.Result) {
+	s.metrics.sent[r.Outcome].Add(float64(len(e.parcels)))
+	failure, text := "", ""
+	switch r.Outcome {
+	case queue.Sent:
+	case queue.Refused:
+		failure, text = "refused", "the queue refused orders"
+	default:
+		failure, text = "unknown", "the queue did not acknowledge orders"
+	}
+	endSends(e.spans, failure)
+	if failure != "" {
+		first := e.parcels[0]
+		slog.Error(text, "orders", len(e.parcels), "first", first.order.ID, "error", r.Err,
+			telemetry.TraceID(first.trace), s.logIDs(e.parcels))
+	}
+}
+
+// acknowledge takes orders that are on the queue out of the outbox.
+func (s *sender) acknowledge(sent []*parcel) {
+	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	defer cancel()
 	for productID, orders := range byProduct(sent) {
-		if err := s.stock.Acknowledge(settle, productID, orders); err != nil {
+		if err := s.stock.Acknowledge(ctx, productID, orders); err != nil {
 			slog.Warn("sent orders stay in the outbox until they are sent again", "orders", len(orders), "error", err)
 		}
 	}
@@ -183,27 +240,14 @@ func (s *sender) cancel(parcels []*parcel, c code) {
 	defer stop()
 	cancelled := make(map[uuid.UUID]bool, len(parcels))
 	for productID, orders := range byProduct(parcels) {
-		for len(orders) > 0 {
-			n := min(len(orders), stock.MaxBatch)
-			results, err := s.stock.Cancel(ctx, productID, orders[:n])
-			if err != nil {
-				slog.Error("orders could not be cancelled and will be sent by the relay", "orders", n, "error", err,
-					s.logIDs(parcelsOf(parcels, orders[:n])))
+		for some := range slices.Chunk(orders, stock.MaxBatch) {
+			for _, o := range s.giveBack(ctx, productID, some, parcels) {
+				cancelled[o.ID] = true
 			}
-			var gone []order.Order
-			for i, ok := range results {
-				if ok {
-					cancelled[orders[i].ID] = true
-					gone = append(gone, orders[i])
-				}
-			}
-			if err := s.stock.Forget(ctx, gone); err != nil {
-				slog.Warn("cancelled orders stay visible as pending for a day", "orders", len(gone), "error", err)
-			}
-			orders = orders[n:]
 		}
 	}
 	s.metrics.cancelled.Add(float64(len(cancelled)))
+
 	for _, p := range parcels {
 		if cancelled[p.order.ID] {
 			s.finish(p, c)
@@ -211,6 +255,24 @@ func (s *sender) cancel(parcels []*parcel, c code) {
 			s.finish(p, outcomeUnknown)
 		}
 	}
+}
+
+// giveBack cancels some orders of a product in Redis, and returns those that are cancelled now.
+func (s *sender) giveBack(ctx context.Context, productID int64, orders []order.Order, of []*parcel) (gone []order.Order) {
+	results, err := s.stock.Cancel(ctx, productID, orders)
+	if err != nil {
+		slog.Error("orders could not be cancelled and will be sent by the relay", "orders", len(orders), "error", err,
+			s.logIDs(parcelsOf(of, orders)))
+	}
+	for i, ok := range results {
+		if ok {
+			gone = append(gone, orders[i])
+		}
+	}
+	if err := s.stock.Forget(ctx, gone); err != nil {
+		slog.Warn("cancelled orders stay visible as pending for a day", "orders", len(gone), "error", err)
+	}
+	return gone
 }
 
 // parcelsOf are the parcels of some of their orders.

@@ -22,13 +22,13 @@ var changes = []change{
 
 	{
 		promise: "P2", what: "202 before the queue has acknowledged the order",
-		file: "edge/send.go", old: "\tmessages, groups := queue.Pack(orders)\n",
-		new: "\tfor _, p := range parcels {\n\t\ts.finish(p, \"\")\n\t}\n\tmessages, groups := queue.Pack(orders)\n",
+		file: "edge/send.go", old: "\tenvelopes := s.pack(parcels)\n",
+		new: "\tfor _, p := range parcels {\n\t\ts.finish(p, accepted)\n\t}\n\tenvelopes := s.pack(parcels)\n",
 		pkg: "edge", test: "TestNoAnswerBeforeTheQueueHasTheOrder", says: "though the queue acknowledges after",
 	}, {
 		promise: "P2", what: "an order of unknown outcome is cancelled",
-		file: "edge/send.go", old: "\t\t\tfor _, p := range contents[i] {\n\t\t\t\ts.finish(p, outcomeUnknown)\n\t\t\t}\n",
-		new: "\t\t\trefused = append(refused, contents[i]...)\n",
+		file: "edge/send.go", old: "s.finishAll(e.parcels, outcomeUnknown)",
+		new: "refused = append(refused, e.parcels...)",
 		pkg: "edge", test: "TestUnknownIsNeverCancelled", says: "queue_unavailable",
 	}, {
 		promise: "P2", what: "a refusal makes a lost answer forgotten",
@@ -270,7 +270,7 @@ var changes = []change{
 		pkg: "edge", test: "TestReopened", says: "want 250ms",
 	}, {
 		promise: "P6", what: "a bucket is sold out though others have units",
-		file: "edge/borrow.go", old: "if !refused[id] {", new: "if id == bucket {",
+		file: "edge/borrow.go", old: "total, loans := unitsOf(shelves, refused)", new: "total, loans := max(shelves[bucket].Available, 0), shelves[bucket].Loans",
 		pkg: "edge", test: "TestLastUnits", says: "want 202",
 	}, {
 		promise: "P6", what: "units that come back are for sale to the buyers of their bucket only",
@@ -286,7 +286,7 @@ var changes = []change{
 		pkg: "edge", test: "TestClosed", says: "an answer from before they came back",
 	}, {
 		promise: "P6", what: "an answer counts from when it came, not from when Redis was asked",
-		file: "edge/reserve.go", old: "r.closed.learn(productID, sale, asked)", new: "_ = asked\n\tr.closed.learn(productID, sale, time.Now())",
+		file: "edge/reserve.go", old: "r.closed.learn(productID, left.sale, said.asked)", new: "r.closed.learn(productID, left.sale, time.Now())",
 		pkg: "edge", test: "TestAnswerOnItsWay", says: "who asks after units came back is told",
 	},
 

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// unsentBatch is a batch of reserved orders that the queue has not acknowledged in full.
+type unsentBatch struct {
+	left atomic.Int32  // orders whose fate is not known yet
+	sent chan struct{} // closed when no order is left
+	end  func()
+}
+
+// settled tells that the fate of an order is known.
+func (b *unsentBatch) settled() {
+	if b.left.Add(-1) == 0 {
+		close(b.sent)
+		b.end()
+	}
+}
+
+// unsentBatches is the back-pressure of the queue on the reservations: of each product or bucket at most one earlier batch
+// is unsent while the next is reserved. It holds the last batch of each until that is sent.
+type unsentBatches struct {
+	mu   sync.Mutex
+	last map[int64]*unsentBatch
+}
+
+// begin notes a batch of so many orders as the last one of a product or bucket. It returns as well when the one before is
+// sent, or nil if it is sent already.
+func (u *unsentBatches) begin(productID int64, orders int) (batch *unsentBatch, earlier <-chan struct{}) {
+	batch = &unsentBatch{sent: make(chan struct{})}
+	batch.left.Store(int32(orders))
+	batch.end = func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if u.last[productID] == batch {
+			delete(u.last, productID)
+		}
+	}
+
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if before := u.last[productID]; before != nil {
+		earlier = before.sent
+	}
+	u.last[productID] = batch
+	return batch, earlier
+}
