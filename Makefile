@@ -1,7 +1,7 @@
 # Every target installs what it needs, and leaves nothing running.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo board up test faults drill bench load-k6 load-locust model lint build deps
+.PHONY: help demo board up test faults drill bench load-k6 load-locust model check gofmt lint generate build deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,14 +45,30 @@ drill: deps ## break the program on purpose, in one way after another: each time
 
 # Without cgo, as all programs are built but those of the tests with the race detector: so that the libraries are compiled
 # for one more configuration, and not for two.
-lint build: export CGO_ENABLED = 0
+check lint build: export CGO_ENABLED = 0
 
-lint: ## gofmt, go vet, staticcheck, actionlint
+check: gofmt ## what can be said in half a minute: build, gofmt, go vet, staticcheck, and the tests that start nothing
+	go build ./...
+	go vet ./...
+	go tool staticcheck ./...
+	@go test -vet=off $$($(QUICK))
+
+# The packages under internal whose tests start neither a server nor a compiler, and the test of the dashboards.
+QUICK = go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.TestImports}} {{.XTestImports}}{{end}}' \
+	./internal/... ./infra/grafana | awk '!/\/localstack/ && !/internal\/failpoint / { print $$1 }'
+
+gofmt:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
+
+lint: gofmt ## gofmt, go vet, staticcheck, actionlint
 	go vet ./...
 	go tool staticcheck ./...
 	go tool staticcheck -tags failpoints ./internal/failpoint
 	go tool actionlint -shellcheck= -pyflakes=
+
+generate: deps ## write the files that are made from others: the page at /docs, and Grafana's dashboards
+	go test ./edge -run '^TestDocsPage$$' -update
+	go run ./infra/grafana
 
 build: ## build edge, worker and ctl into bin/
 	go build -o bin/ ./edge ./worker ./ctl

@@ -90,7 +90,6 @@ func TestTestsImports(t *testing.T) {
 	everyTest := []string{"internal/config/configtest", "internal/contract", "localstack", "localstack/sqs",
 		"localstack/stacktest"}
 	more := map[string][]string{
-		"ctl":    nil,
 		"edge":   {"internal/reconcile"},
 		"e2e":    {"infra"},
 		"worker": {"lua"},
