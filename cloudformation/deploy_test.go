@@ -86,7 +86,8 @@ func (d deployment) run(t *testing.T, env []string, args ...string) (calls []str
 	_ = os.Remove(path)
 	cmd := exec.Command("./deploy", args...)
 	cmd.Env = append([]string{
-		"PATH=" + d.dir + ":" + os.Getenv("PATH"), "CALLS=" + path, "STATE=" + d.dir, "AWS_REGION=r", "TAG=abc", "URL=https://sale.example.org",
+		"PATH=" + d.dir + ":" + os.Getenv("PATH"), "CALLS=" + path, "STATE=" + d.dir, "AWS_REGION=r", "TAG=abc",
+		"URL=https://sale.example.org",
 		"CERTIFICATE_ARN=arn:aws:acm:r:1:certificate/x",
 	}, env...)
 	out, err := cmd.CombinedOutput()
@@ -119,7 +120,8 @@ func TestDeploy(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, said)
 	}
-	want := "push, CREATE network, execute, CREATE data, execute, CREATE cluster, execute, run, CREATE services, execute"
+	want := "push, CREATE network, execute, CREATE data, execute, CREATE cluster, execute, run, CREATE " +
+		"services, execute"
 	if got := steps(calls); got != want {
 		t.Errorf("it did %s\nwant %s", got, want)
 	}
@@ -129,13 +131,16 @@ func TestDeploy(t *testing.T) {
 	for _, call := range calls {
 		m := created.FindStringSubmatch(call)
 		if m == nil {
-			if strings.HasPrefix(call, "ecs run-task") && !strings.Contains(call, "--task-definition arn:aws:ecs:r:1:task-definition/x:7 --network-configuration awsvpcConfiguration={subnets=[a,b]") {
+			if strings.HasPrefix(call, "ecs run-task") &&
+				!strings.Contains(call, "--task-definition arn:aws:ecs:r:1:task-definition/x:7 "+
+					"--network-configuration awsvpcConfiguration={subnets=[a,b]") {
 				t.Errorf("the migration is run by %s", call)
 			}
 			continue
 		}
 		stack := m[1]
-		if !strings.Contains(call, "/"+stack+".yaml ") || !strings.Contains(call, "--role-arn arn:aws:iam::123456789012:role/stampede-cloudformation ") {
+		if !strings.Contains(call, "/"+stack+".yaml ") ||
+			!strings.Contains(call, "--role-arn arn:aws:iam::123456789012:role/stampede-cloudformation ") {
 			t.Errorf("%s is made by %s", stack, call)
 		}
 		if stack != "network" && stack != "data" && !strings.Contains(call, "@sha256:") {
@@ -145,7 +150,8 @@ func TestDeploy(t *testing.T) {
 
 	// Again, when all is there: nothing is built, and stacks are updated.
 	calls, said, err = d.run(t, nil, "all")
-	if got, want := steps(calls), "UPDATE network, execute, UPDATE data, execute, UPDATE cluster, execute, run, UPDATE services, execute"; err != nil || got != want {
+	if got, want := steps(calls), "UPDATE network, execute, UPDATE data, execute, UPDATE cluster, execute, run, "+
+		"UPDATE services, execute"; err != nil || got != want {
 		t.Errorf("it did %s, want %s; %v\n%s", got, want, err, said)
 	}
 	calls, said, err = d.run(t, []string{"UNCHANGED=The submitted information didn't contain changes."}, "data")
@@ -159,7 +165,8 @@ func TestDeployParameters(t *testing.T) {
 	d := newDeployment(t)
 	calls, said, err := d.run(t, []string{
 		"NAME=shop", "SIZE=large", "ALARM_EMAIL=a@b", "VPC_CIDR=10.0.0.0/16", "MONITORING_SECURITY_GROUP=sg-1",
-		"REDIS_DURABILITY=sync", "EDGE_MINIMUM=9", "RESERVED_LCU=200", "LOG_LEVEL=warn", "TRACE_ENDPOINT=http://collector:4318",
+		"REDIS_DURABILITY=sync", "EDGE_MINIMUM=9", "RESERVED_LCU=200", "LOG_LEVEL=warn",
+		"TRACE_ENDPOINT=http://collector:4318",
 	}, "all")
 	if err != nil {
 		t.Fatalf("%v\n%s", err, said)
@@ -177,14 +184,15 @@ func TestDeployParameters(t *testing.T) {
 		if want := slices.Sorted(maps.Keys(load(t, m[1]).section("Parameters"))); !slices.Equal(given, want) {
 			t.Errorf("%s is given %v, has %v", m[1], given, want)
 		}
-		if !strings.Contains(call, "ParameterKey=Name,ParameterValue=shop") || !strings.Contains(call, "--stack-name shop-"+m[1]) {
+		if !strings.Contains(call, "ParameterKey=Name,ParameterValue=shop") ||
+			!strings.Contains(call, "--stack-name shop-"+m[1]) {
 			t.Errorf("%s has another name: %s", m[1], call)
 		}
 	}
 }
 
-// TestDeployKeepsParameters: what is not given stays as the stack has it, and a parameter that the stack does not have yet
-// gets the template's value. Less than the stack has is given only if that is meant.
+// TestDeployKeepsParameters: what is not given stays as the stack has it, and a parameter that the stack does not have
+// yet gets the template's value. Less than the stack has is given only if that is meant.
 func TestDeployKeepsParameters(t *testing.T) {
 	for name, test := range map[string]struct {
 		env  []string
@@ -193,24 +201,33 @@ func TestDeployKeepsParameters(t *testing.T) {
 		said bool
 	}{
 		"nothing is given": {nil, "data",
-			"ParameterKey=Name,ParameterValue=stampede ParameterKey=Size,UsePreviousValue=true ParameterKey=AlarmEmail,UsePreviousValue=true", false},
+			"ParameterKey=Name,ParameterValue=stampede ParameterKey=Size,UsePreviousValue=true " +
+				"ParameterKey=AlarmEmail,UsePreviousValue=true", false},
 		"another value": {[]string{"ALARM_EMAIL=b@c"}, "data", "ParameterKey=AlarmEmail,ParameterValue=b@c", false},
 		"the certificate that it has": {[]string{"CERTIFICATE_ARN="}, "services",
 			"ParameterKey=CertificateArn,UsePreviousValue=true ParameterKey=EdgeMinimum,UsePreviousValue=true", false},
-		"a smaller database, fewer shards": {[]string{"SIZE=small"}, "data", "stampede-data: Size is large, and would be only small", true},
-		"smaller services":                 {[]string{"SIZE=small"}, "services", "stampede-services: Size is large", true},
-		"fewer edges":                      {[]string{"EDGE_MINIMUM=3"}, "services", "EdgeMinimum is 12, and would be only 3", true},
-		"fewer edges, by the size":         {[]string{"EDGE_MINIMUM=0"}, "services", "EdgeMinimum is 12, and would be only 0", true},
-		"fewer edges that are meant":       {[]string{"EDGE_MINIMUM=3", "ALLOW_SMALLER=yes"}, "services", "ParameterKey=EdgeMinimum,ParameterValue=3", false},
-		"parameters that cannot be read":   {[]string{"UNREADABLE=1"}, "data", "its parameters cannot be read", true},
-		"more edges":                       {[]string{"EDGE_MINIMUM=20"}, "services", "ParameterKey=EdgeMinimum,ParameterValue=20", false},
-		"a smaller one that is meant":      {[]string{"SIZE=small", "ALLOW_SMALLER=yes"}, "data", "ParameterKey=Size,ParameterValue=small", false},
+		"a smaller database, fewer shards": {[]string{"SIZE=small"}, "data",
+			"stampede-data: Size is large, and would be only small", true},
+		"smaller services": {[]string{"SIZE=small"}, "services", "stampede-services: Size is large",
+			true},
+		"fewer edges": {[]string{"EDGE_MINIMUM=3"}, "services",
+			"EdgeMinimum is 12, and would be only 3", true},
+		"fewer edges, by the size": {[]string{"EDGE_MINIMUM=0"}, "services",
+			"EdgeMinimum is 12, and would be only 0", true},
+		"fewer edges that are meant": {[]string{"EDGE_MINIMUM=3", "ALLOW_SMALLER=yes"}, "services",
+			"ParameterKey=EdgeMinimum,ParameterValue=3", false},
+		"parameters that cannot be read": {[]string{"UNREADABLE=1"}, "data", "its parameters cannot be read", true},
+		"more edges": {[]string{"EDGE_MINIMUM=20"}, "services",
+			"ParameterKey=EdgeMinimum,ParameterValue=20", false},
+		"a smaller one that is meant": {[]string{"SIZE=small", "ALLOW_SMALLER=yes"}, "data",
+			"ParameterKey=Size,ParameterValue=small", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDeployment(t)
 			for file, value := range map[string]string{
 				"stampede-data": "UPDATE_COMPLETE", "stampede-data.Size": "large", "stampede-data.AlarmEmail": "a@b",
-				"stampede-services": "UPDATE_COMPLETE", "stampede-services.Size": "large", "stampede-services.EdgeMinimum": "12",
+				"stampede-services": "UPDATE_COMPLETE", "stampede-services.Size": "large",
+				"stampede-services.EdgeMinimum":    "12",
 				"stampede-services.CertificateArn": "arn:aws:acm:r:1:certificate/y",
 			} {
 				if err := os.WriteFile(filepath.Join(d.dir, file), []byte(value+"\n"), 0o600); err != nil {
@@ -240,31 +257,41 @@ func TestDeployStops(t *testing.T) {
 		args, steps string
 		said        string
 	}{
-		"a migration that fails":           {[]string{"CODE=1"}, "all", "push, CREATE network, execute, CREATE data, execute, CREATE cluster, execute, run", "migrate ended with 1"},
-		"a migration that is killed":       {[]string{"CODE=None"}, "migrate", "run", "migrate ended with None"},
-		"no place for the migration":       {[]string{"TASK=None"}, "migrate", "run", "no place"},
-		"a database that would be lost":    {[]string{`LOST=AWS::RDS::DBInstance\tDatabase\n`}, "data", "CREATE data", "ALLOW_REPLACEMENT"},
-		"a role that is replaced":          {[]string{`LOST=AWS::IAM::Role\tEdgeRole\n`}, "data", "CREATE data, execute", "UPDATE_COMPLETE"},
-		"a loss that is meant":             {[]string{`LOST=AWS::SQS::Queue\tOrders\n`, "ALLOW_REPLACEMENT=yes"}, "data", "CREATE data, execute", "UPDATE_COMPLETE"},
-		"services that are rolled back":    {[]string{"AFTER=UPDATE_ROLLBACK_COMPLETE"}, "services", "push, CREATE services, execute", "circuit breaker"},
-		"a change set that is not made":    {[]string{"UNCHANGED=Template error"}, "network", "CREATE network", "Template error"},
-		"no certificate":                   {[]string{"CERTIFICATE_ARN="}, "services", "push", "certificate"},
-		"a command that is not there":      {nil, "frobnicate", "", "cloudformation/deploy all"},
-		"a stack that could not be made":   {[]string{"BEFORE=ROLLBACK_COMPLETE"}, "network", "", "delete it"},
-		"a stack that somebody changes":    {[]string{"BEFORE=UPDATE_IN_PROGRESS"}, "network", "", "somebody else"},
-		"a stack of which nothing is made": {[]string{"BEFORE=REVIEW_IN_PROGRESS"}, "network", "CREATE network, execute", "UPDATE_COMPLETE"},
+		"a migration that fails": {[]string{"CODE=1"}, "all",
+			"push, CREATE network, execute, CREATE data, execute, CREATE cluster, execute, run",
+			"migrate ended with 1"},
+		"a migration that is killed": {[]string{"CODE=None"}, "migrate", "run", "migrate ended with None"},
+		"no place for the migration": {[]string{"TASK=None"}, "migrate", "run", "no place"},
+		"a database that would be lost": {[]string{`LOST=AWS::RDS::DBInstance\tDatabase\n`}, "data", "CREATE data",
+			"ALLOW_REPLACEMENT"},
+		"a role that is replaced": {[]string{`LOST=AWS::IAM::Role\tEdgeRole\n`}, "data",
+			"CREATE data, execute", "UPDATE_COMPLETE"},
+		"a loss that is meant": {[]string{`LOST=AWS::SQS::Queue\tOrders\n`, "ALLOW_REPLACEMENT=yes"},
+			"data", "CREATE data, execute", "UPDATE_COMPLETE"},
+		"services that are rolled back": {[]string{"AFTER=UPDATE_ROLLBACK_COMPLETE"}, "services",
+			"push, CREATE services, execute", "circuit breaker"},
+		"a change set that is not made": {[]string{"UNCHANGED=Template error"}, "network", "CREATE network",
+			"Template error"},
+		"no certificate":                 {[]string{"CERTIFICATE_ARN="}, "services", "push", "certificate"},
+		"a command that is not there":    {nil, "frobnicate", "", "cloudformation/deploy all"},
+		"a stack that could not be made": {[]string{"BEFORE=ROLLBACK_COMPLETE"}, "network", "", "delete it"},
+		"a stack that somebody changes":  {[]string{"BEFORE=UPDATE_IN_PROGRESS"}, "network", "", "somebody else"},
+		"a stack of which nothing is made": {[]string{"BEFORE=REVIEW_IN_PROGRESS"}, "network",
+			"CREATE network, execute", "UPDATE_COMPLETE"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDeployment(t)
 			for _, variable := range test.env {
 				if status, ok := strings.CutPrefix(variable, "BEFORE="); ok {
-					if err := os.WriteFile(filepath.Join(d.dir, "stampede-network"), []byte(status+"\n"), 0o600); err != nil {
+					if err := os.WriteFile(filepath.Join(d.dir, "stampede-network"), []byte(status+"\n"),
+						0o600); err != nil {
 						t.Fatal(err)
 					}
 				}
 			}
 			calls, said, err := d.run(t, test.env, test.args)
-			if fails := test.said != "UPDATE_COMPLETE"; (err != nil) != fails || steps(calls) != test.steps || !strings.Contains(said, test.said) {
+			if fails := test.said != "UPDATE_COMPLETE"; (err != nil) != fails || steps(calls) != test.steps ||
+				!strings.Contains(said, test.said) {
 				t.Errorf("it did %s, want %s; %v; it said:\n%s", steps(calls), test.steps, err, said)
 			}
 		})
@@ -310,12 +337,14 @@ func TestWorkflow(t *testing.T) {
 		t.Errorf("deployments may overlap or be cut off: %+v", workflow.Concurrency)
 	}
 	job, ok := workflow.Jobs["deploy"]
-	if !ok || len(workflow.Jobs) != 1 || !maps.Equal(job.Permissions, map[string]string{"contents": "read", "id-token": "write"}) || job.Timeout == 0 || job.Timeout > 120 {
+	if !ok || len(workflow.Jobs) != 1 || !maps.Equal(job.Permissions,
+		map[string]string{"contents": "read", "id-token": "write"}) || job.Timeout == 0 || job.Timeout > 120 {
 		t.Fatalf("the jobs are %+v", workflow.Jobs)
 	}
 	var order []string
 	for _, step := range job.Steps {
-		if step.Uses != "" && !regexp.MustCompile(`uses: `+regexp.QuoteMeta(step.Uses)+` # v\d+\.\d+\.\d+\n`).MatchString(source) {
+		if step.Uses != "" && !regexp.MustCompile(`uses: `+regexp.QuoteMeta(step.Uses)+
+			` # v\d+\.\d+\.\d+\n`).MatchString(source) {
 			t.Errorf("%s has no version beside it", step.Uses)
 		}
 		if step.Uses != "" && !regexp.MustCompile(`^[\w-]+/[\w-]+@[0-9a-f]{40}$`).MatchString(step.Uses) {
@@ -340,7 +369,8 @@ func TestWorkflow(t *testing.T) {
 		}
 	}
 	for _, m := range regexp.MustCompile(`\$\{([A-Z][A-Z_]+):`).FindAllStringSubmatch(script, -1) {
-		if job.Env[m[1]] == "" && !slices.Contains([]string{"ALLOW_REPLACEMENT", "ALLOW_SMALLER", "AWS_REGION", "AWS_DEFAULT_REGION"}, m[1]) {
+		if job.Env[m[1]] == "" && !slices.Contains([]string{"ALLOW_REPLACEMENT", "ALLOW_SMALLER", "AWS_REGION",
+			"AWS_DEFAULT_REGION"}, m[1]) {
 			t.Errorf("deploy reads %s, which the workflow does not give it", m[1])
 		}
 	}
@@ -349,7 +379,8 @@ func TestWorkflow(t *testing.T) {
 		if strings.HasPrefix(step.Uses, "aws-actions/") {
 			role := at(deploy(t, parameters("small"))["bootstrap"]["DeployRole"], "Properties", "MaxSessionDuration")
 			if step.With["role-duration-seconds"] != text(role) || number(t, role) < float64(job.Timeout*60) {
-				t.Errorf("the role is taken for %s s, may be taken for %v, and the job takes %d minutes", step.With["role-duration-seconds"], role, job.Timeout)
+				t.Errorf("the role is taken for %s s, may be taken for %v, and the job takes %d minutes",
+					step.With["role-duration-seconds"], role, job.Timeout)
 			}
 		}
 	}

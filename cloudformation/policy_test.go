@@ -105,7 +105,8 @@ func TestPolicies(t *testing.T) {
 						excepted[a] = true
 					}
 					// A role of the other stacks has its boundary; the one of CloudFormation stays in its region.
-					if stack == "bootstrap" && !strings.Contains(s.where, "Boundary") && !slices.Equal(s.actions, []string{"ecr:GetAuthorizationToken"}) &&
+					if stack == "bootstrap" && !strings.Contains(s.where, "Boundary") &&
+						!slices.Equal(s.actions, []string{"ecr:GetAuthorizationToken"}) &&
 						at(s.body, "Condition", "StringEquals", "aws:RequestedRegion") == nil {
 						t.Errorf("%s: everything in all regions", where)
 					}
@@ -117,7 +118,8 @@ func TestPolicies(t *testing.T) {
 					t.Errorf("%s: %s is any resource", where, r)
 				}
 			}
-			if slices.Contains(s.actions, "iam:PassRole") && at(s.body, "Condition", "StringEquals", "iam:PassedToService") == nil {
+			if slices.Contains(s.actions, "iam:PassRole") &&
+				at(s.body, "Condition", "StringEquals", "iam:PassedToService") == nil {
 				t.Errorf("%s: a role may be passed to anything", where)
 			}
 		}
@@ -140,27 +142,34 @@ func TestRoles(t *testing.T) {
 		return slices.ContainsFunc(boundary, func(s statement) bool {
 			return slices.Contains(s.actions, action) && slices.ContainsFunc(s.resources, func(pattern string) bool {
 				prefix, _, _ := strings.Cut(pattern, "*")
-				return pattern == "*" || resource == pattern || strings.Contains(pattern, "*") && strings.HasPrefix(resource, prefix)
+				return pattern == "*" || resource == pattern || strings.Contains(pattern, "*") &&
+					strings.HasPrefix(resource, prefix)
 			})
 		})
 	}
 	// What a word of the resolver stands for.
 	arns := map[string]string{
 		"<Orders.Arn>": ":sqs:R:A:NAME-orders", "<DeadLetters.Arn>": ":sqs:R:A:NAME-orders-dlq",
-		"<MySQLPassword>": ":secretsmanager:R:A:secret:NAME/mysql", "<RedisPassword>": ":secretsmanager:R:A:secret:NAME/redis",
-		"<JwtSecret>": ":secretsmanager:R:A:secret:NAME/jwt", "<Database.MasterUserSecret.SecretArn>": ":secretsmanager:R:A:secret:rds!db-x",
-		"<EdgeLogs.Arn>": ":logs:R:A:log-group:/NAME/edge:*", "<WorkerLogs.Arn>": ":logs:R:A:log-group:/NAME/worker:*",
-		"<CtlLogs.Arn>": ":logs:R:A:log-group:/NAME/ctl:*", "<FlowLogs.Arn>": ":logs:R:A:log-group:/NAME/flow:*",
+		"<MySQLPassword>":                       ":secretsmanager:R:A:secret:NAME/mysql",
+		"<RedisPassword>":                       ":secretsmanager:R:A:secret:NAME/redis",
+		"<JwtSecret>":                           ":secretsmanager:R:A:secret:NAME/jwt",
+		"<Database.MasterUserSecret.SecretArn>": ":secretsmanager:R:A:secret:rds!db-x",
+		"<EdgeLogs.Arn>":                        ":logs:R:A:log-group:/NAME/edge:*",
+		"<WorkerLogs.Arn>":                      ":logs:R:A:log-group:/NAME/worker:*",
+		"<CtlLogs.Arn>":                         ":logs:R:A:log-group:/NAME/ctl:*",
+		"<FlowLogs.Arn>":                        ":logs:R:A:log-group:/NAME/flow:*",
 	}
 	for _, stack := range stacks[1:] {
 		for logical, role := range ofType(d[stack], "AWS::IAM::Role") {
-			if role["PermissionsBoundary"] != "arn:aws:iam::123456789012:policy/"+name+"-boundary" || role["Path"] != "/"+name+"/" || role["RoleName"] != nil || role["ManagedPolicyArns"] != nil {
+			if role["PermissionsBoundary"] != "arn:aws:iam::123456789012:policy/"+name+"-boundary" ||
+				role["Path"] != "/"+name+"/" || role["RoleName"] != nil || role["ManagedPolicyArns"] != nil {
 				t.Errorf("%s: role %s is not bounded: %v", stack, logical, role)
 			}
 			for _, s := range statements(object{"x": role["Policies"]}) {
 				for _, r := range s.resources {
 					if arn, ok := arns[r]; ok {
-						r = "arn:aws" + strings.NewReplacer("R", "ap-southeast-2", "A", "123456789012", "NAME", name).Replace(arn)
+						r = "arn:aws" + strings.NewReplacer("R", "ap-southeast-2", "A", "123456789012", "NAME",
+							name).Replace(arn)
 					}
 					for _, a := range s.actions {
 						if !allows(a, r) {
@@ -175,11 +184,13 @@ func TestRoles(t *testing.T) {
 		t.Error("the boundary has another name")
 	}
 	for _, s := range statements(object{"x": d["bootstrap"]["MakeNetwork"]}) {
-		if slices.Contains(s.actions, "iam:CreateRole") && at(s.body, "Condition", "ArnEquals", "iam:PermissionsBoundary") != "<Boundary>" {
+		if slices.Contains(s.actions, "iam:CreateRole") &&
+			at(s.body, "Condition", "ArnEquals", "iam:PermissionsBoundary") != "<Boundary>" {
 			t.Error("CloudFormation may make roles without the boundary")
 		}
 		for _, a := range s.actions {
-			if strings.Contains(a, "PermissionsBoundary") || a == "iam:AttachRolePolicy" || strings.Contains(a, "PolicyVersion") {
+			if strings.Contains(a, "PermissionsBoundary") || a == "iam:AttachRolePolicy" ||
+				strings.Contains(a, "PolicyVersion") {
 				t.Errorf("with %s the boundary could be left", a)
 			}
 		}
@@ -226,13 +237,16 @@ func TestGitHubRole(t *testing.T) {
 	trust := at(deploy(t, given)["bootstrap"]["DeployRole"], "Properties", "AssumeRolePolicyDocument", "Statement", 0)
 	const issuer = "token.actions.githubusercontent.com"
 	equals, _ := at(trust, "Condition", "StringEquals").(object)
-	if equals[issuer+":aud"] != "sts.amazonaws.com" || equals[issuer+":sub"] != given["GitHubSubject"] || len(at(trust, "Condition").(object)) != 1 {
+	if equals[issuer+":aud"] != "sts.amazonaws.com" || equals[issuer+":sub"] != given["GitHubSubject"] ||
+		len(at(trust, "Condition").(object)) != 1 {
 		t.Errorf("the role's condition is %v", at(trust, "Condition"))
 	}
-	pattern := regexp.MustCompile("^(?:" + at(load(t, "bootstrap").section("Parameters")["GitHubSubject"], "AllowedPattern").(string) + ")$")
+	pattern := regexp.MustCompile("^(?:" + at(load(t, "bootstrap").section("Parameters")["GitHubSubject"],
+		"AllowedPattern").(string) + ")$")
 	for subject, want := range map[string]bool{
 		"repo:o/r:environment:production": true, "repo:o@1/r.x@2:environment:a-b": true,
-		"repo:o/*:environment:production": false, "repo:o/r:*": false, "repo:o/r:ref:refs/heads/main": false, "*": false,
+		"repo:o/*:environment:production": false, "repo:o/r:*": false, "repo:o/r:ref:refs/heads/main": false,
+		"*": false,
 	} {
 		if pattern.MatchString(subject) != want {
 			t.Errorf("subject %s: want %v", subject, want)
@@ -292,10 +306,13 @@ func TestQueueRights(t *testing.T) {
 	}
 	has("services", "EdgeRole", orders, "GetQueueUrl", "SendMessage")
 	has("services", "EdgeRole", dead, "GetQueueUrl")
-	has("services", "WorkerRole", orders, "GetQueueUrl", "ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility", "SendMessage")
-	has("services", "WorkerRole", dead, "GetQueueUrl", "ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility", "SendMessage")
+	has("services", "WorkerRole", orders, "GetQueueUrl", "ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility",
+		"SendMessage")
+	has("services", "WorkerRole", dead, "GetQueueUrl", "ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility",
+		"SendMessage")
 	has("cluster", "CtlRole", orders, "GetQueueUrl", "GetQueueAttributes", "SendMessage")
-	has("cluster", "CtlRole", dead, "GetQueueUrl", "GetQueueAttributes", "ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility")
+	has("cluster", "CtlRole", dead, "GetQueueUrl", "GetQueueAttributes", "ReceiveMessage", "DeleteMessage",
+		"ChangeMessageVisibility")
 	for call := range calls {
 		used := false
 		for _, role := range [][2]string{{"services", "EdgeRole"}, {"services", "WorkerRole"}, {"cluster", "CtlRole"}} {
@@ -326,7 +343,8 @@ func TestSecretRights(t *testing.T) {
 			slices.Sort(named)
 			slices.Sort(readable)
 			if len(named) == 0 || !slices.Equal(named, readable) {
-				t.Errorf("%s: the environment has the secrets %v, the execution role reads %v", logical, named, readable)
+				t.Errorf("%s: the environment has the secrets %v, the execution role reads %v", logical, named,
+					readable)
 			}
 			if role := task["TaskRoleArn"]; role != nil {
 				logical := strings.TrimSuffix(strings.TrimPrefix(text(role), "<"), ".Arn>")
@@ -366,7 +384,8 @@ func TestSecurityGroups(t *testing.T) {
 				}
 			case "127.0.0.1/32": // nothing
 			default:
-				if text(at(rule, "FromPort")) != "443" || text(at(rule, "ToPort")) != "443" || logical == "LoadBalancerGroup" {
+				if text(at(rule, "FromPort")) != "443" || text(at(rule, "ToPort")) != "443" ||
+					logical == "LoadBalancerGroup" {
 					t.Errorf("%s lets out %v", logical, rule)
 				}
 			}
@@ -377,7 +396,8 @@ func TestSecurityGroups(t *testing.T) {
 	}
 	reached := map[string]bool{}
 	for logical, rule := range ofType(network, "AWS::EC2::SecurityGroupIngress") {
-		if rule["SourceSecurityGroupId"] == nil || rule["CidrIp"] != nil || rule["CidrIpv6"] != nil || rule["FromPort"] != rule["ToPort"] {
+		if rule["SourceSecurityGroupId"] == nil || rule["CidrIp"] != nil || rule["CidrIpv6"] != nil ||
+			rule["FromPort"] != rule["ToPort"] {
 			t.Errorf("%s: %v", logical, rule)
 		}
 		reached[text(rule["SourceSecurityGroupId"])+" "+text(rule["GroupId"])+" "+text(rule["FromPort"])] = true
@@ -398,7 +418,8 @@ func TestSecurityGroups(t *testing.T) {
 		t.Errorf("there are %d rules: %v", len(reached), reached)
 	}
 	for logical, rule := range ofType(network, "AWS::EC2::SecurityGroupEgress") {
-		if rule["DestinationSecurityGroupId"] != "sg-0123" || text(rule["FromPort"]) != "4318" || text(rule["ToPort"]) != "4318" {
+		if rule["DestinationSecurityGroupId"] != "sg-0123" || text(rule["FromPort"]) != "4318" ||
+			text(rule["ToPort"]) != "4318" {
 			t.Errorf("%s: %v", logical, rule)
 		}
 	}
@@ -431,7 +452,9 @@ func TestPrivateNetwork(t *testing.T) {
 	var services []string
 	for logical, endpoint := range ofType(network, "AWS::EC2::VPCEndpoint") {
 		services = append(services, strings.TrimPrefix(text(endpoint["ServiceName"]), "com.amazonaws.ap-southeast-2."))
-		if endpoint["VpcEndpointType"] == "Interface" && (endpoint["PrivateDnsEnabled"] != true || len(list(endpoint["SubnetIds"])) != 2 || at(endpoint["SecurityGroupIds"], 0) != "<EndpointGroup>") {
+		if endpoint["VpcEndpointType"] == "Interface" &&
+			(endpoint["PrivateDnsEnabled"] != true || len(list(endpoint["SubnetIds"])) != 2 ||
+				at(endpoint["SecurityGroupIds"], 0) != "<EndpointGroup>") {
 			t.Errorf("endpoint %s: %v", logical, endpoint)
 		}
 	}

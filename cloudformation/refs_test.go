@@ -125,7 +125,8 @@ func TestReferences(t *testing.T) {
 				for column := range row.(object) {
 					found := false
 					walk(tpl.root, "", func(_ string, v any) {
-						if function, arg := call(v); function == "FindInMap" && at(arg, 0) == name && at(arg, 2) == column {
+						if function, arg := call(v); function == "FindInMap" && at(arg, 0) == name &&
+							at(arg, 2) == column {
 							found = true
 						}
 					})
@@ -210,7 +211,8 @@ func TestProperties(t *testing.T) {
 				continue
 			}
 			for key := range resource.(object) {
-				if !slices.Contains([]string{"Type", "Properties", "Condition", "DependsOn", "DeletionPolicy", "UpdateReplacePolicy", "UpdatePolicy"}, key) {
+				if !slices.Contains([]string{"Type", "Properties", "Condition", "DependsOn", "DeletionPolicy",
+					"UpdateReplacePolicy", "UpdatePolicy"}, key) {
 					t.Errorf("%s: %s has a %s", stack, name, key)
 				}
 			}
@@ -306,7 +308,8 @@ func TestTemplateLimits(t *testing.T) {
 		if d, _ := tpl.root["Description"].(string); d == "" || len(d) > 1024 {
 			t.Errorf("%s: a description of %d characters", stack, len(d))
 		}
-		for section, most := range map[string]int{"Resources": 500, "Parameters": 200, "Outputs": 200, "Mappings": 200} {
+		for section, most := range map[string]int{"Resources": 500, "Parameters": 200, "Outputs": 200,
+			"Mappings": 200} {
 			if n := len(tpl.section(section)); n > most {
 				t.Errorf("%s has %d %s", stack, n, section)
 			}
@@ -317,13 +320,15 @@ func TestTemplateLimits(t *testing.T) {
 			}
 		}
 		for key := range tpl.root {
-			if !slices.Contains([]string{"AWSTemplateFormatVersion", "Description", "Parameters", "Mappings", "Conditions", "Resources", "Outputs"}, key) {
+			if !slices.Contains([]string{"AWSTemplateFormatVersion", "Description", "Parameters", "Mappings",
+				"Conditions", "Resources", "Outputs"}, key) {
 				t.Errorf("%s has a section %s", stack, key)
 			}
 		}
 		for name, p := range tpl.section("Parameters") {
 			for key := range p.(object) {
-				if !slices.Contains([]string{"Type", "Default", "Description", "AllowedPattern", "AllowedValues", "ConstraintDescription", "MinValue", "MaxValue", "MaxLength"}, key) {
+				if !slices.Contains([]string{"Type", "Default", "Description", "AllowedPattern", "AllowedValues",
+					"ConstraintDescription", "MinValue", "MaxValue", "MaxLength"}, key) {
 					t.Errorf("%s: parameter %s has a %s", stack, name, key)
 				}
 			}
@@ -332,7 +337,8 @@ func TestTemplateLimits(t *testing.T) {
 				t.Errorf("%s: parameter %s is a %v with description %v", stack, name, kind, d)
 			}
 			// The same parameter means the same in every stack.
-			rule := fmt.Sprint(kind, at(p, "Default"), at(p, "AllowedPattern"), at(p, "AllowedValues"), at(p, "MaxLength"))
+			rule := fmt.Sprint(kind, at(p, "Default"), at(p, "AllowedPattern"), at(p, "AllowedValues"),
+				at(p, "MaxLength"))
 			if other, ok := names[name]; ok && other != rule {
 				t.Errorf("%s: parameter %s is not the same as in another stack", stack, name)
 			}
@@ -344,7 +350,8 @@ func TestTemplateLimits(t *testing.T) {
 // TestParse: what is no template is refused.
 func TestParse(t *testing.T) {
 	for text, want := range map[string]string{
-		"a: &x 1\nb: *x": "anchors", "a: 1\na: 2": "two", "a: !Frobnicate x": "no function", "a:": "no value", "- a": "not a mapping",
+		"a: &x 1\nb: *x": "anchors", "a: 1\na: 2": "two", "a: !Frobnicate x": "no function", "a:": "no value",
+		"- a": "not a mapping",
 	} {
 		if _, err := parse("x", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error %v, want %s", text, err, want)

@@ -16,7 +16,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// stacks are the templates in the order in which they are deployed. Those but the first import what earlier ones export.
+// stacks are the templates in the order in which they are deployed. Those but the first import what earlier ones
+// export.
 var stacks = []string{"bootstrap", "network", "data", "cluster", "services"}
 
 // object is a mapping of a template. Functions are objects of one key, such as Ref or Fn::Sub, also where the template
@@ -76,7 +77,8 @@ func parse(name string, text []byte) (*template, error) {
 }
 
 // functions are the intrinsic functions that the templates may use.
-var functions = []string{"Sub", "GetAtt", "If", "Equals", "Not", "And", "Or", "FindInMap", "ImportValue", "Join", "Select", "Split", "Cidr", "GetAZs"}
+var functions = []string{"Sub", "GetAtt", "If", "Equals", "Not", "And", "Or", "FindInMap", "ImportValue", "Join",
+	"Select", "Split", "Cidr", "GetAZs"}
 
 // plain turns a YAML node into objects, lists and scalars.
 func plain(n *yaml.Node) (any, error) {
@@ -217,7 +219,8 @@ type noValue struct{}
 
 // Values that are as long as they come.
 var pseudo = map[string]any{
-	"AWS::AccountId": "123456789012", "AWS::Partition": "aws", "AWS::Region": "ap-southeast-2", "AWS::NoValue": noValue{},
+	"AWS::AccountId": "123456789012", "AWS::Partition": "aws", "AWS::Region": "ap-southeast-2",
+	"AWS::NoValue":   noValue{},
 	"AWS::URLSuffix": "amazonaws.com", "AWS::StackName": "stack", "AWS::StackId": "<AWS::StackId>",
 }
 
@@ -241,10 +244,12 @@ func deploy(t testing.TB, parameters map[string]string) deployed {
 				}
 				value = text(fallback)
 			}
-			if pattern := at(declaration, "AllowedPattern"); pattern != nil && !regexp.MustCompile("^(?:"+pattern.(string)+")$").MatchString(value) {
+			if pattern := at(declaration, "AllowedPattern"); pattern != nil &&
+				!regexp.MustCompile("^(?:"+pattern.(string)+")$").MatchString(value) {
 				t.Fatalf("%s: parameter %s: %q does not match %s", name, p, value, pattern)
 			}
-			if allowed := list(at(declaration, "AllowedValues")); len(allowed) > 0 && !slices.Contains(allowed, any(value)) {
+			if allowed := list(at(declaration, "AllowedValues")); len(allowed) > 0 &&
+				!slices.Contains(allowed, any(value)) {
 				t.Fatalf("%s: parameter %s: %q is not among %v", name, p, value, allowed)
 			}
 			r.parameters[p] = value
@@ -304,7 +309,8 @@ func (r resolver) resolve(t testing.TB, v any) any {
 		}
 		return r.resolve(t, at(arg, branch))
 	case "FindInMap":
-		return at(r.t.section("Mappings"), text(r.resolve(t, at(arg, 0))), text(r.resolve(t, at(arg, 1))), text(r.resolve(t, at(arg, 2))))
+		return at(r.t.section("Mappings"), text(r.resolve(t, at(arg, 0))), text(r.resolve(t, at(arg, 1))),
+			text(r.resolve(t, at(arg, 2))))
 	case "ImportValue":
 		name := text(r.resolve(t, arg))
 		value, ok := r.exports[name]
@@ -405,7 +411,8 @@ func parameters(size string) map[string]string {
 	return map[string]string{
 		"Name": "a" + strings.Repeat("b", 19), "Size": size,
 		"GitHubSubject": "repo:owner@1/repository@2:environment:production",
-		"CtlImage":      "registry/ctl" + digest, "EdgeImage": "registry/edge" + digest, "WorkerImage": "registry/worker" + digest,
+		"CtlImage":      "registry/ctl" + digest, "EdgeImage": "registry/edge" + digest,
+		"WorkerImage":    "registry/worker" + digest,
 		"CertificateArn": "arn:aws:acm:eu-west-1:123456789012:certificate/x",
 	}
 }

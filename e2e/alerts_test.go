@@ -21,9 +21,9 @@ import (
 	"stampede/localstack/stacktest"
 )
 
-// TestMonitoring has a real Prometheus with the shipped rules watch a real system. The worker is killed: the alerts about
-// it fire, and are over when a worker runs again. Likewise for a queue that refuses, and for a dead letter, which is
-// dealt with by the commands in the runbook. And every query of every dashboard and rule finds what it is about.
+// TestMonitoring has a real Prometheus with the shipped rules watch a real system. The worker is killed: the alerts
+// about it fire, and are over when a worker runs again. Likewise for a queue that refuses, and for a dead letter, which
+// is dealt with by the commands in the runbook. And every query of every dashboard and rule finds what it is about.
 func TestMonitoring(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
@@ -64,7 +64,8 @@ func TestMonitoring(t *testing.T) {
 
 	// Half of the units of a product in buckets are in each, so somebody has to borrow.
 	for user := range 8 {
-		if status, body := request(t, "POST", s.url+"/api/orders", s.token(1000+user), `{"product_id":2,"quantity":1}`); status != 202 {
+		if status, body := request(t, "POST", s.url+"/api/orders", s.token(1000+user),
+			`{"product_id":2,"quantity":1}`); status != 202 {
 			t.Errorf("order %d of a product in buckets: %d %v", user, status, body)
 		}
 	}
@@ -87,7 +88,8 @@ func (s *system) sendGarbage() (id string) {
 	queue := localstack.SQSClient(s.stack.SQS.URL())
 	url, err := queue.GetQueueUrl(s.t.Context(), &awssqs.GetQueueUrlInput{QueueName: aws.String(localstack.QueueName)})
 	if err == nil {
-		_, err = queue.SendMessage(s.t.Context(), &awssqs.SendMessageInput{QueueUrl: url.QueueUrl, MessageBody: aws.String("garbage")})
+		_, err = queue.SendMessage(s.t.Context(), &awssqs.SendMessageInput{QueueUrl: url.QueueUrl,
+			MessageBody: aws.String("garbage")})
 	}
 	if err != nil {
 		s.t.Fatal(err)
@@ -105,8 +107,8 @@ func (s *system) sendGarbage() (id string) {
 	return id
 }
 
-// checkQueries evaluates everything that the dashboards and the rules ask for. Each query of a dashboard and each recorded
-// value has data; an alert has none if all is well, but the series that it looks at are there.
+// checkQueries evaluates everything that the dashboards and the rules ask for. Each query of a dashboard and each
+// recorded value has data; an alert has none if all is well, but the series that it looks at are there.
 func (p *prometheus) checkQueries() {
 	p.t.Helper()
 	needed, looked := map[string]string{}, map[string]string{} // place → expression

@@ -37,7 +37,8 @@ func (b *backups) command(script string, args ...string) *exec.Cmd {
 	b.t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, "../scripts/"+script, args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.Env = []string{"PATH=" + b.path, "TMPDIR=" + b.temporary, "MYSQL_DSN=" + b.dsn, "MYSQL_PASSWORD=" + b.password, "CTL=" + filepath.Join(bin, "ctl")}
+	cmd.Env = []string{"PATH=" + b.path, "TMPDIR=" + b.temporary, "MYSQL_DSN=" + b.dsn, "MYSQL_PASSWORD=" + b.password,
+		"CTL=" + filepath.Join(bin, "ctl")}
 	return cmd
 }
 
@@ -114,12 +115,14 @@ func number(t *testing.T, db *sql.DB, query string) (n int64) {
 func TestBackup(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
-	s.mustCtl("product", "add", "--name", "Jürgens „Kärtchen“ 🎫 'n\\", "--price", "100", "--stock", "100000", "--limit", "4")
+	s.mustCtl("product", "add", "--name", "Jürgens „Kärtchen“ 🎫 'n\\", "--price", "100", "--stock", "100000",
+		"--limit", "4")
 	s.startEdge()
 	s.startWorker()
 	account := `{"email":"ada@example.org","name":"Ada","password":"seven quiet otters knit"}`
 	for _, path := range []string{"/api/register", "/api/login"} {
-		if status, body := request(t, "POST", s.url+path, "", account); status != http.StatusCreated && status != http.StatusOK {
+		if status, body := request(t, "POST", s.url+path, "", account); status != http.StatusCreated &&
+			status != http.StatusOK {
 			t.Fatalf("%s: %d %v", path, status, body)
 		}
 	}
@@ -127,8 +130,10 @@ func TestBackup(t *testing.T) {
 	// A user who may read, and whose password has every character that somebody could trip over.
 	server := openDB(t, s.stack.MariaDB.DSN(""))
 	const password = `p@ss/w:ord"x\y #z'; =(1)`
-	mustExec(t, server, `CREATE USER backup@'%' IDENTIFIED BY '`+strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(password)+`'`,
-		"GRANT SELECT ON stampede.* TO backup@'%'", "CREATE DATABASE busy", "CREATE DATABASE quiet", "CREATE DATABASE empty")
+	mustExec(t, server, `CREATE USER backup@'%' IDENTIFIED BY '`+
+		strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(password)+`'`,
+		"GRANT SELECT ON stampede.* TO backup@'%'", "CREATE DATABASE busy", "CREATE DATABASE quiet",
+		"CREATE DATABASE empty")
 	b := newBackups(t, "backup:"+password+"@tcp("+s.stack.MariaDB.Addr()+")/stampede?timeout=5s&tls=false")
 	apart := *b
 	apart.dsn, apart.password = strings.Replace(b.dsn, ":"+password, "", 1), password
@@ -194,7 +199,8 @@ func TestBackup(t *testing.T) {
 			t.Errorf("table %s: checksum %d, restored %d", table, sum, got)
 		}
 	}
-	if all, live := number(t, restored, "SELECT COUNT(*) FROM sessions"), number(t, restored, "SELECT COUNT(*) FROM sessions WHERE revoked_at IS NULL"); all != 1 || live != 0 {
+	if all, live := number(t, restored, "SELECT COUNT(*) FROM sessions"),
+		number(t, restored, "SELECT COUNT(*) FROM sessions WHERE revoked_at IS NULL"); all != 1 || live != 0 {
 		t.Errorf("of %d restored sessions %d are live", all, live)
 	}
 	mustExec(t, restored, "INSERT INTO product_ids () VALUES ()")
@@ -241,7 +247,8 @@ func TestBackup(t *testing.T) {
 	if err == nil || strings.Contains(out, "hunter2") {
 		t.Errorf("a wrong password: %v: %s", err, out)
 	}
-	if n := number(t, openDB(t, s.stack.MariaDB.DSN("empty")), "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE()"); n != 0 {
+	if n := number(t, openDB(t, s.stack.MariaDB.DSN("empty")),
+		"SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE()"); n != 0 {
 		t.Errorf("what was refused has made %d tables", n)
 	}
 
@@ -304,7 +311,8 @@ func checksums(t *testing.T, db *sql.DB) map[string]int64 {
 func standIn(t *testing.T, b *backups, name, body string) {
 	t.Helper()
 	directory, _, _ := strings.Cut(b.path, ":")
-	if err := os.WriteFile(filepath.Join(directory, name), []byte("#!/usr/bin/env bash\nset -eu\n"+body+"\n"), 0o700); err != nil {
+	if err := os.WriteFile(filepath.Join(directory, name), []byte("#!/usr/bin/env bash\nset -eu\n"+body+"\n"),
+		0o700); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -317,15 +325,18 @@ func TestBackupPrograms(t *testing.T) {
 	if err := server.CreateDatabase(t.Context(), "stampede"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := runCtl(t.Context(), t.TempDir(), []string{"MYSQL_DSN=" + server.DSN("stampede")}, "migrate"); err != nil {
+	if _, err := runCtl(t.Context(), t.TempDir(), []string{"MYSQL_DSN=" + server.DSN("stampede")},
+		"migrate"); err != nil {
 		t.Fatal(err)
 	}
-	mustExec(t, openDB(t, server.DSN("")), "CREATE USER u@'%' IDENTIFIED BY 'hunter2'", "GRANT SELECT ON stampede.* TO u@'%'")
+	mustExec(t, openDB(t, server.DSN("")), "CREATE USER u@'%' IDENTIFIED BY 'hunter2'",
+		"GRANT SELECT ON stampede.* TO u@'%'")
 	b := newBackups(t, "u:hunter2@tcp("+server.Addr()+")/stampede")
 
 	// Only these are on PATH, so that nothing of MariaDB's is there by its own name.
 	b.path = t.TempDir()
-	for _, name := range []string{"bash", "cat", "cut", "date", "dirname", "gzip", "mkfifo", "mktemp", "mv", "rm", "sha256sum", "sync", "timeout", "touch"} {
+	for _, name := range []string{"bash", "cat", "cut", "date", "dirname", "gzip", "mkfifo", "mktemp", "mv", "rm",
+		"sha256sum", "sync", "timeout", "touch"} {
 		found, err := exec.LookPath(name)
 		if err != nil {
 			t.Skipf("there is no %s", name)
@@ -362,7 +373,8 @@ func TestBackupPrograms(t *testing.T) {
 	mysqldump("exec " + real("mariadb-dump") + ` "$defaults" "${options[@]}"`)
 	b.backup()
 	calls, err := os.ReadFile(log)
-	if err != nil || strings.Count(string(calls), " --defaults-file=") != 2 || strings.Contains(string(calls), "hunter2") {
+	if err != nil || strings.Count(string(calls), " --defaults-file=") != 2 ||
+		strings.Contains(string(calls), "hunter2") {
 		t.Errorf("the programs were called so: %s %v", calls, err)
 	}
 

@@ -18,7 +18,9 @@ import (
 )
 
 // screenshot is where TestBoardScreenshot puts its pictures.
-var screenshot = flag.String("screenshot", "", "run a sale of two minutes and write pictures of its board to `path`-light.png and path-dark.png, from the root of the repository")
+var screenshot = flag.String("screenshot", "",
+	"run a sale of two minutes and write pictures of its board to `path`-light.png and path-dark.png, from the root "+
+		"of the repository")
 
 // hostile is the name of a product that would do something on a page that takes it for HTML.
 const hostile = `<img src=x onerror="document.title='hacked'"><script>document.title='hacked'</script>`
@@ -46,7 +48,8 @@ func TestBoard(t *testing.T) {
 		sold, err := strconv.Atoi(board.text("sold"))
 		accepted, decided, p99 := board.text("accepted"), board.text("decided-now"), board.text("p99")
 		if err != nil || sold == 0 || sold == 300 || accepted == "0" || decided == "0" || p99 == "–" {
-			return fmt.Errorf("%d sold, %s accepted and %s decided a second, answered in %s: %v", sold, accepted, decided, p99, err)
+			return fmt.Errorf("%d sold, %s accepted and %s decided a second, answered in %s: %v", sold, accepted,
+				decided, p99, err)
 		}
 		return nil
 	})
@@ -54,15 +57,19 @@ func TestBoard(t *testing.T) {
 	s.mustBeClean(c, 30*time.Second, 300)
 	a := s.audit(0) // nobody has asked for the second product, so Redis does not have it
 	want := map[string]string{
-		"sold": fmt.Sprint(a.Products[0].CompletedUnits + a.Products[1].CompletedUnits), "reserved": "0", "queue": "0", "dead": "0",
-		"available": fmt.Sprint(a.Products[0].Available + a.Products[1].Stock), "accepted": "0", "words": "All is well.",
+		"sold": fmt.Sprint(a.Products[0].CompletedUnits + a.Products[1].CompletedUnits), "reserved": "0", "queue": "0",
+		"dead":      "0",
+		"available": fmt.Sprint(a.Products[0].Available + a.Products[1].Stock), "accepted": "0",
+		"words": "All is well.",
 	}
 	board.wait(20*time.Second, want)
 	var rows []string
-	if err := board.eval("[...document.querySelectorAll('#list li')].map(li => li.innerText.replace(/\\s+/g, ' ').trim())", &rows); err != nil {
+	if err := board.eval("[...document.querySelectorAll('#list li')].map(li => li.innerText.replace(/\\s+/g, ' "+
+		"').trim())", &rows); err != nil {
 		t.Fatal(err)
 	}
-	wantRows := []string{"Concert ticket sold out 300 sold 0 reserved 0 in stock", hostile + " on sale 0 sold 0 reserved 5 in stock"}
+	wantRows := []string{"Concert ticket sold out 300 sold 0 reserved 0 in stock", hostile +
+		" on sale 0 sold 0 reserved 5 in stock"}
 	if fmt.Sprint(rows) != fmt.Sprint(wantRows) {
 		t.Errorf("the products are %q, want %q", rows, wantRows)
 	}
@@ -70,12 +77,13 @@ func TestBoard(t *testing.T) {
 
 	// What is wrong is said in words.
 	for change, want := range map[string]string{
-		"":                                    "✓ All is well.",
-		"u.fleet.per_second.accepted = 1":     "✓ All is well. A sale is running.",
-		"u.fleet.per_second.errors = 0.5":     "✕ Requests to order fail for a reason that is ours.",
-		"u.fleet.edges = 0":                   "✕ No edge is running: nobody can order.",
-		"u.fleet.drift.found = 2":             "▲ Redis differs from MySQL: see ctl reconcile.",
-		"u.queue.dead = 1; u.fleet.edges = 0": "✕ No edge is running: nobody can order. 1 dead letter waits for you: see ctl dlq list.",
+		"":                                "✓ All is well.",
+		"u.fleet.per_second.accepted = 1": "✓ All is well. A sale is running.",
+		"u.fleet.per_second.errors = 0.5": "✕ Requests to order fail for a reason that is ours.",
+		"u.fleet.edges = 0":               "✕ No edge is running: nobody can order.",
+		"u.fleet.drift.found = 2":         "▲ Redis differs from MySQL: see ctl reconcile.",
+		"u.queue.dead = 1; u.fleet.edges = 0": "✕ No edge is running: nobody can order. 1 dead letter waits for " +
+			"you: see ctl dlq list.",
 	} {
 		var got string
 		err := board.eval(`(() => {
@@ -101,22 +109,26 @@ func TestBoard(t *testing.T) {
 	}
 	board.wait(20*time.Second, map[string]string{"workers": "1"})
 	second.Stop(30 * time.Second)
-	board.wait(20*time.Second, map[string]string{"workers": "0", "words": "No worker is running: orders wait in the queue."})
+	board.wait(20*time.Second, map[string]string{"workers": "0",
+		"words": "No worker is running: orders wait in the queue."})
 	other.wait(20*time.Second, map[string]string{"connected": "Not connected, trying again. Numbers are of"})
 	status, answer := request(t, "POST", s.url+"/api/orders", s.token(1), `{"product_id":2,"quantity":3}`)
 	if status != http.StatusAccepted {
 		t.Fatalf("%d %v", status, answer)
 	}
-	board.wait(20*time.Second, map[string]string{"reserved": "3", "reserved-note": "units, 1 order on the way", "queue": "1", "available": "2"})
+	board.wait(20*time.Second, map[string]string{"reserved": "3", "reserved-note": "units, 1 order on the way",
+		"queue": "1", "available": "2"})
 	s.startWorker()
-	board.wait(20*time.Second, map[string]string{"reserved": "0", "sold": "303", "queue": "0", "workers": "1", "words": "All is well."})
+	board.wait(20*time.Second, map[string]string{"reserved": "0", "sold": "303", "queue": "0", "workers": "1",
+		"words": "All is well."})
 	board.check(s, edge.admin)
 
 	// Of what does not answer the board shows no old numbers as if they were new.
 	if err := s.stack.MariaDB.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if status, answer := request(t, "POST", s.url+"/api/orders", s.token(2), `{"product_id":2,"quantity":1}`); status != http.StatusAccepted {
+	if status, answer := request(t, "POST", s.url+"/api/orders", s.token(2),
+		`{"product_id":2,"quantity":1}`); status != http.StatusAccepted {
 		t.Fatalf("%d %v", status, answer)
 	}
 	board.wait(20*time.Second, map[string]string{
@@ -127,7 +139,8 @@ func TestBoard(t *testing.T) {
 		t.Fatal(err)
 	}
 	board.wait(20*time.Second, map[string]string{
-		"words": "Redis does not answer. MySQL does not answer.", "available": "–", "edges": "–", "accepted": "–", "queue": "1", "connected": "Live",
+		"words": "Redis does not answer. MySQL does not answer.", "available": "–", "edges": "–", "accepted": "–",
+		"queue": "1", "connected": "Live",
 	})
 	if err := edge.Kill(); err != nil {
 		t.Fatal(err)
@@ -206,7 +219,8 @@ func TestBoardScreenshot(t *testing.T) {
 	}
 	s := newSystem(t)
 	for _, p := range [][]string{
-		{"Concert ticket, front row", "2500"}, {"Concert ticket, standing", "12000"}, {"Sneaker, limited edition", "600"}, {"Console", "9000"},
+		{"Concert ticket, front row", "2500"}, {"Concert ticket, standing", "12000"},
+		{"Sneaker, limited edition", "600"}, {"Console", "9000"},
 	} {
 		s.mustCtl("product", "add", "--name", p[0], "--price", "4990", "--stock", p[1])
 	}
@@ -223,7 +237,8 @@ func TestBoardScreenshot(t *testing.T) {
 		for i := 1; ctx.Err() == nil; i++ {
 			product := []int{1, 2, 2, 2, 3, 4, 4}[i%7]
 			buyers.Go(func() {
-				_, _, _ = tryRequest(t, "POST", s.url+"/api/orders", s.token(i), fmt.Sprintf(`{"product_id":%d,"quantity":1}`, product))
+				_, _, _ = tryRequest(t, "POST", s.url+"/api/orders", s.token(i),
+					fmt.Sprintf(`{"product_id":%d,"quantity":1}`, product))
 			})
 			wave := 1 + .6*math.Sin(time.Since(start).Seconds()/9) + .3*math.Sin(time.Since(start).Seconds()/2.3)
 			time.Sleep(time.Duration(5 * float64(time.Millisecond) / wave))

@@ -18,7 +18,8 @@ import (
 
 // chromiumNames are what Chromium is called in various systems. Any browser of its kind will do.
 var chromiumNames = []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome",
-	"/Applications/Google Chrome.app/Contents/MacOS/Google Chrome", "/Applications/Chromium.app/Contents/MacOS/Chromium"}
+	"/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+	"/Applications/Chromium.app/Contents/MacOS/Chromium"}
 
 // chromium is a headless browser that is driven by the DevTools protocol
 // (https://chromedevtools.github.io/devtools-protocol/) over a pipe: it needs no port, and it ends with the pipe.
@@ -56,10 +57,12 @@ func startChromium(t *testing.T) *chromium {
 	if path == "" {
 		t.Fatal("there is no Chromium: scripts/install-deps chromium installs it")
 	}
-	args := []string{"--headless", "--remote-debugging-pipe", "--user-data-dir=" + t.TempDir(), "--disable-gpu", "--disable-quic",
+	args := []string{"--headless", "--remote-debugging-pipe", "--user-data-dir=" + t.TempDir(), "--disable-gpu",
+		"--disable-quic",
 		"--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
 		"--no-sandbox", // it opens a page of ours only, and containers and root have no sandbox to offer
-		"--disable-dev-shm-usage", "--log-level=3", "--hide-scrollbars", "--force-color-profile=srgb", "--no-proxy-server", "about:blank"}
+		"--disable-dev-shm-usage", "--log-level=3", "--hide-scrollbars", "--force-color-profile=srgb",
+		"--no-proxy-server", "about:blank"}
 	fromUs, toBrowser, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +82,8 @@ func startChromium(t *testing.T) *chromium {
 	}
 	fromUs.Close()
 	toUs.Close()
-	c := &chromium{t: t, pipe: toBrowser, answers: map[int]chan answer{}, pages: map[string]*page{}, ended: make(chan struct{})}
+	c := &chromium{t: t, pipe: toBrowser, answers: map[int]chan answer{}, pages: map[string]*page{},
+		ended: make(chan struct{})}
 	go c.read(fromBrowser)
 	t.Cleanup(func() {
 		toBrowser.Close()

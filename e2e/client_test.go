@@ -59,7 +59,8 @@ func TestGeneratedClient(t *testing.T) {
 	s := newSystem(t)
 	s.startEdge()
 	s.startWorker()
-	s.mustCtl("product", "add", "--name", "ticket", "--price", "4990", "--currency", "JPY", "--stock", "5", "--limit", "1")
+	s.mustCtl("product", "add", "--name", "ticket", "--price", "4990", "--currency", "JPY", "--stock", "5",
+		"--limit", "1")
 	dir := buildClient(t, s.url+"/openapi.yaml")
 
 	program := exec.CommandContext(t.Context(), "node", "order.js", s.url, "ada@example.org", "seven quiet otters knit")
@@ -75,7 +76,8 @@ func TestGeneratedClient(t *testing.T) {
 	}
 }
 
-// buildClient generates and compiles the client of the document that an edge serves, and returns the directory of order.js.
+// buildClient generates and compiles the client of the document that an edge serves, and returns the directory of
+// order.js.
 func buildClient(t *testing.T, document string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -92,7 +94,8 @@ func buildClient(t *testing.T, document string) string {
 		}
 	}
 
-	if out, err := openAPITool(t, dir, "openapi-typescript", document, "--output", "schema.ts").CombinedOutput(); err != nil {
+	if out, err := openAPITool(t, dir, "openapi-typescript", document, "--output",
+		"schema.ts").CombinedOutput(); err != nil {
 		t.Fatalf("openapi-typescript: %v\n%s", err, out)
 	}
 	if out, err := openAPITool(t, dir, "tsc").CombinedOutput(); err != nil {

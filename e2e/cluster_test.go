@@ -41,7 +41,8 @@ func TestCluster(t *testing.T) {
 	for id := 1; id < hot; id++ {
 		s.mustCtl("product", "add", "--id", fmt.Sprint(id), "--name", "ticket", "--price", "100", "--stock", "1000")
 	}
-	s.mustCtl("product", "add", "--id", fmt.Sprint(hot), "--name", "hot ticket", "--price", "100", "--stock", fmt.Sprint(hotStock),
+	s.mustCtl("product", "add", "--id", fmt.Sprint(hot), "--name", "hot ticket", "--price", "100",
+		"--stock", fmt.Sprint(hotStock),
 		"--limit", "2", "--state", "off_sale")
 	out := s.mustCtl("product", "set", "--id", fmt.Sprint(hot), "--buckets", "8", "--state", "on_sale")
 	if !strings.Contains(out, "on_sale") || !strings.Contains(out, "in 8 buckets") {
@@ -63,7 +64,8 @@ func TestCluster(t *testing.T) {
 		var first string
 		for attempt := range 2 {
 			url := urls[(user+attempt)%2] + "/api/orders"
-			status, body, err := tryRequest(t, "POST", url, s.token(user), fmt.Sprintf(`{"product_id":%d,"quantity":1}`, product),
+			status, body, err := tryRequest(t, "POST", url, s.token(user),
+				fmt.Sprintf(`{"product_id":%d,"quantity":1}`, product),
 				"Idempotency-Key", key)
 			if err != nil {
 				t.Error(err)
@@ -99,7 +101,8 @@ func TestCluster(t *testing.T) {
 	close(jobs)
 	clients.Wait()
 	for user := users + 1; ; user++ { // what somebody left who was refused while it was on its way
-		status, body := request(t, "POST", urls[user%2]+"/api/orders", s.token(user), fmt.Sprintf(`{"product_id":%d,"quantity":1}`, hot))
+		status, body := request(t, "POST", urls[user%2]+"/api/orders", s.token(user),
+			fmt.Sprintf(`{"product_id":%d,"quantity":1}`, hot))
 		stalls[hot].note(user, status, body)
 		if status == http.StatusConflict && body["code"] == "sold_out" {
 			break
@@ -119,10 +122,12 @@ func TestCluster(t *testing.T) {
 	for i, p := range a.Products {
 		told := stalls[i+1]
 		if p.ID != i+1 || p.CompletedUnits != len(told.orders) || p.Failed != 0 {
-			t.Errorf("product %d: %d units sold and %d orders failed, %d were promised; refused: %v", p.ID, p.CompletedUnits, p.Failed, len(told.orders), told.refused)
+			t.Errorf("product %d: %d units sold and %d orders failed, %d were promised; refused: %v", p.ID,
+				p.CompletedUnits, p.Failed, len(told.orders), told.refused)
 		}
 	}
-	if p := a.Products[hot-1]; p.CompletedUnits != hotStock+restocked || p.Stock != 0 || p.Available != 0 || p.Buckets != 8 || p.Restocked != restocked {
+	if p := a.Products[hot-1]; p.CompletedUnits != hotStock+restocked || p.Stock != 0 || p.Available != 0 ||
+		p.Buckets != 8 || p.Restocked != restocked {
 		t.Errorf("of %d units in buckets %d are sold: %+v", hotStock+restocked, p.CompletedUnits, p)
 	}
 	has := map[int]int{}
@@ -143,13 +148,14 @@ func TestCluster(t *testing.T) {
 	if out := s.mustCtl("reconcile"); strings.Contains(out, "false") {
 		t.Errorf("reconcile finds\n%s", out)
 	}
-	if out := s.mustCtl("product", "list"); !strings.Contains(out, "hot ticket") || strings.Count(out, "hot ticket") != 1 {
+	if out := s.mustCtl("product", "list"); !strings.Contains(out, "hot ticket") ||
+		strings.Count(out, "hot ticket") != 1 {
 		t.Errorf("ctl lists\n%s", out)
 	}
 }
 
-// TestMasterIsKilled ends one of three masters in the middle of a sale, with all that it held. When it is back every order
-// is decided and the books are right.
+// TestMasterIsKilled ends one of three masters in the middle of a sale, with all that it held. When it is back every
+// order is decided and the books are right.
 func TestMasterIsKilled(t *testing.T) {
 	t.Parallel()
 	s := newSystemOf(t, localstack.Options{RedisMasters: 3})
@@ -199,7 +205,9 @@ func TestMasterIsKilled(t *testing.T) {
 	})
 	p := a.Products[0]
 	if p.CompletedUnits > 1500 || p.Completed+p.Failed < len(c.orders) {
-		t.Errorf("%d units sold of 1500; %d orders decided, %d promised", p.CompletedUnits, p.Completed+p.Failed, len(c.orders))
+		t.Errorf("%d units sold of 1500; %d orders decided, %d promised", p.CompletedUnits, p.Completed+p.Failed,
+			len(c.orders))
 	}
-	t.Logf("%d accepted, %d completed, %d failed; refused %v, without an answer %d", len(c.orders), p.Completed, p.Failed, c.refused, len(c.errors))
+	t.Logf("%d accepted, %d completed, %d failed; refused %v, without an answer %d", len(c.orders), p.Completed,
+		p.Failed, c.refused, len(c.errors))
 }

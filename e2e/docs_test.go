@@ -208,7 +208,8 @@ func (s *shell) try(t *testing.T, document string, e example, ids shownIDs) {
 		}
 		first = cmp.Or(first, shape(got))
 		if time.Now().After(deadline) {
-			t.Errorf("%s:%d: %s\nprints\n%s\nwhich looks otherwise than what is shown:\n%s", document, e.line, e.command,
+			t.Errorf("%s:%d: %s\nprints\n%s\nwhich looks otherwise than what is shown:\n%s", document, e.line,
+				e.command,
 				first, shape(e.output))
 			return
 		}

@@ -41,7 +41,8 @@ wait $page
 echo "page=do""ne"
 `
 
-// TestLocust: the sale of Locust keeps all of its thresholds with a master and two workers, and twice in a row from its page.
+// TestLocust: the sale of Locust keeps all of its thresholds with a master and two workers, and twice in a row from its
+// page.
 func TestLocust(t *testing.T) {
 	t.Parallel()
 	var env []string
@@ -62,7 +63,8 @@ func TestLocust(t *testing.T) {
 
 	text := string(out)
 	if err != nil || strings.Contains(text, "MISSED") || strings.Count(text, "orders accepted") != 3 ||
-		!strings.Contains(text, "distributed=done") || !strings.Contains(text, "page=done") || !strings.Contains(text, "audit: ok") {
+		!strings.Contains(text, "distributed=done") || !strings.Contains(text, "page=done") ||
+		!strings.Contains(text, "audit: ok") {
 		t.Errorf("%v:\n%s", err, text)
 	}
 }

@@ -91,7 +91,8 @@ func newSystemOf(t *testing.T, o localstack.Options) *system {
 	rand.Read(secret)
 	// The programs get these variables and no others, so that nothing else can lead them anywhere.
 	// A program with the race detector otherwise sleeps for a second when it ends.
-	s.env = append(s.stack.Env(), "JWT_SECRET="+hex.EncodeToString(secret), "SHUTDOWN_NOTICE=0s", "GORACE=halt_on_error=1 atexit_sleep_ms=50")
+	s.env = append(s.stack.Env(), "JWT_SECRET="+hex.EncodeToString(secret), "SHUTDOWN_NOTICE=0s",
+		"GORACE=halt_on_error=1 atexit_sleep_ms=50")
 	s.mustCtl("migrate")
 	return s
 }
@@ -183,7 +184,8 @@ func runCtl(ctx context.Context, dir string, env []string, args ...string) (stri
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("ctl %s: %w: %s%s", strings.Join(args, " "), err, stderr.String(), stdout.String())
+		return stdout.String(), fmt.Errorf("ctl %s: %w: %s%s", strings.Join(args, " "), err, stderr.String(),
+			stdout.String())
 	}
 	return stdout.String(), nil
 }
@@ -244,7 +246,8 @@ func (s *system) mustBeClean(c *crowd, wait time.Duration, units int) {
 	}
 	p := a.Products[0]
 	if p.CompletedUnits != units || p.Completed+p.Failed < len(c.orders) {
-		s.t.Errorf("%d units sold, want %d; %d orders decided, at least %d promised", p.CompletedUnits, units, p.Completed+p.Failed, len(c.orders))
+		s.t.Errorf("%d units sold, want %d; %d orders decided, at least %d promised", p.CompletedUnits, units,
+			p.Completed+p.Failed, len(c.orders))
 	}
 	for id, userID := range c.orders {
 		status, body := request(s.t, "GET", s.url+"/api/orders/"+id, s.token(userID), "")

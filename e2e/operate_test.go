@@ -23,21 +23,26 @@ func TestConfiguration(t *testing.T) {
 	t.Parallel()
 	good := map[string]string{
 		"REDIS_URL": "redis://user:hunter2@127.0.0.1:1/0", "MYSQL_DSN": "root:hunter2@tcp(127.0.0.1:1)/x",
-		"JWT_SECRET": "0123456789abcdef0123456789abcdef", "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "hunter2",
-		"AWS_ENDPOINT_URL_SQS": "http://127.0.0.1:1", "EDGE_ADDR": "127.0.0.1:0", "ADMIN_ADDR": "127.0.0.1:0",
+		"JWT_SECRET": "0123456789abcdef0123456789abcdef", "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "x",
+		"AWS_SECRET_ACCESS_KEY": "hunter2",
+		"AWS_ENDPOINT_URL_SQS":  "http://127.0.0.1:1", "EDGE_ADDR": "127.0.0.1:0", "ADMIN_ADDR": "127.0.0.1:0",
 	}
 	tests := []struct{ program, variable, value string }{
 		{"edge", "REDIS_URL", ""}, {"worker", "REDIS_URL", ""},
-		{"edge", "REDIS_URL", "http://user:hunter2@host"}, {"worker", "REDIS_URL", "redis://user:hunter2@host:port:port"},
+		{"edge", "REDIS_URL", "http://user:hunter2@host"},
+		{"worker", "REDIS_URL", "redis://user:hunter2@host:port:port"},
 		{"edge", "MYSQL_DSN", ""}, {"worker", "MYSQL_DSN", ""},
 		{"edge", "MYSQL_DSN", "root:hunter2@"}, {"worker", "MYSQL_DSN", "root:hunter2@tcp(127.0.0.1:1)"},
 		{"edge", "JWT_SECRET", ""}, {"edge", "JWT_SECRET", "hunter2"},
-		{"edge", "EDGE_ADDR", "8080"}, {"edge", "EDGE_ADDR", ":99999"}, {"edge", "ADMIN_ADDR", "x"}, {"worker", "ADMIN_ADDR", "x"},
+		{"edge", "EDGE_ADDR", "8080"}, {"edge", "EDGE_ADDR", ":99999"}, {"edge", "ADMIN_ADDR", "x"},
+		{"worker", "ADMIN_ADDR", "x"},
 		{"edge", "LOG_LEVEL", "loud"}, {"worker", "LOG_LEVEL", "loud"},
 		{"edge", "SHUTDOWN_NOTICE", "1 hour"}, {"edge", "SHUTDOWN_NOTICE", "1h"},
-		{"edge", "TRUSTED_PROXIES", "everybody"}, {"edge", "PASSWORD_MEMORY_KIB", "1"}, {"edge", "PASSWORD_ITERATIONS", "x"},
+		{"edge", "TRUSTED_PROXIES", "everybody"}, {"edge", "PASSWORD_MEMORY_KIB", "1"},
+		{"edge", "PASSWORD_ITERATIONS", "x"},
 		{"edge", "RATE_LIMIT_USER", "5"}, {"edge", "RATE_LIMIT_ADDRESS", "0/5"},
-		{"edge", "AWS_ENDPOINT_URL_SQS", "http://127.0.0.1:1"}, {"worker", "MYSQL_DSN", "root:hunter2@tcp(127.0.0.1:1)/x"},
+		{"edge", "AWS_ENDPOINT_URL_SQS", "http://127.0.0.1:1"},
+		{"worker", "MYSQL_DSN", "root:hunter2@tcp(127.0.0.1:1)/x"},
 	}
 	for _, test := range tests {
 		t.Run(test.program+" "+test.variable+"="+strings.ReplaceAll(test.value, "/", "|"), func(t *testing.T) {
@@ -82,7 +87,8 @@ func TestNoLocalCode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(string(out), "stampede/localstack") || strings.Contains(string(out), "stampede/internal/contract") ||
+	if strings.Contains(string(out), "stampede/localstack") ||
+		strings.Contains(string(out), "stampede/internal/contract") ||
 		!strings.Contains(string(out), "stampede/internal/stock") {
 		t.Errorf("the programs are made of:\n%s", out)
 	}
@@ -117,10 +123,14 @@ func TestAuditFindsDamage(t *testing.T) {
 		damage, mend func() error
 	}{
 		{"a unit that is nowhere", "redis has", command("DECRBY", "stock:{1}", 1), command("INCRBY", "stock:{1}", 1)},
-		{"a reservation of no order", "reserved though no order", command("HSET", "reserved:{1}", "x", 1), command("HDEL", "reserved:{1}", "x")},
-		{"a forgotten outbox entry", "in the outbox", command("HSET", "outbox:{1}", "x", "1 0 1 1 1 "), command("HDEL", "outbox:{1}", "x")},
-		{"stock from nowhere", "stock", mysql("UPDATE products SET stock = stock + 1"), mysql("UPDATE products SET stock = stock - 1")},
-		{"a sale without a ledger row", "ledger", mysql("UPDATE stock_ledger SET reason = 'restock' WHERE reason = 'order' AND version = 2"),
+		{"a reservation of no order", "reserved though no order", command("HSET", "reserved:{1}", "x", 1),
+			command("HDEL", "reserved:{1}", "x")},
+		{"a forgotten outbox entry", "in the outbox", command("HSET", "outbox:{1}", "x", "1 0 1 1 1 "),
+			command("HDEL", "outbox:{1}", "x")},
+		{"stock from nowhere", "stock", mysql("UPDATE products SET stock = stock + 1"),
+			mysql("UPDATE products SET stock = stock - 1")},
+		{"a sale without a ledger row", "ledger",
+			mysql("UPDATE stock_ledger SET reason = 'restock' WHERE reason = 'order' AND version = 2"),
 			mysql("UPDATE stock_ledger SET reason = 'order' WHERE version = 2")},
 	} {
 		if err := test.damage(); err != nil {
@@ -138,8 +148,8 @@ func TestAuditFindsDamage(t *testing.T) {
 	}
 }
 
-// TestAuditWhileItSells audits a sale again and again while orders come in: it may say that they are on their way, but what
-// it has seen of a system in motion at two moments is no broken promise.
+// TestAuditWhileItSells audits a sale again and again while orders come in: it may say that they are on their way, but
+// what it has seen of a system in motion at two moments is no broken promise.
 func TestAuditWhileItSells(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)

@@ -29,8 +29,8 @@ type prometheus struct {
 	url string
 }
 
-// startPrometheus starts one with what is shipped, but for three things: it finds its targets in files and not in DNS, it
-// looks every second, and alerts fire as soon as their expressions are true.
+// startPrometheus starts one with what is shipped, but for three things: it finds its targets in files and not in DNS,
+// it looks every second, and alerts fire as soon as their expressions are true.
 func startPrometheus(t *testing.T) *prometheus {
 	t.Helper()
 	path, err := exec.LookPath("prometheus")
@@ -59,7 +59,8 @@ func startPrometheus(t *testing.T) *prometheus {
 	}
 	process, err := localstack.StartProcess(localstack.ProcessOptions{
 		Path: path, Dir: p.dir, LogFile: filepath.Join(p.dir, "log"),
-		Args: []string{"--config.file=prometheus.yml", "--storage.tsdb.path=data", "--web.listen-address=" + addr, "--log.level=warn"},
+		Args: []string{"--config.file=prometheus.yml", "--storage.tsdb.path=data", "--web.listen-address=" + addr,
+			"--log.level=warn"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +101,8 @@ func adaptConfig(content []byte) ([]byte, error) {
 			return nil, fmt.Errorf("%v does not find its targets in DNS", scrape)
 		}
 		delete(scrape, "dns_sd_configs")
-		scrape["file_sd_configs"] = []any{map[string]any{"files": []string{targetsFile(scrape["job_name"].(string))}, "refresh_interval": "1s"}}
+		scrape["file_sd_configs"] = []any{map[string]any{"files": []string{targetsFile(scrape["job_name"].(string))},
+			"refresh_interval": "1s"}}
 	}
 	return yaml.Marshal(config)
 }

@@ -59,13 +59,15 @@ func TestReconcile(t *testing.T) {
 	}
 	rdb := redis.NewClient(&redis.Options{Addr: s.stack.Redis.Addr()})
 	defer rdb.Close()
-	if err := rdb.Set(t.Context(), "lock:reconcile", "", time.Hour).Err(); err != nil { // the worker shall not be faster
+	// the worker shall not be faster
+	if err := rdb.Set(t.Context(), "lock:reconcile", "", time.Hour).Err(); err != nil {
 		t.Fatal(err)
 	}
 	if err := rdb.IncrBy(t.Context(), "stock:{1}", 7).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := s.ctl("reconcile"); err == nil || !strings.Contains(out, "wrong stock") || !strings.Contains(out, "+7") {
+	if out, err := s.ctl("reconcile"); err == nil || !strings.Contains(out, "wrong stock") ||
+		!strings.Contains(out, "+7") {
 		t.Errorf("of a wrong stock: %v: %s", err, out)
 	}
 	out := s.mustCtl("reconcile", "--apply", "--fence", "--json")
@@ -138,7 +140,8 @@ func TestRedrive(t *testing.T) {
 	})
 	var ids [3]string
 	for _, l := range letters("list") {
-		if !strings.Contains(l.Reason, "23000") || l.Attempts != 3 || l.Age == "" || len(l.Orders) != 1 || l.Orders[0].State != "failed: dead_letter" {
+		if !strings.Contains(l.Reason, "23000") || l.Attempts != 3 || l.Age == "" || len(l.Orders) != 1 ||
+			l.Orders[0].State != "failed: dead_letter" {
 			t.Fatalf("dead letter %+v", l)
 		}
 		ids[l.Orders[0].UserID] = l.ID

@@ -75,10 +75,12 @@ func TestRulesAfterLoss(t *testing.T) {
 		user      int
 		key, want string
 	}{
-		{1, "basket-1", "idempotency_conflict"}, {1, "", "limit_exceeded"}, {1, "basket-2", "limit_exceeded"}, {2, "basket-1", "completed"},
+		{1, "basket-1", "idempotency_conflict"}, {1, "", "limit_exceeded"}, {1, "basket-2", "limit_exceeded"},
+		{2, "basket-1", "completed"},
 	} {
 		if id, outcome := decided(test.user, test.key); outcome != test.want || id == first {
-			t.Errorf("after the loss, user %d with key %q: order %s is %s, want %s", test.user, test.key, id, outcome, test.want)
+			t.Errorf("after the loss, user %d with key %q: order %s is %s, want %s", test.user, test.key, id, outcome,
+				test.want)
 		}
 	}
 	s.mustBeClean(c, 30*time.Second, 3)

@@ -32,7 +32,8 @@ func TestRun(t *testing.T) {
 			// The names are split in two, so that the line that says what is run does not look like what it prints.
 			command: `echo "edge"s=$EDGE; echo "token"s=$(wc -l <"$TOKENS"); echo "mode"=$(ls -l "$TOKENS" | cut -c1-10); echo "merchant"=${MERCHANT:+given}
 				"$CTL" product add --name ticket --stock 5 && "$CTL" audit`,
-			wantOut: []string{"edges=http://127.0.0.1:", "tokens=3\n", "mode=-rw-------", "merchant=given", "product 1: ticket, 5 units", "audit: ok"},
+			wantOut: []string{"edges=http://127.0.0.1:", "tokens=3\n", "mode=-rw-------", "merchant=given",
+				"product 1: ticket, 5 units", "audit: ok"},
 		},
 		{
 			name: "a command that fails", code: 7,
@@ -54,7 +55,8 @@ func TestRun(t *testing.T) {
 			if _, err := exec.LookPath(test.needs); err != nil && test.needs != "" {
 				t.Skip(err)
 			}
-			cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "ctl"), "run", "--workers", "1", "--users", "3", "--dir", dir, "--", "sh", "-c", test.command)
+			cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "ctl"), "run", "--workers", "1", "--users", "3",
+				"--dir", dir, "--", "sh", "-c", test.command)
 			cmd.Dir = ".." // it builds the programs from their sources
 			cmd.Env = append(os.Environ(), "CTL="+filepath.Join(bin, "ctl"))
 			out, err := cmd.CombinedOutput()
@@ -84,7 +86,8 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestRunInterrupted interrupts "ctl run": the command and what it has started are asked to end once, and the stack is stopped.
+// TestRunInterrupted interrupts "ctl run": the command and what it has started are asked to end once, and the stack is
+// stopped.
 func TestRunInterrupted(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -125,7 +128,8 @@ func TestRunInterrupted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if run.Stop(time.Minute) || run.ExitCode() == 0 || strings.Count(string(content), "parent was asked") != 1 || !strings.Contains(string(content), "child was asked") {
+	if run.Stop(time.Minute) || run.ExitCode() == 0 || strings.Count(string(content), "parent was asked") != 1 ||
+		!strings.Contains(string(content), "child was asked") {
 		t.Errorf("after an interruption it ended with %d: %s", run.ExitCode(), content)
 	}
 	if resp, err := http.Get(url + "/readyz"); err == nil {

@@ -111,7 +111,8 @@ func TestUp(t *testing.T) {
 	if err := expectStatus(board, http.StatusOK); err != nil {
 		t.Errorf("the board: %v", err)
 	}
-	if out, err := runCtl(t.Context(), dir, env, "audit", "--wait", "10s"); err != nil || !strings.Contains(out, "audit: ok") {
+	if out, err := runCtl(t.Context(), dir, env, "audit", "--wait", "10s"); err != nil ||
+		!strings.Contains(out, "audit: ok") {
 		t.Errorf("%v: %s", err, out)
 	}
 	if err := up.Signal(os.Interrupt); err != nil {
@@ -347,7 +348,8 @@ func TestGarbageOnTheQueue(t *testing.T) {
 	c := newCrowd()
 	for i, body := range garbage {
 		s.rush(t.Context(), c, 1+50*i, 50*(i+1), 1000)
-		if _, err := queue.SendMessage(t.Context(), &awssqs.SendMessageInput{QueueUrl: url.QueueUrl, MessageBody: &body}); err != nil {
+		if _, err := queue.SendMessage(t.Context(), &awssqs.SendMessageInput{QueueUrl: url.QueueUrl,
+			MessageBody: &body}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -426,7 +428,8 @@ func TestRestock(t *testing.T) {
 		t.Errorf("%d accepted, refused %v", len(c.orders), c.refused)
 	}
 	s.mustBeClean(c, 30*time.Second, 30)
-	if out, err := s.ctl("restock", "--product", "9", "--units", "10", "--id", "x"); err == nil || !strings.Contains(err.Error(), "no product 9") {
+	if out, err := s.ctl("restock", "--product", "9", "--units", "10", "--id", "x"); err == nil ||
+		!strings.Contains(err.Error(), "no product 9") {
 		t.Errorf("restocking a product that does not exist: %v %s", err, out)
 	}
 }
@@ -463,9 +466,11 @@ func TestBanAndRole(t *testing.T) {
 	becomes(200)
 	for _, args := range [][]string{
 		{"ban", "add", "--reason", "x"}, {"ban", "add", "--user", "1", "--address", "::1", "--reason", "x"},
-		{"ban", "add", "--address", "0.0.0.0/0", "--reason", "x"}, {"ban", "add", "--user", "1"}, {"ban", "lift", "--user", "9"},
+		{"ban", "add", "--address", "0.0.0.0/0", "--reason", "x"}, {"ban", "add", "--user", "1"},
+		{"ban", "lift", "--user", "9"},
 		{"user", "role", "--email", "nobody@example.org", "--role", "admin"},
-		{"user", "logout", "--email", "nobody@example.org"}, {"user", "disable"}, {"user", "enable", "--email", "ada@example.org"},
+		{"user", "logout", "--email", "nobody@example.org"}, {"user", "disable"},
+		{"user", "enable", "--email", "ada@example.org"},
 	} {
 		if out, err := s.ctl(args...); err == nil {
 			t.Errorf("ctl %q: %s", args, out)
@@ -473,7 +478,8 @@ func TestBanAndRole(t *testing.T) {
 	}
 
 	const password = `"password":"seven quiet otters knit"`
-	if status, body := request(t, "POST", s.url+"/api/register", "", `{"email":"ada@example.org","name":"Ada",`+password+`}`); status != 201 {
+	if status, body := request(t, "POST", s.url+"/api/register", "", `{"email":"ada@example.org","name":"Ada",`+
+		password+`}`); status != 201 {
 		t.Fatal(status, body)
 	}
 	login := func() string {
@@ -499,7 +505,8 @@ func TestBanAndRole(t *testing.T) {
 		t.Errorf("/api/me says %d %v", status, body)
 	}
 
-	if out := s.mustCtl("user", "disable", "--email", "ada@example.org"); !strings.Contains(out, "is disabled; 1 sessions ended") {
+	if out := s.mustCtl("user", "disable", "--email", "ada@example.org"); !strings.Contains(out,
+		"is disabled; 1 sessions ended") {
 		t.Error(out)
 	}
 	stacktest.Eventually(t, 10*time.Second, func() error {
@@ -508,7 +515,8 @@ func TestBanAndRole(t *testing.T) {
 		}
 		return nil
 	})
-	if status, body := request(t, "POST", s.url+"/api/login", "", `{"email":"ada@example.org",`+password+`}`); status != 403 {
+	if status, body := request(t, "POST", s.url+"/api/login", "", `{"email":"ada@example.org",`+password+
+		`}`); status != 403 {
 		t.Errorf("a login to a disabled account: %d %v", status, body)
 	}
 	s.mustCtl("user", "enable", "--email", "ada@example.org")

@@ -21,7 +21,8 @@ type secrets struct {
 }
 
 // secretMembers are those of a body, of a request or of an answer, that nobody else may see.
-var secretMembers = []string{"password", "current_password", "new_password", "old_password", "access_token", "refresh_token"}
+var secretMembers = []string{"password", "current_password", "new_password", "old_password", "access_token",
+	"refresh_token"}
 
 // add keeps the secrets of a body.
 func (s *secrets) add(body string) {
@@ -41,8 +42,8 @@ func (s *secrets) add(body string) {
 	}
 }
 
-// in returns a secret that a log holds: one of those in bodies, any token, which begins as all that are signed do, or one
-// in the environment of the program that wrote it.
+// in returns a secret that a log holds: one of those in bodies, any token, which begins as all that are signed do, or
+// one in the environment of the program that wrote it.
 func (s *secrets) in(log []byte, env []string) string {
 	s.mu.Lock()
 	all := append([]string{"eyJhbGciOi"}, s.known...)
@@ -70,8 +71,8 @@ func (s *secrets) in(log []byte, env []string) string {
 	return ""
 }
 
-// TestLogOfMalformedRequests has an edge log all that it would ever log, while clients send what cannot be read. That no
-// secret is in its log is looked at when it ends, as it is of every program.
+// TestLogOfMalformedRequests has an edge log all that it would ever log, while clients send what cannot be read. That
+// no secret is in its log is looked at when it ends, as it is of every program.
 func TestLogOfMalformedRequests(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)

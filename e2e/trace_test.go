@@ -95,7 +95,8 @@ func TestTrace(t *testing.T) {
 	received := &spans{}
 	server := httptest.NewServer(received)
 	t.Cleanup(server.Close)
-	s.env = append(s.env, "OTEL_EXPORTER_OTLP_ENDPOINT="+server.URL, "OTEL_TRACES_SAMPLER=parentbased_always_on", "OTEL_BSP_SCHEDULE_DELAY=100")
+	s.env = append(s.env, "OTEL_EXPORTER_OTLP_ENDPOINT="+server.URL, "OTEL_TRACES_SAMPLER=parentbased_always_on",
+		"OTEL_BSP_SCHEDULE_DELAY=100")
 	s.startEdge()
 	worker := s.startWorker()
 	s.mustCtl("product", "add", "--name", "p", "--price", "1", "--currency", "EUR", "--stock", "10")
@@ -118,7 +119,8 @@ func TestTrace(t *testing.T) {
 		t.Error("a client's own trace is taken over")
 	}
 	for child, parent := range map[string]string{
-		"wait": "POST /api/orders", "reserve": "POST /api/orders", "send": "POST /api/orders", "decide": "send", "settle": "send",
+		"wait": "POST /api/orders", "reserve": "POST /api/orders", "send": "POST /api/orders", "decide": "send",
+		"settle": "send",
 	} {
 		if got, want := trace[child].GetParentSpanId(), trace[parent].GetSpanId(); string(got) != string(want) {
 			t.Errorf("%s is not part of %s", child, parent)
@@ -155,7 +157,8 @@ func TestTrace(t *testing.T) {
 			return fmt.Errorf("it has not been tried: %v", slices.Sorted(maps.Keys(trace)))
 		}
 		for line := range strings.Lines(worker.LogTail()) {
-			if strings.Contains(line, `"trace_id":"`+hex.EncodeToString(trace["decide"].GetTraceId())+`"`) && strings.Contains(line, order["order_id"].(string)) {
+			if strings.Contains(line, `"trace_id":"`+hex.EncodeToString(trace["decide"].GetTraceId())+`"`) &&
+				strings.Contains(line, order["order_id"].(string)) {
 				return nil
 			}
 		}

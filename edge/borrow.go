@@ -30,9 +30,9 @@ const (
 // errOutage says that MySQL has failed a moment ago.
 var errOutage = errors.New("MySQL has failed a moment ago")
 
-// borrow serves tickets for which their bucket has too few units, by moving units there from the other buckets. Sold out
-// are those for which all buckets together have too few. It returns those that belong elsewhere by what it has learned. It
-// runs once at a time for a bucket, on this edge.
+// borrow serves tickets for which their bucket has too few units, by moving units there from the other buckets. Sold
+// out are those for which all buckets together have too few. It returns those that belong elsewhere by what it has
+// learned. It runs once at a time for a bucket, on this edge.
 func (r *reserver) borrow(bucket, split int64, short served) (elsewhere []*ticket) {
 	waiting := r.refuse(bucket, short.short)
 	ctx, cancel := context.WithTimeout(context.Background(), borrowTimeout)
@@ -104,8 +104,8 @@ func (r *reserver) sellOut(bucket int64, sale stock.Sale, total int64, asked tim
 	}
 }
 
-// fetch moves at least so many units to a bucket, if the richest of the others has them. One of which MySQL has fewer is
-// noted in refused, and none are moved then.
+// fetch moves at least so many units to a bucket, if the richest of the others has them. One of which MySQL has fewer
+// is noted in refused, and none are moved then.
 func (r *reserver) fetch(
 	ctx context.Context, bucket int64, shelves map[int64]stock.Shelf, refused map[int64]bool, least int64,
 ) (moved int64, err error) {
@@ -158,7 +158,8 @@ func richest(shelves map[int64]stock.Shelf, receiver int64, refused map[int64]bo
 			continue
 		}
 		// Of equals the first, so that edges agree, and the units of several are not scattered anew by each.
-		if best, ok := shelves[donor]; !ok || s.Available > best.Available || s.Available == best.Available && id < donor {
+		if best, ok := shelves[donor]; !ok || s.Available > best.Available || s.Available == best.Available &&
+			id < donor {
 			donor = id
 		}
 	}

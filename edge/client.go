@@ -60,10 +60,10 @@ func (p proxies) trust(addr netip.Addr) bool {
 	return slices.ContainsFunc(p.trusted, func(prefix netip.Prefix) bool { return prefix.Contains(addr) })
 }
 
-// client is the address of the client: the nearest one that is no trusted proxy. The field is read from the right, where
-// each proxy adds whom it heard the request from, and no further than proxies are trusted; what stands before may be made
-// up. A trusted proxy that gives no name is the client itself. It reports false if one names somebody of whom no address
-// can be read: who that is could be neither banned nor counted.
+// client is the address of the client: the nearest one that is no trusted proxy. The field is read from the right,
+// where each proxy adds whom it heard the request from, and no further than proxies are trusted; what stands before may
+// be made up. A trusted proxy that gives no name is the client itself. It reports false if one names somebody of whom
+// no address can be read: who that is could be neither banned nor counted.
 func (p proxies) client(ctx *fasthttp.RequestCtx) (netip.Addr, bool) {
 	addr := unmapped(ctx.RemoteAddr())
 	if !p.trust(addr) {
@@ -96,9 +96,9 @@ func (p proxies) client(ctx *fasthttp.RequestCtx) (netip.Addr, bool) {
 
 // split splits a line of the field into its elements, and reports whether it can be.
 //
-// A proxy adds its element to whatever the client wrote, so that nothing there may reach into what is added. No address has
-// a comma, so one always ends an element of X-Forwarded-For, in quotes or not. An element of Forwarded may have commas in
-// quotes; there a client's open quote leaves the whole line with one too many, which is refused.
+// A proxy adds its element to whatever the client wrote, so that nothing there may reach into what is added. No address
+// has a comma, so one always ends an element of X-Forwarded-For, in quotes or not. An element of Forwarded may have
+// commas in quotes; there a client's open quote leaves the whole line with one too many, which is refused.
 func (p proxies) split(line string) ([]string, bool) {
 	if p.field == forwarded {
 		return splitQuoted(line, ',')
@@ -106,7 +106,8 @@ func (p proxies) split(line string) ([]string, bool) {
 	return strings.Split(line, ","), true
 }
 
-// forwardedFor is the "for" of an element of Forwarded (RFC 7239, 4), or empty if it has none, or more than the one it may.
+// forwardedFor is the "for" of an element of Forwarded (RFC 7239, 4), or empty if it has none, or more than the one it
+// may.
 func forwardedFor(element string) string {
 	pairs, _ := splitQuoted(element, ';')
 	found, value := 0, ""
@@ -121,8 +122,9 @@ func forwardedFor(element string) string {
 	return value
 }
 
-// parseHop reads an address as proxies write it: bare, with a port, an IPv6 address in brackets, with a zone, all of it in
-// quotes. It is returned unmapped and without its zone. "unknown" and made-up names (RFC 7239, 6.2 and 6.3) have none.
+// parseHop reads an address as proxies write it: bare, with a port, an IPv6 address in brackets, with a zone, all of it
+// in quotes. It is returned unmapped and without its zone. "unknown" and made-up names (RFC 7239, 6.2 and 6.3) have
+// none.
 func parseHop(text string) (netip.Addr, bool) {
 	text = strings.TrimSpace(text)
 	if inner, ok := strings.CutPrefix(text, `"`); ok {

@@ -44,8 +44,8 @@ func newClosed() *closed {
 	return &closed{entries: entries, opened: opened}
 }
 
-// ask returns why an order for so many units of a product or bucket would be refused at a time, or an empty code if that
-// is not known.
+// ask returns why an order for so many units of a product or bucket would be refused at a time, or an empty code if
+// that is not known.
 func (c *closed) ask(productID, quantity int64, now time.Time) (code, *stock.Sale) {
 	known, ok := c.entries.Peek(productID)
 	switch {

@@ -11,8 +11,8 @@ import (
 	"stampede/localstack"
 )
 
-// TestAMasterThatIsAway: while a master of a Cluster is dead, every order of the products of the others is taken and shown;
-// its own are refused, and the edge is ready.
+// TestAMasterThatIsAway: while a master of a Cluster is dead, every order of the products of the others is taken and
+// shown; its own are refused, and the edge is ready.
 func TestAMasterThatIsAway(t *testing.T) {
 	t.Parallel()
 	const masters, slots, buyers = 3, 16384, 30

@@ -70,13 +70,15 @@ type conn struct {
 	net.Conn
 	listener *listener
 	heard    bool // used by Read only
-	// readBy is the deadline that was asked for, readSet and writeSet those that were set. One goroutine reads and writes.
+	// readBy is the deadline that was asked for, readSet and writeSet those that were set. One goroutine reads and
+	// writes.
 	readBy, readSet, writeSet time.Time
 	// unread is set if the last request was answered though not all of it was read.
 	unread atomic.Bool
 }
 
-// SetReadDeadline is for the next Read. fasthttp sets one for a request to arrive in, which mostly is all there by then.
+// SetReadDeadline is for the next Read. fasthttp sets one for a request to arrive in, which mostly is all there by
+// then.
 func (c *conn) SetReadDeadline(t time.Time) error {
 	c.readBy = t
 	return nil

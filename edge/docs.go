@@ -11,8 +11,8 @@ import (
 //go:embed openapi.yaml
 var openAPI []byte
 
-// docsPage is the contract as a page. It is made from openapi.yaml, docs.html and docs.css by a test, which fails when it
-// is out of date: go test ./edge -run TestDocsPage -update
+// docsPage is the contract as a page. It is made from openapi.yaml, docs.html and docs.css by a test, which fails when
+// it is out of date: go test ./edge -run TestDocsPage -update
 //
 //go:embed docs.gen.html
 var docsPage []byte

@@ -29,6 +29,7 @@ func TestContinue(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.addProduct(10)
-	stacktest.Continues(t, w.addr, "POST /api/orders", "Content-Type: application/json\r\nAuthorization: "+w.bearer(1)+"\r\n",
+	stacktest.Continues(t, w.addr, "POST /api/orders", "Content-Type: application/json\r\nAuthorization: "+w.bearer(1)+
+		"\r\n",
 		fmt.Sprintf(`{"product_id":%d,"quantity":1}`, p.ID))
 }

@@ -42,7 +42,8 @@ func TestBadInput(t *testing.T) {
 	forged, err := token.NewKeeper(strings.Repeat("x", 32)).Sign(token.Claims{UserID: 1}, time.Hour)
 	w.must(err)
 	big := bytes.Repeat([]byte("x"), 1<<20)
-	head := "POST /api/orders HTTP/1.1\r\nHost: edge\r\nAuthorization: " + bearer + "\r\nContent-Type: application/json\r\n"
+	head := "POST /api/orders HTTP/1.1\r\nHost: edge\r\nAuthorization: " + bearer +
+		"\r\nContent-Type: application/json\r\n"
 
 	const js = "application/json"
 	body := func(text string) reply {
@@ -122,13 +123,15 @@ func TestBadInput(t *testing.T) {
 		{"a token with more behind", func() reply { return as(bearer + "x") }, 401, unauthenticated},
 		{"forged token", func() reply { return as("Bearer " + forged) }, 401, unauthenticated},
 		{"expired token", func() reply {
-			return as(signed(jwt.SigningMethodHS256, []byte(secret), jwt.MapClaims{"sub": "1", "exp": time.Now().Add(-time.Hour).Unix()}))
+			return as(signed(jwt.SigningMethodHS256, []byte(secret),
+				jwt.MapClaims{"sub": "1", "exp": time.Now().Add(-time.Hour).Unix()}))
 		}, 401, unauthenticated},
 		{"token for ever", func() reply {
 			return as(signed(jwt.SigningMethodHS256, []byte(secret), jwt.MapClaims{"sub": "1"}))
 		}, 401, unauthenticated},
 		{"alg none", func() reply {
-			return as(signed(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, jwt.MapClaims{"sub": "1", "exp": hour}))
+			return as(signed(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType,
+				jwt.MapClaims{"sub": "1", "exp": hour}))
 		}, 401, unauthenticated},
 		{"another algorithm", func() reply {
 			return as(signed(jwt.SigningMethodHS512, []byte(secret), jwt.MapClaims{"sub": "1", "exp": hour}))
@@ -143,7 +146,9 @@ func TestBadInput(t *testing.T) {
 		{"text", func() reply { return typed("text/plain") }, 415, unsupportedMediaType},
 		{"almost JSON", func() reply { return typed("application/jsonp") }, 415, unsupportedMediaType},
 		{"a form", func() reply { return typed("application/x-www-form-urlencoded") }, 415, unsupportedMediaType},
-		{"a form with files", func() reply { return typed("multipart/form-data; boundary=x") }, 415, unsupportedMediaType},
+		{"a form with files", func() reply {
+			return typed("multipart/form-data; boundary=x")
+		}, 415, unsupportedMediaType},
 
 		{"empty key", func() reply { return keyed("") }, 400, malformedRequest},
 		{"key of 256 bytes", func() reply { return keyed(strings.Repeat("k", 256)) }, 400, malformedRequest},
@@ -160,36 +165,52 @@ func TestBadInput(t *testing.T) {
 		{"too deep", func() reply { return w.get(1, "/api/orders/"+mine+"/x") }, 404, notFound},
 		{"metrics in public", func() reply { return w.get(1, "/metrics") }, 404, notFound},
 		{"profiles in public", func() reply { return w.get(1, "/debug/pprof/heap") }, 404, notFound},
-		{"dots", func() reply { return w.exchange([]byte("GET /api/../metrics HTTP/1.1\r\nHost: edge\r\n\r\n")) }, 404, notFound},
+		{"dots", func() reply {
+			return w.exchange([]byte("GET /api/../metrics HTTP/1.1\r\nHost: edge\r\n\r\n"))
+		}, 404, notFound},
 
 		{"id that is none", func() reply { return w.get(1, "/api/orders/7") }, 400, malformedRequest},
 		{"id as URN", func() reply { return w.get(1, "/api/orders/urn:uuid:"+mine) }, 400, malformedRequest},
 		{"id in braces", func() reply { return w.get(1, "/api/orders/%7B"+mine+"%7D") }, 400, malformedRequest},
 		{"id in plain braces", func() reply {
-			return w.exchange([]byte("GET /api/orders/{" + mine + "} HTTP/1.1\r\nHost: edge\r\nAuthorization: " + bearer + "\r\n\r\n"))
+			return w.exchange([]byte("GET /api/orders/{" + mine + "} HTTP/1.1\r\nHost: edge\r\nAuthorization: " +
+				bearer + "\r\n\r\n"))
 		}, 400, malformedRequest},
-		{"id without hyphens", func() reply { return w.get(1, "/api/orders/"+strings.ReplaceAll(mine, "-", "")) }, 400, malformedRequest},
-		{"id of the right length", func() reply { return w.get(1, "/api/orders/"+strings.Repeat("g", 36)) }, 400, malformedRequest},
+		{"id without hyphens", func() reply {
+			return w.get(1, "/api/orders/"+strings.ReplaceAll(mine, "-", ""))
+		}, 400, malformedRequest},
+		{"id of the right length", func() reply {
+			return w.get(1, "/api/orders/"+strings.Repeat("g", 36))
+		}, 400, malformedRequest},
 		{"id with a NUL", func() reply { return w.get(1, "/api/orders/%00") }, 400, malformedRequest},
-		{"wait of nothing known", func() reply { return w.get(1, "/api/orders/"+mine+"?wait=long") }, 400, malformedRequest},
+		{"wait of nothing known", func() reply {
+			return w.get(1, "/api/orders/"+mine+"?wait=long")
+		}, 400, malformedRequest},
 		{"wait without unit", func() reply { return w.get(1, "/api/orders/"+mine+"?wait=10") }, 400, malformedRequest},
 		{"wait negative", func() reply { return w.get(1, "/api/orders/"+mine+"?wait=-1s") }, 400, malformedRequest},
 		{"wait too long", func() reply { return w.get(1, "/api/orders/"+mine+"?wait=20001ms") }, 400, malformedRequest},
-		{"wait overflows", func() reply { return w.get(1, "/api/orders/"+mine+"?wait=9999999h") }, 400, malformedRequest},
+		{"wait overflows", func() reply {
+			return w.get(1, "/api/orders/"+mine+"?wait=9999999h")
+		}, 400, malformedRequest},
 		{"cursor that is no base64", func() reply { return w.get(1, "/api/orders?cursor=!") }, 400, malformedRequest},
 		{"cursor too short", func() reply { return w.get(1, "/api/orders?cursor=AAAA") }, 400, malformedRequest},
 		{"cursor of products", func() reply {
 			return w.get(1, "/api/orders?cursor="+base64.RawURLEncoding.EncodeToString(make([]byte, 8)))
 		}, 400, malformedRequest},
-		{"products cursor that is no base64", func() reply { return w.get(1, "/api/products?cursor=%25") }, 400, malformedRequest},
+		{"products cursor that is no base64", func() reply {
+			return w.get(1, "/api/products?cursor=%25")
+		}, 400, malformedRequest},
 		{"products cursor of orders", func() reply {
 			return w.get(1, "/api/products?cursor="+base64.RawURLEncoding.EncodeToString(make([]byte, 16)))
 		}, 400, malformedRequest},
 
 		{"cursor without signature", func() reply {
-			return w.get(1, "/api/products?cursor="+base64.RawURLEncoding.EncodeToString([]byte{0, 0, 0, 0, 0, 0, 0, 50}))
+			return w.get(1, "/api/products?cursor="+base64.RawURLEncoding.EncodeToString([]byte{0, 0, 0, 0, 0, 0, 0,
+				50}))
 		}, 400, malformedRequest},
-		{"products cursor signed for orders", func() reply { return w.get(1, "/api/products?cursor="+testCursors.order(order.NewID())) },
+		{"products cursor signed for orders", func() reply {
+			return w.get(1, "/api/products?cursor="+testCursors.order(order.NewID()))
+		},
 			400, malformedRequest},
 
 		{"1 MB", func() reply { return body(string(big)) }, 413, bodyTooLarge},
@@ -197,39 +218,53 @@ func TestBadInput(t *testing.T) {
 			return w.exchange(fmt.Appendf(nil, "%sContent-Length: %d\r\n\r\n%s", head, len(big), big))
 		}, 413, bodyTooLarge},
 		{"1 MB in one chunk", func() reply {
-			return w.exchange(fmt.Appendf(nil, "%sTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", head, len(big), big))
+			return w.exchange(fmt.Appendf(nil, "%sTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", head,
+				len(big), big))
 		}, 413, bodyTooLarge},
 		{"1 MB in chunks", func() reply {
 			chunk := fmt.Sprintf("%x\r\n%s\r\n", 1000, big[:1000])
-			return w.exchange([]byte(head + "Transfer-Encoding: chunked\r\n\r\n" + strings.Repeat(chunk, 1000) + "0\r\n\r\n"))
+			return w.exchange([]byte(head + "Transfer-Encoding: chunked\r\n\r\n" + strings.Repeat(chunk, 1000) +
+				"0\r\n\r\n"))
 		}, 413, bodyTooLarge},
 		{"1 MB after 100 Continue", func() reply {
-			return w.exchange(fmt.Appendf(nil, "%sExpect: 100-continue\r\nContent-Length: %d\r\n\r\n%s", head, len(big), big))
+			return w.exchange(fmt.Appendf(nil, "%sExpect: 100-continue\r\nContent-Length: %d\r\n\r\n%s", head, len(big),
+				big))
 		}, 413, bodyTooLarge},
 		{"1 MB that would be sent after 100 Continue", func() reply {
 			return w.exchange(fmt.Appendf(nil, "%sExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", head, len(big)))
 		}, 413, bodyTooLarge},
-		{"one byte too many", func() reply { return body(good + strings.Repeat(" ", maxBodyBytes+1-len(good))) }, 413, bodyTooLarge},
+		{"one byte too many", func() reply {
+			return body(good + strings.Repeat(" ", maxBodyBytes+1-len(good)))
+		}, 413, bodyTooLarge},
 		{"a huge header", func() reply {
 			return w.send("GET", "/api/orders", "", "Authorization", bearer, "X-Big", string(big[:300_000]))
 		}, 431, headersTooLarge},
 		{"many headers", func() reply {
-			return w.exchange([]byte("GET /healthz HTTP/1.1\r\nHost: edge\r\n" + strings.Repeat("X-Header: value\r\n", 50_000) + "\r\n"))
+			return w.exchange([]byte("GET /healthz HTTP/1.1\r\nHost: edge\r\n" +
+				strings.Repeat("X-Header: value\r\n", 50_000) + "\r\n"))
 		}, 431, headersTooLarge},
 		{"a huge path", func() reply { return w.get(1, "/"+string(big[:300_000])) }, 431, headersTooLarge},
-		{"no HTTP", func() reply { return w.exchange([]byte("hello, is anybody there?\r\n\r\n")) }, 400, malformedRequest},
-		{"TLS", func() reply { return w.exchange([]byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")) }, 400, malformedRequest},
+		{"no HTTP", func() reply {
+			return w.exchange([]byte("hello, is anybody there?\r\n\r\n"))
+		}, 400, malformedRequest},
+		{"TLS", func() reply {
+			return w.exchange([]byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n"))
+		}, 400, malformedRequest},
 		{"zeros", func() reply { return w.exchange(append(make([]byte, 5000), "\r\n\r\n"...)) }, 400, malformedRequest},
 		{"two lengths", func() reply {
 			return w.exchange([]byte(head + "Content-Length: 5\r\nContent-Length: 6\r\n\r\n" + good))
 		}, 400, malformedRequest},
-		{"negative length", func() reply { return w.exchange([]byte(head + "Content-Length: -5\r\n\r\n" + good)) }, 400, malformedRequest},
+		{"negative length", func() reply {
+			return w.exchange([]byte(head + "Content-Length: -5\r\n\r\n" + good))
+		}, 400, malformedRequest},
 		{"broken chunk", func() reply {
 			return w.exchange([]byte(head + "Transfer-Encoding: chunked\r\n\r\nzz\r\n" + good))
 		}, 400, malformedRequest},
 		{"half a request line", func() reply { return w.exchange([]byte("POST /api/ord")) }, 408, requestTimeout},
 		{"half the headers", func() reply { return w.exchange([]byte(head)) }, 408, requestTimeout},
-		{"half a body", func() reply { return w.exchange([]byte(head + "Content-Length: 40\r\n\r\n{")) }, 408, requestTimeout},
+		{"half a body", func() reply {
+			return w.exchange([]byte(head + "Content-Length: 40\r\n\r\n{"))
+		}, 408, requestTimeout},
 		{"nothing at all", func() reply { return w.exchange(nil) }, 408, requestTimeout},
 	}
 	for _, c := range cases {
@@ -267,7 +302,8 @@ func TestBadInput(t *testing.T) {
 
 	after := w.dump()
 	if !maps.Equal(before, after) {
-		t.Errorf("bad input has changed Redis:\nbefore %v\nafter  %v", slices.Sorted(maps.Keys(before)), slices.Sorted(maps.Keys(after)))
+		t.Errorf("bad input has changed Redis:\nbefore %v\nafter  %v", slices.Sorted(maps.Keys(before)),
+			slices.Sorted(maps.Keys(after)))
 	}
 	if n := len(w.orders()); n != 1 {
 		t.Errorf("%d orders are on the queue, want the good one", n)
@@ -290,8 +326,10 @@ func TestBadInput(t *testing.T) {
 		"the largest body":            body(good + strings.Repeat(" ", maxBodyBytes-len(good))),
 		"key of 255 bytes":            keyed(strings.Repeat("k", 255)),
 		"the largest quantity but 50": body(fmt.Sprintf(`{"product_id":%d,"quantity":%d}`, p.ID, order.MaxQuantity-50)),
-		"after 100 Continue":          w.exchange(fmt.Appendf(nil, "%sExpect: 100-continue\r\nContent-Length: %d\r\n\r\n%s", head, len(good), good)),
-		"in chunks":                   w.exchange(fmt.Appendf(nil, "%sTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", head, len(good), good)),
+		"after 100 Continue": w.exchange(fmt.Appendf(nil,
+			"%sExpect: 100-continue\r\nContent-Length: %d\r\n\r\n%s", head, len(good), good)),
+		"in chunks": w.exchange(fmt.Appendf(nil, "%sTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", head,
+			len(good), good)),
 	} {
 		if got.status != 202 {
 			t.Errorf("%s: %v", name, got)
@@ -311,7 +349,8 @@ func TestLingering(t *testing.T) {
 	defer connection.Close()
 	_ = connection.SetDeadline(time.Now().Add(20 * time.Second))
 	piece := make([]byte, 50_000) // more than the edge reads before it knows better
-	_, err = fmt.Fprintf(connection, "POST /api/orders HTTP/1.1\r\nHost: edge\r\nContent-Length: %d\r\n\r\n%s", 21*len(piece), piece)
+	_, err = fmt.Fprintf(connection, "POST /api/orders HTTP/1.1\r\nHost: edge\r\nContent-Length: %d\r\n\r\n%s",
+		21*len(piece), piece)
 	w.must(err)
 	answer := bufio.NewReader(connection)
 	_, err = answer.Peek(1)
@@ -377,14 +416,17 @@ func TestPipelining(t *testing.T) {
 	defer connection.Close()
 	_ = connection.SetDeadline(time.Now().Add(20 * time.Second))
 	good := fmt.Sprintf(`{"product_id":%d,"quantity":1}`, p.ID)
-	one := fmt.Sprintf("POST /api/orders HTTP/1.1\r\nHost: edge\r\nAuthorization: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", w.bearer(1), len(good), good)
-	_, err = connection.Write([]byte(strings.Repeat(one, 4) + "GET /nowhere HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n"))
+	one := fmt.Sprintf("POST /api/orders HTTP/1.1\r\nHost: edge\r\nAuthorization: %s\r\nContent-Type: "+
+		"application/json\r\nContent-Length: %d\r\n\r\n%s", w.bearer(1), len(good), good)
+	_, err = connection.Write([]byte(strings.Repeat(one, 4) +
+		"GET /nowhere HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n"))
 	w.must(err)
 	var all bytes.Buffer
 	_, err = all.ReadFrom(connection)
 	w.must(err)
 	text := all.String()
-	if strings.Count(text, "HTTP/1.1 202") != 3 || strings.Count(text, "HTTP/1.1 409") != 1 || strings.Count(text, "HTTP/1.1 404") != 1 ||
+	if strings.Count(text, "HTTP/1.1 202") != 3 || strings.Count(text, "HTTP/1.1 409") != 1 ||
+		strings.Count(text, "HTTP/1.1 404") != 1 ||
 		strings.Count(text, http.StatusText(http.StatusConflict)) != 1 {
 		t.Errorf("got %s", text)
 	}

@@ -35,8 +35,10 @@ func TestRateLimits(t *testing.T) {
 	}
 	wantLeft := func(r reply, policy, left string) {
 		t.Helper()
-		if r.header.Get("RateLimit-Policy") != policy || !regexp.MustCompile("^"+left+"$").MatchString(r.header.Get("RateLimit")) {
-			t.Errorf("%v has RateLimit-Policy %s and RateLimit %s", r, r.header.Get("RateLimit-Policy"), r.header.Get("RateLimit"))
+		if r.header.Get("RateLimit-Policy") != policy ||
+			!regexp.MustCompile("^"+left+"$").MatchString(r.header.Get("RateLimit")) {
+			t.Errorf("%v has RateLimit-Policy %s and RateLimit %s", r, r.header.Get("RateLimit-Policy"),
+				r.header.Get("RateLimit"))
 		}
 	}
 	const both, alone = `"address";q=8;w=16, "user";q=5;w=25`, `"address";q=8;w=16`
@@ -119,7 +121,8 @@ func TestLimitsAreBounded(t *testing.T) {
 
 func TestParseLimit(t *testing.T) {
 	t.Parallel()
-	for _, bad := range []string{"", "5", "5/", "/5", "0/5", "-1/5", "5/0", "5/-1", "5/1.5", "NaN/5", "Inf/5", "1e9/5", "5/5/5", "5/10000000", "on"} {
+	for _, bad := range []string{"", "5", "5/", "/5", "0/5", "-1/5", "5/0", "5/-1", "5/1.5", "NaN/5", "Inf/5", "1e9/5",
+		"5/5/5", "5/10000000", "on"} {
 		if l, err := parseLimit(bad); err == nil {
 			t.Errorf("%q is taken as %+v", bad, l)
 		}
@@ -131,7 +134,8 @@ func TestParseLimit(t *testing.T) {
 	}
 	w, err := newLimiter[int64]("user", noLimit)
 	for range 10_000 {
-		if ctx := newRequest("GET", "/"); err != nil || !w.allow(ctx, 1) || len(ctx.Response.Header.Peek("RateLimit")) != 0 {
+		if ctx := newRequest("GET", "/"); err != nil || !w.allow(ctx, 1) ||
+			len(ctx.Response.Header.Peek("RateLimit")) != 0 {
 			t.Fatal("a limit that is off is in force", err)
 		}
 	}
@@ -156,8 +160,8 @@ func TestBucketFills(t *testing.T) {
 	}
 }
 
-// TestLimitsHoldEverywhere: what is no part of the API counts as well, a network of IPv6 counts as a whole, and probes have
-// a share of their own.
+// TestLimitsHoldEverywhere: what is no part of the API counts as well, a network of IPv6 counts as a whole, and probes
+// have a share of their own.
 func TestLimitsHoldEverywhere(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, behindProxy, func(e *Edge) {
@@ -167,7 +171,8 @@ func TestLimitsHoldEverywhere(t *testing.T) {
 	})
 	send := func(method, path, address string) reply { return w.send(method, path, "", "X-Forwarded-For", address) }
 	for i, request := range [][2]string{
-		{"GET", "/docs"}, {"GET", "/openapi.yaml"}, {"GET", "/nothing"}, {"OPTIONS", "/api/orders"}, {"PUT", "/api/orders"},
+		{"GET", "/docs"}, {"GET", "/openapi.yaml"}, {"GET", "/nothing"}, {"OPTIONS", "/api/orders"},
+		{"PUT", "/api/orders"},
 	} {
 		address := fmt.Sprint("192.0.2.", i+1)
 		for range 3 {
@@ -183,7 +188,8 @@ func TestLimitsHoldEverywhere(t *testing.T) {
 
 	refused := 0
 	for i := range 3*networkShare + 2 {
-		if r := send("GET", "/api/products", fmt.Sprintf("2001:db8:1:%x::1", i)); r.status == http.StatusTooManyRequests {
+		if r := send("GET", "/api/products", fmt.Sprintf("2001:db8:1:%x::1",
+			i)); r.status == http.StatusTooManyRequests {
 			refused++
 		}
 	}

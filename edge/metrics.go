@@ -62,17 +62,23 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Buckets:                     []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20},
 			NativeHistogramBucketFactor: 1.1,
 		}, []string{"route"}),
-		reserveBatch:   histogram("stampede_reserve_batch_orders", "Orders per call of the reserve script.", stock.MaxBatch),
-		envelopeOrders: histogram("stampede_envelope_orders", "Orders per message sent to the queue.", order.MaxOrdersPerMessage),
+		reserveBatch: histogram("stampede_reserve_batch_orders", "Orders per call of the reserve script.",
+			stock.MaxBatch),
+		envelopeOrders: histogram("stampede_envelope_orders", "Orders per message sent to the queue.",
+			order.MaxOrdersPerMessage),
 		cancelled: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "stampede_orders_cancelled_total", Help: "Reserved orders whose units were given back, since the queue did not take them.",
+			Name: "stampede_orders_cancelled_total",
+			Help: "Reserved orders whose units were given back, since the queue did not take them.",
 		}),
 		loans: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "stampede_bucket_loans_total", Help: "Attempts to borrow units from another bucket of a product, by outcome: moved, empty, refused or failed.",
+			Name: "stampede_bucket_loans_total",
+			Help: "Attempts to borrow units from another bucket of a product, by outcome: moved, empty, refused " +
+				"or failed.",
 		}, []string{"outcome"}),
 	}
 	sent := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "stampede_orders_sent_total", Help: "Reserved orders offered to the queue, by outcome: sent, refused or unknown.",
+		Name: "stampede_orders_sent_total",
+		Help: "Reserved orders offered to the queue, by outcome: sent, refused or unknown.",
 	}, []string{"outcome"})
 	m.sent = map[queue.Outcome]prometheus.Counter{
 		queue.Sent: sent.WithLabelValues("sent"), queue.Refused: sent.WithLabelValues("refused"),
@@ -80,7 +86,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 	// What alerts compare is there before it happens the first time.
 	m.requests.WithLabelValues(ordersRoute, strconv.Itoa(fasthttp.StatusAccepted), okCode)
-	for _, c := range []code{soldOut, limitExceeded, rateLimited, queueUnavailable, stockUnavailable, outcomeUnknown, internalError} {
+	for _, c := range []code{soldOut, limitExceeded, rateLimited, queueUnavailable, stockUnavailable, outcomeUnknown,
+		internalError} {
 		m.requests.WithLabelValues(ordersRoute, strconv.Itoa(problems[c].status), string(c))
 	}
 	for _, outcome := range []string{loanMoved, loanEmpty, loanRefused, loanFailed} {

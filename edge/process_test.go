@@ -56,13 +56,15 @@ func TestProcess(t *testing.T) {
 	beside := *w
 	beside.url = "http://" + started.Addr
 	beside.mustPost(1, p.ID, 1)
-	if date, err := http.ParseTime(beside.get(1, "/api/products").header.Get("Date")); err != nil || time.Since(date).Abs() > time.Minute {
+	if date, err := http.ParseTime(beside.get(1, "/api/products").header.Get("Date")); err != nil ||
+		time.Since(date).Abs() > time.Minute {
 		t.Errorf("Date: %v, %v", date, err)
 	}
 	admin := *w
 	admin.client = http.DefaultClient // its answers are in no contract
 	admin.url = "http://" + started.Admin
-	if r := admin.send("GET", "/metrics", ""); !strings.Contains(r.body, `stampede_http_requests_total{code="ok",route="POST /api/orders",status="202"} 1`) {
+	if r := admin.send("GET", "/metrics", ""); !strings.Contains(r.body,
+		`stampede_http_requests_total{code="ok",route="POST /api/orders",status="202"} 1`) {
 		t.Errorf("the metrics are %.2000s", r.body)
 	}
 	if r := admin.send("GET", "/readyz", ""); r.status != 200 {
@@ -90,7 +92,8 @@ func TestProcessRefusesToStart(t *testing.T) {
 	t.Parallel()
 	good := map[string]string{
 		"REDIS_URL": "redis://127.0.0.1:1", "MYSQL_DSN": "root:hidden@tcp(127.0.0.1:1)/d", "JWT_SECRET": secret,
-		"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL_SQS": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
+		"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL_SQS": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "x",
+		"AWS_SECRET_ACCESS_KEY": "x",
 	}
 	for name, c := range map[string]struct{ variable, value, want string }{
 		"no Redis":         {"REDIS_URL", "", "REDIS_URL"},

@@ -226,7 +226,8 @@ func readReply(from io.Reader) reply {
 		content, err := io.ReadAll(response.Body)
 		response.Body.Close()
 		if response.StatusCode != http.StatusContinue {
-			return reply{status: response.StatusCode, header: response.Header, body: string(bytes.TrimSpace(content)), err: err}
+			return reply{status: response.StatusCode, header: response.Header, body: string(bytes.TrimSpace(content)),
+				err: err}
 		}
 	}
 }

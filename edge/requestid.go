@@ -24,8 +24,8 @@ const traceIDBytes = 16
 // requestID is an id as it is written.
 type requestID [2 * traceIDBytes]byte
 
-// nameRequest gives a request its id: the trace id that the client sent, or a random one. It is not inlined, so that the
-// stacks of all connections are no larger for it.
+// nameRequest gives a request its id: the trace id that the client sent, or a random one. It is not inlined, so that
+// the stacks of all connections are no larger for it.
 //
 //go:noinline
 func nameRequest(ctx *fasthttp.RequestCtx) {

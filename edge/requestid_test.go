@@ -32,7 +32,8 @@ func TestEveryAnswerHasARequestID(t *testing.T) {
 		"no host":          w.exchange([]byte("GET /healthz HTTP/1.1\r\n\r\n")),
 		"an ambiguous end": w.exchange([]byte("GET /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: identity\r\n\r\n")),
 		"a large body":     w.exchange([]byte("POST /api/orders HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")),
-		"large headers":    w.exchange([]byte("GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", maxHeaderBytes) + "\r\n\r\n")),
+		"large headers": w.exchange([]byte("GET /healthz HTTP/1.1\r\nHost: x\r\nX: " +
+			strings.Repeat("x", maxHeaderBytes) + "\r\n\r\n")),
 	} {
 		id := r.header.Get("Stampede-Request-Id")
 		if !requestIDPattern.MatchString(id) || seen[id] || len(r.header.Values("Stampede-Request-Id")) != 1 {
@@ -90,8 +91,8 @@ func TestTraceID(t *testing.T) {
 	}
 }
 
-// TestRequestIDIsLogged makes requests fail in each way that is logged, and looks for their ids. It looks at the log, so
-// it is not parallel.
+// TestRequestIDIsLogged makes requests fail in each way that is logged, and looks for their ids. It looks at the log,
+// so it is not parallel.
 func TestRequestIDIsLogged(t *testing.T) {
 	w := newWorld(t, func(e *Edge) {
 		load := e.products.load

@@ -148,8 +148,8 @@ func (s *sender) send(_ struct{}, gathered []*parcel) {
 	s.acknowledge(sent)
 }
 
-// dropLate gives those parcels back that have waited for so long that the queue must be failing, and returns the others:
-// what is given back is not on the queue, and others need not wait as long.
+// dropLate gives those parcels back that have waited for so long that the queue must be failing, and returns the
+// others: what is given back is not on the queue, and others need not wait as long.
 func (s *sender) dropLate(gathered []*parcel) (parcels []*parcel) {
 	var late []*parcel
 	for _, p := range gathered {
@@ -258,7 +258,8 @@ func (s *sender) cancel(parcels []*parcel, c code) {
 }
 
 // giveBack cancels some orders of a product in Redis, and returns those that are cancelled now.
-func (s *sender) giveBack(ctx context.Context, productID int64, orders []order.Order, of []*parcel) (gone []order.Order) {
+func (s *sender) giveBack(ctx context.Context, productID int64, orders []order.Order,
+	of []*parcel) (gone []order.Order) {
 	results, err := s.stock.Cancel(ctx, productID, orders)
 	if err != nil {
 		slog.Error("orders could not be cancelled and will be sent by the relay", "orders", len(orders), "error", err,

@@ -55,7 +55,8 @@ func TestRefusedOrderIsForgotten(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.addProduct(10)
-	w.sqs.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Refuse: 1, RefuseWith: "OverLimit", Delay: 300 * time.Millisecond})
+	w.sqs.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Refuse: 1, RefuseWith: "OverLimit",
+		Delay: 300 * time.Millisecond})
 	answered := make(chan reply, 1)
 	go func() { answered <- w.post(1, p.ID, 1) }()
 	var id string
@@ -86,7 +87,8 @@ func TestQueueIsNotThere(t *testing.T) {
 	}
 	wantProblem(t, r, 503, queueUnavailable)
 	for key, value := range w.dump() {
-		if before[key] != value && !strings.HasPrefix(key, "sale:") && !strings.HasPrefix(key, "stock:") && key != "products" {
+		if before[key] != value && !strings.HasPrefix(key, "sale:") && !strings.HasPrefix(key, "stock:") &&
+			key != "products" {
 			t.Errorf("%s is left behind", key)
 		}
 	}
@@ -180,7 +182,8 @@ func (w *world) reserveMany(p order.Product, n int) []*parcel {
 	for len(parcels) < n {
 		requests := make([]stock.Request, min(n-len(parcels), stock.MaxBatch))
 		for i := range requests {
-			requests[i] = stock.Request{OrderID: order.NewID(), UserID: int64(len(parcels) + i + 1), Quantity: 1, IdempotencyKey: fmt.Sprint(i)}
+			requests[i] = stock.Request{OrderID: order.NewID(), UserID: int64(len(parcels) + i + 1), Quantity: 1,
+				IdempotencyKey: fmt.Sprint(i)}
 		}
 		sale, results, err := w.stock.Reserve(w.Context(), p.ID, 0, requests)
 		w.must(err)
@@ -240,7 +243,8 @@ func TestClaimedOrderIsNotCancelled(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.addProduct(10)
-	w.sqs.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Refuse: 1, RefuseWith: "OverLimit", Delay: 300 * time.Millisecond})
+	w.sqs.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Refuse: 1, RefuseWith: "OverLimit",
+		Delay: 300 * time.Millisecond})
 	answered := make(chan reply, 1)
 	go func() { answered <- w.post(1, p.ID, 1, "Idempotency-Key", "k") }()
 	w.eventually("the order is in the outbox", func() bool { return w.level(p.ID).Outbox == 1 })
@@ -305,7 +309,8 @@ func TestRetryOfWhatIsOnItsWay(t *testing.T) {
 	}
 }
 
-// While calls to the queue hang, further orders are reserved and sent: they wait for an earlier batch for a moment only.
+// While calls to the queue hang, further orders are reserved and sent: they wait for an earlier batch for a moment
+// only.
 func TestHangingQueueStopsNoSale(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

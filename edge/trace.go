@@ -13,8 +13,8 @@ import (
 // placeValue is the name of the user value that holds a request's place in its trace.
 const placeValue = "trace"
 
-// traced begins a trace with each request of a route, and records some of them. What a client says of a trace of its own
-// is not taken over, or a crowd could have everything recorded. While traces are off it is not there at all.
+// traced begins a trace with each request of a route, and records some of them. What a client says of a trace of its
+// own is not taken over, or a crowd could have everything recorded. While traces are off it is not there at all.
 func traced(route string, next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	if !telemetry.Tracing() {
 		return next
@@ -41,8 +41,8 @@ func traced(route string, next fasthttp.RequestHandler) fasthttp.RequestHandler 
 	}
 }
 
-// place notes the place of a ticket's request in its trace. Inlined, it would take the stacks of all connections over the
-// 4 KiB that they get by with, to twice as many.
+// place notes the place of a ticket's request in its trace. Inlined, it would take the stacks of all connections over
+// the 4 KiB that they get by with, to twice as many.
 //
 //go:noinline
 func (t *ticket) place(ctx *fasthttp.RequestCtx) {

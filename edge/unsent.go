@@ -20,15 +20,15 @@ func (b *unsentBatch) settled() {
 	}
 }
 
-// unsentBatches is the back-pressure of the queue on the reservations: of each product or bucket at most one earlier batch
-// is unsent while the next is reserved. It holds the last batch of each until that is sent.
+// unsentBatches is the back-pressure of the queue on the reservations: of each product or bucket at most one earlier
+// batch is unsent while the next is reserved. It holds the last batch of each until that is sent.
 type unsentBatches struct {
 	mu   sync.Mutex
 	last map[int64]*unsentBatch
 }
 
-// begin notes a batch of so many orders as the last one of a product or bucket. It returns as well when the one before is
-// sent, or nil if it is sent already.
+// begin notes a batch of so many orders as the last one of a product or bucket. It returns as well when the one before
+// is sent, or nil if it is sent already.
 func (u *unsentBatches) begin(productID int64, orders int) (batch *unsentBatch, earlier <-chan struct{}) {
 	batch = &unsentBatch{sent: make(chan struct{})}
 	batch.left.Store(int32(orders))

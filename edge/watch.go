@@ -32,8 +32,8 @@ type watcher struct {
 	loop    sync.WaitGroup
 }
 
-// wait returns the record of a user's order as soon as it is decided, or nil after d. Of an order of somebody else it takes
-// no notice.
+// wait returns the record of a user's order as soon as it is decided, or nil after d. Of an order of somebody else it
+// takes no notice.
 func (w *watcher) wait(id uuid.UUID, userID int64, d time.Duration) *order.Record {
 	decided := make(chan *order.Record, 1)
 	w.mu.Lock()

@@ -93,8 +93,8 @@ func Dashboards() ([]Dashboard, error) {
 	return dashboards, err
 }
 
-// Queries are those of the panels, the annotations and the variables of a dashboard, as Grafana sends them to Prometheus
-// for all instances and with this window for rates. The key says where a query stands.
+// Queries are those of the panels, the annotations and the variables of a dashboard, as Grafana sends them to
+// Prometheus for all instances and with this window for rates. The key says where a query stands.
 func (d Dashboard) Queries(window string) map[string]string {
 	queries := make(map[string]string)
 	add := func(place, expr string) {

@@ -24,7 +24,8 @@ func TestPromtool(t *testing.T) {
 		t.Run(strings.Join(args[:2], " "), func(t *testing.T) {
 			t.Parallel()
 			if out, err := exec.CommandContext(t.Context(), "promtool", args...).CombinedOutput(); err != nil {
-				t.Errorf("promtool %s: %v (scripts/install-deps prometheus installs it)\n%s", strings.Join(args, " "), err, out)
+				t.Errorf("promtool %s: %v (scripts/install-deps prometheus installs it)\n%s", strings.Join(args, " "),
+					err, out)
 			}
 		})
 	}
@@ -39,7 +40,8 @@ func glob(t *testing.T, pattern string) []string {
 	return paths
 }
 
-// TestEveryAlertIsTestedAndDocumented compares the alerts with their tests and with the runbook, and the other way round.
+// TestEveryAlertIsTestedAndDocumented compares the alerts with their tests and with the runbook, and the other way
+// round.
 func TestEveryAlertIsTestedAndDocumented(t *testing.T) {
 	t.Parallel()
 	rules, err := infra.Rules()
@@ -120,8 +122,8 @@ func TestEveryAlertIsTestedAndDocumented(t *testing.T) {
 	}
 }
 
-// TestDashboards holds the dashboards to what Grafana needs and a reader expects. Whether their queries find anything is
-// tested with a real Prometheus, in e2e.
+// TestDashboards holds the dashboards to what Grafana needs and a reader expects. Whether their queries find anything
+// is tested with a real Prometheus, in e2e.
 func TestDashboards(t *testing.T) {
 	t.Parallel()
 	dashboards, err := infra.Dashboards()
@@ -132,13 +134,16 @@ func TestDashboards(t *testing.T) {
 	uids := make(map[string]bool)
 	for _, d := range dashboards {
 		if d.UID == "" || uids[d.UID] || d.Title == "" || d.SchemaVersion < 39 || !slices.Contains(d.Tags, "stampede") {
-			t.Errorf("%s has the uid %q, the title %q, schema version %d and tags %v", d.File, d.UID, d.Title, d.SchemaVersion, d.Tags)
+			t.Errorf("%s has the uid %q, the title %q, schema version %d and tags %v", d.File, d.UID, d.Title,
+				d.SchemaVersion, d.Tags)
 		}
 		uids[d.UID] = true
-		if len(d.Links) != 1 || d.Links[0].Type != "dashboards" || !slices.Equal(d.Links[0].Tags, []string{"stampede"}) {
+		if len(d.Links) != 1 || d.Links[0].Type != "dashboards" ||
+			!slices.Equal(d.Links[0].Tags, []string{"stampede"}) {
 			t.Errorf("%s does not link to the other dashboards: %v", d.File, d.Links)
 		}
-		if len(d.Templating.List) == 0 || d.Templating.List[0].Name != "datasource" || d.Templating.List[0].Type != "datasource" {
+		if len(d.Templating.List) == 0 || d.Templating.List[0].Name != "datasource" ||
+			d.Templating.List[0].Type != "datasource" {
 			t.Errorf("in %s the data source cannot be chosen: %v", d.File, d.Templating.List)
 		}
 		for _, a := range d.Annotations.List {
@@ -172,13 +177,16 @@ func TestDashboards(t *testing.T) {
 			if p.Type != "stat" && p.Type != "timeseries" {
 				t.Errorf("%s is of the type %q, which not every Grafana may have", name, p.Type)
 			}
-			if p.Description == "" || p.FieldConfig.Defaults.Unit == "" || p.Datasource != source || len(p.Targets) == 0 {
-				t.Errorf("%s has the description %q, the unit %q, the data source %v and %d queries", name, p.Description,
+			if p.Description == "" || p.FieldConfig.Defaults.Unit == "" || p.Datasource != source ||
+				len(p.Targets) == 0 {
+				t.Errorf("%s has the description %q, the unit %q, the data source %v and %d queries", name,
+					p.Description,
 					p.FieldConfig.Defaults.Unit, p.Datasource, len(p.Targets))
 			}
 			refs := make(map[string]bool)
 			for _, q := range p.Targets {
-				if q.RefID == "" || refs[q.RefID] || q.Expr == "" || q.Datasource != source || q.LegendFormat == "" && p.Type != "stat" {
+				if q.RefID == "" || refs[q.RefID] || q.Expr == "" || q.Datasource != source || q.LegendFormat == "" &&
+					p.Type != "stat" {
 					t.Errorf("%s has an unfit query: %+v", name, q)
 				}
 				refs[q.RefID] = true
@@ -200,7 +208,8 @@ func TestProvisioning(t *testing.T) {
 		}
 	}
 	for path, into := range map[string]any{
-		"grafana/provisioning/datasources/prometheus.yaml": &sources, "grafana/provisioning/dashboards/stampede.yaml": &providers,
+		"grafana/provisioning/datasources/prometheus.yaml": &sources,
+		"grafana/provisioning/dashboards/stampede.yaml":    &providers,
 	} {
 		content, err := os.ReadFile(path)
 		if err == nil {

@@ -96,7 +96,8 @@ var own = map[string]struct {
 	"ctl":     {"ctl", [][]string{{"audit"}, {"token"}, {"queues"}, {"product", "add"}}},
 }
 
-// TestComposeEnvironment: each of our services sets every variable that its program needs, and none that it does not read.
+// TestComposeEnvironment: each of our services sets every variable that its program needs, and none that it does not
+// read.
 func TestComposeEnvironment(t *testing.T) {
 	t.Parallel()
 	file := readCompose(t, "../docker-compose.yml")
@@ -141,7 +142,8 @@ func TestComposeEnvironment(t *testing.T) {
 		mysql := file.Services["mysql"].Environment
 		want := fmt.Sprintf("%s@tcp(mysql:3306)/%s", mysql["MYSQL_USER"], mysql["MYSQL_DATABASE"])
 		if environment["MYSQL_DSN"] != want || mysql["MYSQL_DATABASE"] != DatabaseName {
-			t.Errorf("%s sets MYSQL_DSN to %q, want %q in database %s", name, environment["MYSQL_DSN"], want, DatabaseName)
+			t.Errorf("%s sets MYSQL_DSN to %q, want %q in database %s", name, environment["MYSQL_DSN"], want,
+				DatabaseName)
 		}
 		if environment["MYSQL_PASSWORD"] != mysql["MYSQL_PASSWORD"] {
 			t.Errorf("%s has another password than mysql", name)
@@ -175,7 +177,8 @@ func TestComposeOwn(t *testing.T) {
 		if len(s.Healthcheck.Test) > 0 {
 			t.Errorf("%s has a health check that is not the image's", name)
 		}
-		if period, err := time.ParseDuration(s.StopGracePeriod); (name == "edge" || name == "worker") && (err != nil || period <= 25*time.Second) {
+		if period, err := time.ParseDuration(s.StopGracePeriod); (name == "edge" || name == "worker") &&
+			(err != nil || period <= 25*time.Second) {
 			t.Errorf("%s is killed after %q", name, s.StopGracePeriod)
 		}
 		if want := map[string]int{"worker": 2}[name]; s.Deploy.Replicas != want {
@@ -233,8 +236,10 @@ func TestComposeServices(t *testing.T) {
 		}
 		size(t, s.MemLimit)
 		if ours || profiles[name] == "monitoring" {
-			if !s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) || !slices.Equal(s.SecurityOpt, []string{"no-new-privileges:true"}) {
-				t.Errorf("%s may do more than it needs: read_only %t, cap_drop %q, security_opt %q", name, s.ReadOnly, s.CapDrop, s.SecurityOpt)
+			if !s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) ||
+				!slices.Equal(s.SecurityOpt, []string{"no-new-privileges:true"}) {
+				t.Errorf("%s may do more than it needs: read_only %t, cap_drop %q, security_opt %q", name, s.ReadOnly,
+					s.CapDrop, s.SecurityOpt)
 			}
 		}
 		for _, port := range s.Ports {
@@ -296,7 +301,8 @@ func TestComposeServices(t *testing.T) {
 	}
 
 	// What the services of others are asked to do.
-	if got := file.Services["sqs"]; got.Image != "localstack/localstack:4.14.0" || got.Environment["SERVICES"] != "sqs" ||
+	if got := file.Services["sqs"]; got.Image != "localstack/localstack:4.14.0" ||
+		got.Environment["SERVICES"] != "sqs" ||
 		!slices.Contains(got.Volumes, "./localstack/init/ready.d:/etc/localstack/init/ready.d:ro") ||
 		!strings.Contains(strings.Join(got.Healthcheck.Test, " "), "--queue-name "+QueueName) {
 		t.Errorf("LocalStack is %+v", got)
@@ -324,7 +330,8 @@ func TestComposeServices(t *testing.T) {
 		"GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION": "true",
 	} {
 		if grafana[variable] != want {
-			t.Errorf("Grafana has %s=%s: it lets people in with a password that everybody knows", variable, grafana[variable])
+			t.Errorf("Grafana has %s=%s: it lets people in with a password that everybody knows", variable,
+				grafana[variable])
 		}
 	}
 }
@@ -336,7 +343,8 @@ func TestComposeSecrets(t *testing.T) {
 	for name, s := range readCompose(t, "../docker-compose.yml").Services {
 		for variable, value := range s.Environment {
 			switch {
-			case variable == "AWS_SECRET_ACCESS_KEY", variable == "MYSQL_RANDOM_ROOT_PASSWORD", strings.HasPrefix(variable, "GF_"):
+			case variable == "AWS_SECRET_ACCESS_KEY", variable == "MYSQL_RANDOM_ROOT_PASSWORD",
+				strings.HasPrefix(variable, "GF_"):
 			case strings.Contains(variable, "SECRET"), strings.Contains(variable, "PASSWORD"):
 				if m := outside.FindStringSubmatch(value); m == nil || m[1] != variable {
 					t.Errorf("%s of %s does not come from the environment: %s", variable, name, value)
@@ -351,7 +359,8 @@ func TestComposeSecrets(t *testing.T) {
 	}
 }
 
-// TestElasticMQ holds the file that puts ElasticMQ in the place of LocalStack, and its configuration, to what LocalStack is.
+// TestElasticMQ holds the file that puts ElasticMQ in the place of LocalStack, and its configuration, to what
+// LocalStack is.
 func TestElasticMQ(t *testing.T) {
 	t.Parallel()
 	base, over := readCompose(t, "../docker-compose.yml"), readCompose(t, "../docker-compose.elasticmq.yml")
@@ -365,7 +374,8 @@ func TestElasticMQ(t *testing.T) {
 	if !slices.Equal(sqs.Volumes, []string{"./localstack/elasticmq.conf:/opt/elasticmq.conf:ro"}) {
 		t.Errorf("its volumes are %q", sqs.Volumes)
 	}
-	_, port, _ := strings.Cut(strings.TrimPrefix(base.Services["edge"].Environment["AWS_ENDPOINT_URL_SQS"], "http://"), ":")
+	_, port, _ := strings.Cut(strings.TrimPrefix(base.Services["edge"].Environment["AWS_ENDPOINT_URL_SQS"], "http://"),
+		":")
 	if health := strings.Join(sqs.Healthcheck.Test, " "); port == "" || strings.Count(health, port) != 2 {
 		t.Errorf("the programs use port %s, and health is asked for with %s", port, health)
 	}

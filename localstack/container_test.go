@@ -71,11 +71,12 @@ func TestDockerfile(t *testing.T) {
 // maxProgram is how large a program may be: an image has at most 30 MB, and its base has not quite 3.
 const maxProgram = 27_000_000
 
-// TestPrograms builds the programs as the Dockerfile does, and starts them where there is nothing else: as a user without
-// rights, in a file system that has nothing but the program and that this user cannot write to.
+// TestPrograms builds the programs as the Dockerfile does, and starts them where there is nothing else: as a user
+// without rights, in a file system that has nothing but the program and that this user cannot write to.
 func TestPrograms(t *testing.T) {
 	t.Parallel()
-	build := regexp.MustCompile(`CGO_ENABLED=0 .* go build -trimpath .* -o /out/ .*`).FindString(read(t, "../Dockerfile"))
+	build := regexp.MustCompile(`CGO_ENABLED=0 .* go build -trimpath .* -o /out/ .*`).FindString(read(t,
+		"../Dockerfile"))
 	if build == "" {
 		t.Fatal("the Dockerfile builds nothing")
 	}
@@ -99,7 +100,8 @@ func TestPrograms(t *testing.T) {
 		}
 		t.Logf("%s has %.1f MB", program, float64(info.Size())/1e6)
 		if info.Size() > maxProgram {
-			t.Errorf("%s has %d bytes, more than %d: does it use text/template or reflect's Method?", program, info.Size(), maxProgram)
+			t.Errorf("%s has %d bytes, more than %d: does it use text/template or reflect's Method?", program,
+				info.Size(), maxProgram)
 		}
 		binary, err := elf.Open(file)
 		if err != nil {
@@ -121,20 +123,24 @@ func TestPrograms(t *testing.T) {
 		if program == "ctl" {
 			continue
 		}
-		for status, want := range map[int]string{http.StatusOK: "<nil>", http.StatusServiceUnavailable: "exit status 1"} {
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(status) }))
+		for status, want := range map[int]string{http.StatusOK: "<nil>",
+			http.StatusServiceUnavailable: "exit status 1"} {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.WriteHeader(status)
+			}))
 			addr := server.Listener.Addr().String()
 			out, err := alone(root, program, "-healthcheck", "EDGE_ADDR="+addr, "ADMIN_ADDR="+addr)
 			server.Close()
 			if fmt.Sprint(err) != want {
-				t.Errorf("%s -healthcheck of a program that answers %d: %v, want %s\n%s", program, status, err, want, out)
+				t.Errorf("%s -healthcheck of a program that answers %d: %v, want %s\n%s", program, status, err, want,
+					out)
 			}
 		}
 	}
 }
 
-// alone runs a program of a directory that becomes its whole file system, as nobody. It takes root to do so; others run it
-// as they are.
+// alone runs a program of a directory that becomes its whole file system, as nobody. It takes root to do so; others run
+// it as they are.
 func alone(root, program, arg string, env ...string) (string, error) {
 	cmd := exec.Command(filepath.Join(root, program), arg)
 	cmd.Env = append(env, "REDIS_URL=redis://nowhere:6379", "MYSQL_DSN=nobody@tcp(nowhere:3306)/nothing",
@@ -160,7 +166,8 @@ func TestDockerignore(t *testing.T) {
 		t.Fatal(err)
 	}
 	// -e: this test is not about whether the programs can be built.
-	cmd := exec.Command("go", "list", "-e", "-deps", "-f", "{{if not .Standard}}{{.Dir}}{{end}}", "./edge", "./worker", "./ctl")
+	cmd := exec.Command("go", "list", "-e", "-deps", "-f", "{{if not .Standard}}{{.Dir}}{{end}}", "./edge", "./worker",
+		"./ctl")
 	cmd.Dir = root
 	out, err := cmd.Output()
 	if err != nil {

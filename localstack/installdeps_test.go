@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestInstallDeps runs scripts/install-deps with a PATH on which the package managers are stand-ins, which note how they were
-// called and put the programs there.
+// TestInstallDeps runs scripts/install-deps with a PATH on which the package managers are stand-ins, which note how
+// they were called and put the programs there.
 func TestInstallDeps(t *testing.T) {
 	bash, err := exec.LookPath("bash")
 	if err != nil {
@@ -42,7 +42,8 @@ func TestInstallDeps(t *testing.T) {
 			name: "apt as root", tools: "apt-get dnf brew", user: "0", installs: all,
 			wantCalls: []string{
 				"apt-get -o DPkg::Lock::Timeout=120 update",
-				"apt-get -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends redis-server mariadb-server frontend=noninteractive",
+				"apt-get -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends redis-server " +
+					"mariadb-server frontend=noninteractive",
 			},
 			wantOut: []string{"installing redis-server mariadb-server with apt-get"},
 		},
@@ -51,8 +52,10 @@ func TestInstallDeps(t *testing.T) {
 			wantCalls: []string{
 				"sudo apt-get -o DPkg::Lock::Timeout=120 update",
 				"apt-get -o DPkg::Lock::Timeout=120 update",
-				"sudo env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends redis-server mariadb-server",
-				"apt-get -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends redis-server mariadb-server frontend=noninteractive",
+				"sudo env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 install --yes " +
+					"--no-install-recommends redis-server mariadb-server",
+				"apt-get -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends redis-server " +
+					"mariadb-server frontend=noninteractive",
 			},
 		},
 		{
@@ -60,21 +63,24 @@ func TestInstallDeps(t *testing.T) {
 			installs: "redis-server",
 			wantCalls: []string{
 				"apt-get -o DPkg::Lock::Timeout=120 update",
-				"apt-get -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends redis-server frontend=noninteractive",
+				"apt-get -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends redis-server " +
+					"frontend=noninteractive",
 			},
 		},
 		{
 			name: "apt and a policy of the administrator", tools: "apt-get", user: "0", installs: all, hasPolicy: true,
 			wantCalls: []string{
 				"apt-get -o DPkg::Lock::Timeout=120 update",
-				"apt-get -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends redis-server mariadb-server frontend=noninteractive",
+				"apt-get -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends redis-server " +
+					"mariadb-server frontend=noninteractive",
 			},
 		},
 		{
 			name: "apt fails", tools: "apt-get", user: "0", installs: "fail", wantErr: true,
 			wantCalls: []string{
 				"apt-get -o DPkg::Lock::Timeout=120 update",
-				"apt-get -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends redis-server mariadb-server frontend=noninteractive",
+				"apt-get -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends redis-server " +
+					"mariadb-server frontend=noninteractive",
 			},
 		},
 		{
@@ -93,7 +99,8 @@ func TestInstallDeps(t *testing.T) {
 			name: "chromium with apt", arg: "chromium", tools: "apt-get", present: all, user: "0", installs: "chromium",
 			wantCalls: []string{
 				"apt-get -o DPkg::Lock::Timeout=120 update",
-				"apt-get -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends chromium frontend=noninteractive",
+				"apt-get -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends chromium " +
+					"frontend=noninteractive",
 			},
 		},
 		{
@@ -109,13 +116,15 @@ func TestInstallDeps(t *testing.T) {
 			wantOut: []string{"Chromium is there"},
 		},
 		{
-			name: "no way to Chromium", arg: "chromium", user: "0", wantErr: true, wantOut: []string{"install it by hand"},
+			name: "no way to Chromium", arg: "chromium", user: "0", wantErr: true,
+			wantOut: []string{"install it by hand"},
 		},
 		{
 			name: "nginx with apt", arg: "nginx", tools: "apt-get", present: all, user: "0", installs: "nginx",
 			wantCalls: []string{
 				"apt-get -o DPkg::Lock::Timeout=120 update",
-				"apt-get -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends nginx-light frontend=noninteractive",
+				"apt-get -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends nginx-light " +
+					"frontend=noninteractive",
 			},
 		},
 		{
@@ -142,7 +151,8 @@ func TestInstallDeps(t *testing.T) {
 			wantOut: []string{"no apt-get, dnf or brew", "docker compose up"},
 		},
 		{
-			name: "the packages lack a program", tools: "dnf", user: "0", installs: "mariadbd mariadb-install-db", wantErr: true,
+			name: "the packages lack a program", tools: "dnf", user: "0", installs: "mariadbd mariadb-install-db",
+			wantErr:   true,
 			wantCalls: []string{"dnf install --assumeyes redis mariadb-server"},
 			wantOut:   []string{"not on PATH", "docker compose up"},
 		},
@@ -154,7 +164,8 @@ func TestInstallDeps(t *testing.T) {
 			name: "Locust and nothing else", arg: "locust", tools: "apt-get", user: "0", installs: "locust",
 			wantCalls: []string{
 				"apt-get -o DPkg::Lock::Timeout=120 update",
-				"apt-get -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends python3-locust frontend=noninteractive",
+				"apt-get -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends python3-locust " +
+					"frontend=noninteractive",
 			},
 		},
 		{
@@ -162,10 +173,12 @@ func TestInstallDeps(t *testing.T) {
 			wantOut: []string{"Locust is there"},
 		},
 		{
-			name: "Prometheus and nothing else", arg: "prometheus", tools: "apt-get", user: "0", installs: "prometheus promtool",
+			name: "Prometheus and nothing else", arg: "prometheus", tools: "apt-get", user: "0",
+			installs: "prometheus promtool",
 			wantCalls: []string{
 				"apt-get -o DPkg::Lock::Timeout=120 update",
-				"apt-get -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends prometheus frontend=noninteractive",
+				"apt-get -o DPkg::Lock::Timeout=120 install --yes --no-install-recommends prometheus " +
+					"frontend=noninteractive",
 			},
 		},
 		{
@@ -221,7 +234,8 @@ func TestInstallDeps(t *testing.T) {
 			copied := filepath.Join(dir, "install-deps")
 			changed := strings.Replace(script, policyLine, "\npolicy='"+policy+"'\n", 1)
 			// What is installed on this machine is not found without PATH either.
-			changed = strings.NewReplacer("/usr/sbin/$1", dir+"/none", "/usr/local/sbin/$1", dir+"/none").Replace(changed)
+			changed = strings.NewReplacer("/usr/sbin/$1", dir+"/none", "/usr/local/sbin/$1", dir+
+				"/none").Replace(changed)
 			if err := os.WriteFile(copied, []byte(changed), 0o600); err != nil {
 				t.Fatal(err)
 			}

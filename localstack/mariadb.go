@@ -63,7 +63,8 @@ func StartMariaDB(ctx context.Context, o MariaDBOptions) (*MariaDB, error) {
 			"--character-set-server=utf8mb4",
 			"--collation-server=utf8mb4_unicode_ci",
 			// With 2 a commit is written to the kernel and synced once a second. That survives a kill of the process,
-			// which is what is tested here; only a crash of the machine could lose the last second. MYSQL_LOCAL tells the programs that this is fine.
+			// which is what is tested here; only a crash of the machine could lose the last second. MYSQL_LOCAL tells
+			// the programs that this is fine.
 			"--innodb-flush-log-at-trx-commit=2",
 			"--innodb-buffer-pool-size=128M",
 			"--innodb-buffer-pool-dump-at-shutdown=OFF",

@@ -56,7 +56,8 @@ func CreateQueues(ctx context.Context, client *sqs.Client, queue, dlq string) er
 	return err
 }
 
-func createQueue(ctx context.Context, client *sqs.Client, name string, attributes map[string]string) (url string, err error) {
+func createQueue(ctx context.Context, client *sqs.Client, name string,
+	attributes map[string]string) (url string, err error) {
 	created, err := client.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: &name, Attributes: attributes})
 	if err == nil {
 		return aws.ToString(created.QueueUrl), nil
@@ -70,7 +71,8 @@ func createQueue(ctx context.Context, client *sqs.Client, name string, attribute
 	if err != nil {
 		return "", fmt.Errorf("looking for queue %s: %w", name, err)
 	}
-	_, err = client.SetQueueAttributes(ctx, &sqs.SetQueueAttributesInput{QueueUrl: found.QueueUrl, Attributes: attributes})
+	_, err = client.SetQueueAttributes(ctx, &sqs.SetQueueAttributesInput{QueueUrl: found.QueueUrl,
+		Attributes: attributes})
 	if err != nil {
 		return "", fmt.Errorf("changing queue %s: %w", name, err)
 	}

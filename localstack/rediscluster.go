@@ -16,8 +16,8 @@ import (
 // RedisCluster is a Redis Cluster of masters without replicas, each of which owns as many slots as the others.
 type RedisCluster struct{ Masters []*Redis }
 
-// StartRedisCluster starts a Cluster of so many masters side by side, and returns when it is up. The options are those of
-// each master, with a directory of its own below Dir.
+// StartRedisCluster starts a Cluster of so many masters side by side, and returns when it is up. The options are those
+// of each master, with a directory of its own below Dir.
 func StartRedisCluster(ctx context.Context, masters int, o RedisOptions) (*RedisCluster, error) {
 	o.Cluster = true
 	c := &RedisCluster{Masters: make([]*Redis, masters)}

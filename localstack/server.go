@@ -150,7 +150,8 @@ func (s *server) startOnce(ctx context.Context, port int) error {
 			if strings.Contains(strings.ToLower(tail), "address already in use") {
 				return fmt.Errorf("starting %s on %s: %w", s.name, addr(port), errPortTaken)
 			}
-			return fmt.Errorf("starting %s: it ended at once (%v); the end of %s:\n%s", s.name, p.Wait(), o.LogFile, tail)
+			return fmt.Errorf("starting %s: it ended at once (%v); the end of %s:\n%s", s.name, p.Wait(), o.LogFile,
+				tail)
 		case <-ctx.Done():
 			_ = p.Kill()
 			return fmt.Errorf("starting %s: %w; last seen: %v; the end of %s:\n%s",

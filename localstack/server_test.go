@@ -140,7 +140,8 @@ func TestRedisClusterOfThree(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: strings.Split(strings.TrimPrefix(c.URL(), "redis://"), ",")})
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: strings.Split(strings.TrimPrefix(c.URL(), "redis://"),
+		",")})
 	defer client.Close()
 	for round := range 2 {
 		for i := range 100 {

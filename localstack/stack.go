@@ -39,7 +39,8 @@ type Options struct {
 	SQSFaults    sqs.Faults // from when the queues are there
 }
 
-// Stack is Redis, or a Redis Cluster, MariaDB and SQS, with the queues and the (empty) database that the programs expect.
+// Stack is Redis, or a Redis Cluster, MariaDB and SQS, with the queues and the (empty) database that the programs
+// expect.
 type Stack struct {
 	Redis   *Redis        // nil if there is a Cluster
 	Cluster *RedisCluster // or nil
@@ -74,7 +75,8 @@ func Start(ctx context.Context, o Options) (*Stack, error) {
 		}
 	})
 	wg.Go(func() {
-		s.MariaDB, mariadbErr = StartMariaDB(ctx, MariaDBOptions{Dir: filepath.Join(dir, "mariadb"), Args: o.MariaDBArgs})
+		s.MariaDB, mariadbErr = StartMariaDB(ctx, MariaDBOptions{Dir: filepath.Join(dir, "mariadb"),
+			Args: o.MariaDBArgs})
 		if mariadbErr == nil {
 			mariadbErr = s.MariaDB.CreateDatabase(ctx, DatabaseName)
 		}

@@ -65,7 +65,8 @@ func checkQueueAttributes(t *testing.T, orders, dlq map[string]string) {
 	if err := json.Unmarshal([]byte(orders["RedrivePolicy"]), &redrive); err != nil {
 		t.Fatalf("RedrivePolicy %q: %v", orders["RedrivePolicy"], err)
 	}
-	if redrive.MaxReceiveCount != 10 || redrive.DeadLetterTargetArn == "" || redrive.DeadLetterTargetArn != dlq["QueueArn"] {
+	if redrive.MaxReceiveCount != 10 || redrive.DeadLetterTargetArn == "" ||
+		redrive.DeadLetterTargetArn != dlq["QueueArn"] {
 		t.Errorf("RedrivePolicy %+v; the dead-letter queue is %s", redrive, dlq["QueueArn"])
 	}
 	if policy := dlq["RedrivePolicy"]; policy != "" {
@@ -86,7 +87,8 @@ func TestStack(t *testing.T) {
 		names = append(names, name)
 	}
 	sort.Strings(names)
-	want := "AWS_ACCESS_KEY_ID AWS_ENDPOINT_URL_SQS AWS_REGION AWS_SECRET_ACCESS_KEY MYSQL_DSN MYSQL_LOCAL ORDERS_DLQ ORDERS_QUEUE REDIS_URL"
+	want := "AWS_ACCESS_KEY_ID AWS_ENDPOINT_URL_SQS AWS_REGION AWS_SECRET_ACCESS_KEY MYSQL_DSN MYSQL_LOCAL " +
+		"ORDERS_DLQ ORDERS_QUEUE REDIS_URL"
 	if got := strings.Join(names, " "); got != want {
 		t.Errorf("the environment holds %s\nwant %s", got, want)
 	}
@@ -106,7 +108,8 @@ func TestStack(t *testing.T) {
 	}
 	defer db.Close()
 	var database, charset string
-	if err := db.QueryRowContext(t.Context(), "SELECT DATABASE(), @@character_set_database").Scan(&database, &charset); err != nil {
+	if err := db.QueryRowContext(t.Context(), "SELECT DATABASE(), @@character_set_database").Scan(&database,
+		&charset); err != nil {
 		t.Errorf("MYSQL_DSN: %v", err)
 	}
 	if database != "stampede" || charset != "utf8mb4" {
@@ -119,7 +122,8 @@ func TestStack(t *testing.T) {
 	checkQueueAttributes(t, queueAttributes(t, queues, "orders"), queueAttributes(t, queues, "orders-dlq"))
 
 	// A second stack in the same directory would share MariaDB's files.
-	if _, err := Start(t.Context(), Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "another local stack") {
+	if _, err := Start(t.Context(), Options{Dir: dir}); err == nil ||
+		!strings.Contains(err.Error(), "another local stack") {
 		t.Errorf("a second stack in the same directory gives %v", err)
 	}
 	if err := client.Ping(t.Context()).Err(); err != nil {
@@ -199,7 +203,8 @@ func TestCreateQueues(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.SendMessage(t.Context(), &awssqs.SendMessageInput{QueueUrl: made.QueueUrl, MessageBody: &body}); err != nil {
+	if _, err := client.SendMessage(t.Context(), &awssqs.SendMessageInput{QueueUrl: made.QueueUrl,
+		MessageBody: &body}); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {

@@ -17,9 +17,9 @@ const (
 	slots   = 16384 // of a Redis Cluster
 )
 
-// TestAMasterThatIsAway: what a dead master of a Cluster holds can be neither relayed, compared nor settled; all else is,
-// though the worker is full of what cannot. When the master is back the rest is settled as well. The dead one is that of the
-// list of products or another.
+// TestAMasterThatIsAway: what a dead master of a Cluster holds can be neither relayed, compared nor settled; all else
+// is, though the worker is full of what cannot. When the master is back the rest is settled as well. The dead one is
+// that of the list of products or another.
 func TestAMasterThatIsAway(t *testing.T) {
 	t.Parallel()
 	for _, other := range []int{0, 1} {
@@ -43,7 +43,8 @@ func TestAMasterThatIsAway(t *testing.T) {
 			r.redisURL = cluster.URL()
 			r.stock = r.openStock(r.redisURL)
 
-			// One order of each product is left in the outbox. Of the dead master's there are more than a worker may hold.
+			// One order of each product is left in the outbox. Of the dead master's there are more than a worker may
+			// hold.
 			var kept, lost []order.Order
 			for range 10 {
 				p := r.product(1000, 0)
@@ -78,7 +79,9 @@ func TestAMasterThatIsAway(t *testing.T) {
 			r.setMaxReceives(1000) // the others are given back again and again
 			r.run(w)
 			r.eventuallyTrue("the orders of the others are settled", func() bool {
-				return !slices.ContainsFunc(kept, func(o order.Order) bool { return r.level(o.ProductID).Reservations > 0 })
+				return !slices.ContainsFunc(kept, func(o order.Order) bool {
+					return r.level(o.ProductID).Reservations > 0
+				})
 			})
 			r.mustBe("", kept...)
 			for _, o := range kept { // a unit too few in Redis is what a comparison finds

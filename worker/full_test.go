@@ -34,7 +34,8 @@ func TestASaleDrainsFromAFullRedis(t *testing.T) {
 // Who reads the metrics sees that Redis would throw keys away.
 func TestARedisThatEvictsIsSeen(t *testing.T) {
 	t.Parallel()
-	st, err := stock.Open(stacktest.NewRedis(t, localstack.RedisOptions{Args: []string{"--maxmemory-policy", "volatile-lru"}}).URL())
+	st, err := stock.Open(stacktest.NewRedis(t, localstack.RedisOptions{Args: []string{"--maxmemory-policy",
+		"volatile-lru"}}).URL())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,24 +53,36 @@ func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 	}
 	long := []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600}
 	m := &metrics{
-		decisions:     counters("stampede_orders_decided_total", "Orders decided by this worker, by status and reason of failure.", "status", "reason"),
-		repeated:      counter("stampede_orders_repeated_total", "Orders received that had been decided before."),
-		retries:       counter("stampede_order_retries_total", "Orders sent again to be decided later, since deciding them failed for a reason of their own."),
-		deadLetters:   counters("stampede_dead_letters_total", "Messages moved to the dead-letter queue, by cause.", "cause"),
-		relayed:       counter("stampede_orders_relayed_total", "Orders sent from the outbox on behalf of an edge."),
-		givenBack:     counter("stampede_units_given_back_total", "Units of failed orders that are for sale again."),
-		takenOut:      counter("stampede_units_taken_out_total", "Units of completed orders whose reservation Redis had lost."),
-		batchOrders:   histogram("stampede_decide_batch_orders", "Orders per deciding transaction.", prometheus.ExponentialBuckets(1, 2, 10)),
-		decideSeconds: histogram("stampede_decide_duration_seconds", "Time of a deciding transaction, with its repetitions.", prometheus.ExponentialBuckets(.001, 2, 15)),
-		lagSeconds:    histogram("stampede_order_lag_seconds", "Time from the reservation of an order to its decision.", long),
-		queueSeconds:  histogram("stampede_queue_wait_seconds", "Time from the sending of a message to its first receive.", long),
-		receives:      histogram("stampede_message_receives", "How often a message was received, at each receive.", []float64{1, 2, 3, 5, 10}),
-		driftFound:    counters("stampede_drift_found_total", "Differences between Redis and MySQL that reconcile found, by cause.", "cause"),
-		driftRepaired: counters("stampede_drift_repaired_total", "Differences between Redis and MySQL that reconcile repaired, by cause.", "cause"),
+		decisions: counters("stampede_orders_decided_total",
+			"Orders decided by this worker, by status and reason of failure.", "status", "reason"),
+		repeated: counter("stampede_orders_repeated_total", "Orders received that had been decided before."),
+		retries: counter("stampede_order_retries_total",
+			"Orders sent again to be decided later, since deciding them failed for a reason of their own."),
+		deadLetters: counters("stampede_dead_letters_total", "Messages moved to the dead-letter queue, by cause.",
+			"cause"),
+		relayed:   counter("stampede_orders_relayed_total", "Orders sent from the outbox on behalf of an edge."),
+		givenBack: counter("stampede_units_given_back_total", "Units of failed orders that are for sale again."),
+		takenOut: counter("stampede_units_taken_out_total",
+			"Units of completed orders whose reservation Redis had lost."),
+		batchOrders: histogram("stampede_decide_batch_orders", "Orders per deciding transaction.",
+			prometheus.ExponentialBuckets(1, 2, 10)),
+		decideSeconds: histogram("stampede_decide_duration_seconds",
+			"Time of a deciding transaction, with its repetitions.", prometheus.ExponentialBuckets(.001, 2, 15)),
+		lagSeconds: histogram("stampede_order_lag_seconds", "Time from the reservation of an order to its decision.",
+			long),
+		queueSeconds: histogram("stampede_queue_wait_seconds",
+			"Time from the sending of a message to its first receive.", long),
+		receives: histogram("stampede_message_receives", "How often a message was received, at each receive.",
+			[]float64{1, 2, 3, 5, 10}),
+		driftFound: counters("stampede_drift_found_total",
+			"Differences between Redis and MySQL that reconcile found, by cause.", "cause"),
+		driftRepaired: counters("stampede_drift_repaired_total",
+			"Differences between Redis and MySQL that reconcile repaired, by cause.", "cause"),
 	}
 	m.lostCommits = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "stampede_mysql_lost_commits",
-		Help: "Products and buckets of which MySQL has lost commits that Redis has seen; nothing of them is corrected until an operator says what holds.",
+		Help: "Products and buckets of which MySQL has lost commits that Redis has seen; nothing of them is " +
+			"corrected until an operator says what holds.",
 	})
 	m.paused = telemetry.Breaker("receiving", w.gate.isShut)
 	// What alerts compare is there before it happens the first time.
@@ -85,7 +97,8 @@ func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 		m.driftFound.WithLabelValues(string(cause))
 		m.driftRepaired.WithLabelValues(string(cause))
 	}
-	reg.MustRegister(m.decisions, m.repeated, m.retries, m.deadLetters, m.relayed, m.givenBack, m.takenOut, m.batchOrders,
+	reg.MustRegister(m.decisions, m.repeated, m.retries, m.deadLetters, m.relayed, m.givenBack, m.takenOut,
+		m.batchOrders,
 		m.decideSeconds, m.lagSeconds, m.queueSeconds, m.receives, m.driftFound, m.driftRepaired, m.lostCommits,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "stampede_messages_held", Help: "Messages received and not yet deleted.",
@@ -103,7 +116,9 @@ func (w *Worker) stockGauges() *telemetry.Sampled {
 	products := gauge("stampede_products_loaded", "Products whose stock is in Redis; a bucket counts as one.")
 	available := gauge("stampede_stock_available_units", "Units available in Redis, of all products.")
 	open := gauge("stampede_reservations_open", "Orders that are reserved and not settled.")
-	oldest := gauge("stampede_reservation_oldest_age_seconds", "Age of the oldest reservation that is not settled, 0 if there is none; of a product with more than 1,000 it is that of as many, picked at random.")
+	oldest := gauge("stampede_reservation_oldest_age_seconds",
+		"Age of the oldest reservation that is not settled, 0 if there is none; of a product with more than 1,000 it "+
+			"is that of as many, picked at random.")
 	outbox := gauge("stampede_outbox_orders", "Reserved orders that the queue has not acknowledged.")
 	return telemetry.NewSampled(func(ctx context.Context) error {
 		t, err := w.stock.Totals(ctx)

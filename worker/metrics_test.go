@@ -23,7 +23,8 @@ func TestMetricsTellWhatHappens(t *testing.T) {
 	w.relayInterval, w.reconcileInterval, w.deadLettersInterval = time.Hour, time.Hour, time.Hour
 	gauges := gather(t, reg)
 	for name, want := range map[string]float64{
-		"stampede_products_loaded": 1, "stampede_stock_available_units": 90, "stampede_reservations_open": 5, "stampede_outbox_orders": 5,
+		"stampede_products_loaded": 1, "stampede_stock_available_units": 90, "stampede_reservations_open": 5,
+		"stampede_outbox_orders": 5,
 	} {
 		if got := gauges[name].GetGauge().GetValue(); got != want {
 			t.Errorf("%s is %v, want %v", name, got, want)
@@ -83,7 +84,8 @@ func TestCounted(t *testing.T) {
 	counted.MustRegister(w.Counted()...)
 	all := gather(t, counted)
 	for _, name := range []string{
-		"stampede_orders_decided_total", "stampede_drift_found_total", "stampede_drift_repaired_total", "stampede_breaker_open",
+		"stampede_orders_decided_total", "stampede_drift_found_total", "stampede_drift_repaired_total",
+		"stampede_breaker_open",
 	} {
 		if all[name] == nil {
 			t.Errorf("there is no %s", name)

@@ -37,8 +37,8 @@ func (w *Worker) relay(ctx context.Context) {
 	}
 }
 
-// products lists the products that are loaded. If the server that knows them is away, which of a Cluster may be one of many,
-// they are those that were loaded the last time, and it is an error as well.
+// products lists the products that are loaded. If the server that knows them is away, which of a Cluster may be one of
+// many, they are those that were loaded the last time, and it is an error as well.
 func (w *Worker) products(ctx context.Context) ([]int64, error) {
 	products, err := w.stock.Products(ctx)
 	w.loaded.Lock()

@@ -8,13 +8,14 @@ import (
 )
 
 const (
-	// maxShare bounds the messages of one product that a worker holds while the product makes no progress, since its row is
-	// locked or broken: with all that it holds it could serve no other.
+	// maxShare bounds the messages of one product that a worker holds while the product makes no progress, since its
+	// row is locked or broken: with all that it holds it could serve no other.
 	maxShare = maxDeliveries / 4
 	// stuckAge is how long a product's transaction must have been under way for that. Usually it takes milliseconds.
 	stuckAge = 2 * time.Second
-	// restLength is for how long a message that is given back is hidden the first time. Each further time it is twice as long,
-	// up to maxRest, so that a product may be locked for an hour before the queue takes its messages for poison.
+	// restLength is for how long a message that is given back is hidden the first time. Each further time it is twice
+	// as long, up to maxRest, so that a product may be locked for an hour before the queue takes its messages for
+	// poison.
 	restLength = 15 * time.Second
 	maxRest    = 10 * time.Minute
 )
@@ -77,8 +78,8 @@ func (p *progress) isStuck(productID int64) bool {
 	return p.stuck[productID]
 }
 
-// share gives back what products that make no progress hold beyond their share. In an outage, which is no product's fault,
-// nothing is given back: what was received waits, and counts no receive for it.
+// share gives back what products that make no progress hold beyond their share. In an outage, which is no product's
+// fault, nothing is given back: what was received waits, and counts no receive for it.
 func (w *Worker) share(ctx context.Context) {
 	stuck := w.progress.find(w.stuckAge)
 	if len(stuck) > 0 && !w.works(ctx) {
@@ -120,13 +121,14 @@ func (w *Worker) works(ctx context.Context) bool {
 	return !w.gate.isShut() && w.Ready(probe) == nil
 }
 
-// rest gives messages back to the queue, which hides them for a while. One that cannot be given back comes back when its
-// visibility ends.
+// rest gives messages back to the queue, which hides them for a while. One that cannot be given back comes back when
+// its visibility ends.
 func (w *Worker) rest(ctx context.Context, productID int64, surplus []*delivery) {
 	if len(surplus) == 0 {
 		return
 	}
-	slog.Warn("share: a product makes no progress, and messages of it are given back", "product", productID, "messages", len(surplus))
+	slog.Warn("share: a product makes no progress, and messages of it are given back", "product", productID, "messages",
+		len(surplus))
 	byLength := make(map[time.Duration][]*delivery)
 	for _, d := range surplus {
 		length := min(w.restLength<<min(d.ReceiveCount-1, 10), w.maxRest)

@@ -9,7 +9,8 @@ import (
 	"stampede/internal/queue"
 )
 
-// TestALockedProductStopsNoOther: two workers could hold nothing but messages of a product whose row somebody has locked.
+// TestALockedProductStopsNoOther: two workers could hold nothing but messages of a product whose row somebody has
+// locked.
 func TestALockedProductStopsNoOther(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", "")
@@ -24,7 +25,9 @@ func TestALockedProductStopsNoOther(t *testing.T) {
 	}
 	r.setMaxReceives(1000) // on a busy machine they are given back often
 	workers := []*Worker{r.start(sooner), r.start(sooner)}
-	r.eventuallyTrue("those of the other product are settled", func() bool { return r.level(other.ID).Reservations == 0 })
+	r.eventuallyTrue("those of the other product are settled", func() bool {
+		return r.level(other.ID).Reservations == 0
+	})
 	r.mustBe("", others...)
 	r.mustBePending(orders...)
 
@@ -34,8 +37,8 @@ func TestALockedProductStopsNoOther(t *testing.T) {
 	r.audit()
 }
 
-// TestNothingIsGivenBackInAnOutage: a product is locked, and MySQL hangs. What was received waits for it, so that no message
-// counts a receive; when MySQL answers and the product is locked still, what is beyond its share is given back.
+// TestNothingIsGivenBackInAnOutage: a product is locked, and MySQL hangs. What was received waits for it, so that no
+// message counts a receive; when MySQL answers and the product is locked still, what is beyond its share is given back.
 func TestNothingIsGivenBackInAnOutage(t *testing.T) {
 	t.Parallel()
 	server, dsn := ownMariaDB(t)

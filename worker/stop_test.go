@@ -92,7 +92,9 @@ func TestStopGivesBackWhatCannotBeDone(t *testing.T) {
 	}
 	r.send(2, orders...)
 	r.eventuallyTrue("receiving is paused", w.gate.isShut)
-	r.eventuallyTrue("messages are held", func() bool { return w.held.len() > 0 && r.depth().InFlight == int64(w.held.len()) })
+	r.eventuallyTrue("messages are held", func() bool {
+		return w.held.len() > 0 && r.depth().InFlight == int64(w.held.len())
+	})
 	if took, err := stop(t, w, patience); err != nil || took > 10*time.Second {
 		t.Errorf("it took %v, %v", took, err)
 	}

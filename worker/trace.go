@@ -21,7 +21,8 @@ func addSpans(step string, jobs []*job, decisions []order.Decision, start time.T
 			continue
 		}
 		attributes := []attribute.KeyValue{
-			attribute.String("stampede.order_id", j.order.ID.String()), attribute.Int("stampede.batch_orders", len(jobs)),
+			attribute.String("stampede.order_id", j.order.ID.String()),
+			attribute.Int("stampede.batch_orders", len(jobs)),
 			attribute.Int("stampede.receive_count", j.from.ReceiveCount),
 		}
 		if len(decisions) > 0 {

@@ -157,7 +157,8 @@ func judge(intents []*intent, sold []product, b *books, r rules) (broken []findi
 			bought[[2]int64{row.product, row.user}] += row.quantity
 			home := [2]int64{row.product, row.user}
 			if at, ok := homes[home]; ok && at != row.bucket {
-				find("P7", 1, "user %d has bought from buckets %d and %d of product %d", row.user, at, row.bucket, row.product)
+				find("P7", 1, "user %d has bought from buckets %d and %d of product %d", row.user, at, row.bucket,
+					row.product)
 			}
 			homes[home] = row.bucket
 			if row.key != "" {

@@ -40,8 +40,8 @@ type product struct {
 	buckets                 int // over which the units are spread, or 0
 }
 
-// rows are the ids under which MySQL and Redis keep the product: its own, and those of its buckets, which docs/design.md
-// says.
+// rows are the ids under which MySQL and Redis keep the product: its own, and those of its buckets, which
+// docs/design.md says.
 func (p product) rows() []int64 {
 	ids := []int64{p.id}
 	for bucket := range p.buckets {

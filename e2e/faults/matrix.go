@@ -144,8 +144,8 @@ func matrix() []row {
 // buckets is how many a product has that is split: so many that they run out one after the other.
 const buckets = 8
 
-// bucketRows are faults while units go from one bucket of a product to another, which they do when a product sells out and
-// after each restock.
+// bucketRows are faults while units go from one bucket of a product to another, which they do when a product sells out
+// and after each restock.
 func bucketRows() (rows []row) {
 	add := func(r row) {
 		r.name, r.split = "buckets: "+r.name, true
@@ -157,12 +157,15 @@ func bucketRows() (rows []row) {
 	add(row{name: "redis SIGKILL, data lost", within: lossyWithin, rules: lossy, fault: restartRedis(syscall.SIGKILL)})
 	add(row{name: "mariadb SIGKILL", fault: restartMariaDB(syscall.SIGKILL)})
 	add(row{name: "edge-mysql half-open", span: 10 * time.Second, fault: toxic("edge-mysql", "timeout", `"timeout":0`)})
-	add(row{name: "one of 3 redis SIGKILL, data lost", masters: 3, within: lossyWithin, rules: lossy, fault: restartMaster})
+	add(row{name: "one of 3 redis SIGKILL, data lost", masters: 3, within: lossyWithin, rules: lossy,
+		fault: restartMaster})
 	for _, c := range []struct{ point, what string }{
 		{"before-lend", "error"}, {"before-lend", "lost"}, {"after-lend", "crash"}, {"after-lend", "lost"},
-		{"after-lend", "delay 50s"}, {"before-move", "crash"}, {"before-move", "error"}, {"before-move-commit", "crash"},
+		{"after-lend", "delay 50s"}, {"before-move", "crash"}, {"before-move", "error"},
+		{"before-move-commit", "crash"},
 		{"before-move-commit", "error"}, {"after-move-commit", "crash"}, {"after-move-commit", "lost"},
-		{"after-move-commit", "delay 50s"}, {"before-restock", "lost"}, {"before-lent", "crash"}, {"before-lent", "error"},
+		{"after-move-commit", "delay 50s"}, {"before-restock", "lost"}, {"before-lent", "crash"},
+		{"before-lent", "error"},
 		{"after-lent", "crash"}, {"after-lent", "lost"},
 	} {
 		r := row{name: c.point + ": " + c.what, short: c.point == "after-move-commit" && c.what == "lost"}

@@ -92,8 +92,9 @@ func (r *run) sell(ctx context.Context, orders int, res *result) error {
 	within := cmp.Or(r.row.within, usualWithin)
 	start := time.Now()
 	r.load = &load{
-		urls: r.system.urls(), secret: r.system.secret, orders: orders, duration: span, products: slices.Clone(r.products),
-		keyless: r.row.keyless, start: start,
+		urls: r.system.urls(), secret: r.system.secret, orders: orders, duration: span,
+		products: slices.Clone(r.products),
+		keyless:  r.row.keyless, start: start,
 	}
 	r.load.plan(r.seed)
 	r.sampler = &sampler{system: r.system, products: slices.Clone(r.products), start: start} // the restocks change them

@@ -62,7 +62,8 @@ func newSystem(ctx context.Context, dir string, bin programs, r row, sold []prod
 	s := &system{dir: dir, links: map[string]*toxiproxy.Proxy{}}
 	var err error
 	s.stack, err = localstack.Start(ctx, localstack.Options{
-		Dir: filepath.Join(dir, "stack"), RedisMasters: r.masters, RedisPersist: r.redisKeeps, MariaDBArgs: r.mariadbArgs,
+		Dir: filepath.Join(dir, "stack"), RedisMasters: r.masters, RedisPersist: r.redisKeeps,
+		MariaDBArgs: r.mariadbArgs,
 		// Nothing that was answered is ever lost with the process.
 		RedisArgs: []string{"--appendfsync", "always"},
 	})
@@ -83,7 +84,9 @@ func newSystem(ctx context.Context, dir string, bin programs, r row, sold []prod
 	}
 	links := pairs
 	if r.masters > 0 { // which name one another, so that nothing can be between
-		links = slices.DeleteFunc(slices.Clone(pairs), func(pair string) bool { return strings.HasSuffix(pair, "-redis") })
+		links = slices.DeleteFunc(slices.Clone(pairs), func(pair string) bool {
+			return strings.HasSuffix(pair, "-redis")
+		})
 	}
 	if r.replica {
 		servers["replication"] = servers["redis"]
@@ -106,7 +109,8 @@ func newSystem(ctx context.Context, dir string, bin programs, r row, sold []prod
 	}
 	for _, p := range sold {
 		out, err := s.ctl(ctx, bin, nil, "product", "add", "--id", fmt.Sprint(p.id), "--name", "product",
-			"--price", fmt.Sprint(p.price), "--stock", fmt.Sprint(p.stock), "--limit", fmt.Sprint(p.limit), "--buckets", fmt.Sprint(p.buckets))
+			"--price", fmt.Sprint(p.price), "--stock", fmt.Sprint(p.stock), "--limit", fmt.Sprint(p.limit), "--buckets",
+			fmt.Sprint(p.buckets))
 		if err != nil {
 			return s, fmt.Errorf("put product %d on sale: %w: %s", p.id, err, out)
 		}

@@ -8,7 +8,8 @@ import (
 
 // values are those of labels after which series are called, as far as they have a colour.
 var values = map[string][]string{
-	"{{code}}":    {"ok", "sold_out", "limit_exceeded", "rate_limited", "queue_unavailable", "stock_unavailable", "outcome_unknown", "internal_error"},
+	"{{code}}": {"ok", "sold_out", "limit_exceeded", "rate_limited", "queue_unavailable", "stock_unavailable",
+		"outcome_unknown", "internal_error"},
 	"{{status}}":  {"completed", "failed"},
 	"{{outcome}}": {"sent", "refused", "unknown", "moved", "empty", "failed"},
 	"{{system}}":  {"redis", "sqs", "mysql"},
@@ -43,7 +44,8 @@ func bound(bad float64, p panel) panel { p.bad = bad; return p }
 
 // number is a panel with one value, one eighth of the width.
 func number(title, unit, description string, warn, bad float64, expr string) panel {
-	return panel{title: title, unit: unit, description: description, width: 3, stat: true, warn: warn, bad: bad, queries: []query{{expr, ""}}}
+	return panel{title: title, unit: unit, description: description, width: 3, stat: true, warn: warn, bad: bad,
+		queries: []query{{expr, ""}}}
 }
 
 // rate is the increase per second of a counter, by labels, or by none.
@@ -105,32 +107,44 @@ func calls(matchers string) string { return "stampede_call_duration_seconds_buck
 
 var dashboards = []dashboard{
 	{
-		name: "sale", title: "Stampede: the sale", description: "Is the sale healthy, what are buyers told, and where do orders wait?",
+		name: "sale", title: "Stampede: the sale",
+		description: "Is the sale healthy, what are buyers told, and where do orders wait?",
 		rows: []row{
 			{"Is the sale healthy?", []panel{
-				number("Alerts", "short", "Alerts that fire. Each has a section in docs/runbook.md.", 0, 1, `count(ALERTS{alertstate="firing"}) or vector(0)`),
-				number("Accepted", "reqps", "Orders answered with 202.", 0, 0, `sum(job_status_code:stampede_order_requests:rate1m{status="202"})`),
-				number("Errors", "percentunit", "Share of the requests to order that were answered with 5xx.", .001, .01, `max(job:stampede_order_requests_errors:ratio_rate1m)`),
-				number("Answered in, p99", "s", "One in a hundred waits longer for the answer.", .25, .5, `max(job:stampede_order_request_duration_seconds:p99_1m)`),
-				number("Decided", "reqps", "Orders completed or failed.", 0, 0, `sum(job_status:stampede_orders_decided:rate1m)`),
-				number("Decided in, p99", "s", "One in a hundred is decided later after its reservation.", 5, 10, `max(job:stampede_order_lag_seconds:p99_1m)`),
-				number("Dead letters", "short", "Messages that wait for an operator.", 0, 1, `sum(queue_state:stampede_queue_messages:max{queue="dead_letters"})`),
-				number("Units for sale", "short", "Units available in Redis, of all products that are loaded.", 0, 0, `max(stampede_stock_available_units)`),
+				number("Alerts", "short", "Alerts that fire. Each has a section in docs/runbook.md.", 0, 1,
+					`count(ALERTS{alertstate="firing"}) or vector(0)`),
+				number("Accepted", "reqps", "Orders answered with 202.", 0, 0,
+					`sum(job_status_code:stampede_order_requests:rate1m{status="202"})`),
+				number("Errors", "percentunit", "Share of the requests to order that were answered with 5xx.", .001,
+					.01, `max(job:stampede_order_requests_errors:ratio_rate1m)`),
+				number("Answered in, p99", "s", "One in a hundred waits longer for the answer.", .25, .5,
+					`max(job:stampede_order_request_duration_seconds:p99_1m)`),
+				number("Decided", "reqps", "Orders completed or failed.", 0, 0,
+					`sum(job_status:stampede_orders_decided:rate1m)`),
+				number("Decided in, p99", "s", "One in a hundred is decided later after its reservation.", 5, 10,
+					`max(job:stampede_order_lag_seconds:p99_1m)`),
+				number("Dead letters", "short", "Messages that wait for an operator.", 0, 1,
+					`sum(queue_state:stampede_queue_messages:max{queue="dead_letters"})`),
+				number("Units for sale", "short", "Units available in Redis, of all products that are loaded.", 0, 0,
+					`max(stampede_stock_available_units)`),
 			}},
 			{"What are buyers told?", []panel{
 				half(stacked(graph("Answers to orders", "reqps", "By problem code; ok is a 202.",
 					query{`sum by (code) (job_status_code:stampede_order_requests:rate1m)`, "{{code}}"}))),
 				half(bound(.5, graph("Time to the answer", "s", "Of all requests to order.",
-					query{quantile(.5, "", postOrders), "p50"}, query{quantile(.9, "", postOrders), "p90"}, query{quantile(.99, "", postOrders), "p99"}))),
+					query{quantile(.5, "", postOrders), "p50"}, query{quantile(.9, "", postOrders), "p90"},
+					query{quantile(.99, "", postOrders), "p99"}))),
 			}},
 			{"What becomes of the orders?", []panel{
 				half(graph("Accepted and decided", "reqps", "The lines meet when the workers keep up.",
 					query{`sum(job_status_code:stampede_order_requests:rate1m{status="202"})`, "accepted"},
 					query{`sum by (status) (job_status:stampede_orders_decided:rate1m)`, "{{status}}"})),
-				half(bound(10, graph("From reservation to decision", "s", "What a buyer waits for after the 202.", percentiles(lag)...))),
+				half(bound(10, graph("From reservation to decision", "s", "What a buyer waits for after the 202.",
+					percentiles(lag)...))),
 				half(graph("Why orders fail", "reqps", "Orders that had been accepted.",
 					query{rate("reason", `stampede_orders_decided_total{status="failed"}`), "{{reason}}"})),
-				half(graph("Units and reservations", "short", "Reservations and outbox are empty when the system is quiet.",
+				half(graph("Units and reservations", "short",
+					"Reservations and outbox are empty when the system is quiet.",
 					query{`max(stampede_stock_available_units)`, "units for sale"},
 					query{`max(stampede_reservations_open)`, "open reservations"},
 					query{`max(stampede_outbox_orders)`, "orders in the outbox"})),
@@ -138,7 +152,8 @@ var dashboards = []dashboard{
 			{"Where do they wait?", []panel{
 				graph("In the edges", "short", "Requests that wait for a reservation.",
 					query{`sum(stampede_orders_waiting)`, "waiting"}),
-				graph("On the queue", "short", "Messages, each with 1 to 100 orders. In flight are those that workers hold.",
+				graph("On the queue", "short",
+					"Messages, each with 1 to 100 orders. In flight are those that workers hold.",
 					query{`queue_state:stampede_queue_messages:max{queue="orders"}`, "{{state}}"}),
 				graph("Time of each step, p99", "s", "The step that stands out is the bottleneck.",
 					query{quantile(.99, "", calls(`system="redis",call="reserve"`)), "reserve (Redis)"},
@@ -151,27 +166,34 @@ var dashboards = []dashboard{
 		},
 	},
 	{
-		name: "edge", title: "Stampede: edges", description: "What comes in, what an edge makes of it, and what it lacks.", job: "edge",
+		name: "edge", title: "Stampede: edges",
+		description: "What comes in, what an edge makes of it, and what it lacks.", job: "edge",
 		rows: []row{
 			{"What comes in?", []panel{
 				stacked(graph("Requests", "reqps", "By route.",
 					query{rate("route", "stampede_http_requests_total"+mine("edge")), "{{route}}"})),
 				graph("Errors", "reqps", "Answers with 5xx, by route and problem code.",
-					query{rate("route, code", "stampede_http_requests_total"+mine("edge", `status=~"5.."`)), "{{route}} {{code}}"}),
-				graph("Time to the answer, p99", "s", "GET /api/orders/{id} includes the wait for a decision that its client asks for.",
-					query{quantile(.99, "route", "stampede_http_request_duration_seconds_bucket"+mine("edge")), "{{route}}"}),
+					query{rate("route, code", "stampede_http_requests_total"+mine("edge", `status=~"5.."`)),
+						"{{route}} {{code}}"}),
+				graph("Time to the answer, p99", "s",
+					"GET /api/orders/{id} includes the wait for a decision that its client asks for.",
+					query{quantile(.99, "route", "stampede_http_request_duration_seconds_bucket"+mine("edge")),
+						"{{route}}"}),
 			}},
 			{"Does an edge keep up?", []panel{
 				graph("Connections", "short", "An edge takes 50,000.",
 					query{"stampede_http_connections" + mine("edge"), "{{instance}}"}),
-				graph("Orders that wait for a reservation", "short", "Of a product, an edge lets 4,000 wait and refuses more.",
+				graph("Orders that wait for a reservation", "short",
+					"Of a product, an edge lets 4,000 wait and refuses more.",
 					query{"stampede_orders_waiting" + mine("edge"), "{{instance}}"}),
-				graph("Orders per call", "short", "Means. What gathers while a call is under way goes into the next, so large is busy, and cheap.",
+				graph("Orders per call", "short",
+					"Means. What gathers while a call is under way goes into the next, so large is busy, and cheap.",
 					query{mean("stampede_reserve_batch_orders", mine("edge")), "per reservation call"},
 					query{mean("stampede_envelope_orders", mine("edge")), "per message"}),
 			}},
 			{"What becomes of the reservations?", []panel{
-				stacked(graph("Sent to the queue", "reqps", "Refused orders are cancelled; unknown ones are finished by the relay.",
+				stacked(graph("Sent to the queue", "reqps",
+					"Refused orders are cancelled; unknown ones are finished by the relay.",
 					query{rate("outcome", "stampede_orders_sent_total"+mine("edge")), "{{outcome}}"})),
 				graph("Cancelled", "reqps", "Orders whose units were given back, since the queue did not take them.",
 					query{rate("instance", "stampede_orders_cancelled_total"+mine("edge")), "{{instance}}"}),
@@ -185,40 +207,54 @@ var dashboards = []dashboard{
 		},
 	},
 	{
-		name: "worker", title: "Stampede: workers", description: "Do the workers keep up, what takes the time, and what goes wrong?", job: "worker",
+		name: "worker", title: "Stampede: workers",
+		description: "Do the workers keep up, what takes the time, and what goes wrong?", job: "worker",
 		rows: []row{
 			{"Do the workers keep up?", []panel{
 				stacked(graph("Orders decided", "reqps", "By worker.",
 					query{rate("instance", "stampede_orders_decided_total"+mine("worker")), "{{instance}}"})),
-				graph("Wait on the queue", "s", "From sending to receiving a message.", percentiles("stampede_queue_wait_seconds_bucket"+mine("worker"))...),
+				graph("Wait on the queue", "s", "From sending to receiving a message.",
+					percentiles("stampede_queue_wait_seconds_bucket"+mine("worker"))...),
 				graph("Messages held", "short", "A worker holds 200 and then receives no more.",
 					query{"stampede_messages_held" + mine("worker"), "{{instance}}"}),
 			}},
 			{"What takes the time?", []panel{
-				graph("Deciding transaction", "s", "With its repetitions.", percentiles("stampede_decide_duration_seconds_bucket"+mine("worker"))...),
-				bound(1, graph("Wait for the product's row", "s", "The part of a transaction in which somebody else had locked it.",
-					percentiles("stampede_call_duration_seconds_bucket"+mine("worker", `system="mysql"`, `call="lock"`))...)),
+				graph("Deciding transaction", "s", "With its repetitions.",
+					percentiles("stampede_decide_duration_seconds_bucket"+mine("worker"))...),
+				bound(1, graph("Wait for the product's row", "s",
+					"The part of a transaction in which somebody else had locked it.",
+					percentiles("stampede_call_duration_seconds_bucket"+
+						mine("worker", `system="mysql"`, `call="lock"`))...)),
 				graph("Orders per transaction", "short", "Mean. The more, the less an order costs.",
 					query{mean("stampede_decide_batch_orders", mine("worker")), "orders"}),
 			}},
 			{"What goes wrong?", []panel{
-				graph("Orders that came again", "reqps", "Repeated were decided before; retried failed for a reason of their own; relayed were left behind by an edge.",
+				graph("Orders that came again", "reqps",
+					"Repeated were decided before; retried failed for a reason of their own; relayed were left "+
+						"behind by an edge.",
 					query{rate("", "stampede_orders_repeated_total"+mine("worker")), "repeated"},
 					query{rate("", "stampede_order_retries_total"+mine("worker")), "retried"},
 					query{rate("", "stampede_orders_relayed_total"+mine("worker")), "relayed"}),
-				graph("Receives of a message, p99", "short", "More than 1: workers died, or could not decide. After 10 the queue makes it a dead letter.",
+				graph("Receives of a message, p99", "short",
+					"More than 1: workers died, or could not decide. After 10 the queue makes it a dead letter.",
 					query{quantile(.99, "", "stampede_message_receives_bucket"+mine("worker")), "p99"}),
 				graph("Dead letters written", "short", "In 5 minutes, by cause.",
-					query{"sum by (cause) (increase(stampede_dead_letters_total" + mine("worker") + "[5m]))", "{{cause}}"}),
+					query{"sum by (cause) (increase(stampede_dead_letters_total" + mine("worker") + "[5m]))",
+						"{{cause}}"}),
 				graph("Drift", "short", "Differences between Redis and MySQL in 5 minutes, by cause.",
-					query{"sum by (cause) (increase(stampede_drift_found_total" + mine("worker") + "[5m]))", "found: {{cause}}"},
-					query{"sum by (cause) (increase(stampede_drift_repaired_total" + mine("worker") + "[5m]))", "repaired: {{cause}}"}),
-				graph("Units moved by hindsight", "short", "In 5 minutes: given back by failed orders, and taken out by orders whose reservation Redis had lost.",
+					query{"sum by (cause) (increase(stampede_drift_found_total" + mine("worker") + "[5m]))",
+						"found: {{cause}}"},
+					query{"sum by (cause) (increase(stampede_drift_repaired_total" + mine("worker") + "[5m]))",
+						"repaired: {{cause}}"}),
+				graph("Units moved by hindsight", "short",
+					"In 5 minutes: given back by failed orders, and taken out by orders whose reservation Redis "+
+						"had lost.",
 					query{"sum(increase(stampede_units_given_back_total" + mine("worker") + "[5m]))", "given back"},
 					query{"sum(increase(stampede_units_taken_out_total" + mine("worker") + "[5m]))", "taken out"}),
 				panel{title: "Receiving is paused", unit: "bool_yes_no", width: 8, max: 1,
 					description: "Whether a worker receives nothing, since MySQL or Redis does not answer it.",
-					queries:     []query{{"stampede_breaker_open" + mine("worker", `breaker="receiving"`), "{{instance}}"}}},
+					queries: []query{{"stampede_breaker_open" + mine("worker", `breaker="receiving"`),
+						"{{instance}}"}}},
 			}},
 			{"What does Redis hold?", []panel{
 				graph("Orders on their way", "short", "All of them are gone when the system is quiet.",
@@ -234,7 +270,8 @@ var dashboards = []dashboard{
 		},
 	},
 	{
-		name: "dependencies", title: "Stampede: Redis, SQS, MySQL", description: "Do the systems that Stampede rests on answer, and how fast?",
+		name: "dependencies", title: "Stampede: Redis, SQS, MySQL",
+		description: "Do the systems that Stampede rests on answer, and how fast?",
 		rows: []row{
 			{"Do they answer?", []panel{
 				graph("Calls", "ops", "By system.",
@@ -267,11 +304,13 @@ var dashboards = []dashboard{
 					query{`sum by (job) (go_sql_in_use_connections{db_name="stampede"})`, "{{job}} in use"},
 					query{`sum by (job) (go_sql_idle_connections{db_name="stampede"})`, "{{job}} idle"},
 					query{`sum by (job) (go_sql_max_open_connections{db_name="stampede"})`, "{{job}} at most"}),
-				graph("Wait for a connection", "s", "Seconds of waiting per second, of all who wait. Above 0 for long, there are too few connections.",
+				graph("Wait for a connection", "s",
+					"Seconds of waiting per second, of all who wait. Above 0 for long, there are too few connections.",
 					query{rate("job", `go_sql_wait_duration_seconds_total{db_name="stampede"}`), "{{job}}"}),
 			}},
 			{"Logs", []panel{
-				graph("Log lines not written", "ops", "Of a warning or error that comes again and again, only some lines are written.",
+				graph("Log lines not written", "ops",
+					"Of a warning or error that comes again and again, only some lines are written.",
 					query{rate("job", "stampede_log_lines_dropped_total"), "{{job}}"}),
 			}},
 		},

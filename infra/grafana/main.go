@@ -62,11 +62,13 @@ type query struct{ expr, legend string }
 
 // colours are those of series by name, the same on all dashboards.
 var colours = map[string]string{
-	"ok": "green", "accepted": "blue", "completed": "green", "failed": "red", "sent": "green", "refused": "orange", "unknown": "red",
-	"moved": "green", "empty": "blue",
+	"ok": "green", "accepted": "blue", "completed": "green", "failed": "red", "sent": "green", "refused": "orange",
+	"unknown": "red",
+	"moved":   "green", "empty": "blue",
 	"sold_out": "light-blue", "limit_exceeded": "purple", "rate_limited": "yellow",
-	"queue_unavailable": "orange", "stock_unavailable": "red", "outcome_unknown": "dark-red", "internal_error": "semi-dark-red",
-	"redis": "red", "sqs": "orange", "mysql": "blue",
+	"queue_unavailable": "orange", "stock_unavailable": "red", "outcome_unknown": "dark-red",
+	"internal_error": "semi-dark-red",
+	"redis":          "red", "sqs": "orange", "mysql": "blue",
 	"visible": "yellow", "in_flight": "blue", "delayed": "purple", "idle": "green", "used": "yellow",
 	"p50": "green", "p90": "yellow", "p99": "orange",
 }
@@ -108,7 +110,8 @@ func (d dashboard) json() object {
 		y += height
 	}
 	variables := []object{{
-		"type": "datasource", "name": "datasource", "label": "Prometheus", "query": "prometheus", "hide": 0, "multi": false,
+		"type": "datasource", "name": "datasource", "label": "Prometheus", "query": "prometheus", "hide": 0,
+		"multi":      false,
 		"includeAll": false, "refresh": 1, "regex": "", "options": []object{}, "current": object{},
 	}}
 	if d.job != "" {
@@ -116,21 +119,25 @@ func (d dashboard) json() object {
 		variables = append(variables, object{
 			"type": "query", "name": "instance", "label": "Instance", "datasource": source, "definition": choice,
 			"query": object{"qryType": 1, "query": choice, "refId": "PrometheusVariableQueryEditor-VariableQuery"},
-			"hide":  0, "multi": true, "includeAll": true, "allValue": ".*", "refresh": 2, "sort": 1, "regex": "", "options": []object{},
+			"hide":  0, "multi": true, "includeAll": true, "allValue": ".*", "refresh": 2, "sort": 1, "regex": "",
+			"options": []object{},
 			"current": object{"selected": true, "text": []string{"All"}, "value": []string{"$__all"}},
 		})
 	}
 	return object{
 		"uid": "stampede-" + d.name, "title": d.title, "description": d.description, "tags": []string{"stampede"},
 		"schemaVersion": 39, "version": 1, "editable": true, "graphTooltip": 1, "timezone": "browser", "refresh": "10s",
-		"time": object{"from": "now-30m", "to": "now"}, "timepicker": object{}, "fiscalYearStartMonth": 0, "weekStart": "", "liveNow": false,
+		"time": object{"from": "now-30m", "to": "now"}, "timepicker": object{}, "fiscalYearStartMonth": 0,
+		"weekStart": "", "liveNow": false,
 		"links": []object{{
-			"type": "dashboards", "title": "Stampede", "tags": []string{"stampede"}, "asDropdown": false, "includeVars": false,
-			"keepTime": true, "targetBlank": false, "icon": "external link", "tooltip": "", "url": "",
+			"type": "dashboards", "title": "Stampede", "tags": []string{"stampede"}, "asDropdown": false,
+			"includeVars": false,
+			"keepTime":    true, "targetBlank": false, "icon": "external link", "tooltip": "", "url": "",
 		}},
 		"annotations": object{"list": []object{{
 			"name": "Alerts", "datasource": source, "enable": true, "hide": false, "iconColor": "red",
-			"expr": `ALERTS{alertstate="firing"}`, "titleFormat": "{{alertname}}", "textFormat": "{{severity}}", "step": "10s",
+			"expr": `ALERTS{alertstate="firing"}`, "titleFormat": "{{alertname}}", "textFormat": "{{severity}}",
+			"step": "10s",
 		}}},
 		"templating": object{"list": variables},
 		"panels":     panels,
@@ -141,8 +148,9 @@ func (p panel) json() object {
 	targets := make([]object, len(p.queries))
 	for i, q := range p.queries {
 		targets[i] = object{
-			"refId": string(rune('A' + i)), "datasource": source, "editorMode": "code", "expr": q.expr, "legendFormat": q.legend,
-			"range": !p.stat, "instant": p.stat,
+			"refId": string(rune('A' + i)), "datasource": source, "editorMode": "code", "expr": q.expr,
+			"legendFormat": q.legend,
+			"range":        !p.stat, "instant": p.stat,
 		}
 	}
 	steps := []object{{"color": "green", "value": nil}}
@@ -168,7 +176,8 @@ func (p panel) json() object {
 		}
 		out["type"] = "stat"
 		out["options"] = object{
-			"colorMode": "value", "graphMode": "none", "justifyMode": "auto", "orientation": "auto", "textMode": "auto", "wideLayout": true,
+			"colorMode": "value", "graphMode": "none", "justifyMode": "auto", "orientation": "auto", "textMode": "auto",
+			"wideLayout":    true,
 			"reduceOptions": object{"calcs": []string{"lastNotNull"}, "fields": "", "values": false},
 		}
 		return out

@@ -83,7 +83,8 @@ func TestEndpoints(t *testing.T) {
 	} {
 		status, body := get(t, s, test.method, test.path)
 		if status != test.status || !strings.Contains(body, test.body) {
-			t.Errorf("%s %s: %d, want %d with %q:\n%.300s", test.method, test.path, status, test.status, test.body, body)
+			t.Errorf("%s %s: %d, want %d with %q:\n%.300s", test.method, test.path, status, test.status, test.body,
+				body)
 		}
 	}
 }
@@ -125,7 +126,8 @@ func TestReadinessIsBounded(t *testing.T) {
 func TestAddressIsTaken(t *testing.T) {
 	t.Parallel()
 	s, _ := start(t, "127.0.0.1:0", nil)
-	if _, err := Start(s.Addr(), NewRegistry(), nil, board); err == nil || !strings.HasPrefix(err.Error(), "ADMIN_ADDR: ") {
+	if _, err := Start(s.Addr(), NewRegistry(), nil, board); err == nil ||
+		!strings.HasPrefix(err.Error(), "ADMIN_ADDR: ") {
 		t.Errorf("the error does not name the variable: %v", err)
 	}
 }

@@ -37,7 +37,8 @@ func TestPage(t *testing.T) {
 		t.Fatalf("%s, %v", resp.Status, err)
 	}
 	policy := resp.Header.Get("Content-Security-Policy")
-	for _, want := range []string{"default-src 'none'", "script-src 'sha256-", "style-src 'sha256-", "connect-src 'self'", "frame-ancestors 'none'"} {
+	for _, want := range []string{"default-src 'none'", "script-src 'sha256-", "style-src 'sha256-",
+		"connect-src 'self'", "frame-ancestors 'none'"} {
 		if !strings.Contains(policy, want) {
 			t.Errorf("the policy %q has no %q", policy, want)
 		}
@@ -68,7 +69,8 @@ func TestEvents(t *testing.T) {
 	r.add(t, order.Product{Stock: 10})
 	s := serve(t, r)
 	viewer, resp := s.watch(t)
-	if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/event-stream" || resp.Header.Get("Cache-Control") != "no-store" {
+	if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/event-stream" ||
+		resp.Header.Get("Cache-Control") != "no-store" {
 		t.Fatalf("%s %v", resp.Status, resp.Header)
 	}
 	if name, data, err := viewer.event(); err != nil || name != "history" || data != "[]" {
@@ -140,7 +142,8 @@ func TestViewersAreBounded(t *testing.T) {
 	})
 }
 
-// Close ends the streams, and says that the process ends. That nothing is left running is checked at the end of the tests.
+// Close ends the streams, and says that the process ends. That nothing is left running is checked at the end of the
+// tests.
 func TestClose(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

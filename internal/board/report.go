@@ -89,7 +89,8 @@ func (h histogram) plus(other histogram) histogram {
 	return sum
 }
 
-// quantile estimates a quantile in seconds as Prometheus does: evenly within a bucket. It is not known without requests.
+// quantile estimates a quantile in seconds as Prometheus does: evenly within a bucket. It is not known without
+// requests.
 func (h histogram) quantile(q float64) (float64, bool) {
 	if h.Count <= 0 || len(h.Bounds) == 0 {
 		return 0, false

@@ -28,7 +28,8 @@ func newCounted() *counted {
 		found:    counter("stampede_drift_found_total", "cause"),
 		repaired: counter("stampede_drift_repaired_total", "cause"),
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "stampede_http_request_duration_seconds", Buckets: []float64{.01, .1, 1}, NativeHistogramBucketFactor: 1.1,
+			Name: "stampede_http_request_duration_seconds", Buckets: []float64{.01, .1, 1},
+			NativeHistogramBucketFactor: 1.1,
 		}, []string{"route"}),
 		paused: prometheus.NewGauge(prometheus.GaugeOpts{Name: "stampede_breaker_open"}),
 	}
@@ -80,13 +81,15 @@ func TestReport(t *testing.T) {
 	c.latency.WithLabelValues(post).Observe(5)
 	c.latency.WithLabelValues("GET /api/orders/{id}").Observe(.001)
 	second := next()
-	if want := (rates{Accepted: 4, SoldOut: 2, Refused: 1, Errors: 3, Completed: 1, Failed: 1}); second.PerSecond != want {
+	if want := (rates{Accepted: 4, SoldOut: 2, Refused: 1, Errors: 3, Completed: 1,
+		Failed: 1}); second.PerSecond != want {
 		t.Errorf("per second %+v, want %+v", second.PerSecond, want)
 	}
 	if second.Drift != (drift{3, 2}) || !second.Paused {
 		t.Errorf("%+v", second)
 	}
-	if l := second.Latency; l.Count != 2 || len(l.Bounds) != 3 || l.Through[0] != 0 || l.Through[1] != 1 || l.Through[2] != 1 {
+	if l := second.Latency; l.Count != 2 || len(l.Bounds) != 3 || l.Through[0] != 0 || l.Through[1] != 1 ||
+		l.Through[2] != 1 {
 		t.Errorf("latency %+v", l)
 	}
 	// The rates are of the last report alone, the latency of some.
@@ -121,7 +124,8 @@ func TestQuantile(t *testing.T) {
 // BenchmarkReport is what reporting costs a process each second.
 func BenchmarkReport(b *testing.B) {
 	c := newCounted()
-	for _, route := range []string{"POST /api/orders", "GET /api/orders", "GET /api/orders/{id}", "GET /api/products", "GET /api/products/{id}"} {
+	for _, route := range []string{"POST /api/orders", "GET /api/orders", "GET /api/orders/{id}", "GET /api/products",
+		"GET /api/products/{id}"} {
 		for _, code := range []string{"ok", "sold_out", "limit_exceeded", "rate_limited", "queue_unavailable"} {
 			c.requests.WithLabelValues(route, "200", code).Inc()
 		}

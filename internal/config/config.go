@@ -147,7 +147,8 @@ func (s *Set) Usage(w io.Writer, about string) {
 		fmt.Fprintf(tab, "  %s\t%s\t%s\n", name, fallback, f.Usage)
 	}
 	tab.Flush()
-	fmt.Fprint(w, "\nAnd as Go, the AWS SDK and OpenTelemetry's SDK read them: GOMEMLIMIT, GOGC; AWS_REGION, AWS_ENDPOINT_URL_SQS,\ncredentials (AWS_…); OTEL_….\n")
+	fmt.Fprint(w, "\nAnd as Go, the AWS SDK and OpenTelemetry's SDK read them: GOMEMLIMIT, GOGC; AWS_REGION, "+
+		"AWS_ENDPOINT_URL_SQS,\ncredentials (AWS_…); OTEL_….\n")
 }
 
 // OneOf is a check that a value is one of a few words.
@@ -178,7 +179,8 @@ func Address(value string) error {
 
 // RedisURL declares REDIS_URL and REDIS_PASSWORD, which becomes part of it.
 func (s *Set) RedisURL() *string {
-	u := s.Secret("REDIS_URL", "redis://[user:password@]host:port[/db], rediss:// for TLS; several hosts, comma-separated, mean Cluster")
+	u := s.Secret("REDIS_URL", "redis://[user:password@]host:port[/db], rediss:// for TLS; several hosts, "+
+		"comma-separated, mean Cluster")
 	s.Optional("REDIS_PASSWORD", "the password, if REDIS_URL has none", func(password string) error {
 		scheme, rest, found := strings.Cut(*u, "://")
 		if !found {
@@ -217,7 +219,8 @@ func (s *Set) MySQLDSN() *string {
 
 // MySQLSettings declares MYSQL_LOCAL and MYSQL_ALLOW_GALERA, which say what MySQL's settings may be.
 func (s *Set) MySQLSettings() (local, allowGalera *bool) {
-	return s.Bool("MYSQL_LOCAL", "true: MySQL is for development, and what a power cut takes from it is missed by nobody"),
+	return s.Bool("MYSQL_LOCAL", "true: MySQL is for development, and what a power cut takes from it is missed "+
+			"by nobody"),
 		s.Bool("MYSQL_ALLOW_GALERA", "true: MySQL may be a node of a Galera cluster, which may lose committed orders")
 }
 
@@ -229,12 +232,14 @@ func (s *Set) Queues() (name, dlq *string) {
 
 // Traces declares OTEL_EXPORTER_OTLP_ENDPOINT, which OpenTelemetry's SDK reads by itself.
 func (s *Set) Traces() {
-	s.Optional("OTEL_EXPORTER_OTLP_ENDPOINT", "where traces go, by OTLP over HTTP, such as http://collector:4318; none are made without it", func(value string) error {
-		if u, err := url.Parse(value); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return errors.New("is not a URL such as http://collector:4318")
-		}
-		return nil
-	})
+	s.Optional("OTEL_EXPORTER_OTLP_ENDPOINT",
+		"where traces go, by OTLP over HTTP, such as http://collector:4318; none are made without it",
+		func(value string) error {
+			if u, err := url.Parse(value); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+				return errors.New("is not a URL such as http://collector:4318")
+			}
+			return nil
+		})
 }
 
 // AdminAddr declares ADMIN_ADDR.

@@ -18,10 +18,12 @@ type values struct {
 func vars() (*Set, values) {
 	s := New("program")
 	return s, values{
-		addr:    s.String("T_ADDR", ":8080", "where to listen", Address),
-		level:   s.String("T_LEVEL", "info", "how much to log", OneOf("info", "warn")),
-		name:    s.String("T_NAME", "", "a name"),
-		secret:  s.Secret("T_SECRET", "a secret", func(v string) error { return map[bool]error{true: errors.New("is too short")}[len(v) < 5] }),
+		addr:  s.String("T_ADDR", ":8080", "where to listen", Address),
+		level: s.String("T_LEVEL", "info", "how much to log", OneOf("info", "warn")),
+		name:  s.String("T_NAME", "", "a name"),
+		secret: s.Secret("T_SECRET", "a secret", func(v string) error {
+			return map[bool]error{true: errors.New("is too short")}[len(v) < 5]
+		}),
 		notice:  s.Duration("T_NOTICE", 2*time.Second, 0, 10*time.Second, "how long to wait"),
 		workers: s.Int("T_WORKERS", 4, 1, 8, "how many"),
 	}
@@ -35,7 +37,8 @@ func TestDefaults(t *testing.T) {
 	if err := s.Parse(); err != nil {
 		t.Fatal(err)
 	}
-	if *v.addr != ":8080" || *v.level != "info" || *v.name != "n" || *v.secret != "hunter2" || *v.notice != 2*time.Second || *v.workers != 4 {
+	if *v.addr != ":8080" || *v.level != "info" || *v.name != "n" || *v.secret != "hunter2" ||
+		*v.notice != 2*time.Second || *v.workers != 4 {
 		t.Errorf("%q %q %q %q %v %d", *v.addr, *v.level, *v.name, *v.secret, *v.notice, *v.workers)
 	}
 }
@@ -88,7 +91,8 @@ func TestValues(t *testing.T) {
 			switch {
 			case test.want == "" && err != nil:
 				t.Error(err)
-			case test.want != "" && (err == nil || !strings.HasPrefix(err.Error(), test.name+": ") || !strings.Contains(err.Error(), test.want)):
+			case test.want != "" && (err == nil || !strings.HasPrefix(err.Error(), test.name+": ") ||
+				!strings.Contains(err.Error(), test.want)):
 				t.Errorf("error %v, want %s: … %s", err, test.name, test.want)
 			}
 		})
@@ -129,8 +133,10 @@ func TestUsage(t *testing.T) {
 		t.Errorf("usage:\n%s", text)
 	}
 	for _, want := range [][]string{
-		{"T_ADDR", ":8080", "where to listen"}, {"T_LEVEL", "info", "how much to log"}, {"T_NAME", "(required)", "a name"},
-		{"T_SECRET", "(required)", "a secret"}, {"T_NOTICE", "2s", "how long to wait"}, {"T_WORKERS", "4", "how many"}, {"T_SPARE", "(none)", "a spare"}, {"And as Go, the AWS SDK", "AWS_REGION"},
+		{"T_ADDR", ":8080", "where to listen"}, {"T_LEVEL", "info", "how much to log"},
+		{"T_NAME", "(required)", "a name"},
+		{"T_SECRET", "(required)", "a secret"}, {"T_NOTICE", "2s", "how long to wait"}, {"T_WORKERS", "4", "how many"},
+		{"T_SPARE", "(none)", "a spare"}, {"And as Go, the AWS SDK", "AWS_REGION"},
 	} {
 		found := false
 		for line := range strings.Lines(text) {
@@ -150,7 +156,8 @@ func TestUsage(t *testing.T) {
 func TestPasswords(t *testing.T) {
 	for _, test := range []struct{ dsn, redis, password, wantDSN, wantRedis string }{
 		{"u@tcp(h:1)/d?tls=true", "rediss://h:1/0", "p", "u:p@tcp(h:1)/d?tls=true", "rediss://:p@h:1/0"},
-		{"u@tcp(h:1)/d", "redis://u@h:1,i:2", "p@/:?#% x", "u:p@/:?#% x@tcp(h:1)/d", "redis://u:p%40%2F%3A%3F%23%25%20x@h:1,i:2"},
+		{"u@tcp(h:1)/d", "redis://u@h:1,i:2", "p@/:?#% x", "u:p@/:?#% x@tcp(h:1)/d",
+			"redis://u:p%40%2F%3A%3F%23%25%20x@h:1,i:2"},
 		{"u:q@tcp(h:1)/d", "redis://h:1", "", "u:q@tcp(h:1)/d", "redis://h:1"},
 		{"u:q@tcp(h:1)/d", "redis://:q@h:1", "hunter2", "", ""},
 		{"tcp(h:1)/d", "redis://u:q@h:1", "hunter2", "", ""},
@@ -163,7 +170,8 @@ func TestPasswords(t *testing.T) {
 		dsn, redis := s.MySQLDSN(), s.RedisURL()
 		err := s.Parse()
 		if test.wantDSN == "" {
-			if err == nil || !strings.HasPrefix(err.Error(), "MYSQL_PASSWORD: ") || !strings.Contains(err.Error(), "\nREDIS_PASSWORD: ") || strings.Contains(err.Error(), "hunter2") {
+			if err == nil || !strings.HasPrefix(err.Error(), "MYSQL_PASSWORD: ") ||
+				!strings.Contains(err.Error(), "\nREDIS_PASSWORD: ") || strings.Contains(err.Error(), "hunter2") {
 				t.Errorf("%+v: error %v", test, err)
 			}
 			continue

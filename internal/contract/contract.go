@@ -186,7 +186,8 @@ func (c *Contract) Operations() []string {
 // Check says what is in an answer that is not in the contract, or nil. The path is without its query.
 func (c *Contract) Check(method, path string, status int, fields http.Header, body []byte) error {
 	if err := c.check(method, path, status, fields, body); err != nil {
-		return fmt.Errorf("%s %s: the contract does not have this answer: %w: %d %.2000s", method, path, err, status, body)
+		return fmt.Errorf("%s %s: the contract does not have this answer: %w: %d %.2000s", method, path, err, status,
+			body)
 	}
 	return nil
 }
@@ -207,7 +208,8 @@ func (c *Contract) check(method, path string, status int, fields http.Header, bo
 		h, known := a.headers[name]
 		switch {
 		case slices.Contains(transportHeaders, name), strings.HasPrefix(name, "Access-Control-"):
-		case !known && name == "Cache-Control" && fields.Get(name) == "no-store": // what holds where nothing else is said
+		case !known && name == "Cache-Control" && fields.Get(name) == "no-store":
+			// what holds where nothing else is said
 		case !known:
 			return fmt.Errorf("the header %s: %q", name, values)
 		default:
@@ -345,7 +347,8 @@ func (t transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err // half an answer is none
 	}
-	if err := t.contract.Check(request.Method, request.URL.EscapedPath(), response.StatusCode, response.Header, body); err != nil {
+	if err := t.contract.Check(request.Method, request.URL.EscapedPath(), response.StatusCode, response.Header,
+		body); err != nil {
 		t.report(err)
 	}
 	response.Body = io.NopCloser(bytes.NewReader(body))

@@ -22,9 +22,11 @@ func load(t *testing.T) *Contract {
 
 const (
 	id       = "01a1f8d8-758b-73ba-9d19-99309294a03d"
-	accepted = `{"order_id":"` + id + `","status":"pending","product_id":1,"quantity":1,"unit_price":1,"total_price":1,` +
+	accepted = `{"order_id":"` + id +
+		`","status":"pending","product_id":1,"quantity":1,"unit_price":1,"total_price":1,` +
 		`"currency":"EUR"}`
-	pending = `{"order_id":"` + id + `","status":"pending","product_id":1,"quantity":1,"unit_price":1,"total_price":1,` +
+	pending = `{"order_id":"` + id +
+		`","status":"pending","product_id":1,"quantity":1,"unit_price":1,"total_price":1,` +
 		`"currency":"EUR","reserved_at":"2027-05-01T10:00:00.731Z"}`
 
 	location = "Location: /api/orders/" + id
@@ -102,35 +104,44 @@ func TestBadAnswers(t *testing.T) {
 		reply   reply
 		want    string // in the error
 	}{
-		"a member":          {post, reply{202, replaced(accepted, "}", `,"x":1}`), fields}, "additional properties 'x'"},
-		"a member less":     {post, reply{202, replaced(accepted, `"quantity":1,`, ""), fields}, "missing property"},
-		"a number as text":  {post, reply{202, replaced(accepted, `"quantity":1`, `"quantity":"1"`), fields}, "quantity"},
-		"a number too high": {post, reply{202, replaced(accepted, `"quantity":1`, `"quantity":1001`), fields}, "quantity"},
+		"a member": {post, reply{202, replaced(accepted, "}", `,"x":1}`), fields},
+			"additional properties 'x'"},
+		"a member less": {post, reply{202, replaced(accepted, `"quantity":1,`, ""), fields}, "missing property"},
+		"a number as text": {post, reply{202, replaced(accepted, `"quantity":1`, `"quantity":"1"`), fields},
+			"quantity"},
+		"a number too high": {post, reply{202, replaced(accepted, `"quantity":1`, `"quantity":1001`), fields},
+			"quantity"},
 		"no UUID":           {post, reply{202, replaced(accepted, id, "7"), fields}, "uuid"},
 		"no time":           {get, reply{200, replaced(pending, "T", " "), []string{js}}, "date-time"},
 		"a state":           {get, reply{200, replaced(pending, "pending", "waiting"), []string{js}}, "status"},
 		"failed for nought": {get, reply{200, replaced(pending, "pending", "failed"), []string{js}}, "failed_reason"},
 		"no JSON":           {post, reply{409, soldOut + "x", []string{pj}}, "invalid character"},
 
-		"no id":              {me, reply{403, replaced(problem("403", "banned"), `,"request_id":"`+requestID+`"`, ""), []string{pj}}, "request_id"},
-		"two ids":            {"GET /healthz", reply{200, "ok\n", []string{text, "Stampede-Request-Id: x"}}, "Stampede-Request-Id"},
-		"no Location":        {post, reply{202, accepted, []string{js, retry}}, "Location is missing"},
-		"another Location":   {post, reply{202, accepted, []string{js, "Location: /orders/" + id, retry}}, "Location: "},
-		"another time":       {post, reply{202, accepted, []string{js, location, "Retry-After: soon"}}, "Retry-After: "},
+		"no id": {me, reply{403, replaced(problem("403", "banned"), `,"request_id":"`+requestID+`"`, ""),
+			[]string{pj}}, "request_id"},
+		"two ids": {"GET /healthz", reply{200, "ok\n", []string{text, "Stampede-Request-Id: x"}},
+			"Stampede-Request-Id"},
+		"no Location": {post, reply{202, accepted, []string{js, retry}}, "Location is missing"},
+		"another Location": {post, reply{202, accepted, []string{js, "Location: /orders/" + id, retry}},
+			"Location: "},
+		"another time": {post, reply{202, accepted, []string{js, location, "Retry-After: soon"}},
+			"Retry-After: "},
 		"401 and no scheme":  {me, reply{401, problem("401", "unauthenticated"), []string{pj}}, "Www-Authenticate"},
 		"503 and no time":    {"GET /readyz", reply{503, problem("503", "not_ready"), []string{pj}}, "Retry-After"},
 		"429 and no time":    {me, reply{429, problem("429", "rate_limited"), []string{pj}}, "Retry-After"},
 		"405 and no methods": {"PUT /api/me", reply{405, problem("405", "method_not_allowed"), []string{pj}}, "Allow"},
-		"a header":           {"GET /healthz", reply{200, "ok\n", []string{text, "X-Powered-By: gophers"}}, "X-Powered-By"},
-		"a charset":          {me, reply{200, "{}", []string{js + "; charset=utf-8"}}, "Content-Type"},
-		"a problem as JSON":  {post, reply{409, soldOut, []string{js}}, "Content-Type"},
+		"a header": {"GET /healthz", reply{200, "ok\n", []string{text, "X-Powered-By: gophers"}},
+			"X-Powered-By"},
+		"a charset":         {me, reply{200, "{}", []string{js + "; charset=utf-8"}}, "Content-Type"},
+		"a problem as JSON": {post, reply{409, soldOut, []string{js}}, "Content-Type"},
 
-		"an unknown code":         {post, reply{409, problem("409", "gone"), []string{pj}}, "code"},
-		"an operation's code":     {post, reply{409, problem("409", "email_taken"), []string{pj}}, "code"},
-		"a status's code":         {post, reply{409, problem("409", "banned"), []string{pj}}, "code"},
-		"a code of any request":   {post, reply{418, problem("418", "internal_error"), []string{pj}}, "status"},
-		"a status in the body":    {post, reply{409, problem("400", "sold_out"), []string{pj}}, "another status"},
-		"a problem's member":      {post, reply{409, replaced(soldOut, "}", `,"limit_per_user":1}`), []string{pj}}, "not"},
+		"an unknown code":       {post, reply{409, problem("409", "gone"), []string{pj}}, "code"},
+		"an operation's code":   {post, reply{409, problem("409", "email_taken"), []string{pj}}, "code"},
+		"a status's code":       {post, reply{409, problem("409", "banned"), []string{pj}}, "code"},
+		"a code of any request": {post, reply{418, problem("418", "internal_error"), []string{pj}}, "status"},
+		"a status in the body":  {post, reply{409, problem("400", "sold_out"), []string{pj}}, "another status"},
+		"a problem's member": {post, reply{409, replaced(soldOut, "}", `,"limit_per_user":1}`), []string{pj}},
+			"not"},
 		"a problem's member less": {post, reply{409, problem("409", "sale_ended"), []string{pj}}, "ends_at"},
 
 		"a status":               {post, reply{200, accepted, []string{js}}, "Content-Type"},

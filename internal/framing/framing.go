@@ -1,5 +1,5 @@
-// Package framing finds requests whose end two servers may see in different places. If a proxy sees another end than the
-// server behind it, a client can slip a request past the proxy (request smuggling: RFC 9112, section 11.2).
+// Package framing finds requests whose end two servers may see in different places. If a proxy sees another end than
+// the server behind it, a client can slip a request past the proxy (request smuggling: RFC 9112, section 11.2).
 package framing
 
 import "bytes"
@@ -11,8 +11,8 @@ var (
 )
 
 // Ambiguous reports whether headers, as they came over the wire, leave open where the request ends: a length beside an
-// encoding, another encoding than chunked, a line that ends without CR or goes on in the next one, or a space in the name
-// of either. fasthttp takes these, and refuses by itself two lengths, lengths and chunk sizes that are not plain
+// encoding, another encoding than chunked, a line that ends without CR or goes on in the next one, or a space in the
+// name of either. fasthttp takes these, and refuses by itself two lengths, lengths and chunk sizes that are not plain
 // numbers, two encodings, two hosts, and a space before a colon.
 func Ambiguous(headers []byte) bool {
 	var length, encoding bool

@@ -11,7 +11,8 @@ func TestBuckets(t *testing.T) {
 		ids := BucketIDs(product, MaxBuckets)
 		for i, id := range ids {
 			if BucketOf(id) != i+1 || ProductOf(id) != product || id <= MaxProductID || id >= 1<<53 {
-				t.Errorf("id %d of bucket %d of product %d is taken for bucket %d of %d", id, i+1, product, BucketOf(id), ProductOf(id))
+				t.Errorf("id %d of bucket %d of product %d is taken for bucket %d of %d", id, i+1, product,
+					BucketOf(id), ProductOf(id))
 			}
 			if i > 0 && id <= ids[i-1] {
 				t.Errorf("bucket %d is not behind the one before it", i+1)

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// exponents says how many digits of a currency's amounts stand after the point. It holds the active codes of ISO 4217 (of
-// 2026), those of funds included. Codes that have no minor unit, such as XAU and XXX, are no currencies to sell in.
+// exponents says how many digits of a currency's amounts stand after the point. It holds the active codes of ISO 4217
+// (of 2026), those of funds included. Codes that have no minor unit, such as XAU and XXX, are no currencies to sell in.
 var exponents = makeExponents(map[int]string{
 	0: `BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF`,
 	2: `AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF CHE CHF CHW CNY
@@ -34,8 +34,8 @@ func IsCurrency(code string) bool {
 	return ok
 }
 
-// Money writes an amount of minor units for people: 49900 with EUR is 499.00 EUR. If the currency is unknown, so is where
-// the point belongs, and the text says that it counts minor units.
+// Money writes an amount of minor units for people: 49900 with EUR is 499.00 EUR. If the currency is unknown, so is
+// where the point belongs, and the text says that it counts minor units.
 func Money(minorUnits int64, currency string) string {
 	exponent, ok := exponents[currency]
 	if !ok {

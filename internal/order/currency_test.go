@@ -36,7 +36,8 @@ func TestIsCurrency(t *testing.T) {
 	}
 
 	// No currency, a test, gold, special drawing rights, invented, withdrawn, and not in the form of a code.
-	for _, code := range []string{"XXX", "XTS", "XAU", "XDR", "ABC", "ZZZ", "DEM", "HRK", "eur", "EU", "EURO", "", "978"} {
+	for _, code := range []string{"XXX", "XTS", "XAU", "XDR", "ABC", "ZZZ", "DEM", "HRK", "eur", "EU", "EURO", "",
+		"978"} {
 		if IsCurrency(code) {
 			t.Errorf("%q is taken", code)
 		}

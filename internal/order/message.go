@@ -35,8 +35,9 @@ var memberNames = []string{
 var ErrUndecodable = errors.New("message cannot be decoded")
 
 // Pack writes orders into as few envelopes as their bounds allow and returns the bodies with the
-// orders that each holds, in order. Orders of one product that follow one another share envelopes; those of two products
-// never do, so that none waits for another's product. Every order fits an envelope alone, since its parts are bounded.
+// orders that each holds, in order. Orders of one product that follow one another share envelopes; those of two
+// products never do, so that none waits for another's product. Every order fits an envelope alone, since its parts are
+// bounded.
 func Pack(orders []Order) (bodies [][]byte, groups [][]Order) {
 	const head, tail = `{"v":1,"orders":[`, `]}`
 	var body []byte
@@ -51,7 +52,8 @@ func Pack(orders []Order) (bodies [][]byte, groups [][]Order) {
 	var encoded []byte
 	for i := range orders {
 		encoded = append(orders[i].appendFields(append(encoded[:0], '{')), '}')
-		if i > start && orders[i].ProductID != orders[start].ProductID || i-start == MaxOrdersPerMessage || len(body)+1+len(encoded)+len(tail) > MaxMessageBytes {
+		if i > start && orders[i].ProductID != orders[start].ProductID || i-start == MaxOrdersPerMessage || len(body)+1+
+			len(encoded)+len(tail) > MaxMessageBytes {
 			flush(i)
 		}
 		if body == nil {

@@ -34,7 +34,8 @@ func TestPackAndDecode(t *testing.T) {
 			orders[i] = sample()
 			orders[i].IdempotencyKey = test.key
 			if test.key == worst {
-				orders[i].UserID, orders[i].ProductID, orders[i].Quantity, orders[i].UnitPrice = 1<<62, 1<<62, MaxQuantity, MaxUnitPrice
+				orders[i].UserID, orders[i].ProductID, orders[i].Quantity, orders[i].UnitPrice = 1<<62, 1<<62,
+					MaxQuantity, MaxUnitPrice
 			}
 		}
 		bodies, groups := Pack(orders)
@@ -102,7 +103,8 @@ func TestPackFillsEnvelopes(t *testing.T) {
 	// Now the next is made to fit, by taking from one before it what it lacks.
 	last := &orders[len(groups[0])-1]
 	surplus := len(next) - room
-	last.IdempotencyKey = strings.Repeat("\x01", MaxIdempotencyKeyBytes-(surplus+5)/6) + strings.Repeat("x", (6-surplus%6)%6)
+	last.IdempotencyKey = strings.Repeat("\x01", MaxIdempotencyKeyBytes-(surplus+5)/6) +
+		strings.Repeat("x", (6-surplus%6)%6)
 	for _, more := range []string{"", "x"} {
 		last.IdempotencyKey += more
 		bodies, packed := Pack(orders)
@@ -136,7 +138,8 @@ func TestMessageFormat(t *testing.T) {
 	if _, ok := readPlain([]byte(body)); !ok {
 		t.Error("what Pack writes is not read the fast way")
 	}
-	later := strings.NewReplacer(`"v":1`, `"trace":{"a":[]},"v":1`, `"user_id"`, `"colour":"red","user_id"`).Replace(body)
+	later := strings.NewReplacer(`"v":1`, `"trace":{"a":[]},"v":1`, `"user_id"`,
+		`"colour":"red","user_id"`).Replace(body)
 	if again, err := Decode([]byte(later)); err != nil || again[0] != want {
 		t.Errorf("with unknown fields: %+v, %v", again, err)
 	}
@@ -183,8 +186,9 @@ func TestUndecodable(t *testing.T) {
 		"no time":               swap(`"reserved_at":"2023-11-14T22:13:20.123Z",`, ``),
 		"a bad time":            swap(`2023-11-14T22:13:20.123Z`, `yesterday`),
 		"a time of no use":      swap(`2023-11-14T22:13:20.123Z`, `0000-01-01T00:00:00Z`),
-		"too long a key":        swap(`"idempotency_key":"`, `"idempotency_key":"`+strings.Repeat("x", MaxIdempotencyKeyBytes)),
-		"too many bytes":        valid + strings.Repeat(" ", MaxMessageBytes+1-len(valid)),
+		"too long a key": swap(`"idempotency_key":"`, `"idempotency_key":"`+
+			strings.Repeat("x", MaxIdempotencyKeyBytes)),
+		"too many bytes": valid + strings.Repeat(" ", MaxMessageBytes+1-len(valid)),
 	} {
 		orders, err := Decode([]byte(body))
 		if err != nil && strings.Contains(err.Error(), "yesterday") {
@@ -215,7 +219,8 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if plain, ok := readPlain(body); ok {
 			var e envelope
-			if err := json.Unmarshal(body, &e); err != nil || e.V != MessageVersion || !reflect.DeepEqual(e.Orders, plain) {
+			if err := json.Unmarshal(body, &e); err != nil || e.V != MessageVersion ||
+				!reflect.DeepEqual(e.Orders, plain) {
 				t.Fatalf("readPlain = %+v, and encoding/json says %+v, %v", plain, e, err)
 			}
 		}
@@ -271,7 +276,8 @@ func BenchmarkDecode(b *testing.B) {
 // FuzzAppendJSON: what is written without encoding/json is what encoding/json writes.
 func FuzzAppendJSON(f *testing.F) {
 	f.Add(int64(7), int64(1), int64(1_700_000_000_123), "k", "", int64(0))
-	f.Add(int64(math.MaxInt64), int64(0), int64(1), "a\"b\\c<d>&\x01\u2028é\xff~", "sold_out", int64(1_700_000_000_123_456))
+	f.Add(int64(math.MaxInt64), int64(0), int64(1), "a\"b\\c<d>&\x01\u2028é\xff~", "sold_out",
+		int64(1_700_000_000_123_456))
 	f.Fuzz(func(t *testing.T, user, price, millis int64, key, reason string, decided int64) {
 		const end = 253_402_300_799 // seconds to the end of the year 9999
 		r := Record{

@@ -43,10 +43,14 @@ func TestValidate(t *testing.T) {
 		{"no time", func(o *Order) { o.ReservedAt = time.Time{} }, "reserved_at"},
 		{"before the epoch", func(o *Order) { o.ReservedAt = time.Unix(-1, 0) }, "reserved_at"},
 		{"the last time", func(o *Order) { o.ReservedAt = far }, ""},
-		{"past the last time", func(o *Order) { o.ReservedAt = far.Add(time.Second).In(time.FixedZone("", -3600)) }, "reserved_at"},
+		{"past the last time", func(o *Order) {
+			o.ReservedAt = far.Add(time.Second).In(time.FixedZone("", -3600))
+		}, "reserved_at"},
 		{"no key", func(o *Order) { o.IdempotencyKey = "" }, ""},
 		{"the longest key", func(o *Order) { o.IdempotencyKey = strings.Repeat("x", MaxIdempotencyKeyBytes) }, ""},
-		{"too long a key", func(o *Order) { o.IdempotencyKey = strings.Repeat("x", MaxIdempotencyKeyBytes+1) }, "idempotency_key"},
+		{"too long a key", func(o *Order) {
+			o.IdempotencyKey = strings.Repeat("x", MaxIdempotencyKeyBytes+1)
+		}, "idempotency_key"},
 	} {
 		o := sample()
 		test.change(&o)

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// timeForm is the form of RFC 3339, with capital letters. Package time takes more: hours of one digit, fractions after a
-// comma, and offsets of any size (https://go.dev/issue/54580).
+// timeForm is the form of RFC 3339, with capital letters. Package time takes more: hours of one digit, fractions after
+// a comma, and offsets of any size (https://go.dev/issue/54580).
 var timeForm = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
 
 // ParseTime reads a time of RFC 3339 and nothing else. Leap seconds are not known.

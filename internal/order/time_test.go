@@ -8,7 +8,8 @@ import (
 func TestParseTime(t *testing.T) {
 	t.Parallel()
 	want := time.Date(2026, 1, 2, 3, 4, 5, 500_000_000, time.UTC)
-	for _, text := range []string{"2026-01-02T03:04:05.5Z", "2026-01-02T05:34:05.500+02:30", "2026-01-01T03:05:05.5-23:59"} {
+	for _, text := range []string{"2026-01-02T03:04:05.5Z", "2026-01-02T05:34:05.500+02:30",
+		"2026-01-01T03:05:05.5-23:59"} {
 		if got, err := ParseTime(text); err != nil || !got.Equal(want) {
 			t.Errorf("%s is read as %v, error %v", text, got, err)
 		}

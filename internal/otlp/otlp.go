@@ -1,5 +1,5 @@
-// Package otlp sends traces to a collector, by the OpenTelemetry protocol. It is apart from package telemetry so that a program
-// that sends none is no larger for it.
+// Package otlp sends traces to a collector, by the OpenTelemetry protocol. It is apart from package telemetry so that a
+// program that sends none is no larger for it.
 package otlp
 
 import (

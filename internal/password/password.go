@@ -45,7 +45,8 @@ const (
 )
 
 var (
-	// ErrBusy: as many callers as may are waiting for a hash, or the caller's time went by while it waited. Nothing was done.
+	// ErrBusy: as many callers as may are waiting for a hash, or the caller's time went by while it waited. Nothing was
+	// done.
 	ErrBusy = errors.New("too many passwords are being checked")
 	// ErrBadHash: a stored hash is not one of argon2id in the PHC string format, or has parameters out of all bounds.
 	ErrBadHash = errors.New("the stored password hash is not valid")
@@ -71,7 +72,8 @@ func (p Params) Validate() error {
 	case p.Parallelism < 1 || p.Parallelism > MaxParallelism:
 		return fmt.Errorf("parallelism is %d, want 1 to %d", p.Parallelism, MaxParallelism)
 	case uint64(p.MemoryKiB)*uint64(p.Iterations) < minWork:
-		return fmt.Errorf("%d iterations over %d KiB are too little work, want a product of at least %d", p.Iterations, p.MemoryKiB, minWork)
+		return fmt.Errorf("%d iterations over %d KiB are too little work, want a product of at least %d", p.Iterations,
+			p.MemoryKiB, minWork)
 	}
 	return nil
 }
@@ -100,9 +102,11 @@ func New(p Params) (*Hasher, error) {
 	encode := base64.RawStdEncoding.EncodeToString
 	return &Hasher{
 		params: argon2id.Params{
-			Memory: p.MemoryKiB, Iterations: p.Iterations, Parallelism: p.Parallelism, SaltLength: saltBytes, KeyLength: keyBytes,
+			Memory: p.MemoryKiB, Iterations: p.Iterations, Parallelism: p.Parallelism, SaltLength: saltBytes,
+			KeyLength: keyBytes,
 		},
-		nobody: fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, p.MemoryKiB, p.Iterations, p.Parallelism,
+		nobody: fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, p.MemoryKiB, p.Iterations,
+			p.Parallelism,
 			encode(random[:saltBytes]), encode(random[saltBytes:])),
 		places: make(chan struct{}, running+MaxWaiting),
 		slots:  make(chan struct{}, running),
@@ -111,9 +115,10 @@ func New(p Params) (*Hasher, error) {
 	}, nil
 }
 
-// Hash makes a hash of a password for storage, as a PHC string that carries its salt and parameters. The password should
-// have passed Check; of it Hash itself asks only that it is not too long (ErrRefused). It returns ErrBusy at once if
-// MaxWaiting callers wait or its time goes by while it waits, and the context's error if that has ended otherwise.
+// Hash makes a hash of a password for storage, as a PHC string that carries its salt and parameters. The password
+// should have passed Check; of it Hash itself asks only that it is not too long (ErrRefused). It returns ErrBusy at
+// once if MaxWaiting callers wait or its time goes by while it waits, and the context's error if that has ended
+// otherwise.
 func (h *Hasher) Hash(ctx context.Context, password string) (hash string, err error) {
 	if len(password) > maxBytes {
 		return "", errTooLong
@@ -128,8 +133,9 @@ func (h *Hasher) Hash(ctx context.Context, password string) (hash string, err er
 	return hash, nil
 }
 
-// Verify says whether a password is the one that was hashed. It fails like Hash, and with ErrBadHash, but a password that
-// is too long is just a wrong one. A hash from before passwords were normalised is found by the password as it was typed.
+// Verify says whether a password is the one that was hashed. It fails like Hash, and with ErrBadHash, but a password
+// that is too long is just a wrong one. A hash from before passwords were normalised is found by the password as it was
+// typed.
 func (h *Hasher) Verify(ctx context.Context, password, hash string) (match bool, err error) {
 	if _, err := decode(hash); err != nil {
 		return false, fmt.Errorf("verify password: %w", err)

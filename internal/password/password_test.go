@@ -109,7 +109,8 @@ func TestNeedsRehash(t *testing.T) {
 
 func TestParams(t *testing.T) {
 	t.Parallel()
-	for _, p := range []Params{DefaultParams(), {47_104, 1, 1}, {12_288, 3, 1}, {9_216, 4, 1}, {7_168, 5, 1}, {MaxMemoryKiB, MaxIterations, MaxParallelism}} {
+	for _, p := range []Params{DefaultParams(), {47_104, 1, 1}, {12_288, 3, 1}, {9_216, 4, 1}, {7_168, 5, 1},
+		{MaxMemoryKiB, MaxIterations, MaxParallelism}} {
 		if err := p.Validate(); err != nil {
 			t.Errorf("%+v: %v", p, err)
 		}
@@ -167,7 +168,8 @@ func TestNobodyTakesAsLong(t *testing.T) {
 		work = append(work, fmt.Sprintf("%+v", p))
 		return match, p, err
 	}
-	for _, password := range []string{"wrong horse", "", strings.Repeat("x", maxBytes), strings.Repeat("x", maxBytes+1)} {
+	for _, password := range []string{"wrong horse", "", strings.Repeat("x", maxBytes),
+		strings.Repeat("x", maxBytes+1)} {
 		work = nil
 		if match, err := h.Verify(ctx, password, stored); match || err != nil {
 			t.Fatalf("match %t, error %v", match, err)

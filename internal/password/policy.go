@@ -19,8 +19,8 @@ const (
 	minScore = 3
 	// wellKnown is not in zxcvbn's lists, and in everybody's head.
 	wellKnown = "correct horse battery staple"
-	// maxEstimated is how many characters are estimated, for the work grows faster than the length: for the worst that was
-	// found, 64 characters took 250 ms, and all 128 longer still.
+	// maxEstimated is how many characters are estimated, for the work grows faster than the length: for the worst that
+	// was found, 64 characters took 250 ms, and all 128 longer still.
 	maxEstimated = 32
 	// maxBytes bounds what is looked at at all.
 	maxBytes = MaxChars * utf8.UTFMax
@@ -38,9 +38,9 @@ var (
 	errAddress   = fmt.Errorf("%w: it is your e-mail address", ErrRefused)
 )
 
-// Normalize returns the form of a password that is hashed, so that it does not depend on how a keyboard composes letters:
-// that of the OpaqueString profile (RFC 8265, section 4.2), NFC with plain spaces. What else that profile refuses is let
-// through.
+// Normalize returns the form of a password that is hashed, so that it does not depend on how a keyboard composes
+// letters: that of the OpaqueString profile (RFC 8265, section 4.2), NFC with plain spaces. What else that profile
+// refuses is let through.
 func Normalize(password string) string {
 	return norm.NFC.String(strings.Map(func(r rune) rune {
 		if unicode.Is(unicode.Zs, r) {
@@ -54,9 +54,9 @@ func Normalize(password string) string {
 // that are being set: at a login the stored hash alone decides, whatever the policy was when it was made.
 //
 // The rules follow NIST SP 800-63B (revision 3, section 5.1.1.2; revision 4, section 3.1.1.2): a length in code points,
-// any characters, no demand for kinds of them, no shortening, and no password that is guessed early, as zxcvbn estimates
-// it from lists of words, names, dates and keyboards. MinChars is above the 8 of revision 3 and of passwords beside a
-// second factor; revision 4 asks for 15 where the password is all there is.
+// any characters, no demand for kinds of them, no shortening, and no password that is guessed early, as zxcvbn
+// estimates it from lists of words, names, dates and keyboards. MinChars is above the 8 of revision 3 and of passwords
+// beside a second factor; revision 4 asks for 15 where the password is all there is.
 func Check(password, email, name string) error {
 	if len(password) > maxBytes {
 		return errTooLong

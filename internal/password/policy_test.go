@@ -59,7 +59,8 @@ func TestCheck(t *testing.T) {
 func TestNormalized(t *testing.T) {
 	t.Parallel()
 	h := newHasher(t, DefaultParams())
-	const composed, decomposed = "caf\u00e9 cr\u00e8me br\u00fbl\u00e9e", "cafe\u0301\u00a0cre\u0300me bru\u0302le\u0301e"
+	const composed, decomposed = "caf\u00e9 cr\u00e8me br\u00fbl\u00e9e",
+		"cafe\u0301\u00a0cre\u0300me bru\u0302le\u0301e"
 	old, err := h.create(decomposed, &h.params)
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +89,8 @@ func BenchmarkCheck(b *testing.B) {
 }
 
 func FuzzCheck(f *testing.F) {
-	for _, seed := range []string{"", "password123", "correct horse", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", strings.Repeat("İ", 128)} {
+	for _, seed := range []string{"", "password123", "correct horse", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+		strings.Repeat("İ", 128)} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, password string) {

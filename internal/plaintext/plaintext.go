@@ -1,6 +1,6 @@
-// Package plaintext judges text that one person writes and others see: names, descriptions, reasons. It keeps the letters
-// of every script and emoji whole, and finds the characters that show nothing, or that change how what is around them is
-// shown (Unicode Technical Report 36).
+// Package plaintext judges text that one person writes and others see: names, descriptions, reasons. It keeps the
+// letters of every script and emoji whole, and finds the characters that show nothing, or that change how what is
+// around them is shown (Unicode Technical Report 36).
 package plaintext
 
 import (
@@ -10,8 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// Fault says which character of a text may not be in it, such as "it has U+202E, which cannot be seen", or nothing if the
-// text is good.
+// Fault says which character of a text may not be in it, such as "it has U+202E, which cannot be seen", or nothing if
+// the text is good.
 func Fault(text string) string {
 	if !utf8.ValidString(text) {
 		return "it is not valid UTF-8"
@@ -34,8 +34,8 @@ func LinesFault(text string) string {
 	return Fault(strings.NewReplacer("\r\n", " ", "\n", " ", "\t", " ").Replace(text))
 }
 
-// Escape writes text for a terminal: whatever Fault finds becomes an escape sequence as in Go, tabs and line ends included,
-// so that nobody's name can move the cursor, colour a line or look like another line.
+// Escape writes text for a terminal: whatever Fault finds becomes an escape sequence as in Go, tabs and line ends
+// included, so that nobody's name can move the cursor, colour a line or look like another line.
 func Escape(text string) string {
 	if Fault(text) == "" {
 		return text
@@ -84,7 +84,8 @@ func seen(runes []rune, i int) bool {
 	case r == zeroWidthJoiner:
 		return isWord(before) && isWord(after) || isEmoji(before) && isEmoji(after)
 	case r == textStyle || r == emojiStyle:
-		return before == '#' || before == '*' || unicode.IsDigit(before) || before > unicode.MaxLatin1 && unicode.IsPunct(before) ||
+		return before == '#' || before == '*' || unicode.IsDigit(before) || before > unicode.MaxLatin1 &&
+			unicode.IsPunct(before) ||
 			isEmoji(before) && before != emojiStyle && before != textStyle || unicode.Is(unicode.Sm, before)
 	case unicode.Is(unicode.Variation_Selector, r):
 		return unicode.Is(unicode.Han, before) || unicode.Is(unicode.Mongolian, before) // forms of a character in names
@@ -99,7 +100,8 @@ func isWord(r rune) bool {
 	return (unicode.IsLetter(r) || unicode.IsMark(r)) && !unicode.Is(unicode.Variation_Selector, r)
 }
 
-// isEmoji reports whether a character may stand beside a joiner in an emoji sequence: a symbol, a skin tone or the style.
+// isEmoji reports whether a character may stand beside a joiner in an emoji sequence: a symbol, a skin tone or the
+// style.
 func isEmoji(r rune) bool {
 	return unicode.Is(unicode.So, r) || r >= '\U0001f3fb' && r <= '\U0001f3ff' || r == emojiStyle
 }

@@ -49,7 +49,8 @@ func openAt(t testing.TB, endpoint string) *queue.Queue {
 func newServer(t testing.TB) *sqs.Server {
 	t.Helper()
 	server := stacktest.NewSQS(t, sqs.Options{})
-	if err := localstack.CreateQueues(t.Context(), localstack.SQSClient(server.URL()), ordersName, dlqName); err != nil {
+	if err := localstack.CreateQueues(t.Context(), localstack.SQSClient(server.URL()), ordersName,
+		dlqName); err != nil {
 		t.Fatal(err)
 	}
 	return server
@@ -188,7 +189,8 @@ func failEntries(match func(id string) bool) step {
 		kept := out.Successful[:0]
 		for _, entry := range out.Successful {
 			if match(entry["Id"].(string)) {
-				out.Failed = append(out.Failed, map[string]any{"Id": entry["Id"], "Code": "InternalError", "SenderFault": false})
+				out.Failed = append(out.Failed, map[string]any{"Id": entry["Id"], "Code": "InternalError",
+					"SenderFault": false})
 			} else {
 				kept = append(kept, entry)
 			}

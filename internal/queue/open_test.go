@@ -47,7 +47,8 @@ func TestOpenWantsARegion(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := queue.Open(t.Context(), ordersName, dlqName); err == nil || !strings.Contains(err.Error(), "AWS_REGION") {
+	if _, err := queue.Open(t.Context(), ordersName, dlqName); err == nil ||
+		!strings.Contains(err.Error(), "AWS_REGION") {
 		t.Errorf("error: %v", err)
 	}
 }

@@ -187,8 +187,8 @@ func (q *Queue) Counts(ctx context.Context) (Counts, error) {
 	return Counts{n[0], n[1], n[2]}, nil
 }
 
-// refused tells that a request that ended with err has certainly had no effect: the service blames the request, or there
-// was no connection. An error on the service's own side (5xx, also 503) leaves it open.
+// refused tells that a request that ended with err has certainly had no effect: the service blames the request, or
+// there was no connection. An error on the service's own side (5xx, also 503) leaves it open.
 func refused(err error) bool {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {

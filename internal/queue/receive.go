@@ -115,19 +115,22 @@ func (q *Queue) Delete(ctx context.Context, receipts []string) error {
 // Hide sets how long received messages stay hidden, from now and in whole seconds; 0 gives them back
 // at once.
 func (q *Queue) Hide(ctx context.Context, receipts []string, d time.Duration) error {
-	return inBatches(ctx, receipts, "change the visibility of", func(ctx context.Context, batch []string) (refusals, error) {
-		entries := make([]types.ChangeMessageVisibilityBatchRequestEntry, len(batch))
-		for i := range batch {
-			entries[i] = types.ChangeMessageVisibilityBatchRequestEntry{
-				Id: aws.String(strconv.Itoa(i)), ReceiptHandle: &batch[i], VisibilityTimeout: int32(d / time.Second),
+	return inBatches(ctx, receipts, "change the visibility of",
+		func(ctx context.Context, batch []string) (refusals, error) {
+			entries := make([]types.ChangeMessageVisibilityBatchRequestEntry, len(batch))
+			for i := range batch {
+				entries[i] = types.ChangeMessageVisibilityBatchRequestEntry{
+					Id: aws.String(strconv.Itoa(i)), ReceiptHandle: &batch[i],
+					VisibilityTimeout: int32(d / time.Second),
+				}
 			}
-		}
-		out, err := q.api.ChangeMessageVisibilityBatch(ctx, &sqs.ChangeMessageVisibilityBatchInput{QueueUrl: &q.url, Entries: entries})
-		if err != nil {
-			return nil, err
-		}
-		return out.Failed, nil
-	})
+			out, err := q.api.ChangeMessageVisibilityBatch(ctx,
+				&sqs.ChangeMessageVisibilityBatchInput{QueueUrl: &q.url, Entries: entries})
+			if err != nil {
+				return nil, err
+			}
+			return out.Failed, nil
+		})
 }
 
 // refusals are the entries of a request that the queue has refused. Their ids are their places in the request.
@@ -135,7 +138,8 @@ type refusals = []types.BatchResultErrorEntry
 
 // inBatches calls f with as many receipts as a request may hold, a few times with those that have failed, and gathers
 // what went wrong for good. What f does may be done twice.
-func inBatches(ctx context.Context, receipts []string, what string, f func(context.Context, []string) (refusals, error)) error {
+func inBatches(ctx context.Context, receipts []string, what string,
+	f func(context.Context, []string) (refusals, error)) error {
 	var errs []error
 	for len(receipts) > 0 {
 		batch := receipts[:min(len(receipts), maxEntries)]

@@ -189,13 +189,14 @@ func TestHideIsBoundedByItsContext(t *testing.T) {
 func TestADeadLetterHasItsReason(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct{ reason, want string }{
-		"plain":               {"it is broken", "it is broken"},
-		"not ASCII":           {"l'état, 状態, 🙂", "l'état, 状態, 🙂"},
-		"control characters":  {"a\x00b\nc\x1bd\uFFFEe\uFFFFf", "a?b?c?d?e?f"},
-		"not UTF-8":           {"a\xff\xfeb", "a??b"},
-		"long":                {strings.Repeat("x", 5000), strings.Repeat("x", queue.MaxReasonBytes)},
-		"long and not ASCII":  {"x" + strings.Repeat("語", 1700), "x" + strings.Repeat("語", (queue.MaxReasonBytes-1)/3)},
-		"long and four bytes": {"xx" + strings.Repeat("🙂", 1250), "xx" + strings.Repeat("🙂", (queue.MaxReasonBytes-2)/4)},
+		"plain":              {"it is broken", "it is broken"},
+		"not ASCII":          {"l'état, 状態, 🙂", "l'état, 状態, 🙂"},
+		"control characters": {"a\x00b\nc\x1bd\uFFFEe\uFFFFf", "a?b?c?d?e?f"},
+		"not UTF-8":          {"a\xff\xfeb", "a??b"},
+		"long":               {strings.Repeat("x", 5000), strings.Repeat("x", queue.MaxReasonBytes)},
+		"long and not ASCII": {"x" + strings.Repeat("語", 1700), "x" + strings.Repeat("語", (queue.MaxReasonBytes-1)/3)},
+		"long and four bytes": {"xx" + strings.Repeat("🙂", 1250), "xx" +
+			strings.Repeat("🙂", (queue.MaxReasonBytes-2)/4)},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -261,7 +262,8 @@ func TestDepthCountsMessagesByState(t *testing.T) {
 	if d := (queue.Depth{}); !d.Empty() || !(queue.Depth{Dead: 3}).Empty() {
 		t.Error("an empty queue is not empty")
 	}
-	mustBe(t, queue.Sent, send(t, q, 10*time.Second, append(numbered(12), queue.Outgoing{Body: "later", Delay: time.Minute})...)...)
+	mustBe(t, queue.Sent, send(t, q, 10*time.Second, append(numbered(12),
+		queue.Outgoing{Body: "later", Delay: time.Minute})...)...)
 	stacktest.Eventually(t, 10*time.Second, func() error {
 		if n := len(mustReceive(t, q, queue.VisibilityTimeout)); n == 0 {
 			return fmt.Errorf("nothing received")

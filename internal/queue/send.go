@@ -42,8 +42,8 @@ const (
 // Outgoing is a message to send.
 type Outgoing struct {
 	Body string
-	// Group says whose the message is: SQS serves the messages of quiet groups before those of one with a backlog (Amazon
-	// SQS Developer Guide, "Fair queues"). It may be empty.
+	// Group says whose the message is: SQS serves the messages of quiet groups before those of one with a backlog
+	// (Amazon SQS Developer Guide, "Fair queues"). It may be empty.
 	Group string
 	// Attributes are sent as message attributes of type String; their values must not be empty.
 	Attributes map[string]string
@@ -162,7 +162,8 @@ func (q *Queue) attempt(ctx context.Context, url string, messages []Outgoing, in
 		if len(m.Attributes) > 0 {
 			attributes := make(map[string]types.MessageAttributeValue, len(m.Attributes))
 			for name, value := range m.Attributes {
-				attributes[name] = types.MessageAttributeValue{DataType: aws.String("String"), StringValue: aws.String(value)}
+				attributes[name] = types.MessageAttributeValue{DataType: aws.String("String"),
+					StringValue: aws.String(value)}
 			}
 			entries[n].MessageAttributes = attributes
 		}
@@ -198,7 +199,8 @@ func (q *Queue) attempt(ctx context.Context, url string, messages []Outgoing, in
 			if bad.SenderFault {
 				outcome = Refused
 			}
-			results[indexes[n]] = Result{outcome, &EntryError{Code: aws.ToString(bad.Code), Message: aws.ToString(bad.Message)}}
+			refusal := &EntryError{Code: aws.ToString(bad.Code), Message: aws.ToString(bad.Message)}
+			results[indexes[n]] = Result{outcome, refusal}
 		}
 	}
 }

@@ -56,7 +56,8 @@ func TestSendOrders(t *testing.T) {
 	q, server := newQueue(t)
 	var orders []order.Order
 	for i := range 250 {
-		orders = append(orders, order.Order{ID: order.NewID(), UserID: int64(i + 1), ProductID: 1, Quantity: 1, ReservedAt: time.Now()})
+		orders = append(orders, order.Order{ID: order.NewID(), UserID: int64(i + 1), ProductID: 1, Quantity: 1,
+			ReservedAt: time.Now()})
 	}
 	if err := q.SendOrders(t.Context(), orders); err != nil {
 		t.Fatal(err)
@@ -154,7 +155,9 @@ func TestAnInternalErrorOrATimeOutIsUnknown(t *testing.T) {
 	t.Parallel()
 	for name, s := range map[string]step{
 		"500": status(500), "502": status(502), "503": status(503), "504": status(504),
-		"an entry that failed by no fault of ours": failEntries(func(string) bool { return true }), "no answer": hang, "reset": reset,
+		"an entry that failed by no fault of ours": failEntries(func(string) bool {
+			return true
+		}), "no answer": hang, "reset": reset,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -251,7 +254,8 @@ func TestOnlyTheEntriesThatFailedAreRepeated(t *testing.T) {
 func TestTheOutcomeOfEachEntryIsTrue(t *testing.T) {
 	t.Parallel()
 	q, server := newQueue(t)
-	server.SetFaults(sqs.Faults{Actions: []string{"SendMessageBatch"}, FailEntry: 0.7, Seed: 7, RefuseWith: "OverLimit"})
+	server.SetFaults(sqs.Faults{Actions: []string{"SendMessageBatch"}, FailEntry: 0.7, Seed: 7,
+		RefuseWith: "OverLimit"})
 	messages := numbered(60)
 	results := send(t, q, 10*time.Second, messages...)
 	got := bodiesOf(drain(t, q))
@@ -341,7 +345,8 @@ func TestAMessageIsDelayedByWholeSeconds(t *testing.T) {
 	q, _ := newQueue(t)
 	start := time.Now()
 	mustBe(t, queue.Sent, send(t, q, 10*time.Second,
-		queue.Outgoing{Body: "at once", Delay: 999 * time.Millisecond}, queue.Outgoing{Body: "later", Delay: 1999 * time.Millisecond})...)
+		queue.Outgoing{Body: "at once", Delay: 999 * time.Millisecond},
+		queue.Outgoing{Body: "later", Delay: 1999 * time.Millisecond})...)
 	mustDepth(t, q, queue.Depth{Visible: 1, Delayed: 1})
 	if m := mustOne(t, drain(t, q)); m.Body != "at once" {
 		t.Errorf("received %q first", m.Body)

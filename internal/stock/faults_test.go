@@ -26,7 +26,8 @@ func scriptCalls(t *testing.T, s *shop) {
 	first, second := s.order(t, 1, 1, "k"), s.order(t, 1, 2, "")
 	equal(t, "claimed", len(s.claim(t, 0)), 2)
 	equal(t, "cancelled", s.cancel(t, first), []bool{false})
-	equal(t, "settled", s.settle(t, fresh(first, order.Completed, 6), fresh(second, order.Failed, 6)), Settled{GivenBack: 2})
+	equal(t, "settled", s.settle(t, fresh(first, order.Completed, 6), fresh(second, order.Failed, 6)),
+		Settled{GivenBack: 2})
 	if added, err := s.Restock(t.Context(), s.product.ID, 5, 7, "r"); !added || err != nil {
 		t.Errorf("Restock = %v, %v", added, err)
 	}
@@ -108,7 +109,8 @@ func TestNotExecuted(t *testing.T) {
 		{reply("NOAUTH Authentication required."), true},
 		{reply("WRONGPASS invalid username-password pair or user is disabled."), true},
 		{reply("NOPERM this user has no permissions to run the 'evalsha' command"), true},
-		{reply("MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk."), true},
+		{reply("MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk."),
+			true},
 		{reply("BUSY Redis is busy running a script."), true},
 		{reply("TRYAGAIN Multiple keys request during rehashing of slot"), true},
 		{reply("NOREPLICAS Not enough good replicas to write."), true},
@@ -183,7 +185,8 @@ func TestRefusedCalls(t *testing.T) {
 		set(test.good)
 		for i, err := range errs {
 			want := test.prefix
-			if i > 0 && want == "MASTERDOWN" { // of a script whose first line says that it writes, the server minds that first
+			// of a script whose first line says that it writes, the server minds that first
+			if i > 0 && want == "MASTERDOWN" {
 				want = "READONLY"
 			}
 			if err == nil || !NotExecuted(err) || !strings.Contains(err.Error(), want) {
@@ -292,7 +295,8 @@ func TestNoCallIsRepeated(t *testing.T) {
 				return err
 			}, func() {
 				// The waiting call goes down with its connection.
-				if err := other.rdb.Do(t.Context(), "client", "kill", "type", "normal", "skipme", "yes").Err(); err != nil {
+				if err := other.rdb.Do(t.Context(), "client", "kill", "type", "normal", "skipme",
+					"yes").Err(); err != nil {
 					t.Error(err)
 				}
 				if err := other.rdb.Do(t.Context(), "client", "unpause").Err(); err != nil {

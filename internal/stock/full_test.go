@@ -46,7 +46,8 @@ func TestFullRedisDrains(t *testing.T) {
 
 			_, _, err := s.Reserve(t.Context(), s.product.ID, 0, asks(2))
 			refusedAsFull(t, "Reserve", err)
-			_, err = s.Readmit(t.Context(), order.Order{ID: order.NewID(), ProductID: s.product.ID, UserID: 9, Quantity: 1})
+			_, err = s.Readmit(t.Context(), order.Order{ID: order.NewID(), ProductID: s.product.ID, UserID: 9,
+				Quantity: 1})
 			refusedAsFull(t, "Readmit", err)
 
 			equal(t, "cancelled", s.cancel(t, cancelled), []bool{true})
@@ -65,12 +66,14 @@ func TestFullRedisDrains(t *testing.T) {
 				}
 			}
 			states := must(s.Statuses(t.Context(), []uuid.UUID{completed.ID, left.ID}))(t)
-			if states[0] == nil || states[0].Status != order.Completed || states[1] == nil || states[1].Status != order.Pending {
+			if states[0] == nil || states[0].Status != order.Completed || states[1] == nil ||
+				states[1].Status != order.Pending {
 				t.Errorf("states of a completed order and a pending one: %+v", states)
 			}
 			equal(t, "settled", s.settle(t, fresh(completed, order.Completed, 6), fresh(failed, order.Failed, 6),
 				again(left, order.Completed)), Settled{GivenBack: 2})
-			equal(t, "level", must(s.Level(t.Context(), s.product.ID))(t), Level{Loaded: true, Available: 8, Version: 5})
+			equal(t, "level", must(s.Level(t.Context(), s.product.ID))(t),
+				Level{Loaded: true, Available: 8, Version: 5})
 		})
 	}
 }

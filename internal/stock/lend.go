@@ -41,8 +41,8 @@ func parseLoan(name string) (l Loan, err error) {
 }
 
 // Lend takes up to so many available units out of a bucket and returns how many: 0 if there are none to be had, or the
-// sale is paused. They stay lent until SettleLoan. Repeating a call returns what the first did. After an error for which
-// NotExecuted is false they may be lent.
+// sale is paused. They stay lent until SettleLoan. Repeating a call returns what the first did. After an error for
+// which NotExecuted is false they may be lent.
 func (s *Stock) Lend(ctx context.Context, donor, units int64, l Loan) (int64, error) {
 	k := keysOf(donor)
 	n, err := s.run(ctx, failpoint.Lend, lendScript, []string{k.stock, k.lent, k.sale}, l.name(), units).Int64()
@@ -55,11 +55,12 @@ func (s *Stock) Lend(ctx context.Context, donor, units int64, l Loan) (int64, er
 // errPaused: nothing is lent while a sale is paused.
 var errPaused = errors.New("the sale is paused for a moment")
 
-// LendWhole is Lend of a product, but for a loan that must be whole: it reports false if there are fewer units, and then
-// has changed nothing. A pause is an error, and so is a product that is not loaded.
+// LendWhole is Lend of a product, but for a loan that must be whole: it reports false if there are fewer units, and
+// then has changed nothing. A pause is an error, and so is a product that is not loaded.
 func (s *Stock) LendWhole(ctx context.Context, productID, units int64, l Loan) (bool, error) {
 	k := keysOf(productID)
-	n, err := s.run(ctx, failpoint.Lend, lendScript, []string{k.stock, k.lent, k.sale}, l.name(), units, "whole").Int64()
+	n, err := s.run(ctx, failpoint.Lend, lendScript, []string{k.stock, k.lent, k.sale}, l.name(), units,
+		"whole").Int64()
 	switch {
 	case err != nil:
 	case n == -1:
@@ -73,9 +74,9 @@ func (s *Stock) LendWhole(ctx context.Context, productID, units int64, l Loan) (
 	return n > 0, nil
 }
 
-// SettleLoan clears a loan that MySQL has decided. If the units were moved, version is the one that the move made in the
-// donor; otherwise it is 0 and they are for sale again. It follows Settle in everything: a fresh decision may be settled
-// as fresh once, by who made it, and otherwise settling again changes nothing.
+// SettleLoan clears a loan that MySQL has decided. If the units were moved, version is the one that the move made in
+// the donor; otherwise it is 0 and they are for sale again. It follows Settle in everything: a fresh decision may be
+// settled as fresh once, by who made it, and otherwise settling again changes nothing.
 func (s *Stock) SettleLoan(ctx context.Context, donor, units, version int64, l Loan, fresh bool) error {
 	k := keysOf(donor)
 	err := s.run(ctx, failpoint.Lent, settleScript, []string{k.stock, k.lent, k.bought, k.sale, k.outbox, k.settled},
@@ -101,8 +102,8 @@ func (s *Stock) Shelves(ctx context.Context, ids []int64) (map[int64]Shelf, erro
 	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, id := range ids {
 			k := keysOf(id)
-			// In this order, so that units which are lent in between are seen twice and not missed. Those that arrive in
-			// between can be missed: who finds nothing looks again.
+			// In this order, so that units which are lent in between are seen twice and not missed. Those that arrive
+			// in between can be missed: who finds nothing looks again.
 			stocks[i] = p.Get(ctx, k.stock)
 			loans[i] = p.HLen(ctx, k.lent)
 		}

@@ -195,7 +195,8 @@ func TestParseLoan(t *testing.T) {
 	if _, err := uuid.Parse(l.name()); err == nil {
 		t.Errorf("%q can be taken for an order", l.name())
 	}
-	for _, bad := range []string{"", "move:x:1", l.Move.String(), "move:" + l.Move.String(), strings.TrimPrefix(l.name(), "move:"), l.name() + ":1", "move:" + l.Move.String() + ":x"} {
+	for _, bad := range []string{"", "move:x:1", l.Move.String(), "move:" + l.Move.String(),
+		strings.TrimPrefix(l.name(), "move:"), l.name() + ":1", "move:" + l.Move.String() + ":x"} {
 		if got, err := parseLoan(bad); err == nil {
 			t.Errorf("%q is read as %+v", bad, got)
 		}

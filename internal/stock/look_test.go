@@ -36,8 +36,8 @@ func (b *between) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	}
 }
 
-// TestLookByPages: a look at many reservations is made of small calls. It says whether it is of one moment, and what is not
-// can neither correct the stock nor unload the product.
+// TestLookByPages: a look at many reservations is made of small calls. It says whether it is of one moment, and what is
+// not can neither correct the stock nor unload the product.
 func TestLookByPages(t *testing.T) {
 	t.Parallel()
 	url := stacktest.RedisURL(t)
@@ -57,7 +57,8 @@ func TestLookByPages(t *testing.T) {
 	s.rdb.AddHook(hook)
 	l := must(s.Look(t.Context(), s.product.ID))(t)
 	if !l.Still || len(l.Reserved) != orders || len(l.Outbox) != orders || l.Available != orders {
-		t.Errorf("still %v, %d reserved, %d in the outbox, %d available", l.Still, len(l.Reserved), len(l.Outbox), l.Available)
+		t.Errorf("still %v, %d reserved, %d in the outbox, %d available", l.Still, len(l.Reserved), len(l.Outbox),
+			l.Available)
 	}
 	if hook.calls < 2*orders/(2*lookPage) {
 		t.Errorf("it took %d calls to see them", hook.calls)

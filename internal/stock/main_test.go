@@ -240,7 +240,8 @@ func (s *shop) contents(t testing.TB) contents {
 	t.Helper()
 	hash := func(key string) map[string]string { return must(s.rdb.HGetAll(t.Context(), key).Result())(t) }
 	c := contents{
-		reserved: hash(s.keys.reserved), bought: hash(s.keys.bought), sale: hash(s.keys.sale), outbox: hash(s.keys.outbox),
+		reserved: hash(s.keys.reserved), bought: hash(s.keys.bought), sale: hash(s.keys.sale),
+		outbox:  hash(s.keys.outbox),
 		settled: must(s.rdb.SMembers(t.Context(), s.keys.settled).Result())(t), idem: map[string]string{},
 	}
 	slices.Sort(c.settled)

@@ -129,7 +129,8 @@ func (m *model) settle(decisions []order.Decision) (s Settled) {
 			s.GivenBack += units
 		case reserved && !d.Fresh:
 			m.marks[d.ID.String()] = true
-		case !reserved && d.Fresh && d.Status == order.Completed && m.loaded && d.Version > m.version && !m.marks[d.ID.String()]:
+		case !reserved && d.Fresh && d.Status == order.Completed && m.loaded && d.Version > m.version &&
+			!m.marks[d.ID.String()]:
 			m.stock -= d.Quantity
 			m.bought[d.UserID] += d.Quantity
 			s.TakenOut += d.Quantity
@@ -240,7 +241,8 @@ func (w *world) decide(t *rapid.T, requests []Request) {
 	var decisions []order.Decision
 	changed := false
 	for _, r := range requests {
-		d := order.Decision{Record: order.Record{Order: order.Order{ID: r.OrderID, UserID: r.UserID, Quantity: r.Quantity}}}
+		d := order.Decision{Record: order.Record{Order: order.Order{ID: r.OrderID, UserID: r.UserID,
+			Quantity: r.Quantity}}}
 		status, decided := w.rows[r.OrderID]
 		if !decided {
 			d.Fresh, status = true, order.Failed
@@ -414,7 +416,8 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 			"load late": func(t *rapid.T) { w.loadLate(t, snapshot, epoch, present) },
 			"reconcile looks": func(t *rapid.T) {
 				l, err := s.Look(background, s.product.ID)
-				if err != nil || l.Loaded != w.loaded || len(l.Reserved) != len(w.reserved) || len(l.Outbox) != len(w.outbox) {
+				if err != nil || l.Loaded != w.loaded || len(l.Reserved) != len(w.reserved) ||
+					len(l.Outbox) != len(w.outbox) {
 					t.Fatalf("Look = %+v, %v", l, err)
 				}
 				want := w.truth.stock
@@ -444,9 +447,11 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 				}
 				requests := make([]Request, rapid.IntRange(1, 5).Draw(t, "requests"))
 				for i := range requests {
-					requests[i] = ask(rapid.Int64Range(1, 3).Draw(t, "user"), rapid.Int64Range(1, 4).Draw(t, "quantity"),
+					requests[i] = ask(rapid.Int64Range(1, 3).Draw(t, "user"),
+						rapid.Int64Range(1, 4).Draw(t, "quantity"),
 						rapid.SampledFrom([]string{"", "", "a", "b"}).Draw(t, "key"))
-					if old := append(where(undecided), requests[:i]...); len(old) > 0 && rapid.IntRange(0, 3).Draw(t, "again") == 0 {
+					if old := append(where(undecided), requests[:i]...); len(old) > 0 &&
+						rapid.IntRange(0, 3).Draw(t, "again") == 0 {
 						requests[i] = rapid.SampledFrom(old).Draw(t, "request")
 					}
 					keyed := where(func(r Request) bool { return r.IdempotencyKey != "" })
@@ -466,7 +471,9 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 					if g != want {
 						t.Fatalf("request %d of %+v: got %+v, want %+v", i, requests, got[i], want)
 					}
-					if want.Outcome == Reserved && !slices.ContainsFunc(w.orders, func(r Request) bool { return r.OrderID == want.Order.ID }) {
+					if want.Outcome == Reserved && !slices.ContainsFunc(w.orders, func(r Request) bool {
+						return r.OrderID == want.Order.ID
+					}) {
 						w.orders = append(w.orders, requests[i])
 					}
 				}

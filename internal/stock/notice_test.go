@@ -64,7 +64,11 @@ func testNotices(t *testing.T, s *shop) {
 		{"settle failed again", func() { s.settle(t, fresh(c, order.Failed, 6)) }, false},
 		{"restock", func() { must(s.Restock(t.Context(), s.product.ID, 4, 7, "a"))(t) }, true},
 		{"configure", func() { s.configure(t, func(p *order.Product) { p.Price = 5 }) }, true},
-		{"configure by an older row", func() { older := s.product; older.Revision--; must(s.Configure(t.Context(), older))(t) }, false},
+		{"configure by an older row", func() {
+			older := s.product
+			older.Revision--
+			must(s.Configure(t.Context(), older))(t)
+		}, false},
 		{"pause", func() { s.pause(t, time.Hour) }, false},
 		{"end of a pause", func() { s.pause(t, 0) }, true},
 		{"correct upwards", func() { s.correct(t, 100) }, true},

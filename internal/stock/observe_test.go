@@ -37,7 +37,8 @@ func TestObserve(t *testing.T) {
 			t.Errorf("%s took %s", call, took)
 		}
 	})
-	if _, _, err := s.Reserve(t.Context(), 1, 0, []Request{{OrderID: order.NewID(), UserID: 1, Quantity: 1}}); !errors.Is(err, ErrNotLoaded) {
+	if _, _, err := s.Reserve(t.Context(), 1, 0, []Request{{OrderID: order.NewID(), UserID: 1,
+		Quantity: 1}}); !errors.Is(err, ErrNotLoaded) {
 		t.Fatalf("Reserve: %v", err)
 	}
 	if _, err := s.Statuses(t.Context(), []uuid.UUID{order.NewID()}); err != nil {
@@ -46,7 +47,8 @@ func TestObserve(t *testing.T) {
 	if err := s.rdb.Do(t.Context(), "hget", "a-key-without-a-field").Err(); err == nil {
 		t.Fatal("a wrong command works")
 	}
-	if got := slices.Sorted(maps.Keys(calls)); !slices.Equal(got, []string{"hget", "pipeline", "reserve"}) || calls["reserve"] != 2 {
+	if got := slices.Sorted(maps.Keys(calls)); !slices.Equal(got, []string{"hget", "pipeline", "reserve"}) ||
+		calls["reserve"] != 2 {
 		t.Errorf("calls: %v", calls)
 	}
 	if len(failures) != 1 {

@@ -34,7 +34,8 @@ func (s *Stock) Acknowledge(ctx context.Context, productID int64, orders []order
 // them: for minAge nobody else gets them, and their edge can no longer cancel them. It looks at the
 // outbox page by page; cursor is 0 at first, then what the last call returned, until that is 0 again.
 // An entry that cannot be read is logged and left out.
-func (s *Stock) Claim(ctx context.Context, productID int64, minAge time.Duration, cursor uint64) ([]order.Order, uint64, error) {
+func (s *Stock) Claim(ctx context.Context, productID int64, minAge time.Duration,
+	cursor uint64) ([]order.Order, uint64, error) {
 	key := keysOf(productID).outbox
 	fields, next, err := s.rdb.HScan(ctx, key, cursor, "", MaxBatch).Result()
 	if err != nil {
@@ -55,7 +56,8 @@ func (s *Stock) Claim(ctx context.Context, productID int64, minAge time.Duration
 }
 
 // claim claims the entries that a scan has found; fields alternates order ids and entries.
-func (s *Stock) claim(ctx context.Context, productID int64, minAge time.Duration, fields []string) ([]order.Order, error) {
+func (s *Stock) claim(ctx context.Context, productID int64, minAge time.Duration,
+	fields []string) ([]order.Order, error) {
 	args := append(make([]any, 0, 1+len(fields)/2), minAge.Milliseconds())
 	for i := 0; i < len(fields); i += 2 {
 		args = append(args, fields[i])

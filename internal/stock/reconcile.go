@@ -17,8 +17,8 @@ import (
 	"stampede/internal/order"
 )
 
-// lookPage is how many fields or members a call asks for: Redis serves nobody else meanwhile. Of a hash of 400,000 these
-// cost it 0.6 ms on two shared processors, and all at once 150 ms.
+// lookPage is how many fields or members a call asks for: Redis serves nobody else meanwhile. Of a hash of 400,000
+// these cost it 0.6 ms on two shared processors, and all at once 150 ms.
 const lookPage = 500
 
 // Look is all that Redis holds of a product, but for what its buyers have.
@@ -35,8 +35,8 @@ type Look struct {
 	// Version is the product's version in MySQL of which Redis knows for sure that the stock holds it, and
 	// Revision the one of its settings.
 	Version, Revision int64
-	// Seen is the newest version in MySQL of which Redis has heard, before anything else was read. Who reads an older one in
-	// MySQL after that sees that commits are lost. LostCommits is true if that was noted before.
+	// Seen is the newest version in MySQL of which Redis has heard, before anything else was read. Who reads an older
+	// one in MySQL after that sees that commits are lost. LostCommits is true if that was noted before.
 	Seen        int64
 	LostCommits bool
 	// Restocks are the ids of those that were applied after it was loaded.
@@ -67,9 +67,11 @@ func (s *Stock) Look(ctx context.Context, productID int64) (Look, error) {
 }
 
 func (s *Stock) look(ctx context.Context, k productKeys) (Look, error) {
-	l := Look{Reserved: map[uuid.UUID]int64{}, Outbox: map[uuid.UUID]bool{}, Lent: map[Loan]int64{}, Restocks: map[string]bool{}}
+	l := Look{Reserved: map[uuid.UUID]int64{}, Outbox: map[uuid.UUID]bool{}, Lent: map[Loan]int64{},
+		Restocks: map[string]bool{}}
 
-	// The settings come first: a restock that is newer than the version is then found among the restocks, if it was applied.
+	// The settings come first: a restock that is newer than the version is then found among the restocks, if it was
+	// applied.
 	if err := s.readSale(ctx, k, &l); err != nil {
 		return l, err
 	}
@@ -223,8 +225,8 @@ func (s *Stock) AcceptVersion(ctx context.Context, productID int64, l Look, vers
 // Counted reports whether nothing has moved since LowerBought was told that all buyers have been compared.
 func (l Look) Counted() bool { return l.Still && l.counted == l.changes }
 
-// Bought visits the units that buyers have of a product, reserved ones included, by user and some at a time. A user may be
-// visited twice.
+// Bought visits the units that buyers have of a product, reserved ones included, by user and some at a time. A user may
+// be visited twice.
 func (s *Stock) Bought(ctx context.Context, productID int64, visit func(map[int64]int64) error) error {
 	err := pages(ctx, s.rdb.HScan, keysOf(productID).bought, func(page []string) error {
 		bought := make(map[int64]int64, len(page)/2)
@@ -243,9 +245,10 @@ func (s *Stock) Bought(ctx context.Context, productID int64, visit func(map[int6
 	return nil
 }
 
-// LowerBought sets what buyers have of a product to what they have in MySQL, which was read after the look; all says that
-// every other buyer was compared. It reports false, and changes nothing, if anything has moved since the look.
-func (s *Stock) LowerBought(ctx context.Context, productID int64, l Look, bought map[int64]int64, all bool) (bool, error) {
+// LowerBought sets what buyers have of a product to what they have in MySQL, which was read after the look; all says
+// that every other buyer was compared. It reports false, and changes nothing, if anything has moved since the look.
+func (s *Stock) LowerBought(ctx context.Context, productID int64, l Look, bought map[int64]int64,
+	all bool) (bool, error) {
 	if !l.Still {
 		return false, nil
 	}
@@ -346,8 +349,8 @@ func runID(ctx context.Context, c *redis.Client) (string, error) {
 	return info["Server"]["run_id"], err
 }
 
-// ComparedBy reads the servers by whose data a product was last compared with MySQL while its sale was paused, as Servers
-// names them. Who has lost the product's data has lost this as well.
+// ComparedBy reads the servers by whose data a product was last compared with MySQL while its sale was paused, as
+// Servers names them. Who has lost the product's data has lost this as well.
 func (s *Stock) ComparedBy(ctx context.Context, productID int64) (servers string, err error) {
 	servers, err = s.rdb.HGet(ctx, keysOf(productID).sale, "compared_by").Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
@@ -364,13 +367,14 @@ func (s *Stock) SetComparedBy(ctx context.Context, productID int64, servers stri
 	return nil
 }
 
-// ForgetProduct takes a product that does not exist out of the set of those that are loaded. One that has orders on their
-// way stays, so that they are relayed and decided.
+// ForgetProduct takes a product that does not exist out of the set of those that are loaded. One that has orders on
+// their way stays, so that they are relayed and decided.
 func (s *Stock) ForgetProduct(ctx context.Context, productID int64) error {
 	return s.forget(ctx, productID, Level.onItsWay)
 }
 
-// ForgetUnloaded takes a product out of the set of those that are loaded, if it is not loaded and has nothing on its way.
+// ForgetUnloaded takes a product out of the set of those that are loaded, if it is not loaded and has nothing on its
+// way.
 func (s *Stock) ForgetUnloaded(ctx context.Context, productID int64) error {
 	return s.forget(ctx, productID, func(l Level) bool { return l.Loaded || l.onItsWay() })
 }
@@ -385,8 +389,8 @@ func (s *Stock) forget(ctx context.Context, productID int64, stays func(Level) b
 		return fmt.Errorf("forget product %d: %w", productID, err)
 	}
 
-	// The set and the product are on different masters of a Cluster, so who has loaded it since the look is seen only now.
-	// Should this process die here, Load puts it back, or else SearchProducts.
+	// The set and the product are on different masters of a Cluster, so who has loaded it since the look is seen only
+	// now. Should this process die here, Load puts it back, or else SearchProducts.
 	if level, err = s.Level(ctx, productID); err != nil || !stays(level) {
 		return err
 	}
@@ -451,7 +455,8 @@ func cursorOf(text, server string) uint64 {
 }
 
 // searchServer looks at some pages of the keys of a server.
-func (s *Stock) searchServer(ctx context.Context, c *redis.Client, cursor uint64, pages int) (next uint64, found int64, err error) {
+func (s *Stock) searchServer(ctx context.Context, c *redis.Client, cursor uint64,
+	pages int) (next uint64, found int64, err error) {
 	for range pages {
 		var keys []string
 		if keys, cursor, err = c.Scan(ctx, cursor, stockPrefix+"{*}", scanPage).Result(); err != nil {

@@ -85,7 +85,8 @@ func testLook(t *testing.T, s *shop) {
 	}
 	l := s.look(t)
 	equal(t, "look", []any{l.Loaded, l.Available, l.Reserved, l.Outbox, l.Version, l.Revision, l.Restocks},
-		[]any{true, 6, map[uuid.UUID]int64{a.ID: 2, b.ID: 3}, map[uuid.UUID]bool{b.ID: true}, 5, s.product.Revision, map[string]bool{"r": true}})
+		[]any{true, 6, map[uuid.UUID]int64{a.ID: 2, b.ID: 3}, map[uuid.UUID]bool{b.ID: true}, 5, s.product.Revision,
+			map[string]bool{"r": true}})
 }
 
 // testCorrect moves something in each way there is between look and correction.
@@ -137,8 +138,10 @@ func testPause(t *testing.T, s *shop) {
 	s.load(t, nil)
 	before := s.order(t, 1, 1, "k")
 	s.pause(t, time.Hour)
-	equal(t, "while paused", outcomes(s.reserve(t, ask(1, 1, ""), ask(1, 1, "k"), ask(2, 2, "k"))), []Outcome{Paused, Replayed, Paused})
-	equal(t, "readmit while paused", must(s.Readmit(t.Context(), order.Order{ID: order.NewID(), ProductID: s.product.ID, UserID: 1, Quantity: 1}))(t), Paused)
+	equal(t, "while paused", outcomes(s.reserve(t, ask(1, 1, ""), ask(1, 1, "k"), ask(2, 2, "k"))),
+		[]Outcome{Paused, Replayed, Paused})
+	equal(t, "readmit while paused", must(s.Readmit(t.Context(),
+		order.Order{ID: order.NewID(), ProductID: s.product.ID, UserID: 1, Quantity: 1}))(t), Paused)
 	s.settle(t, fresh(before, order.Completed, 6)) // orders go on
 	s.pause(t, 0)
 	equal(t, "after the end", outcomes(s.reserve(t, ask(1, 1, ""))), []Outcome{Reserved})
@@ -196,8 +199,8 @@ func testLoadMeetsForget(t *testing.T, s *shop) {
 	equal(t, "loaded while it was forgotten: in the set", s.listed(t), true)
 }
 
-// testForget: what a process that died while it loaded or unloaded a product has left in the set is taken out, and nothing
-// that is loaded or on its way.
+// testForget: what a process that died while it loaded or unloaded a product has left in the set is taken out, and
+// nothing that is loaded or on its way.
 func testForget(t *testing.T, s *shop) {
 	forget := func(what string, listed bool) {
 		t.Helper()
@@ -220,7 +223,8 @@ func testForget(t *testing.T, s *shop) {
 }
 
 func testReadmit(t *testing.T, s *shop) {
-	o := order.Order{ID: order.NewID(), ProductID: s.product.ID, UserID: 7, Quantity: 3, UnitPrice: 1234, IdempotencyKey: "a key"}
+	o := order.Order{ID: order.NewID(), ProductID: s.product.ID, UserID: 7, Quantity: 3, UnitPrice: 1234,
+		IdempotencyKey: "a key"}
 	if _, err := s.Readmit(t.Context(), o); !errors.Is(err, ErrNotLoaded) {
 		t.Errorf("not loaded: %v", err)
 	}
@@ -229,7 +233,8 @@ func testReadmit(t *testing.T, s *shop) {
 	readmit := func(o order.Order) Outcome { t.Helper(); return must(s.Readmit(t.Context(), o))(t) }
 	equal(t, "first", readmit(o), Reserved)
 	c := s.contents(t)
-	equal(t, "stock, reserved, bought", []any{c.stock, c.reserved, c.bought}, []any{"7", map[string]string{o.ID.String(): "3"}, map[string]string{"7": "3"}})
+	equal(t, "stock, reserved, bought", []any{c.stock, c.reserved, c.bought},
+		[]any{"7", map[string]string{o.ID.String(): "3"}, map[string]string{"7": "3"}})
 	dead := []order.Decision{{Record: order.Record{Order: o, Status: order.Failed, FailedReason: order.DeadLetter}}}
 	s.unchanged(t, "settled by its old decision", func() {
 		settled := must(s.SettleLeft(t.Context(), s.product.ID, dead))(t)
@@ -237,7 +242,8 @@ func testReadmit(t *testing.T, s *shop) {
 	})
 	equal(t, "again", readmit(o), Replayed)
 	again := s.contents(t)
-	equal(t, "stock, reserved, bought", []any{again.stock, again.reserved, again.bought}, []any{c.stock, c.reserved, c.bought})
+	equal(t, "stock, reserved, bought", []any{again.stock, again.reserved, again.bought},
+		[]any{c.stock, c.reserved, c.bought})
 	equal(t, "orders in the outbox", len(again.outbox), 1)
 	equal(t, "cancel", s.cancel(t, o), []bool{false}) // it is claimed
 	sent := s.claim(t, 0)

@@ -79,9 +79,11 @@ type Sale struct {
 // the requests. The caller says by how many buckets of the product it goes, 0 for none: if there are others, every
 // outcome is OtherBuckets. It returns ErrNotLoaded if Redis does not have the product. After any other error
 // for which NotExecuted is false nobody knows whether the units are reserved; the outbox does.
-func (s *Stock) Reserve(ctx context.Context, productID, buckets int64, requests []Request) (Sale, []Reservation, error) {
+func (s *Stock) Reserve(ctx context.Context, productID, buckets int64,
+	requests []Request) (Sale, []Reservation, error) {
 	if len(requests) > MaxBatch {
-		return Sale{}, nil, fmt.Errorf("reserve product %d: %d requests are more than %d", productID, len(requests), MaxBatch)
+		return Sale{}, nil, fmt.Errorf("reserve product %d: %d requests are more than %d", productID, len(requests),
+			MaxBatch)
 	}
 	k := keysOf(productID)
 	keys := append(make([]string, 0, 5+len(requests)), k.stock, k.reserved, k.bought, k.sale, k.outbox)

@@ -22,7 +22,8 @@ func testReserve(t *testing.T, s *shop) {
 		t.Fatal(err)
 	}
 	after := s.now(t)
-	equal(t, "sale", sale, Sale{Currency: "EUR", StartsAt: starts, LimitPerUser: 5, State: order.OnSale, Now: sale.Now, Available: 5})
+	equal(t, "sale", sale, Sale{Currency: "EUR", StartsAt: starts, LimitPerUser: 5, State: order.OnSale, Now: sale.Now,
+		Available: 5})
 	at := sale.Now
 	if at.Before(before) || at.After(after) {
 		t.Errorf("reserved at %v, not between %v and %v", at, before, after)
@@ -59,7 +60,8 @@ func testReserveNotLoaded(t *testing.T, s *shop) {
 		t.Errorf("Reserve: %v", err)
 	}
 	equal(t, "contents", s.contents(t), contents{})
-	if _, _, err := s.Reserve(t.Context(), s.product.ID, 0, asks(MaxBatch+1)); err == nil || errors.Is(err, ErrNotLoaded) {
+	if _, _, err := s.Reserve(t.Context(), s.product.ID, 0, asks(MaxBatch+1)); err == nil ||
+		errors.Is(err, ErrNotLoaded) {
 		t.Errorf("more than MaxBatch requests: %v", err)
 	}
 }
@@ -96,7 +98,8 @@ func testReserveBatch(t *testing.T, s *shop) {
 	s.load(t, func(p *order.Product) { p.LimitPerUser = 6 })
 	results := s.reserve(t,
 		ask(1, 4, ""), ask(1, 3, ""), ask(1, 2, ""), // the limit counts within a call
-		ask(2, 5, ""), ask(3, 3, ""), ask(2, 2, ""), // one that is too large for what is left does not stop a smaller one
+		// one that is too large for what is left does not stop a smaller one
+		ask(2, 5, ""), ask(3, 3, ""), ask(2, 2, ""),
 		ask(2, 1, ""), ask(1, 1, ""))
 	equal(t, "outcomes", outcomes(results), []Outcome{
 		Reserved, LimitExceeded, Reserved,
@@ -117,7 +120,8 @@ func testReserveBatch(t *testing.T, s *shop) {
 func testReserveRefusedKey(t *testing.T, s *shop) {
 	s.load(t, nil)
 	results := s.reserve(t, ask(1, 11, "k"), ask(1, 2, "k"), ask(1, 11, "k"))
-	equal(t, "a refused order does not use up its key", outcomes(results), []Outcome{SoldOut, Reserved, IdempotencyMismatch})
+	equal(t, "a refused order does not use up its key", outcomes(results),
+		[]Outcome{SoldOut, Reserved, IdempotencyMismatch})
 }
 
 func testReserveWindow(t *testing.T, s *shop) {
@@ -126,7 +130,8 @@ func testReserveWindow(t *testing.T, s *shop) {
 		equal(t, "before", outcomes(s.reserve(t, ask(1, 1, "k"))), []Outcome{NotStarted})
 	})
 	set := func(starts, ends time.Time) {
-		if err := s.rdb.HSet(t.Context(), s.keys.sale, "starts_at", millis(starts), "ends_at", millis(ends)).Err(); err != nil {
+		if err := s.rdb.HSet(t.Context(), s.keys.sale, "starts_at", millis(starts), "ends_at",
+			millis(ends)).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -137,7 +142,8 @@ func testReserveWindow(t *testing.T, s *shop) {
 	})
 	// The first and the last order of a sale that is open for a moment bear times within it.
 	now = s.now(t)
-	starts, ends := now.Add(20*time.Millisecond).Truncate(time.Millisecond), now.Add(60*time.Millisecond).Truncate(time.Millisecond)
+	starts, ends := now.Add(20*time.Millisecond).Truncate(time.Millisecond),
+		now.Add(60*time.Millisecond).Truncate(time.Millisecond)
 	set(starts, ends)
 	var seen []Outcome
 	stacktest.Eventually(t, 10*time.Second, func() error {
@@ -235,7 +241,8 @@ func testReplayWithinCall(t *testing.T, s *shop) {
 	s.load(t, nil)
 	request := ask(1, 2, "k")
 	results := s.reserve(t, request, ask(1, 2, "k"), request, ask(1, 3, "k"), ask(2, 2, "k"), ask(1, 2, "other"))
-	equal(t, "outcomes", outcomes(results), []Outcome{Reserved, Replayed, Replayed, IdempotencyMismatch, Reserved, Reserved})
+	equal(t, "outcomes", outcomes(results), []Outcome{Reserved, Replayed, Replayed, IdempotencyMismatch, Reserved,
+		Reserved})
 	for _, result := range results[1:3] {
 		// It must not be promised yet: the first of the call is not on the queue.
 		equal(t, "replay", result, Reservation{Outcome: Replayed, Order: results[0].Order, Unsent: true})
@@ -272,7 +279,8 @@ func testCancel(t *testing.T, s *shop) {
 
 func testCancelTooLate(t *testing.T, s *shop) {
 	s.load(t, nil)
-	claimed, sent, failed, done, open := s.order(t, 1, 1, "a"), s.order(t, 1, 1, "b"), s.order(t, 1, 1, "c"), s.order(t, 1, 1, "d"), s.order(t, 1, 1, "e")
+	claimed, sent, failed, done, open := s.order(t, 1, 1, "a"), s.order(t, 1, 1, "b"), s.order(t, 1, 1, "c"),
+		s.order(t, 1, 1, "d"), s.order(t, 1, 1, "e")
 	s.age(t, claimed.ID, time.Minute)
 	equal(t, "claimed", s.claim(t, 30*time.Second), []order.Order{older(claimed, time.Minute)})
 	if err := s.Acknowledge(t.Context(), s.product.ID, []order.Order{sent}); err != nil {
@@ -358,5 +366,6 @@ func TestConcurrentOrdersNeverOversell(t *testing.T) {
 	close(bought)
 	watching.Wait()
 	level := must(s.Level(t.Context(), s.product.ID))(t)
-	equal(t, "sold", []int64{reserved.Load(), level.Reserved}, []int64{units - level.Available, units - level.Available})
+	equal(t, "sold", []int64{reserved.Load(), level.Reserved},
+		[]int64{units - level.Available, units - level.Available})
 }

@@ -40,8 +40,8 @@ func (s *Stock) Settle(ctx context.Context, productID int64, decisions []order.D
 	return s.settle(ctx, productID, fmt.Sprintf("%d %d %s", version, version-made, last), decisions)
 }
 
-// SettleLeft is Settle for decisions, none of them fresh, that were read some time ago: it passes over orders that are in
-// the outbox, since they may be about to be decided anew.
+// SettleLeft is Settle for decisions, none of them fresh, that were read some time ago: it passes over orders that are
+// in the outbox, since they may be about to be decided anew.
 func (s *Stock) SettleLeft(ctx context.Context, productID int64, decisions []order.Decision) (Settled, error) {
 	return s.settle(ctx, productID, "spare", decisions)
 }

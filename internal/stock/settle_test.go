@@ -14,7 +14,9 @@ func testSettleReserved(t *testing.T, s *shop) {
 		seen   string
 		mark   bool
 	}{
-		{"completed just now", func(o order.Order) order.Decision { return fresh(o, order.Completed, 6) }, 0, "6", false},
+		{"completed just now", func(o order.Order) order.Decision {
+			return fresh(o, order.Completed, 6)
+		}, 0, "6", false},
 		{"completed before", func(o order.Order) order.Decision { return again(o, order.Completed) }, 0, "5", true},
 		{"failed just now", func(o order.Order) order.Decision { return fresh(o, order.Failed, 6) }, 2, "6", false},
 		{"failed before", func(o order.Order) order.Decision { return again(o, order.Failed) }, 2, "5", false},
@@ -55,14 +57,16 @@ func testSettleReserved(t *testing.T, s *shop) {
 
 func testSettleTwiceInCall(t *testing.T, s *shop) {
 	s.load(t, nil)
-	failed, done, lost := s.order(t, 1, 2, ""), s.order(t, 1, 3, ""), order.Order{ID: order.NewID(), UserID: 2, Quantity: 1}
+	failed, done, lost := s.order(t, 1, 2, ""), s.order(t, 1, 3, ""),
+		order.Order{ID: order.NewID(), UserID: 2, Quantity: 1}
 	settled := s.settle(t,
 		fresh(failed, order.Failed, 6), again(failed, order.Failed), fresh(failed, order.Failed, 6),
 		fresh(done, order.Completed, 6), again(done, order.Completed), fresh(done, order.Completed, 6),
 		fresh(lost, order.Completed, 6), again(lost, order.Completed), fresh(lost, order.Completed, 6))
 	equal(t, "moved", settled, Settled{GivenBack: 2, TakenOut: 1})
 	c := s.contents(t)
-	equal(t, "stock, bought, marks", []any{c.stock, c.bought, c.settled}, []any{"6", map[string]string{"1": "3", "2": "1"}, []string{}})
+	equal(t, "stock, bought, marks", []any{c.stock, c.bought, c.settled},
+		[]any{"6", map[string]string{"1": "3", "2": "1"}, []string{}})
 }
 
 // An order that was decided without a reservation is in the loaded stock already, or is taken out of it.
@@ -96,7 +100,8 @@ func testSettleWithoutReservation(t *testing.T, s *shop) {
 	// The version of a call is that of its fresh decisions, and says nothing of the others.
 	s.load(t, nil)
 	lost := func() order.Order { return order.Order{ID: order.NewID(), UserID: 1, Quantity: 2} }
-	settled := s.settle(t, again(lost(), order.Completed), fresh(lost(), order.Completed, 6), again(lost(), order.Completed))
+	settled := s.settle(t, again(lost(), order.Completed), fresh(lost(), order.Completed, 6),
+		again(lost(), order.Completed))
 	equal(t, "fresh and not", settled, Settled{TakenOut: 2})
 }
 

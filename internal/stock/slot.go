@@ -13,8 +13,9 @@ import (
 // slots is how many slots a Redis Cluster has.
 const slots = 16384
 
-// NewOrderID makes the id of a new order of a product or bucket. On a Redis Cluster the order's state then lies in the slot
-// of its product: where the product is, there is all that its orders need, and no other master can keep them from it.
+// NewOrderID makes the id of a new order of a product or bucket. On a Redis Cluster the order's state then lies in the
+// slot of its product: where the product is, there is all that its orders need, and no other master can keep them from
+// it.
 func (s *Stock) NewOrderID(productID int64) uuid.UUID {
 	id := order.NewID()
 	if _, ok := s.rdb.UniversalClient.(*redis.ClusterClient); ok {
@@ -49,12 +50,12 @@ var crcTable = func() (table [256]uint16) {
 	return table
 }()
 
-// endDigits is how many digits at the end of an order's id say in which slot its state lies: of four there are not enough
-// for all slots. 54 bits of the id stay random for each millisecond.
+// endDigits is how many digits at the end of an order's id say in which slot its state lies: of four there are not
+// enough for all slots. 54 bits of the id stay random for each millisecond.
 const endDigits = 5
 
-// place changes the end of an id so that the key of its state lies in a slot. A checksum of this kind is linear: that of the
-// whole is that of what is before the end, carried on over zeros, XOR that of the end alone.
+// place changes the end of an id so that the key of its state lies in a slot. A checksum of this kind is linear: that
+// of the whole is that of what is before the end, carried on over zeros, XOR that of the end alone.
 func place(id *uuid.UUID, slot uint16) {
 	text := orderKey(*id)
 	crc := crc16(crc16(0, text[:len(text)-endDigits]), make([]byte, endDigits))

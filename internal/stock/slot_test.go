@@ -10,8 +10,8 @@ import (
 	"stampede/localstack/stacktest"
 )
 
-// TestNewOrderID: on a Cluster an order's state lies with its product, as Redis itself says; everywhere ids differ and tell
-// when they were made. It is not parallel, as the Cluster has only one user at a time.
+// TestNewOrderID: on a Cluster an order's state lies with its product, as Redis itself says; everywhere ids differ and
+// tell when they were made. It is not parallel, as the Cluster has only one user at a time.
 func TestNewOrderID(t *testing.T) {
 	cluster := stacktest.RedisClusterURL(t)
 	for _, url := range []string{stacktest.RedisURL(t), cluster} {
@@ -20,7 +20,8 @@ func TestNewOrderID(t *testing.T) {
 		for i := range int64(500) {
 			productID := i * 7919
 			id := s.NewOrderID(productID)
-			if made := time.Unix(id.Time().UnixTime()); seen[id] || id.Version() != 7 || time.Since(made).Abs() > time.Minute {
+			if made := time.Unix(id.Time().UnixTime()); seen[id] || id.Version() != 7 ||
+				time.Since(made).Abs() > time.Minute {
 				t.Fatalf("id %s is not new, or of %v", id, made)
 			}
 			seen[id] = true
@@ -33,7 +34,8 @@ func TestNewOrderID(t *testing.T) {
 			}
 			state, err := s.rdb.ClusterKeySlot(t.Context(), orderKey(id)).Result()
 			if err != nil || state != product {
-				t.Fatalf("order %s of product %d is in slot %d, its product in %d (%v)", id, productID, state, product, err)
+				t.Fatalf("order %s of product %d is in slot %d, its product in %d (%v)", id, productID, state, product,
+					err)
 			}
 		}
 	}

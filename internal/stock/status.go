@@ -103,8 +103,8 @@ func (s *Stock) Statuses(ctx context.Context, ids []uuid.UUID) ([]*order.Record,
 	return records, nil
 }
 
-// States visits the orders that Redis knows in a state, some at a time. Orders whose state changes meanwhile may be left
-// out, and some may be visited twice.
+// States visits the orders that Redis knows in a state, some at a time. Orders whose state changes meanwhile may be
+// left out, and some may be visited twice.
 func (s *Stock) States(ctx context.Context, status order.Status, visit func([]order.Record) error) error {
 	err := s.scan(ctx, orderPrefix+"*", func(keys []string) error {
 		var ids []uuid.UUID

@@ -68,7 +68,8 @@ func testStatuses(t *testing.T, s *shop) {
 	if got = read(first.ID, second.ID, third.ID); got[0] != nil || got[1] == nil || got[2] != nil {
 		t.Errorf("after Forget: %+v", got)
 	}
-	for _, err := range []error{s.WritePending(t.Context(), nil), s.WriteDecided(t.Context(), nil), s.Forget(t.Context(), nil)} {
+	for _, err := range []error{s.WritePending(t.Context(), nil), s.WriteDecided(t.Context(), nil),
+		s.Forget(t.Context(), nil)} {
 		if err != nil {
 			t.Errorf("writing nothing: %v", err)
 		}

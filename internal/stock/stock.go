@@ -28,8 +28,9 @@ const (
 	MaxBatch = 500
 	// StatusTTL is how long a decided order's status is kept: as long as a retry leads to the order.
 	StatusTTL = order.IdempotencyLifetime
-	// PendingTTL is how long the status of an order is kept that is not decided: longer than SQS can keep its message, which
-	// is 14 days (Amazon SQS quotas). A lost order is sent again from its status, so that this must not be gone before.
+	// PendingTTL is how long the status of an order is kept that is not decided: longer than SQS can keep its message,
+	// which is 14 days (Amazon SQS quotas). A lost order is sent again from its status, so that this must not be gone
+	// before.
 	PendingTTL = 15 * 24 * time.Hour
 
 	// maxLoads bounds how often a product is read anew when its row changes while it is loaded.
@@ -208,7 +209,8 @@ func Open(rawURL string) (*Stock, error) {
 }
 
 func parseURL(rawURL string) (*redis.UniversalOptions, error) {
-	const want = "want redis://user:password@host:port/db or rediss://…, several hosts comma-separated, reserved characters in the password percent-encoded"
+	const want = "want redis://user:password@host:port/db or rediss://…, several hosts comma-separated, reserved " +
+		"characters in the password percent-encoded"
 	scheme, rest, _ := strings.Cut(rawURL, "://")
 	if scheme != "redis" && scheme != "rediss" || strings.Contains(rest, "#") {
 		return nil, errors.New(want)
@@ -277,8 +279,8 @@ func (s *Stock) Ping(ctx context.Context) error {
 	return err
 }
 
-// IsPartlyUp reports whether Redis is a Cluster of which some master answers. What fails then need not fail for the products
-// of all.
+// IsPartlyUp reports whether Redis is a Cluster of which some master answers. What fails then need not fail for the
+// products of all.
 func (s *Stock) IsPartlyUp(ctx context.Context) bool {
 	_, ok := s.rdb.UniversalClient.(*redis.ClusterClient)
 	return ok && s.Ping(ctx) == nil
@@ -298,7 +300,8 @@ func NotExecuted(err error) bool {
 	if !errors.As(err, &reply) {
 		return false
 	}
-	for _, prefix := range []string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "OOM", "NOAUTH", "WRONGPASS", "NOPERM", "MISCONF", "BUSY", "TRYAGAIN", "NOREPLICAS", "MOVED", "ASK"} {
+	for _, prefix := range []string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "OOM", "NOAUTH", "WRONGPASS",
+		"NOPERM", "MISCONF", "BUSY", "TRYAGAIN", "NOREPLICAS", "MOVED", "ASK"} {
 		if strings.HasPrefix(reply.Error(), prefix) {
 			return true
 		}
@@ -317,7 +320,8 @@ func Rejected(err error) bool {
 func full(err error) bool { return redis.HasErrorPrefix(err, "OOM") }
 
 // run calls a script, between the failpoints of a step.
-func (s *Stock) run(ctx context.Context, step failpoint.Step, script *redis.Script, keys []string, args ...any) *redis.Cmd {
+func (s *Stock) run(ctx context.Context, step failpoint.Step, script *redis.Script, keys []string,
+	args ...any) *redis.Cmd {
 	if err := failpoint.Before(step); err != nil {
 		cmd := redis.NewCmd(ctx)
 		cmd.SetErr(err)
@@ -335,7 +339,8 @@ func (s *Stock) run(ctx context.Context, step failpoint.Step, script *redis.Scri
 // Load brings a product to Redis with the stock, version and settings that read finds in MySQL. It reports
 // whether this call loaded it; if it was loaded before, nothing changes. A row that turns out to be out of
 // date is read again, a few times; after that the error is ErrStale.
-func (s *Stock) Load(ctx context.Context, productID int64, read func(context.Context) (order.Product, error)) (bool, error) {
+func (s *Stock) Load(ctx context.Context, productID int64,
+	read func(context.Context) (order.Product, error)) (bool, error) {
 	if _, err := read(ctx); err != nil {
 		return false, err // so that a product which somebody has made up leaves nothing in Redis
 	}
@@ -420,7 +425,8 @@ func (s *Stock) configureRow(ctx context.Context, id int64, p order.Product) (bo
 // whether this call added them; it does not if the loaded stock holds them already.
 func (s *Stock) Restock(ctx context.Context, productID, units, version int64, id string) (bool, error) {
 	k := keysOf(productID)
-	n, err := s.run(ctx, failpoint.Restock, restockScript, []string{k.stock, k.sale, k.settled}, units, version, id).Int()
+	n, err := s.run(ctx, failpoint.Restock, restockScript, []string{k.stock, k.sale, k.settled}, units, version,
+		id).Int()
 	if err != nil {
 		return false, fmt.Errorf("restock product %d: %w", productID, err)
 	}
@@ -460,9 +466,9 @@ type Level struct {
 // one go unless it arrives in parts, so that hardly any is repeated at all.
 const maxReads = 20
 
-// Level reads what Redis holds of a product, at one moment, or as Moving. It is no transaction, since a Redis that is full
-// refuses even one that only reads, and reads no more than a page at a time, since Redis serves nobody else meanwhile: it
-// reads again if the number of changes has moved. The outbox does not count.
+// Level reads what Redis holds of a product, at one moment, or as Moving. It is no transaction, since a Redis that is
+// full refuses even one that only reads, and reads no more than a page at a time, since Redis serves nobody else
+// meanwhile: it reads again if the number of changes has moved. The outbox does not count.
 func (s *Stock) Level(ctx context.Context, productID int64) (Level, error) {
 	for range maxReads {
 		level, err := s.readLevel(ctx, keysOf(productID))
@@ -554,8 +560,8 @@ func (s *Stock) sumPages(ctx context.Context, key string, first *redis.ScanCmd) 
 	}
 }
 
-// Available reads the units available of several products; a product that is not loaded is left out. With an error it returns
-// those that it could read.
+// Available reads the units available of several products; a product that is not loaded is left out. With an error it
+// returns those that it could read.
 func (s *Stock) Available(ctx context.Context, productIDs []int64) (map[int64]int64, error) {
 	cmds := make([]*redis.StringCmd, len(productIDs))
 	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {

@@ -190,7 +190,8 @@ func TestParseURL(t *testing.T) {
 			t.Errorf("%s: %v", test.url, err)
 			continue
 		}
-		equal(t, test.url, []any{strings.Join(o.Addrs, " "), o.Username, o.Password, o.DB, o.TLSConfig != nil, o.IsClusterMode},
+		equal(t, test.url, []any{strings.Join(o.Addrs, " "), o.Username, o.Password, o.DB, o.TLSConfig != nil,
+			o.IsClusterMode},
 			[]any{test.addrs, test.user, test.password, test.db, test.tls, test.cluster})
 	}
 }
@@ -199,10 +200,14 @@ func TestParseURLErrorsHideThePassword(t *testing.T) {
 	t.Parallel()
 	for _, url := range []string{
 		"", "h:1", "http://u:hunter2@h:1", "hunter2://h", "unix://u:hunter2@/tmp/socket",
-		"redis://u:hunter2@h:1/x", "redis://u:hunter2@h:1/1/2", "redis://u:hunter2@h:port", "redis://u:hunter2@h:1/0?nonsense=1",
-		"redis://u:hunter2/@h:1", "redis://u:/hunter2@h:1/0", "redis://u:hunter2?@h:1", "redis://u:#hunter2@h:1", "redis://u:hunter2#x@h:1",
-		"redis://u:hunter2%zz@h:1", "redis://u:%hunter2@h:1", "redis://u: hunter2@h:1", "redis://u:hunter2\x7f@h:1", "redis://u:x[hunter2@h:1",
-		"redis://u:hunter2@a:1,b", "redis://u:hunter2@a:1,b:2/1", "redis://u:a/hunter2@a:1,b:2", "redis://u:/hunter2,x@a:1,b:2",
+		"redis://u:hunter2@h:1/x", "redis://u:hunter2@h:1/1/2", "redis://u:hunter2@h:port",
+		"redis://u:hunter2@h:1/0?nonsense=1",
+		"redis://u:hunter2/@h:1", "redis://u:/hunter2@h:1/0", "redis://u:hunter2?@h:1", "redis://u:#hunter2@h:1",
+		"redis://u:hunter2#x@h:1",
+		"redis://u:hunter2%zz@h:1", "redis://u:%hunter2@h:1", "redis://u: hunter2@h:1", "redis://u:hunter2\x7f@h:1",
+		"redis://u:x[hunter2@h:1",
+		"redis://u:hunter2@a:1,b", "redis://u:hunter2@a:1,b:2/1", "redis://u:a/hunter2@a:1,b:2",
+		"redis://u:/hunter2,x@a:1,b:2",
 		"redis://u:hunter2@a:1,", "redis://h:1/x", "redis://h:1,b",
 	} {
 		s, err := Open(url)

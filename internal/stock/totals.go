@@ -24,8 +24,8 @@ type Totals struct {
 	Available int64 // units; what a product is below zero counts as none
 	Reserved  int64 // orders that are reserved and not settled
 	Outbox    int64 // orders that the queue has not acknowledged
-	// Oldest is when the oldest reservation was made, zero if there is none. Of a product with more than a thousand it is
-	// that of as many, picked at random.
+	// Oldest is when the oldest reservation was made, zero if there is none. Of a product with more than a thousand it
+	// is that of as many, picked at random.
 	Oldest time.Time
 }
 
@@ -42,7 +42,8 @@ func (s *Stock) Totals(ctx context.Context) (t Totals, err error) {
 		_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 			for i, id := range batch {
 				k := keysOf(id)
-				available[i], reserved[i], outbox[i] = p.Get(ctx, k.stock), p.HLen(ctx, k.reserved), p.HLen(ctx, k.outbox)
+				available[i], reserved[i], outbox[i] = p.Get(ctx, k.stock), p.HLen(ctx, k.reserved),
+					p.HLen(ctx, k.outbox)
 				sample[i] = p.HRandField(ctx, k.reserved, totalsSample)
 			}
 			return nil

@@ -1,5 +1,6 @@
 // Package strictjson says whether a JSON text means the same to everybody who reads it. Readers differ in which of two
-// members of one name they take, and encoding/json takes a member in whatever case its name is; so neither is taken here.
+// members of one name they take, and encoding/json takes a member in whatever case its name is; so neither is taken
+// here.
 package strictjson
 
 import (
@@ -22,9 +23,9 @@ const (
 // ErrSyntax is the error of a text that is no JSON in UTF-8.
 var ErrSyntax = errors.New("it is no valid JSON in UTF-8")
 
-// Check demands of a text that it is JSON in UTF-8 without a repeated member, within the bounds, and without a member whose
-// name is in another case than one of the names that the reader knows. The text of an error other than ErrSyntax may be
-// shown to who sent the text; it quotes a name of it.
+// Check demands of a text that it is JSON in UTF-8 without a repeated member, within the bounds, and without a member
+// whose name is in another case than one of the names that the reader knows. The text of an error other than ErrSyntax
+// may be shown to who sent the text; it quotes a name of it.
 func Check(text []byte, names ...string) error {
 	if !utf8.Valid(text) || !json.Valid(text) {
 		return ErrSyntax
@@ -66,7 +67,9 @@ func (c checker) inside(begin json.Delim, depth int) error {
 				return fmt.Errorf("the member %.50q is there twice", name)
 			}
 			seen[name] = true
-			if i := slices.IndexFunc(c.names, func(n string) bool { return strings.EqualFold(n, name) }); i >= 0 && c.names[i] != name {
+			if i := slices.IndexFunc(c.names, func(n string) bool {
+				return strings.EqualFold(n, name)
+			}); i >= 0 && c.names[i] != name {
 				return fmt.Errorf("the member %.50q must be written %q", name, c.names[i])
 			}
 		}

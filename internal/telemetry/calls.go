@@ -29,9 +29,12 @@ type call struct {
 func NewCalls(reg prometheus.Registerer) *Calls {
 	c := &Calls{
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "stampede_call_duration_seconds",
-			Help:    "Time of a call to Redis (a script by its name, or a command), MySQL or SQS, by system and call.",
-			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20}, NativeHistogramBucketFactor: 1.1,
+			Name: "stampede_call_duration_seconds",
+			Help: "Time of a call to Redis (a script by its name, or a command), MySQL or " +
+				"SQS, by system and call.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10,
+				20},
+			NativeHistogramBucketFactor: 1.1,
 		}, []string{"system", "call"}),
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stampede_call_errors_total", Help: "Calls that failed, by system and call.",

@@ -21,7 +21,8 @@ const (
 // and stock is lost. The metric is asked for by whoever reads it, and is not there while the answer is not known.
 func WatchEviction(ctx context.Context, reg prometheus.Registerer, st *stock.Stock) {
 	evicts := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "stampede_redis_evicts", Help: "1 if Redis has another maxmemory-policy than noeviction, and may throw away stock and keys.",
+		Name: "stampede_redis_evicts", Help: "1 if Redis has another maxmemory-policy than noeviction, and may throw " +
+			"away stock and keys.",
 	})
 	if Enabled {
 		reg.MustRegister(NewSampled(func(ctx context.Context) error {
@@ -56,7 +57,8 @@ func warnEviction(ctx context.Context, st *stock.Stock) {
 	case err != nil:
 		slog.Warn("redis: it is not known whether it evicts keys when it is full", "error", err)
 	case stock.Evicts(policy):
-		slog.Error("redis: when it is full it evicts keys, by which orders are sold twice or lost: set maxmemory-policy noeviction",
+		slog.Error("redis: when it is full it evicts keys, by which orders are sold twice or lost: set "+
+			"maxmemory-policy noeviction",
 			"maxmemory_policy", policy)
 	}
 }

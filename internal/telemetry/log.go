@@ -24,7 +24,8 @@ const (
 
 // linesDropped counts the lines that were not written.
 var linesDropped = prometheus.NewCounter(prometheus.CounterOpts{
-	Name: "stampede_log_lines_dropped_total", Help: "Log lines not written because the same message had been written many times a moment ago.",
+	Name: "stampede_log_lines_dropped_total",
+	Help: "Log lines not written because the same message had been written many times a moment ago.",
 })
 
 // SetLog makes the program log JSON lines to stderr from a level on: debug, info, warn or error. Of a warning or error
@@ -48,8 +49,8 @@ func handlerOptions(level slog.Level) *slog.HandlerOptions {
 	}}
 }
 
-// ErrorText is what may be logged of an error. MySQL's texts about data and about syntax quote the values of a statement;
-// of these only number and SQLSTATE are left.
+// ErrorText is what may be logged of an error. MySQL's texts about data and about syntax quote the values of a
+// statement; of these only number and SQLSTATE are left.
 func ErrorText(err error) string {
 	text := err.Error()
 	for _, e := range mysqlErrors(err) {
@@ -80,8 +81,8 @@ func mysqlErrors(err error) []*mysql.MySQLError {
 	return nil
 }
 
-// quotesValues reports whether an error is of a kind whose text has values in it: the SQLSTATE classes of data (22) and of
-// constraints (23), and the numbers that MySQL gives other classes.
+// quotesValues reports whether an error is of a kind whose text has values in it: the SQLSTATE classes of data (22) and
+// of constraints (23), and the numbers that MySQL gives other classes.
 func quotesValues(e *mysql.MySQLError) bool {
 	const parseError, truncated, wrongValue = 1064, 1265, 1366
 	class := string(e.SQLState[:2])

@@ -17,7 +17,8 @@ func TestLogHasNoValues(t *testing.T) {
 		number uint16
 		state  string
 		hidden bool
-	}{{1062, "23000", true}, {1064, "42000", true}, {1366, "HY000", true}, {1406, "22001", true}, {1146, "42S02", false}} {
+	}{{1062, "23000", true}, {1064, "42000", true}, {1366, "HY000", true}, {1406, "22001", true},
+		{1146, "42S02", false}} {
 		server := &mysql.MySQLError{Number: c.number, Message: "about 'ada@example.org'"}
 		copy(server.SQLState[:], c.state)
 		for _, err := range []error{
@@ -25,7 +26,8 @@ func TestLogHasNoValues(t *testing.T) {
 		} {
 			var out bytes.Buffer
 			slog.New(slog.NewJSONHandler(&out, handlerOptions(slog.LevelDebug))).Error("failed", "error", err)
-			if strings.Contains(out.String(), "ada@") == c.hidden || !strings.Contains(out.String(), fmt.Sprint(c.number)) {
+			if strings.Contains(out.String(), "ada@") == c.hidden ||
+				!strings.Contains(out.String(), fmt.Sprint(c.number)) {
 				t.Errorf("%d: logged %s", c.number, out.String())
 			}
 		}

@@ -182,7 +182,8 @@ func TestPlaces(t *testing.T) {
 			}
 		}
 	}
-	for _, value := range []string{"", "x", "-", strings.Repeat(" ", 99), written[:50], strings.Repeat(written+" ", 9), "\x00 \xff"} {
+	for _, value := range []string{"", "x", "-", strings.Repeat(" ", 99), written[:50], strings.Repeat(written+" ", 9),
+		"\x00 \xff"} {
 		for i, place := range ParsePlaces(value, 2) {
 			if place.IsValid() && !place.Equal(at) {
 				t.Errorf("%q: place %d is %v", value, i, place)

@@ -55,7 +55,8 @@ func Begin(at Place, name string, kind trace.SpanKind, attributes ...attribute.K
 }
 
 // Add adds a span that is over to a trace; to none if the place is in none. A failure makes it one of an error.
-func Add(at Place, name string, kind trace.SpanKind, start, end time.Time, failure error, attributes ...attribute.KeyValue) {
+func Add(at Place, name string, kind trace.SpanKind, start, end time.Time, failure error,
+	attributes ...attribute.KeyValue) {
 	if tracer == nil || !at.IsSampled() {
 		return
 	}
@@ -99,7 +100,8 @@ func ParsePlaces(value string, orders int) []Place {
 	words := strings.SplitN(value, " ", orders+1)
 	for i := range min(len(words), orders) {
 		if words[i] != noTrace {
-			places[i] = trace.SpanContextFromContext(traceContext.Extract(context.Background(), propagation.MapCarrier{"traceparent": words[i]}))
+			places[i] = trace.SpanContextFromContext(traceContext.Extract(context.Background(),
+				propagation.MapCarrier{"traceparent": words[i]}))
 		}
 	}
 	return places

@@ -1,6 +1,6 @@
-// Package tidy holds the repository to the rules that a compiler does not know: how long lines and functions may be, who
-// imports whom, that migrations are numbered without gaps, and that lists in comments are those of the code. Its tests
-// need no server and take seconds.
+// Package tidy holds the repository to the rules that a compiler does not know: how long lines and functions may be,
+// who imports whom, that migrations are numbered without gaps, and that lists in comments are those of the code. Its
+// tests need no server and take seconds.
 package tidy
 
 import (

@@ -12,8 +12,8 @@ const (
 	cursorMACBytes = 16
 )
 
-// SignCursor makes a cursor of a place in a list. Only who has the secret can make one, so that clients cannot have pages
-// made that no list has.
+// SignCursor makes a cursor of a place in a list. Only who has the secret can make one, so that clients cannot have
+// pages made that no list has.
 func (k *Keeper) SignCursor(list string, place []byte) []byte {
 	return append(place[:len(place):len(place)], cursorMAC(k.keys[0].secret, list, place)...)
 }

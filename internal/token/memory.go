@@ -28,8 +28,8 @@ type known struct {
 
 func newMemory() *memory { return &memory{seed: maphash.MakeSeed(), young: make(map[uint64]known)} }
 
-// find returns what a token says if it is known and valid at a time, or nil. Tokens are compared in a time that tells nothing
-// about those that are held.
+// find returns what a token says if it is known and valid at a time, or nil. Tokens are compared in a time that tells
+// nothing about those that are held.
 func (m *memory) find(raw []byte, now time.Time) *Claims {
 	hash := maphash.Bytes(m.seed, raw)
 	m.mu.RLock()

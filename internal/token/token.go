@@ -74,7 +74,8 @@ func CheckSecret(secret string) error {
 	}
 	for _, s := range secrets {
 		if len(s) < MinSecretBytes {
-			return fmt.Errorf("has a secret of %d bytes, want at least %d; make one with: openssl rand -hex 32", len(s), MinSecretBytes)
+			return fmt.Errorf("has a secret of %d bytes, want at least %d; make one with: openssl rand -hex 32", len(s),
+				MinSecretBytes)
 		}
 		if bitsPerByte(s) < minBitsPerByte || isRepetition(s) {
 			return errors.New("has a secret that is not random; make one with: openssl rand -hex 32")
@@ -83,8 +84,8 @@ func CheckSecret(secret string) error {
 	return nil
 }
 
-// bitsPerByte is Shannon's entropy of how often each byte occurs. It is no proof that a secret is random, only that it may
-// be.
+// bitsPerByte is Shannon's entropy of how often each byte occurs. It is no proof that a secret is random, only that it
+// may be.
 func bitsPerByte(secret string) float64 {
 	var counts [256]int
 	for i := range len(secret) {
@@ -128,8 +129,8 @@ func NewKeeper(secret string) *Keeper {
 }
 
 // Successor is the refresh token that replaces another: always the same one, so that a client which asks twice gets one
-// answer, and one that only who has the secret can tell, so that an old token is no key to those after it. While a secret
-// is put in the place of another, edges may differ.
+// answer, and one that only who has the secret can tell, so that an old token is no key to those after it. While a
+// secret is put in the place of another, edges may differ.
 func (k *Keeper) Successor(refresh []byte) []byte {
 	mac := hmac.New(sha256.New, k.keys[0].secret)
 	mac.Write([]byte(successorLabel))

@@ -121,7 +121,8 @@ func TestVerify(t *testing.T) {
 		"a list":                hs256("sub", []string{"7"}),
 		"too many bytes":        hs256("x", strings.Repeat("x", maxTokenBytes)),
 	} {
-		if got, err := NewKeeper(secret).Verify([]byte(raw), time.Now()); got != nil || !errors.Is(err, ErrInvalid) || err.Error() != ErrInvalid.Error() {
+		if got, err := NewKeeper(secret).Verify([]byte(raw), time.Now()); got != nil || !errors.Is(err, ErrInvalid) ||
+			err.Error() != ErrInvalid.Error() {
 			t.Errorf("%s: Verify = %v, %v", what, got, err)
 		}
 	}
@@ -146,7 +147,8 @@ func TestCheckSecret(t *testing.T) {
 	if err := CheckSecret(secret); err != nil {
 		t.Error(err)
 	}
-	for _, poor := range []string{strings.Repeat("k", 32), strings.Repeat("changeme", 8), secret + "," + strings.Repeat("ab", 32), "a" + strings.Repeat("b", 40)} {
+	for _, poor := range []string{strings.Repeat("k", 32), strings.Repeat("changeme", 8), secret + "," +
+		strings.Repeat("ab", 32), "a" + strings.Repeat("b", 40)} {
 		if err := CheckSecret(poor); err == nil || strings.Contains(err.Error(), poor) {
 			t.Errorf("CheckSecret(%q) = %v", poor, err)
 		}
@@ -198,7 +200,8 @@ func FuzzVerify(f *testing.F) {
 				Exp float64
 			}
 			if json.Unmarshal([]byte(header), &h) != nil || json.Unmarshal([]byte(claims), &c) != nil ||
-				h.Alg != "HS256" || got.UserID <= 0 || c.Sub == "" || c.Exp < float64(time.Now().Add(-clockSkew).Unix()-1) {
+				h.Alg != "HS256" || got.UserID <= 0 || c.Sub == "" ||
+				c.Exp < float64(time.Now().Add(-clockSkew).Unix()-1) {
 				t.Fatalf("header %q and claims %q name %v", header, claims, got)
 			}
 		} else if got != nil || !errors.Is(err, ErrInvalid) {
@@ -225,7 +228,8 @@ func TestClaims(t *testing.T) {
 		t.Errorf("Verify = %v, %v, want %v", got, err, want)
 	}
 	for _, sid := range []any{"x", 7, []string{}} {
-		raw := sign(t, jwt.SigningMethodHS256, []byte(secret), jwt.MapClaims{"sub": "7", "exp": time.Now().Add(time.Minute).Unix(), "sid": sid})
+		raw := sign(t, jwt.SigningMethodHS256, []byte(secret),
+			jwt.MapClaims{"sub": "7", "exp": time.Now().Add(time.Minute).Unix(), "sid": sid})
 		if got, err := k.Verify([]byte(raw), time.Now()); !errors.Is(err, ErrInvalid) {
 			t.Errorf("with the session %v: %v, %v", sid, got, err)
 		}
@@ -246,7 +250,8 @@ func TestRotation(t *testing.T) {
 		return raw
 	}
 	// A token that names no key is tried with all.
-	nameless := sign(t, jwt.SigningMethodHS256, []byte(secret), jwt.MapClaims{"sub": "7", "exp": time.Now().Add(time.Minute).Unix()})
+	nameless := sign(t, jwt.SigningMethodHS256, []byte(secret),
+		jwt.MapClaims{"sub": "7", "exp": time.Now().Add(time.Minute).Unix()})
 	for _, test := range []struct {
 		what  string
 		k     *Keeper
@@ -266,7 +271,8 @@ func TestRotation(t *testing.T) {
 		}
 	}
 	// The name of one key and the signature of another.
-	crossed := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"sub": "7", "exp": time.Now().Add(time.Minute).Unix()})
+	crossed := jwt.NewWithClaims(jwt.SigningMethodHS256,
+		jwt.MapClaims{"sub": "7", "exp": time.Now().Add(time.Minute).Unix()})
 	crossed.Header["kid"] = during.keys[0].id
 	raw, err := crossed.SignedString([]byte(secret))
 	if err != nil {
@@ -275,7 +281,8 @@ func TestRotation(t *testing.T) {
 	if got, err := during.Verify([]byte(raw), time.Now()); err == nil {
 		t.Errorf("the name of another key: %v", got)
 	}
-	for _, bad := range []string{"", "short", secret + ",short", secret + ",", strings.Repeat(secret+",", maxSecrets) + secret} {
+	for _, bad := range []string{"", "short", secret + ",short", secret + ",", strings.Repeat(secret+",", maxSecrets) +
+		secret} {
 		if CheckSecret(bad) == nil {
 			t.Errorf("CheckSecret takes %q", bad)
 		}

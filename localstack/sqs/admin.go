@@ -67,7 +67,8 @@ func (s *Server) createQueue(c *call) *apiError {
 		return errUnsupported.with("This server has standard queues only, so a queue name cannot end in .fifo.")
 	}
 	if len(name) > maxQueueNameBytes || !onlyNameBytes(name, "-_") {
-		return invalid("QueueName", name, "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length.")
+		return invalid("QueueName", name,
+			"Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length.")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -115,11 +115,13 @@ func (s *Server) parseRedrive(text string) (redrivePolicy, *apiError) {
 		return redrivePolicy{}, invalid("RedrivePolicy", text, "Amazon SQS can't parse it as a redrive policy.")
 	}
 	if policy.Target == "" || policy.Max == "" {
-		return redrivePolicy{}, invalid("RedrivePolicy", text, "Redrive policy does not contain mandatory attribute: deadLetterTargetArn and maxReceiveCount.")
+		return redrivePolicy{}, invalid("RedrivePolicy", text,
+			"Redrive policy does not contain mandatory attribute: deadLetterTargetArn and maxReceiveCount.")
 	}
 	n, err := policy.Max.Int64()
 	if err != nil || n < 1 || n > 1000 {
-		return redrivePolicy{}, invalid("RedrivePolicy", text, "Invalid value for maxReceiveCount, valid values are from 1 to 1000 both inclusive.")
+		return redrivePolicy{}, invalid("RedrivePolicy", text,
+			"Invalid value for maxReceiveCount, valid values are from 1 to 1000 both inclusive.")
 	}
 	if s.byARN(policy.Target) == nil {
 		return redrivePolicy{}, invalid("RedrivePolicy", text, "Dead letter target does not exist.")

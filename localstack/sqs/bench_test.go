@@ -20,7 +20,8 @@ import (
 const order = `{"v":1,"orders":[{"order_id":"01890a5d-ac96-774b-bcce-b302099a8057","user_id":7,"product_id":1,"quantity":1,"unit_price":1999,"reserved_at":"2026-11-20T10:00:00.123Z","idempotency_key":"0123456789abcdef"}]}`
 
 // full is the message of a rush: 100 orders.
-var full = `{"v":1,"orders":[` + strings.Repeat(order[len(`{"v":1,"orders":[`):len(order)-len(`]}`)]+",", 99) + order[len(`{"v":1,"orders":[`):]
+var full = `{"v":1,"orders":[` + strings.Repeat(order[len(`{"v":1,"orders":[`):len(order)-len(`]}`)]+",", 99) +
+	order[len(`{"v":1,"orders":[`):]
 
 // BenchmarkRaw sends, receives and deletes ten messages per round, with as little client as possible.
 func BenchmarkRaw(b *testing.B) {
@@ -32,7 +33,8 @@ func benchmarkRaw(b *testing.B, message string) {
 	s := start(b, sqs.Options{})
 	client := &fasthttp.Client{
 		MaxConnsPerHost: 64,
-		Dial:            func(addr string) (net.Conn, error) { return net.Dial("tcp", addr) }, // fasthttp's own leaves a goroutine.
+		// fasthttp's own leaves a goroutine.
+		Dial: func(addr string) (net.Conn, error) { return net.Dial("tcp", addr) },
 	}
 	b.Cleanup(client.CloseIdleConnections)
 	post := func(action, body string, into *[]string) error {
@@ -49,7 +51,8 @@ func benchmarkRaw(b *testing.B, message string) {
 		}
 		if into != nil {
 			*into = (*into)[:0]
-			for rest := resp.Body(); ; { // no more of the answer than that, since a decoder would cost more than the server
+			// no more of the answer than that, since a decoder would cost more than the server
+			for rest := resp.Body(); ; {
 				_, after, found := bytes.Cut(rest, []byte(`"ReceiptHandle":"`))
 				if !found {
 					break
@@ -87,7 +90,8 @@ func benchmarkRaw(b *testing.B, message string) {
 			if remove.Len() == 0 {
 				continue
 			}
-			if err := post("DeleteMessageBatch", `{"QueueUrl":"http://x/q","Entries":[`+remove.String()[1:]+`]}`, nil); err != nil {
+			if err := post("DeleteMessageBatch", `{"QueueUrl":"http://x/q","Entries":[`+remove.String()[1:]+`]}`,
+				nil); err != nil {
 				b.Error(err)
 			}
 		}
@@ -105,7 +109,8 @@ func BenchmarkSDK(b *testing.B) {
 	}
 	send := &awssqs.SendMessageBatchInput{QueueUrl: queue.QueueUrl}
 	for i := range 10 {
-		send.Entries = append(send.Entries, types.SendMessageBatchRequestEntry{Id: aws.String(fmt.Sprint(i)), MessageBody: aws.String(order)})
+		send.Entries = append(send.Entries, types.SendMessageBatchRequestEntry{Id: aws.String(fmt.Sprint(i)),
+			MessageBody: aws.String(order)})
 	}
 	b.ReportAllocs()
 	b.SetParallelism(8)
@@ -114,14 +119,16 @@ func BenchmarkSDK(b *testing.B) {
 			if _, err := client.SendMessageBatch(b.Context(), send); err != nil {
 				b.Error(err)
 			}
-			got, err := client.ReceiveMessage(b.Context(), &awssqs.ReceiveMessageInput{QueueUrl: queue.QueueUrl, MaxNumberOfMessages: 10})
+			got, err := client.ReceiveMessage(b.Context(),
+				&awssqs.ReceiveMessageInput{QueueUrl: queue.QueueUrl, MaxNumberOfMessages: 10})
 			if err != nil || len(got.Messages) == 0 {
 				b.Error(err)
 				continue
 			}
 			remove := &awssqs.DeleteMessageBatchInput{QueueUrl: queue.QueueUrl}
 			for i, m := range got.Messages {
-				remove.Entries = append(remove.Entries, types.DeleteMessageBatchRequestEntry{Id: aws.String(fmt.Sprint(i)), ReceiptHandle: m.ReceiptHandle})
+				remove.Entries = append(remove.Entries,
+					types.DeleteMessageBatchRequestEntry{Id: aws.String(fmt.Sprint(i)), ReceiptHandle: m.ReceiptHandle})
 			}
 			if _, err := client.DeleteMessageBatch(b.Context(), remove); err != nil {
 				b.Error(err)

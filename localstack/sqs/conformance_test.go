@@ -88,7 +88,8 @@ func name(kind string) string { return "conformance-" + kind + "-" + uuid.NewStr
 
 func (l *lab) queue(attrs map[string]string) (url string) {
 	l.Helper()
-	out, err := l.CreateQueue(l.Context(), &awssqs.CreateQueueInput{QueueName: aws.String(name("q")), Attributes: attrs})
+	out, err := l.CreateQueue(l.Context(), &awssqs.CreateQueueInput{QueueName: aws.String(name("q")),
+		Attributes: attrs})
 	l.must(err)
 	l.deleteLater(out.QueueUrl)
 	return *out.QueueUrl
@@ -164,7 +165,8 @@ func (l *lab) attributes(url string, names ...types.QueueAttributeName) map[stri
 	if names == nil {
 		names = []types.QueueAttributeName{"All"}
 	}
-	out, err := l.GetQueueAttributes(l.Context(), &awssqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: names})
+	out, err := l.GetQueueAttributes(l.Context(), &awssqs.GetQueueAttributesInput{QueueUrl: &url,
+		AttributeNames: names})
 	l.must(err)
 	return out.Attributes
 }
@@ -213,8 +215,8 @@ func refused[T error](t testing.TB, err error, code string) {
 // generic is the error of codes that have no type of their own in the SDK.
 type generic = *smithy.GenericAPIError
 
-// TestConformance holds an endpoint to what SQS does: this package's server, or the one in SQS_CONFORMANCE_ENDPOINT with
-// region and credentials from the environment. It makes queues with names of its own and deletes them.
+// TestConformance holds an endpoint to what SQS does: this package's server, or the one in SQS_CONFORMANCE_ENDPOINT
+// with region and credentials from the environment. It makes queues with names of its own and deletes them.
 func TestConformance(t *testing.T) {
 	endpoint := os.Getenv("SQS_CONFORMANCE_ENDPOINT")
 	local := endpoint == ""
@@ -291,9 +293,11 @@ func testCreateQueue(l *lab) {
 		refused[generic](l, err, "InvalidParameterValue")
 	}
 	if l.local {
-		_, err = l.CreateQueue(l.Context(), &awssqs.CreateQueueInput{QueueName: aws.String("a.fifo"), Attributes: map[string]string{"FifoQueue": "true"}})
+		_, err = l.CreateQueue(l.Context(), &awssqs.CreateQueueInput{QueueName: aws.String("a.fifo"),
+			Attributes: map[string]string{"FifoQueue": "true"}})
 		refused[*types.UnsupportedOperation](l, err, "UnsupportedOperation")
-		_, err = l.CreateQueue(l.Context(), &awssqs.CreateQueueInput{QueueName: aws.String("a"), Attributes: map[string]string{"FifoQueue": "true"}})
+		_, err = l.CreateQueue(l.Context(), &awssqs.CreateQueueInput{QueueName: aws.String("a"),
+			Attributes: map[string]string{"FifoQueue": "true"}})
 		refused[*types.UnsupportedOperation](l, err, "UnsupportedOperation")
 		l.send("https://sqs.example.com/123/"+*n, "through another host name")
 		l.receive(*first.QueueUrl, 1, 1)
@@ -304,7 +308,8 @@ func testListQueues(l *lab) {
 	prefix := name("list")
 	var want []string
 	for i := range 3 {
-		out, err := l.CreateQueue(l.Context(), &awssqs.CreateQueueInput{QueueName: aws.String(prefix + strconv.Itoa(i))})
+		out, err := l.CreateQueue(l.Context(), &awssqs.CreateQueueInput{QueueName: aws.String(prefix +
+			strconv.Itoa(i))})
 		l.must(err)
 		l.deleteLater(out.QueueUrl)
 		want = append(want, *out.QueueUrl)
@@ -316,7 +321,8 @@ func testListQueues(l *lab) {
 		return slices.Equal(out.QueueUrls, want) && out.NextToken == nil
 	})
 	var got []string
-	pages := awssqs.NewListQueuesPaginator(l.Client, &awssqs.ListQueuesInput{QueueNamePrefix: &prefix, MaxResults: aws.Int32(2)})
+	pages := awssqs.NewListQueuesPaginator(l.Client, &awssqs.ListQueuesInput{QueueNamePrefix: &prefix,
+		MaxResults: aws.Int32(2)})
 	for pages.HasMorePages() {
 		out, err := pages.NextPage(l.Context())
 		l.must(err)
@@ -370,7 +376,8 @@ func testAttributes(l *lab) {
 	url := l.queue(map[string]string{"DelaySeconds": "0"})
 	attrs := l.attributes(url)
 	for name, want := range map[string]string{
-		"VisibilityTimeout": "30", "MaximumMessageSize": "1048576", "MessageRetentionPeriod": "345600", "DelaySeconds": "0",
+		"VisibilityTimeout": "30", "MaximumMessageSize": "1048576", "MessageRetentionPeriod": "345600",
+		"DelaySeconds":                  "0",
 		"ReceiveMessageWaitTimeSeconds": "0", "ApproximateNumberOfMessages": "0",
 		"ApproximateNumberOfMessagesNotVisible": "0", "ApproximateNumberOfMessagesDelayed": "0",
 	} {
@@ -379,11 +386,13 @@ func testAttributes(l *lab) {
 		}
 	}
 	for _, name := range []string{"CreatedTimestamp", "LastModifiedTimestamp"} {
-		if at, err := strconv.ParseInt(attrs[name], 10, 64); err != nil || time.Since(time.Unix(at, 0)).Abs() > 5*time.Minute {
+		if at, err := strconv.ParseInt(attrs[name], 10, 64); err != nil ||
+			time.Since(time.Unix(at, 0)).Abs() > 5*time.Minute {
 			l.Errorf("%s is %q", name, attrs[name])
 		}
 	}
-	if !strings.HasPrefix(attrs["QueueArn"], "arn:aws") || !strings.HasSuffix(attrs["QueueArn"], url[strings.LastIndex(url, "/")+1:]) {
+	if !strings.HasPrefix(attrs["QueueArn"], "arn:aws") ||
+		!strings.HasSuffix(attrs["QueueArn"], url[strings.LastIndex(url, "/")+1:]) {
 		l.Errorf("QueueArn is %q", attrs["QueueArn"])
 	}
 	l.must(l.set(url, "VisibilityTimeout", "7"))
@@ -391,7 +400,8 @@ func testAttributes(l *lab) {
 		one := l.attributes(url, "VisibilityTimeout", "Policy")
 		return len(one) == 1 && one["VisibilityTimeout"] == "7"
 	})
-	if none, err := l.GetQueueAttributes(l.Context(), &awssqs.GetQueueAttributesInput{QueueUrl: &url}); err != nil || len(none.Attributes) != 0 {
+	if none, err := l.GetQueueAttributes(l.Context(), &awssqs.GetQueueAttributesInput{QueueUrl: &url}); err != nil ||
+		len(none.Attributes) != 0 {
 		l.Errorf("without names: %v, %v", none, err)
 	}
 }
@@ -399,21 +409,24 @@ func testAttributes(l *lab) {
 func testAttributesRefused(l *lab) {
 	url := l.queue(nil)
 	for name, bad := range map[string][]string{
-		"VisibilityTimeout": {"-1", "43201", "x", ""}, "DelaySeconds": {"901"}, "MessageRetentionPeriod": {"59", "1209601"},
-		"MaximumMessageSize": {"1023", "1048577"}, "ReceiveMessageWaitTimeSeconds": {"21"},
+		"VisibilityTimeout": {"-1", "43201", "x", ""}, "DelaySeconds": {"901"},
+		"MessageRetentionPeriod": {"59", "1209601"},
+		"MaximumMessageSize":     {"1023", "1048577"}, "ReceiveMessageWaitTimeSeconds": {"21"},
 	} {
 		for _, value := range bad {
 			refused[*types.InvalidAttributeValue](l, l.set(url, name, value), "InvalidAttributeValue")
 		}
 	}
 	refused[*types.InvalidAttributeName](l, l.set(url, "NoSuchThing", "1"), "InvalidAttributeName")
-	_, err := l.GetQueueAttributes(l.Context(), &awssqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: []types.QueueAttributeName{"NoSuchThing"}})
+	_, err := l.GetQueueAttributes(l.Context(), &awssqs.GetQueueAttributesInput{QueueUrl: &url,
+		AttributeNames: []types.QueueAttributeName{"NoSuchThing"}})
 	refused[*types.InvalidAttributeName](l, err, "InvalidAttributeName")
 	arn := l.arn(url)
 	for _, policy := range []string{
 		"x", "{}", `{"maxReceiveCount":1}`,
 		`{"deadLetterTargetArn":"` + arn + `"}`, `{"deadLetterTargetArn":"` + arn + `","maxReceiveCount":0}`,
-		`{"deadLetterTargetArn":"` + arn + `","maxReceiveCount":1001}`, `{"deadLetterTargetArn":"` + arn + `-none","maxReceiveCount":5}`,
+		`{"deadLetterTargetArn":"` + arn + `","maxReceiveCount":1001}`, `{"deadLetterTargetArn":"` + arn +
+			`-none","maxReceiveCount":5}`,
 	} {
 		refused[generic](l, l.set(url, "RedrivePolicy", policy), "InvalidParameterValue")
 	}
@@ -454,13 +467,17 @@ func testSendSizes(l *lab) {
 	}
 	small := l.queue(map[string]string{"MaximumMessageSize": "1024"})
 	l.send(small, body[:1024])
-	_, err := l.SendMessage(l.Context(), &awssqs.SendMessageInput{QueueUrl: &small, MessageBody: aws.String(body[:1025])})
+	_, err := l.SendMessage(l.Context(), &awssqs.SendMessageInput{QueueUrl: &small,
+		MessageBody: aws.String(body[:1025])})
 	refused[generic](l, err, "InvalidParameterValue")
-	out, err := l.SendMessageBatch(l.Context(), &awssqs.SendMessageBatchInput{QueueUrl: &small, Entries: []types.SendMessageBatchRequestEntry{
-		{Id: aws.String("fits"), MessageBody: aws.String("x")}, {Id: aws.String("long"), MessageBody: aws.String(body[:1025])},
-	}})
+	out, err := l.SendMessageBatch(l.Context(), &awssqs.SendMessageBatchInput{QueueUrl: &small,
+		Entries: []types.SendMessageBatchRequestEntry{
+			{Id: aws.String("fits"), MessageBody: aws.String("x")},
+			{Id: aws.String("long"), MessageBody: aws.String(body[:1025])},
+		}})
 	l.must(err)
-	if len(out.Successful) != 1 || *out.Successful[0].Id != "fits" || len(out.Failed) != 1 || *out.Failed[0].Id != "long" || !out.Failed[0].SenderFault {
+	if len(out.Successful) != 1 || *out.Successful[0].Id != "fits" || len(out.Failed) != 1 ||
+		*out.Failed[0].Id != "long" || !out.Failed[0].SenderFault {
 		l.Errorf("got %+v", out)
 	}
 }
@@ -468,13 +485,15 @@ func testSendSizes(l *lab) {
 func testContents(l *lab) {
 	url := l.queue(nil)
 	for _, body := range []string{
-		" ", "\t\n\r", `{"a":"b\\\"c"}`, "ä€😀\uFFFD\uE000\uD7FF", "\u2028\u2029", "</script>&<>", strings.Repeat("\\", 99), "\x7f",
+		" ", "\t\n\r", `{"a":"b\\\"c"}`, "ä€😀\uFFFD\uE000\uD7FF", "\u2028\u2029", "</script>&<>",
+		strings.Repeat("\\", 99), "\x7f",
 	} {
 		out, err := l.SendMessage(l.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: &body})
 		l.must(err)
 		sum := md5.Sum([]byte(body))
 		got := l.receive(url, 1, 5)[0]
-		if *got.Body != body || *got.MD5OfBody != hex.EncodeToString(sum[:]) || *out.MD5OfMessageBody != *got.MD5OfBody || *got.MessageId != *out.MessageId {
+		if *got.Body != body || *got.MD5OfBody != hex.EncodeToString(sum[:]) ||
+			*out.MD5OfMessageBody != *got.MD5OfBody || *got.MessageId != *out.MessageId {
 			l.Errorf("sent %q %+v, got %q %s", body, out, *got.Body, *got.MD5OfBody)
 		}
 		l.remove(url, got)
@@ -488,7 +507,8 @@ func testDelay(l *lab) {
 	if n := l.attributes(url)["ApproximateNumberOfMessagesDelayed"]; l.local && n != "1" {
 		l.Errorf("%s delayed", n)
 	}
-	_, err := l.SendMessage(l.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("own"), DelaySeconds: 1})
+	_, err := l.SendMessage(l.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("own"),
+		DelaySeconds: 1})
 	l.must(err)
 	l.receive(url, 0, 0)
 	for i, want := range []string{"own", "queue"} {
@@ -539,10 +559,12 @@ func sameAttributes(a, b map[string]types.MessageAttributeValue) bool {
 func testMessageAttributes(l *lab) {
 	url := l.queue(nil)
 	attrs := map[string]types.MessageAttributeValue{
-		"z": text("String", "ä \"quoted\"\n"), "a.b-c_1": text("Number", "-12.5e3"), "bin": bytesOf("Binary", "\x00\xff\"\\"),
+		"z": text("String", "ä \"quoted\"\n"), "a.b-c_1": text("Number", "-12.5e3"),
+		"bin":    bytesOf("Binary", "\x00\xff\"\\"),
 		"custom": text("String.json", "{}"), "n": text("Number.int", "7"), "png": bytesOf("Binary.png", "x"),
 	}
-	out, err := l.SendMessage(l.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("x"), MessageAttributes: attrs})
+	out, err := l.SendMessage(l.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("x"),
+		MessageAttributes: attrs})
 	l.must(err)
 	if *out.MD5OfMessageAttributes != digest(attrs) {
 		l.Errorf("digest at send is %s, want %s", *out.MD5OfMessageAttributes, digest(attrs))
@@ -558,7 +580,8 @@ func testMessageAttributesFilter(l *lab) {
 	attrs := map[string]types.MessageAttributeValue{
 		"trace.id": text("String", "1"), "trace.span": text("String", "2"), "other": text("String", "3"),
 	}
-	_, err := l.SendMessage(l.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("x"), MessageAttributes: attrs})
+	_, err := l.SendMessage(l.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("x"),
+		MessageAttributes: attrs})
 	l.must(err)
 	for _, test := range []struct{ ask, want []string }{
 		{nil, nil},
@@ -577,7 +600,8 @@ func testMessageAttributesFilter(l *lab) {
 		if !sameAttributes(got.MessageAttributes, want) {
 			l.Errorf("%q: got %v", test.ask, slices.Sorted(maps.Keys(got.MessageAttributes)))
 		}
-		if len(want) > 0 != (got.MD5OfMessageAttributes != nil) || len(want) > 0 && *got.MD5OfMessageAttributes != digest(want) {
+		if len(want) > 0 != (got.MD5OfMessageAttributes != nil) || len(want) > 0 &&
+			*got.MD5OfMessageAttributes != digest(want) {
 			l.Errorf("%q: digest is %v", test.ask, aws.ToString(got.MD5OfMessageAttributes))
 		}
 		l.must(l.change(url, got, 0))
@@ -606,7 +630,8 @@ func testMessageAttributesRefused(l *lab) {
 		"name is too long":   {strings.Repeat("a", 257): text("String", "x")},
 		"control characters": {"a": text("String", "\x01")},
 	} {
-		_, err := l.SendMessage(l.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("x"), MessageAttributes: attrs})
+		_, err := l.SendMessage(l.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("x"),
+			MessageAttributes: attrs})
 		var api smithy.APIError
 		if !errors.As(err, &api) || api.ErrorFault() == smithy.FaultServer {
 			l.Errorf("%s: %v", what, err)
@@ -621,7 +646,8 @@ func testSystemAttributes(l *lab) {
 	out, err := l.SendMessage(l.Context(), &awssqs.SendMessageInput{
 		QueueUrl: &url, MessageBody: aws.String("x"), MessageGroupId: aws.String("a-group"), // of a fair queue
 		MessageSystemAttributes: map[string]types.MessageSystemAttributeValue{
-			"AWSTraceHeader": {DataType: aws.String("String"), StringValue: aws.String("Root=1-5759e988-bd862e3fe1be46a994272793")},
+			"AWSTraceHeader": {DataType: aws.String("String"),
+				StringValue: aws.String("Root=1-5759e988-bd862e3fe1be46a994272793")},
 		},
 	})
 	l.must(err)
@@ -635,8 +661,10 @@ func testSystemAttributes(l *lab) {
 		if first == "" {
 			first = attrs["ApproximateFirstReceiveTimestamp"]
 		}
-		if attrs["ApproximateReceiveCount"] != strconv.Itoa(count) || attrs["ApproximateFirstReceiveTimestamp"] != first ||
-			attrs["SenderId"] == "" || attrs["MessageGroupId"] != "a-group" || attrs["AWSTraceHeader"] != "Root=1-5759e988-bd862e3fe1be46a994272793" {
+		if attrs["ApproximateReceiveCount"] != strconv.Itoa(count) ||
+			attrs["ApproximateFirstReceiveTimestamp"] != first ||
+			attrs["SenderId"] == "" || attrs["MessageGroupId"] != "a-group" ||
+			attrs["AWSTraceHeader"] != "Root=1-5759e988-bd862e3fe1be46a994272793" {
 			l.Errorf("receive %d: %v", count, attrs)
 		}
 		sent, _ := strconv.ParseInt(attrs["SentTimestamp"], 10, 64)
@@ -647,7 +675,8 @@ func testSystemAttributes(l *lab) {
 		l.must(l.change(url, got, 0))
 	}
 	for _, group := range []string{"", "a group", strings.Repeat("x", 129), "ü"} {
-		_, err := l.SendMessage(l.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("x"), MessageGroupId: &group})
+		_, err := l.SendMessage(l.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("x"),
+			MessageGroupId: &group})
 		refused[generic](l, err, "InvalidParameterValue")
 	}
 	for _, ask := range []func(*awssqs.ReceiveMessageInput){
@@ -674,7 +703,8 @@ func testBatch(l *lab) {
 	url := l.queue(nil)
 	var send []types.SendMessageBatchRequestEntry
 	for i := range 10 {
-		send = append(send, types.SendMessageBatchRequestEntry{Id: aws.String(strconv.Itoa(i)), MessageBody: aws.String("body " + strconv.Itoa(i))})
+		send = append(send, types.SendMessageBatchRequestEntry{Id: aws.String(strconv.Itoa(i)),
+			MessageBody: aws.String("body " + strconv.Itoa(i))})
 	}
 	send[3].MessageBody = aws.String("\x01")
 	send[5].DelaySeconds = 901
@@ -687,7 +717,8 @@ func testBatch(l *lab) {
 			l.Errorf("%s failed by the server's fault", *f.Id)
 		}
 	}
-	if len(sent.Successful) != 8 || len(failed) != 2 || failed["3"] != "InvalidMessageContents" || failed["5"] != "InvalidParameterValue" {
+	if len(sent.Successful) != 8 || len(failed) != 2 || failed["3"] != "InvalidMessageContents" ||
+		failed["5"] != "InvalidParameterValue" {
 		l.Errorf("sent %d, failed %v", len(sent.Successful), failed)
 	}
 	ids := map[string]string{}
@@ -702,12 +733,14 @@ func testBatch(l *lab) {
 			l.Errorf("message %s has body %q, want %q", *m.MessageId, *m.Body, ids[*m.MessageId])
 		}
 		id := aws.String(strconv.Itoa(i))
-		change = append(change, types.ChangeMessageVisibilityBatchRequestEntry{Id: id, ReceiptHandle: m.ReceiptHandle, VisibilityTimeout: 100})
+		change = append(change, types.ChangeMessageVisibilityBatchRequestEntry{Id: id, ReceiptHandle: m.ReceiptHandle,
+			VisibilityTimeout: 100})
 		remove = append(remove, types.DeleteMessageBatchRequestEntry{Id: id, ReceiptHandle: m.ReceiptHandle})
 	}
 	change[0].VisibilityTimeout = 43201
 	change[1].ReceiptHandle = aws.String("nonsense")
-	changed, err := l.ChangeMessageVisibilityBatch(l.Context(), &awssqs.ChangeMessageVisibilityBatchInput{QueueUrl: &url, Entries: change})
+	changed, err := l.ChangeMessageVisibilityBatch(l.Context(),
+		&awssqs.ChangeMessageVisibilityBatchInput{QueueUrl: &url, Entries: change})
 	l.must(err)
 	codes := map[string]string{}
 	for _, f := range changed.Failed {
@@ -718,9 +751,11 @@ func testBatch(l *lab) {
 	}
 	remove[7].ReceiptHandle = aws.String("nonsense")
 	for range 2 { // A second time succeeds as well.
-		removed, err := l.DeleteMessageBatch(l.Context(), &awssqs.DeleteMessageBatchInput{QueueUrl: &url, Entries: remove})
+		removed, err := l.DeleteMessageBatch(l.Context(),
+			&awssqs.DeleteMessageBatchInput{QueueUrl: &url, Entries: remove})
 		l.must(err)
-		if len(removed.Successful) != 7 || len(removed.Failed) != 1 || *removed.Failed[0].Id != "7" || *removed.Failed[0].Code != "ReceiptHandleIsInvalid" {
+		if len(removed.Successful) != 7 || len(removed.Failed) != 1 || *removed.Failed[0].Id != "7" ||
+			*removed.Failed[0].Code != "ReceiptHandleIsInvalid" {
 			l.Errorf("removed %+v", removed)
 		}
 	}
@@ -735,7 +770,8 @@ func testBatchRefused(l *lab) {
 	batch := func(n int, body string, id func(int) string) error {
 		in := &awssqs.SendMessageBatchInput{QueueUrl: &url, Entries: []types.SendMessageBatchRequestEntry{}}
 		for i := range n {
-			in.Entries = append(in.Entries, types.SendMessageBatchRequestEntry{Id: aws.String(id(i)), MessageBody: &body})
+			in.Entries = append(in.Entries, types.SendMessageBatchRequestEntry{Id: aws.String(id(i)),
+				MessageBody: &body})
 		}
 		_, err := l.SendMessageBatch(l.Context(), in)
 		return err
@@ -743,14 +779,17 @@ func testBatchRefused(l *lab) {
 	refused[*types.EmptyBatchRequest](l, batch(0, "x", strconv.Itoa), "EmptyBatchRequest")
 	refused[*types.TooManyEntriesInBatchRequest](l, batch(11, "x", strconv.Itoa), "TooManyEntriesInBatchRequest")
 	refused[*types.TooManyEntriesInBatchRequest](l, batch(40, "x", strconv.Itoa), "TooManyEntriesInBatchRequest")
-	refused[*types.BatchEntryIdsNotDistinct](l, batch(2, "x", func(int) string { return "a" }), "BatchEntryIdsNotDistinct")
+	refused[*types.BatchEntryIdsNotDistinct](l, batch(2, "x", func(int) string {
+		return "a"
+	}), "BatchEntryIdsNotDistinct")
 	refused[*types.BatchRequestTooLong](l, batch(10, strings.Repeat("x", 104858), strconv.Itoa), "BatchRequestTooLong")
 	for _, id := range []string{"a b", "ä", strings.Repeat("x", 81)} {
 		refused[*types.InvalidBatchEntryId](l, batch(1, "x", func(int) string { return id }), "InvalidBatchEntryId")
 	}
 	l.receive(url, 0, 0)
 	l.must(batch(10, strings.Repeat("x", 104857), strconv.Itoa))
-	_, err := l.DeleteMessageBatch(l.Context(), &awssqs.DeleteMessageBatchInput{QueueUrl: &url, Entries: []types.DeleteMessageBatchRequestEntry{}})
+	_, err := l.DeleteMessageBatch(l.Context(), &awssqs.DeleteMessageBatchInput{QueueUrl: &url,
+		Entries: []types.DeleteMessageBatchRequestEntry{}})
 	refused[*types.EmptyBatchRequest](l, err, "EmptyBatchRequest")
 }
 
@@ -764,7 +803,8 @@ func testReceiveRefused(l *lab) {
 		_, err := l.ReceiveMessage(l.Context(), in)
 		refused[generic](l, err, "InvalidParameterValue")
 	}
-	_, err := l.ReceiveMessage(l.Context(), &awssqs.ReceiveMessageInput{QueueUrl: &url, MessageSystemAttributeNames: []types.MessageSystemAttributeName{"NoSuchThing"}})
+	_, err := l.ReceiveMessage(l.Context(), &awssqs.ReceiveMessageInput{QueueUrl: &url,
+		MessageSystemAttributeNames: []types.MessageSystemAttributeName{"NoSuchThing"}})
 	if l.local {
 		refused[*types.InvalidAttributeName](l, err, "InvalidAttributeName")
 	} else if err == nil {
@@ -781,7 +821,8 @@ func testLongPoll(l *lab) {
 	}{
 		"send": {act: func(l *lab, url string, _ types.Message) { l.send(url, "x") }},
 		"delay ends": {act: func(l *lab, url string, _ types.Message) {
-			_, err := l.SendMessage(l.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("x"), DelaySeconds: 1})
+			_, err := l.SendMessage(l.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("x"),
+				DelaySeconds: 1})
 			l.must(err)
 		}},
 		"timeout ends": {prepare: func(l *lab, url string) types.Message {
@@ -817,7 +858,8 @@ func testLongPoll(l *lab) {
 			}
 			done := make(chan result, 1)
 			go func() {
-				out, err := l.ReceiveMessage(l.Context(), &awssqs.ReceiveMessageInput{QueueUrl: &url}) // The queue says how long.
+				// The queue says how long.
+				out, err := l.ReceiveMessage(l.Context(), &awssqs.ReceiveMessageInput{QueueUrl: &url})
 				done <- result{out, err}
 			}()
 			select {
@@ -875,7 +917,8 @@ func testLongPollMany(l *lab) {
 	for i := 0; i < receivers; i += 10 {
 		var entries []types.SendMessageBatchRequestEntry
 		for j := range 10 {
-			entries = append(entries, types.SendMessageBatchRequestEntry{Id: aws.String(strconv.Itoa(j)), MessageBody: aws.String(strconv.Itoa(i + j))})
+			entries = append(entries, types.SendMessageBatchRequestEntry{Id: aws.String(strconv.Itoa(j)),
+				MessageBody: aws.String(strconv.Itoa(i + j))})
 		}
 		_, err := l.SendMessageBatch(l.Context(), &awssqs.SendMessageBatchInput{QueueUrl: &url, Entries: entries})
 		l.must(err)
@@ -901,7 +944,8 @@ func testVisibility(l *lab) {
 	if took := time.Since(begin); took < 950*time.Millisecond {
 		l.Errorf("visible again after %v", took)
 	}
-	if *second.MessageId != id || *second.ReceiptHandle == *first.ReceiptHandle || second.Attributes["ApproximateReceiveCount"] != "2" {
+	if *second.MessageId != id || *second.ReceiptHandle == *first.ReceiptHandle ||
+		second.Attributes["ApproximateReceiveCount"] != "2" {
 		l.Errorf("got %+v", second)
 	}
 	// The queue's timeout would be over within this wait, the receive's own is not.
@@ -956,7 +1000,8 @@ func testReceiptHandles(l *lab) {
 			refused[*types.ReceiptHandleIsInvalid](l, err, "ReceiptHandleIsInvalid")
 		}
 	}
-	refused[*types.ReceiptHandleIsInvalid](l, l.change(url, types.Message{ReceiptHandle: aws.String("nonsense")}, 1), "ReceiptHandleIsInvalid")
+	refused[*types.ReceiptHandleIsInvalid](l, l.change(url, types.Message{ReceiptHandle: aws.String("nonsense")}, 1),
+		"ReceiptHandleIsInvalid")
 }
 
 func testRedrive(l *lab) {
@@ -970,14 +1015,16 @@ func testRedrive(l *lab) {
 		}
 		l.receive(url, 0, 0)
 		dead := l.receive(dlq, 1, 10)[0]
-		if *dead.MessageId != id || *dead.Body != "poison" || dead.Attributes["DeadLetterQueueSourceArn"] != l.arn(url) ||
+		if *dead.MessageId != id || *dead.Body != "poison" ||
+			dead.Attributes["DeadLetterQueueSourceArn"] != l.arn(url) ||
 			dead.Attributes["SentTimestamp"] != m.Attributes["SentTimestamp"] {
 			l.Errorf("dead letter is %+v", dead)
 		}
 		l.remove(url, m) // The handle is the old queue's, where the message is no more.
 		l.must(l.change(dlq, dead, 0))
 		dead = l.receive(dlq, 1, 5)[0]
-		sources, err := l.ListDeadLetterSourceQueues(l.Context(), &awssqs.ListDeadLetterSourceQueuesInput{QueueUrl: &dlq})
+		sources, err := l.ListDeadLetterSourceQueues(l.Context(),
+			&awssqs.ListDeadLetterSourceQueuesInput{QueueUrl: &dlq})
 		l.must(err)
 		if l.local && !slices.Equal(sources.QueueUrls, []string{url}) {
 			l.Errorf("sources are %v", sources.QueueUrls)
@@ -985,9 +1032,11 @@ func testRedrive(l *lab) {
 		if policy := l.attributes(url, "RedrivePolicy")["RedrivePolicy"]; !strings.Contains(policy, l.arn(dlq)) {
 			l.Errorf("policy is %q", policy)
 		}
-		_, err = l.CreateQueue(l.Context(), &awssqs.CreateQueueInput{QueueName: aws.String(url[strings.LastIndex(url, "/")+1:]), Attributes: map[string]string{
-			"RedrivePolicy": fmt.Sprintf(`{"deadLetterTargetArn":%q,"maxReceiveCount":3}`, l.arn(dlq)),
-		}})
+		_, err = l.CreateQueue(l.Context(),
+			&awssqs.CreateQueueInput{QueueName: aws.String(url[strings.LastIndex(url, "/")+1:]),
+				Attributes: map[string]string{
+					"RedrivePolicy": fmt.Sprintf(`{"deadLetterTargetArn":%q,"maxReceiveCount":3}`, l.arn(dlq)),
+				}})
 		refused[*types.QueueNameExists](l, err, "QueueAlreadyExists")
 		l.must(l.set(url, "RedrivePolicy", ""))
 		l.eventually("the policy is gone", func() bool { return len(l.attributes(url, "RedrivePolicy")) == 0 })
@@ -1000,15 +1049,18 @@ func testCounts(l *lab) {
 	for range 5 {
 		l.send(url, "x")
 	}
-	_, err := l.SendMessage(l.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("x"), DelaySeconds: 900})
+	_, err := l.SendMessage(l.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("x"),
+		DelaySeconds: 900})
 	l.must(err)
 	for range 2 {
 		_, err := l.ReceiveMessage(l.Context(), &awssqs.ReceiveMessageInput{QueueUrl: &url, WaitTimeSeconds: 5})
 		l.must(err)
 	}
 	l.eventually("3 visible, 2 in flight, 1 delayed", func() bool {
-		a := l.attributes(url, "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed")
-		return a["ApproximateNumberOfMessages"] == "3" && a["ApproximateNumberOfMessagesNotVisible"] == "2" && a["ApproximateNumberOfMessagesDelayed"] == "1"
+		a := l.attributes(url, "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible",
+			"ApproximateNumberOfMessagesDelayed")
+		return a["ApproximateNumberOfMessages"] == "3" && a["ApproximateNumberOfMessagesNotVisible"] == "2" &&
+			a["ApproximateNumberOfMessagesDelayed"] == "1"
 	})
 }
 
@@ -1053,7 +1105,8 @@ func (l *lab) bury(url, dlq string, n int) map[string]bool {
 
 func (l *lab) lastTask(dlq string) types.ListMessageMoveTasksResultEntry {
 	l.Helper()
-	out, err := l.ListMessageMoveTasks(l.Context(), &awssqs.ListMessageMoveTasksInput{SourceArn: aws.String(l.arn(dlq))})
+	out, err := l.ListMessageMoveTasks(l.Context(),
+		&awssqs.ListMessageMoveTasksInput{SourceArn: aws.String(l.arn(dlq))})
 	l.must(err)
 	if len(out.Results) != 1 {
 		l.Fatalf("%d tasks", len(out.Results))
@@ -1067,13 +1120,16 @@ func testMoveToSource(l *lab) {
 	_, err := l.StartMessageMoveTask(l.Context(), &awssqs.StartMessageMoveTaskInput{SourceArn: aws.String(l.arn(dlq))})
 	l.must(err)
 	for _, m := range l.receive(url, 3, 10) {
-		if ids[*m.MessageId] || m.Attributes["ApproximateReceiveCount"] != "1" || m.Attributes["DeadLetterQueueSourceArn"] != "" {
+		if ids[*m.MessageId] || m.Attributes["ApproximateReceiveCount"] != "1" ||
+			m.Attributes["DeadLetterQueueSourceArn"] != "" {
 			l.Errorf("got %s %v", *m.MessageId, m.Attributes)
 		}
 	}
 	l.eventually("the task is completed", func() bool { return *l.lastTask(dlq).Status == "COMPLETED" })
-	if task := l.lastTask(dlq); task.ApproximateNumberOfMessagesMoved != 3 || *task.ApproximateNumberOfMessagesToMove != 3 ||
-		task.TaskHandle != nil || *task.SourceArn != l.arn(dlq) || task.StartedTimestamp < time.Now().Add(-time.Hour).UnixMilli() {
+	if task := l.lastTask(dlq); task.ApproximateNumberOfMessagesMoved != 3 ||
+		*task.ApproximateNumberOfMessagesToMove != 3 ||
+		task.TaskHandle != nil || *task.SourceArn != l.arn(dlq) ||
+		task.StartedTimestamp < time.Now().Add(-time.Hour).UnixMilli() {
 		l.Errorf("got %+v", task)
 	}
 }
@@ -1084,7 +1140,8 @@ func testMoveToDestination(l *lab) {
 	l.bury(url, dlq, 3)
 	begin := time.Now()
 	_, err := l.StartMessageMoveTask(l.Context(), &awssqs.StartMessageMoveTaskInput{
-		SourceArn: aws.String(l.arn(dlq)), DestinationArn: aws.String(l.arn(other)), MaxNumberOfMessagesPerSecond: aws.Int32(2),
+		SourceArn: aws.String(l.arn(dlq)), DestinationArn: aws.String(l.arn(other)),
+		MaxNumberOfMessagesPerSecond: aws.Int32(2),
 	})
 	l.must(err)
 	l.receive(other, 3, 10)
@@ -1092,7 +1149,8 @@ func testMoveToDestination(l *lab) {
 		l.Errorf("3 messages at 2 per second took %v", took)
 	}
 	l.eventually("the task is completed", func() bool { return *l.lastTask(dlq).Status == "COMPLETED" })
-	if task := l.lastTask(dlq); aws.ToString(task.DestinationArn) != l.arn(other) || aws.ToInt32(task.MaxNumberOfMessagesPerSecond) != 2 {
+	if task := l.lastTask(dlq); aws.ToString(task.DestinationArn) != l.arn(other) ||
+		aws.ToInt32(task.MaxNumberOfMessagesPerSecond) != 2 {
 		l.Errorf("got %+v", task)
 	}
 }
@@ -1100,10 +1158,12 @@ func testMoveToDestination(l *lab) {
 func testMoveCancel(l *lab) {
 	url, dlq := l.withDLQ("1")
 	l.bury(url, dlq, 5)
-	in := &awssqs.StartMessageMoveTaskInput{SourceArn: aws.String(l.arn(dlq)), MaxNumberOfMessagesPerSecond: aws.Int32(1)}
+	in := &awssqs.StartMessageMoveTaskInput{SourceArn: aws.String(l.arn(dlq)),
+		MaxNumberOfMessagesPerSecond: aws.Int32(1)}
 	task, err := l.StartMessageMoveTask(l.Context(), in)
 	l.must(err)
-	if running := l.lastTask(dlq); *running.Status != "RUNNING" || aws.ToString(running.TaskHandle) != *task.TaskHandle {
+	if running := l.lastTask(dlq); *running.Status != "RUNNING" ||
+		aws.ToString(running.TaskHandle) != *task.TaskHandle {
 		l.Errorf("got %+v", running)
 	}
 	_, err = l.StartMessageMoveTask(l.Context(), in)
@@ -1134,7 +1194,8 @@ func testMoveRefused(l *lab) {
 	refused[generic](l, start(plain, "", nil), "InvalidParameterValue")
 	refused[generic](l, start(arn, arn, nil), "InvalidParameterValue")
 	refused[generic](l, start(arn, "", aws.Int32(501)), "InvalidParameterValue")
-	_, err := l.CancelMessageMoveTask(l.Context(), &awssqs.CancelMessageMoveTaskInput{TaskHandle: aws.String(arn + "/0")})
+	_, err := l.CancelMessageMoveTask(l.Context(), &awssqs.CancelMessageMoveTaskInput{TaskHandle: aws.String(arn +
+		"/0")})
 	if err == nil {
 		l.Error("a task that does not exist was cancelled")
 	}

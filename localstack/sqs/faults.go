@@ -19,15 +19,18 @@ type Faults struct {
 	Queue   string   // The name of the queue that they apply to; empty means all of them.
 	Seed    uint64
 
-	Duplicate float64 // For each message received: a copy stays behind, is delivered to another receive, and must be deleted apart.
-	Reorder   float64 // For each message received: it comes from a random place among the first 256 instead of from the head.
+	// For each message received: a copy stays behind, is delivered to another receive, and must be deleted apart.
+	Duplicate float64
+	// For each message received: it comes from a random place among the first 256 instead of from the head.
+	Reorder   float64
 	FailEntry float64 // For each entry of a batch: it fails with RefuseWith or InternalError, and has no effect.
 	Refuse    float64 // For each request: it is refused with RefuseWith and has no effect.
 	Lose      float64 // For each request: it has its effect, but the connection is closed instead of an answer.
 
-	RefuseWith  string        // "OverLimit" (403), or else ServiceUnavailable (503), which leaves clients in doubt.
-	Delay       time.Duration // How long a finished request waits before its answer is sent.
-	Unavailable bool          // Every connection is closed at its next request, which has no effect; so are waiting receives.
+	RefuseWith string        // "OverLimit" (403), or else ServiceUnavailable (503), which leaves clients in doubt.
+	Delay      time.Duration // How long a finished request waits before its answer is sent.
+	// Every connection is closed at its next request, which has no effect; so are waiting receives.
+	Unavailable bool
 }
 
 type injector struct {

@@ -135,7 +135,8 @@ func TestRefused(t *testing.T) {
 	for range 2 {
 		refused[*types.OverLimit](t, l.trySend(url), "OverLimit")
 	}
-	s.SetFaults(sqs.Faults{Refuse: 1, RefuseWith: "OverLimit", Actions: []string{"SendMessage"}, Queue: url[len(s.URL())+len("/000000000000/"):]})
+	s.SetFaults(sqs.Faults{Refuse: 1, RefuseWith: "OverLimit", Actions: []string{"SendMessage"},
+		Queue: url[len(s.URL())+len("/000000000000/"):]})
 	refused[*types.OverLimit](t, l.trySend(url), "OverLimit")
 	l.must(l.trySend(other)) // Another queue is spared.
 	l.receive(url, 0, 0)     // And so is another action.
@@ -171,7 +172,8 @@ func TestFailedEntries(t *testing.T) {
 	url := l.queue(nil)
 	var entries []types.SendMessageBatchRequestEntry
 	for i := range 10 {
-		entries = append(entries, types.SendMessageBatchRequestEntry{Id: aws.String(strconv.Itoa(i)), MessageBody: aws.String(strconv.Itoa(i))})
+		entries = append(entries, types.SendMessageBatchRequestEntry{Id: aws.String(strconv.Itoa(i)),
+			MessageBody: aws.String(strconv.Itoa(i))})
 	}
 	out, err := l.SendMessageBatch(t.Context(), &awssqs.SendMessageBatchInput{QueueUrl: &url, Entries: entries})
 	l.must(err)
@@ -185,9 +187,10 @@ func TestFailedEntries(t *testing.T) {
 	}
 	s.SetFaults(sqs.Faults{FailEntry: 1})
 	messages := l.receive(url, len(out.Successful), 0)
-	deleted, err := l.DeleteMessageBatch(t.Context(), &awssqs.DeleteMessageBatchInput{QueueUrl: &url, Entries: []types.DeleteMessageBatchRequestEntry{
-		{Id: aws.String("0"), ReceiptHandle: messages[0].ReceiptHandle},
-	}})
+	deleted, err := l.DeleteMessageBatch(t.Context(), &awssqs.DeleteMessageBatchInput{QueueUrl: &url,
+		Entries: []types.DeleteMessageBatchRequestEntry{
+			{Id: aws.String("0"), ReceiptHandle: messages[0].ReceiptHandle},
+		}})
 	l.must(err)
 	if len(deleted.Failed) != 1 {
 		t.Errorf("got %+v", deleted)

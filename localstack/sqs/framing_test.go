@@ -10,7 +10,8 @@ import (
 
 const (
 	noAction    = "X-Amz-Target: AmazonSQS.None\r\n"
-	nextRequest = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Amz-Target: AmazonSQS.ListQueues\r\nContent-Length: 2\r\n\r\n{}"
+	nextRequest = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Amz-Target: " +
+		"AmazonSQS.ListQueues\r\nContent-Length: 2\r\n\r\n{}"
 )
 
 // TestAmbiguousFraming sends requests whose end a proxy may see elsewhere.
@@ -31,5 +32,6 @@ func TestFramingThroughNginx(t *testing.T) {
 func TestContinue(t *testing.T) {
 	t.Parallel()
 	s := start(t, sqs.Options{})
-	stacktest.Continues(t, strings.TrimPrefix(s.URL(), "http://"), "POST /", "X-Amz-Target: AmazonSQS.ListQueues\r\n", "{}")
+	stacktest.Continues(t, strings.TrimPrefix(s.URL(), "http://"), "POST /", "X-Amz-Target: AmazonSQS.ListQueues\r\n",
+		"{}")
 }

@@ -67,19 +67,23 @@ func newMessage(e *entry, cfg *config, now int64) (*message, *apiError) {
 		return nil, missing("MessageBody")
 	}
 	if size := e.size(); int64(size) > cfg.maxMessageBytes {
-		return nil, errInvalidParameter.with("One or more parameters are invalid. Reason: Message must be shorter than %d bytes.", cfg.maxMessageBytes)
+		return nil, errInvalidParameter.with("One or more parameters are invalid. Reason: Message must be shorter "+
+			"than %d bytes.", cfg.maxMessageBytes)
 	}
 	if e.delay.outside(0, maxDelaySeconds) {
 		return nil, invalid("DelaySeconds", e.delay.n, "DelaySeconds must be >= 0 and <= 900.")
 	}
 	if e.deduplicated {
-		return nil, invalid("MessageDeduplicationId", "given", "The request includes a parameter that is not valid for this queue type.")
+		return nil, invalid("MessageDeduplicationId", "given",
+			"The request includes a parameter that is not valid for this queue type.")
 	}
 	if e.grouped && !validGroup(e.group) {
-		return nil, invalid("MessageGroupId", string(e.group), "MessageGroupId can only include alphanumeric and punctuation characters. 1 to 128 in length.")
+		return nil, invalid("MessageGroupId", string(e.group),
+			"MessageGroupId can only include alphanumeric and punctuation characters. 1 to 128 in length.")
 	}
 	if e.unknownSystemAttribute {
-		return nil, errInvalidParameter.with("The only message system attribute that can be sent is AWSTraceHeader, of type String.")
+		return nil, errInvalidParameter.with("The only message system attribute that can be sent is AWSTraceHeader, " +
+			"of type String.")
 	}
 	if !validContents(e.body) {
 		return nil, errMessageContents
@@ -142,19 +146,24 @@ func validContents[T string | []byte](text T) bool {
 
 func checkAttributes(attrs []attribute) *apiError {
 	if len(attrs) > maxMessageAttributes {
-		return errInvalidParameter.with("Number of message attributes exceeds the allowed maximum [%d].", maxMessageAttributes)
+		return errInvalidParameter.with("Number of message attributes exceeds the allowed maximum [%d].",
+			maxMessageAttributes)
 	}
 	for i := range attrs {
 		a := &attrs[i]
 		if !validAttributeName(a.name) {
-			return errInvalidParameter.with("The message attribute name %q is invalid. It can have 1 to 256 letters, digits, '_', '-' and '.', must neither start nor end with '.' nor have two in succession, and must not start with AWS. or Amazon.", a.name)
+			return errInvalidParameter.with("The message attribute name %q is invalid. It can have 1 to 256 letters, "+
+				"digits, '_', '-' and '.', must neither start nor end with '.' nor have two in succession, and must "+
+				"not start with AWS. or Amazon.", a.name)
 		}
 		base, _, _ := strings.Cut(a.dataType, ".")
 		switch {
 		case len(a.dataType) > maxNameBytes || base != "String" && base != "Number" && base != "Binary":
-			return errInvalidParameter.with("The type of message attribute %q is invalid. It must be String, Number or Binary, or one of them with a custom label.", a.name)
+			return errInvalidParameter.with("The type of message attribute %q is invalid. It must be String, Number "+
+				"or Binary, or one of them with a custom label.", a.name)
 		case a.value == "" || (base == "Binary") != a.hasBinary || a.hasBinary == a.hasString:
-			return errInvalidParameter.with("The message attribute %q must contain a non-empty value for message attribute type %q.", a.name, base)
+			return errInvalidParameter.with("The message attribute %q must contain a non-empty value for message "+
+				"attribute type %q.", a.name, base)
 		case base == "Number" && !validNumber(a.value):
 			return errInvalidParameter.with("Can't cast the value of message attribute %q to a number.", a.name)
 		case a.hasString && !validContents(a.value):
@@ -256,5 +265,6 @@ func parseHandle(text []byte) (h handle, ok bool) {
 	if n, err := base64.RawURLEncoding.Decode(raw[:], text); err != nil || n != handleBytes {
 		return h, false
 	}
-	return handle{binary.BigEndian.Uint64(raw[:]), binary.BigEndian.Uint64(raw[8:]), binary.BigEndian.Uint32(raw[16:])}, true
+	return handle{binary.BigEndian.Uint64(raw[:]), binary.BigEndian.Uint64(raw[8:]), binary.BigEndian.Uint32(raw[16:])},
+		true
 }

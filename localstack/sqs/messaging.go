@@ -60,7 +60,8 @@ func (s *Server) sendMessageBatch(c *call) *apiError {
 			total += c.entries[i].size()
 		}
 		if total > maxMessageBytes {
-			return errBatchTooLong.with("Batch requests cannot be longer than %d bytes. You have sent %d bytes.", maxMessageBytes, total)
+			return errBatchTooLong.with("Batch requests cannot be longer than %d bytes. You have sent %d bytes.",
+				maxMessageBytes, total)
 		}
 		return nil
 	}, func(q *queue, e *entry) *apiError {
@@ -240,7 +241,8 @@ func (s *Server) receiveMessage(c *call) *apiError {
 func (s *Server) receive(c *call, q *queue) *apiError {
 	var w *waiter
 	var timeout *time.Timer
-	start, wait := clock(), c.wait.or(q.config.Load().waitSeconds)*second // A later change of the queue's is for later receives.
+	// A later change of the queue's is for later receives.
+	start, wait := clock(), c.wait.or(q.config.Load().waitSeconds)*second
 	for now := start; ; now = clock() {
 		cfg := q.config.Load()
 		dlq := s.byARN(cfg.redrive.targetARN)

@@ -38,7 +38,8 @@ func (s *Server) startMessageMoveTask(c *call) *apiError {
 	}
 	destination := string(c.destinationARN)
 	if destination != "" && s.byARN(destination) == nil {
-		return errResourceNotFound.with("The resource that you specified for the DestinationArn parameter doesn't exist.")
+		return errResourceNotFound.with("The resource that you specified for the DestinationArn parameter " +
+			"doesn't exist.")
 	}
 	if destination == q.arn {
 		return invalid("DestinationArn", destination, "Source queue arn and destination queue arn cannot be the same.")
@@ -56,7 +57,8 @@ func (s *Server) startMessageMoveTask(c *call) *apiError {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if n := len(q.tasks); n > 0 && q.tasks[n-1].active() {
-		return errInvalidParameter.with("There is already a task running. Only one active task is allowed for a source queue arn at a given time.")
+		return errInvalidParameter.with("There is already a task running. Only one active task is allowed for a " +
+			"source queue arn at a given time.")
 	}
 	t := &moveTask{
 		handle: handle, destination: destination, rate: c.rate.or(0), startedAt: now, toMove: toMove,
@@ -79,7 +81,8 @@ func (s *Server) moveSource(c *call) (*queue, *apiError) {
 	}
 	q := s.byARN(string(c.sourceARN))
 	if q == nil {
-		return nil, errResourceNotFound.with("The resource that you specified for the SourceArn parameter doesn't exist.")
+		return nil, errResourceNotFound.with("The resource that you specified for the SourceArn parameter " +
+			"doesn't exist.")
 	}
 	return q, nil
 }
@@ -144,7 +147,8 @@ func (s *Server) moveOne(now int64, m *message, destination string) (failure str
 	}
 	q := s.byARN(destination)
 	fresh := &message{
-		id: newID(), body: m.body, bodyMD5: m.bodyMD5, attrs: m.attrs, attrsMD5: m.attrsMD5, trace: m.trace, sentAt: now,
+		id: newID(), body: m.body, bodyMD5: m.bodyMD5, attrs: m.attrs, attrsMD5: m.attrsMD5, trace: m.trace,
+		sentAt: now,
 	}
 	if q == nil || !q.send(now, fresh) {
 		return errQueueDoesNotExist.code

@@ -218,13 +218,15 @@ func (q *queue) changeVisibility(now int64, h handle, seconds int64) *apiError {
 	q.advance(now)
 	m := q.received[h.seq]
 	if m == nil {
-		return errInvalidParameter.with("The receipt handle is invalid. Reason: Message does not exist or is not available for visibility timeout change.")
+		return errInvalidParameter.with("The receipt handle is invalid. Reason: Message does not exist or is not " +
+			"available for visibility timeout change.")
 	}
 	if m.state != inFlight || m.receivesHere != h.receive {
 		return errMessageNotInflight
 	}
 	if (now-m.receivedAt)/second+seconds > maxVisibilitySeconds {
-		return invalid("VisibilityTimeout", seconds, "Total VisibilityTimeout for the message is beyond the limit [43200 seconds].")
+		return invalid("VisibilityTimeout", seconds,
+			"Total VisibilityTimeout for the message is beyond the limit [43200 seconds].")
 	}
 	m.visibleAt = now + seconds*second
 	q.place(m, inFlight) // Again, for its place in the heap. With a timeout of 0 the next advance makes it ready.

@@ -113,7 +113,8 @@ func TestVisibilityBound(t *testing.T) {
 		at, seconds int64
 		refused     bool
 	}{
-		{0, 43200, false}, {second, 43200, true}, {second, 43199, false}, {11 * 3600 * second, 3600, false}, {11 * 3600 * second, 3601, true},
+		{0, 43200, false}, {second, 43200, true}, {second, 43199, false}, {11 * 3600 * second, 3600, false},
+		{11 * 3600 * second, 3601, true},
 	} {
 		if err := q.changeVisibility(test.at, h, test.seconds); (err != nil) != test.refused {
 			t.Errorf("%d s at %v: %v", test.seconds, time.Duration(test.at), err)
@@ -244,9 +245,12 @@ func TestModel(t *testing.T) {
 // FuzzDecoder compares the decoder with encoding/json: it must accept the same documents and read the same strings.
 func FuzzDecoder(f *testing.F) {
 	for _, seed := range []string{
-		`{}`, `{"MessageBody":"a\"\\\/\b\f\n\r\t\u00e4\ud83d\ude00\ud83d"}`, `{"Entries":[{"Id":"1","DelaySeconds":-5},null]}`,
-		`{"Attributes":{"a":"b"},"x":[1,-0,1e5,1.5E-3,{"y":null}]}`, `{"a":01}`, `{"a":1.}`, `{"a":"` + "\x01" + `"}`, `{"a":tru}`, `{"a"}`,
-		`{"MessageAttributes":{"a":{"DataType":"Binary","BinaryValue":"eA=="}}}`, ` { "MaxResults" : 5 } `, `{"a":1,}`, `{"\u`, `{"a":"\ud83d\u`,
+		`{}`, `{"MessageBody":"a\"\\\/\b\f\n\r\t\u00e4\ud83d\ude00\ud83d"}`,
+		`{"Entries":[{"Id":"1","DelaySeconds":-5},null]}`,
+		`{"Attributes":{"a":"b"},"x":[1,-0,1e5,1.5E-3,{"y":null}]}`, `{"a":01}`, `{"a":1.}`, `{"a":"` + "\x01" + `"}`,
+		`{"a":tru}`, `{"a"}`,
+		`{"MessageAttributes":{"a":{"DataType":"Binary","BinaryValue":"eA=="}}}`, ` { "MaxResults" : 5 } `, `{"a":1,}`,
+		`{"\u`, `{"a":"\ud83d\u`,
 		`{"MaxResults":99999999999999999999}`, `{"AttributeNames":["a",null,"b"]}`,
 	} {
 		f.Add([]byte(seed))
@@ -274,7 +278,8 @@ func FuzzDecoder(f *testing.F) {
 		if !ok && err == nil && want != nil && bytes.Count(in, []byte("["))+bytes.Count(in, []byte("{")) < maxDepth {
 			t.Fatalf("refused %q", in)
 		}
-		if text, isText := want["MessageBody"].(string); ok && isText && utf8.Valid(body) && utf8.Valid(in) && text != string(body) {
+		if text, isText := want["MessageBody"].(string); ok && isText && utf8.Valid(body) && utf8.Valid(in) &&
+			text != string(body) {
 			t.Errorf("read %q, want %q", body, text)
 		}
 		quoted := appendQuoted(nil, in)

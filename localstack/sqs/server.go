@@ -72,7 +72,8 @@ func Start(opts Options) (*Server, error) {
 		return nil, fmt.Errorf("sqs: address %q must be an IP address and a port: %w", opts.Addr, err)
 	}
 	if !addr.Addr().IsLoopback() {
-		return nil, fmt.Errorf("sqs: address %q is not on loopback, and this server does not check who calls it", opts.Addr)
+		return nil, fmt.Errorf("sqs: address %q is not on loopback, and this server does not check who calls it",
+			opts.Addr)
 	}
 	listener, err := net.Listen("tcp", addr.String())
 	if err != nil {
@@ -267,8 +268,8 @@ func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 	ctx.SetBody(c.out)
 }
 
-// speaksQuery reports whether a request is one of the protocol that came before JSON: an action with its parameters as a
-// form, or in the address.
+// speaksQuery reports whether a request is one of the protocol that came before JSON: an action with its parameters as
+// a form, or in the address.
 func speaksQuery(ctx *fasthttp.RequestCtx) bool {
 	return ctx.QueryArgs().Has("Action") || ctx.PostArgs().Has("Action")
 }

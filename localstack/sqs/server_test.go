@@ -19,7 +19,8 @@ import (
 
 func TestAddress(t *testing.T) {
 	t.Parallel()
-	for _, addr := range []string{"0.0.0.0:0", ":0", "[::]:0", "192.0.2.1:0", "example.com:0", "localhost:0", "127.0.0.1", "x"} {
+	for _, addr := range []string{"0.0.0.0:0", ":0", "[::]:0", "192.0.2.1:0", "example.com:0", "localhost:0",
+		"127.0.0.1", "x"} {
 		if s, err := sqs.Start(sqs.Options{Addr: addr}); err == nil {
 			_ = s.Close()
 			t.Errorf("%q was accepted", addr)
@@ -47,23 +48,39 @@ func TestProtocol(t *testing.T) {
 		status               int
 		shape, code          string
 	}{
-		"works":             {"POST", "AmazonSQS.ListQueues", `{}`, 200, "", ""},
-		"null is absent":    {"POST", "AmazonSQS.ListQueues", ` {"QueueNamePrefix":null,"Tags":{"a":[1.5e3,true,{}]}} `, 200, "", ""},
-		"wrong method":      {"GET", "AmazonSQS.ListQueues", ``, 405, "UnknownOperationException", "InvalidHttpMethod;Sender"},
-		"no target":         {"POST", "", `{"Action":"ListQueues"}`, 400, "UnknownOperationException", "InvalidAction;Sender"},
-		"unknown action":    {"POST", "AmazonSQS.Fly", `{}`, 400, "UnknownOperationException", "InvalidAction;Sender"},
-		"other service":     {"POST", "DynamoDB.ListTables", `{}`, 400, "UnknownOperationException", "InvalidAction;Sender"},
-		"empty body":        {"POST", "AmazonSQS.ListQueues", ``, 400, "SerializationException", "MalformedInput;Sender"},
-		"not JSON":          {"POST", "AmazonSQS.ListQueues", `{"QueueNamePrefix":"a`, 400, "SerializationException", "MalformedInput;Sender"},
-		"rest after JSON":   {"POST", "AmazonSQS.ListQueues", `{}{}`, 400, "SerializationException", "MalformedInput;Sender"},
-		"wrong type":        {"POST", "AmazonSQS.ListQueues", `{"MaxResults":"5"}`, 400, "SerializationException", "MalformedInput;Sender"},
-		"fraction":          {"POST", "AmazonSQS.ListQueues", `{"MaxResults":1.5}`, 400, "SerializationException", "MalformedInput;Sender"},
-		"too deep":          {"POST", "AmazonSQS.ListQueues", `{"x":` + strings.Repeat("[", 1<<20) + `}`, 400, "SerializationException", "MalformedInput;Sender"},
-		"array":             {"POST", "AmazonSQS.SendMessageBatch", `[]`, 400, "SerializationException", "MalformedInput;Sender"},
-		"bad base64":        {"POST", "AmazonSQS.SendMessage", `{"MessageAttributes":{"a":{"DataType":"Binary","BinaryValue":"*"}}}`, 400, "SerializationException", "MalformedInput;Sender"},
-		"missing parameter": {"POST", "AmazonSQS.SendMessage", `{}`, 400, "MissingRequiredParameterException", "MissingParameter;Sender"},
-		"no handle":         {"POST", "AmazonSQS.DeleteMessage", `{"QueueUrl":"http://x/q"}`, 400, "QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue;Sender"},
-		"name of odd bytes": {"POST", "AmazonSQS.CreateQueue", "{\"QueueName\":\"\xff\\ud800\"}", 400, "InvalidParameterValueException", "InvalidParameterValue;Sender"},
+		"works": {"POST", "AmazonSQS.ListQueues", `{}`, 200, "", ""},
+		"null is absent": {"POST", "AmazonSQS.ListQueues", ` {"QueueNamePrefix":null,"Tags":{"a":[1.5e3,true,{}]}} `,
+			200, "", ""},
+		"wrong method": {"GET", "AmazonSQS.ListQueues", ``, 405, "UnknownOperationException",
+			"InvalidHttpMethod;Sender"},
+		"no target": {"POST", "", `{"Action":"ListQueues"}`, 400, "UnknownOperationException",
+			"InvalidAction;Sender"},
+		"unknown action": {"POST", "AmazonSQS.Fly", `{}`, 400, "UnknownOperationException", "InvalidAction;Sender"},
+		"other service": {"POST", "DynamoDB.ListTables", `{}`, 400, "UnknownOperationException",
+			"InvalidAction;Sender"},
+		"empty body": {"POST", "AmazonSQS.ListQueues", ``, 400, "SerializationException",
+			"MalformedInput;Sender"},
+		"not JSON": {"POST", "AmazonSQS.ListQueues", `{"QueueNamePrefix":"a`, 400, "SerializationException",
+			"MalformedInput;Sender"},
+		"rest after JSON": {"POST", "AmazonSQS.ListQueues", `{}{}`, 400, "SerializationException",
+			"MalformedInput;Sender"},
+		"wrong type": {"POST", "AmazonSQS.ListQueues", `{"MaxResults":"5"}`, 400, "SerializationException",
+			"MalformedInput;Sender"},
+		"fraction": {"POST", "AmazonSQS.ListQueues", `{"MaxResults":1.5}`, 400, "SerializationException",
+			"MalformedInput;Sender"},
+		"too deep": {"POST", "AmazonSQS.ListQueues", `{"x":` + strings.Repeat("[", 1<<20) + `}`, 400,
+			"SerializationException", "MalformedInput;Sender"},
+		"array": {"POST", "AmazonSQS.SendMessageBatch", `[]`, 400, "SerializationException",
+			"MalformedInput;Sender"},
+		"bad base64": {"POST", "AmazonSQS.SendMessage",
+			`{"MessageAttributes":{"a":{"DataType":"Binary","BinaryValue":"*"}}}`, 400, "SerializationException",
+			"MalformedInput;Sender"},
+		"missing parameter": {"POST", "AmazonSQS.SendMessage", `{}`, 400, "MissingRequiredParameterException",
+			"MissingParameter;Sender"},
+		"no handle": {"POST", "AmazonSQS.DeleteMessage", `{"QueueUrl":"http://x/q"}`, 400, "QueueDoesNotExist",
+			"AWS.SimpleQueueService.NonExistentQueue;Sender"},
+		"name of odd bytes": {"POST", "AmazonSQS.CreateQueue", "{\"QueueName\":\"\xff\\ud800\"}", 400,
+			"InvalidParameterValueException", "InvalidParameterValue;Sender"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			req, err := http.NewRequestWithContext(t.Context(), test.method, s.URL()+"/", strings.NewReader(test.body))
@@ -87,10 +104,12 @@ func TestProtocol(t *testing.T) {
 			if err := json.Unmarshal(body, &answer); err != nil {
 				t.Errorf("answer %q: %v", body, err)
 			}
-			if resp.StatusCode != test.status || !strings.HasSuffix(answer.Type, test.shape) || resp.Header.Get("x-amzn-query-error") != test.code {
+			if resp.StatusCode != test.status || !strings.HasSuffix(answer.Type, test.shape) ||
+				resp.Header.Get("x-amzn-query-error") != test.code {
 				t.Errorf("got %d %q %v", resp.StatusCode, body, resp.Header)
 			}
-			if resp.Header.Get("x-amzn-RequestId") == "" || resp.Header.Get("Content-Type") != "application/x-amz-json-1.0" {
+			if resp.Header.Get("x-amzn-RequestId") == "" ||
+				resp.Header.Get("Content-Type") != "application/x-amz-json-1.0" {
 				t.Errorf("headers are %v", resp.Header)
 			}
 		})
@@ -146,7 +165,8 @@ func TestTooLarge(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: AmazonSQS.SendMessage\r\nContent-Length: 7000000\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: "+
+		"AmazonSQS.SendMessage\r\nContent-Length: 7000000\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -232,7 +252,8 @@ func TestMessages(t *testing.T) {
 	name := url[strings.LastIndexByte(url, '/')+1:]
 	l.send(url, "x")
 	l.send(url, "y")
-	_, err := l.SendMessage(t.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("z"), DelaySeconds: 60})
+	_, err := l.SendMessage(t.Context(), &awssqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("z"),
+		DelaySeconds: 60})
 	l.must(err)
 	received := l.receive(url, 2, 0)[0]
 	if got := s.Messages(name); got != 3 {
@@ -258,7 +279,8 @@ func TestClose(t *testing.T) {
 	l := &lab{t, newClient(t, s.URL(), 1, localCredentials), true}
 	url, dlq := l.withDLQ("1")
 	l.bury(url, dlq, 2)
-	_, err = l.StartMessageMoveTask(t.Context(), &awssqs.StartMessageMoveTaskInput{SourceArn: aws.String(l.arn(dlq)), MaxNumberOfMessagesPerSecond: aws.Int32(1)})
+	_, err = l.StartMessageMoveTask(t.Context(), &awssqs.StartMessageMoveTaskInput{SourceArn: aws.String(l.arn(dlq)),
+		MaxNumberOfMessagesPerSecond: aws.Int32(1)})
 	l.must(err)
 	waiting, delayed := make(chan error, 1), make(chan error, 1)
 	go func() {

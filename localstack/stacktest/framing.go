@@ -98,7 +98,8 @@ var framings = func() []framing {
 		refused("length in a trailer", chunked, "0\r\n"+length+"\r\n"+smuggled),
 		one("chunk with an extension", chunked, inChunk(size+";a=b", "0\r\n\r\n")),
 
-		{name: "encoded in HTTP/1.0", version: "HTTP/1.0", headers: chunked, body: "0\r\n\r\n" + smuggled, refused: true},
+		{name: "encoded in HTTP/1.0", version: "HTTP/1.0", headers: chunked, body: "0\r\n\r\n" + smuggled,
+			refused: true},
 		{name: "length in HTTP/1.0", version: "HTTP/1.0", headers: length, body: smuggled, closes: true},
 		{name: "HTTP/1.10", version: "HTTP/1.10", headers: length, body: smuggled, refused: true},
 		{name: "no host", headers: length, body: smuggled, noHost: true, refused: true},
@@ -106,8 +107,9 @@ var framings = func() []framing {
 	}
 }()
 
-// Continues wants a client that waits for 100 Continue before it sends its body to get it, however it writes the word; and
-// none of HTTP/1.0, which knows no such answers. The line and the headers are those of a request whose body is taken.
+// Continues wants a client that waits for 100 Continue before it sends its body to get it, however it writes the word;
+// and none of HTTP/1.0, which knows no such answers. The line and the headers are those of a request whose body is
+// taken.
 func Continues(t *testing.T, addr, line, headers, body string) {
 	t.Helper()
 	for _, expect := range []string{"100-continue", "100-Continue", "100-CONTINUE"} {
@@ -161,9 +163,9 @@ func dial(t *testing.T, addr string) (net.Conn, *bufio.Reader) {
 	return conn, bufio.NewReader(conn)
 }
 
-// AmbiguousFramings sends requests whose end is ambiguous, and wants each to be refused or to be one request: never two,
-// nor an answer to what was smuggled. The line is the first of a request, without its version, that is answered without
-// a look at its body, and the headers are its own; next is a request that is answered with 200.
+// AmbiguousFramings sends requests whose end is ambiguous, and wants each to be refused or to be one request: never
+// two, nor an answer to what was smuggled. The line is the first of a request, without its version, that is answered
+// without a look at its body, and the headers are its own; next is a request that is answered with 200.
 func AmbiguousFramings(t *testing.T, addr, line, headers, next string) {
 	t.Helper()
 	for _, f := range framings {

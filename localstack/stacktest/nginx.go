@@ -44,8 +44,8 @@ http {
 }
 `
 
-// FramingsThroughNginx sends the requests of AmbiguousFramings to an nginx in front of a server. What nginx takes for one
-// request must be one to the server: it must never answer more requests than nginx has passed on.
+// FramingsThroughNginx sends the requests of AmbiguousFramings to an nginx in front of a server. What nginx takes for
+// one request must be one to the server: it must never answer more requests than nginx has passed on.
 func FramingsThroughNginx(t *testing.T, addr, line, headers, next string) {
 	t.Helper()
 	behind := newTap(t, addr)
@@ -65,7 +65,8 @@ func FramingsThroughNginx(t *testing.T, addr, line, headers, next string) {
 				time.Sleep(2 * time.Millisecond)
 			}
 			if lines := passedOn(t, log)[passed:]; len(lines) != behind.answers()-answered {
-				t.Errorf("%d answers to what nginx passed on as %q; the client got %v", behind.answers()-answered, lines, got)
+				t.Errorf("%d answers to what nginx passed on as %q; the client got %v", behind.answers()-answered,
+					lines, got)
 			}
 			if f.refused && len(got) > 0 && got[0].status < 400 {
 				t.Errorf("answered %v", got)

@@ -119,7 +119,8 @@ func TestQueuesAreTheTestsOwn(t *testing.T) {
 		}
 	}
 	env := strings.Join(q.Env(), "\n")
-	for _, want := range []string{"ORDERS_QUEUE=" + q.Orders, "ORDERS_DLQ=" + q.DLQ, "AWS_ENDPOINT_URL_SQS=" + q.Endpoint} {
+	for _, want := range []string{"ORDERS_QUEUE=" + q.Orders, "ORDERS_DLQ=" + q.DLQ, "AWS_ENDPOINT_URL_SQS=" +
+		q.Endpoint} {
 		if !strings.Contains(env, want) {
 			t.Errorf("%s is not in\n%s", want, env)
 		}

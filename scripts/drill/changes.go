@@ -62,8 +62,8 @@ var changes = []change{
 	}, {
 		promise: "P2", what: "an entry that the queue refused counts as sent with its batch",
 		file: "internal/queue/send.go",
-		old:  "results[indexes[n]] = Result{outcome, &EntryError{Code: aws.ToString(bad.Code), Message: aws.ToString(bad.Message)}}",
-		new:  "_, results[indexes[n]] = outcome, Result{Outcome: Sent}",
+		old:  "results[indexes[n]] = Result{outcome, refusal}",
+		new:  "_, _, results[indexes[n]] = outcome, refusal, Result{Outcome: Sent}",
 		pkg:  "internal/queue", test: "TestTheOutcomeOfEachEntryIsTrue", says: "and is on the queue 0 times",
 	}, {
 		promise: "P2", what: "who could not cancel an order says that nothing was ordered",

@@ -36,8 +36,8 @@ func TestChanges(t *testing.T) {
 	}
 }
 
-// TestChangesCompile: a break that the compiler finds proves nothing of the tests. As many breaks as do not touch the same
-// text are compiled at a time.
+// TestChangesCompile: a break that the compiler finds proves nothing of the tests. As many breaks as do not touch the
+// same text are compiled at a time.
 func TestChangesCompile(t *testing.T) {
 	t.Parallel()
 	left := slices.DeleteFunc(slices.Clone(changes), func(b change) bool { return filepath.Ext(b.file) != ".go" })

@@ -1,5 +1,5 @@
-// Package load has the load tests for k6 and Locust. What is tested here is that they load nothing but what the operator
-// has named, and that what the documents say of them is so.
+// Package load has the load tests for k6 and Locust. What is tested here is that they load nothing but what the
+// operator has named, and that what the documents say of them is so.
 package load
 
 import (
@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestTargets asks the scripts of both load generators, without either, whether they would load targets that are on this
-// machine and targets that are not.
+// TestTargets asks the scripts of both load generators, without either, whether they would load targets that are on
+// this machine and targets that are not.
 func TestTargets(t *testing.T) {
 	script, err := os.ReadFile("k6/lib/targets.js")
 	if err != nil {
@@ -20,11 +20,13 @@ func TestTargets(t *testing.T) {
 	languages := map[string]func(edge, allow string) *exec.Cmd{
 		"node": func(edge, allow string) *exec.Cmd {
 			cmd := exec.Command("node", "--input-type=module", "-", edge, allow)
-			cmd.Stdin = strings.NewReader(string(script) + "\nconsole.log(targets(process.argv[2], process.argv[3]).join());\n")
+			cmd.Stdin = strings.NewReader(string(script) +
+				"\nconsole.log(targets(process.argv[2], process.argv[3]).join());\n")
 			return cmd
 		},
 		"python3": func(edge, allow string) *exec.Cmd {
-			cmd := exec.Command("python3", "-B", "-c", "import sys, targets; print(','.join(targets.targets(*sys.argv[1:])))", edge, allow)
+			cmd := exec.Command("python3", "-B", "-c",
+				"import sys, targets; print(','.join(targets.targets(*sys.argv[1:])))", edge, allow)
 			cmd.Dir = "locust"
 			return cmd
 		},
@@ -37,7 +39,8 @@ func TestTargets(t *testing.T) {
 				want        string // in what it says
 				refused     bool
 			}{
-				{"http://127.0.0.1:8080,http://localhost:8081,http://[::1]:8082/", "", "http://127.0.0.1:8080,http://localhost:8081,http://[::1]:8082\n", false},
+				{"http://127.0.0.1:8080,http://localhost:8081,http://[::1]:8082/", "",
+					"http://127.0.0.1:8080,http://localhost:8081,http://[::1]:8082\n", false},
 				{"https://shop.example.org", "shop.example.org", "https://shop.example.org\n", false},
 				{"https://shop.example.org", "", "ALLOW_HOST", true},
 				{"http://127.0.0.1:8080,http://192.0.2.1:8080", "shop.example.org", "ALLOW_HOST", true},
@@ -89,11 +92,12 @@ func TestK6Options(t *testing.T) {
 		}
 	}
 	for args, want := range map[string]string{
-		"smoke soak -- --out json=x y": "k6 run --quiet --address= --out json=x y %s/smoke.js\nk6 run --quiet --address= --out json=x y %s/soak.js\n",
-		"smoke":                        "k6 run --quiet --address= %s/smoke.js\n",
-		"smoke --":                     "k6 run --quiet --address= %s/smoke.js\n",
-		"--":                           "Name scenarios: smoke soak",
-		"smoke --out":                  "Name scenarios: smoke soak",
+		"smoke soak -- --out json=x y": "k6 run --quiet --address= --out json=x y %s/smoke.js\nk6 run --quiet " +
+			"--address= --out json=x y %s/soak.js\n",
+		"smoke":       "k6 run --quiet --address= %s/smoke.js\n",
+		"smoke --":    "k6 run --quiet --address= %s/smoke.js\n",
+		"--":          "Name scenarios: smoke soak",
+		"smoke --out": "Name scenarios: smoke soak",
 	} {
 		cmd := exec.Command(filepath.Join(dir, "run"), strings.Fields(args)...)
 		cmd.Env = []string{"PATH=" + dir + ":" + os.Getenv("PATH")}

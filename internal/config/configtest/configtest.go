@@ -19,8 +19,9 @@ type Variable struct {
 
 var line = regexp.MustCompile(`(?m)^  ([A-Z][A-Z0-9_]+) {2,}(\S+) {2,}\S`)
 
-// Variables builds ./edge, ./worker or ./ctl, from the repository's root, and returns the variables that its --help lists;
-// of ctl, that of a command. Those of Go and of the SDKs, which every program reads, are not among them: see Standard.
+// Variables builds ./edge, ./worker or ./ctl, from the repository's root, and returns the variables that its --help
+// lists; of ctl, that of a command. Those of Go and of the SDKs, which every program reads, are not among them: see
+// Standard.
 func Variables(t testing.TB, root, program string, command ...string) []Variable {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)

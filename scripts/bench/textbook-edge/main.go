@@ -1,6 +1,6 @@
-// Textbook-edge is a baseline of ctl bench: flash-sale ordering as it is usually written. Each request is checked, makes
-// one call of a script in Redis and one SendMessage, and is answered with 202. HTTP server, libraries, clients and the
-// number of their connections are those of the edge, so that what differs is how they are used.
+// Textbook-edge is a baseline of ctl bench: flash-sale ordering as it is usually written. Each request is checked,
+// makes one call of a script in Redis and one SendMessage, and is answered with 202. HTTP server, libraries, clients
+// and the number of their connections are those of the edge, so that what differs is how they are used.
 //
 // It reads the environment of the edge. Its keys in Redis begin with textbook: and its queue is TEXTBOOK_QUEUE.
 package main

@@ -1,6 +1,7 @@
 // Textbook-worker is a baseline of ctl bench: a queue consumer as it is usually written. It receives up to ten messages
-// of one order each, decides each order in a transaction of its own under SELECT ... FOR UPDATE, settles it in Redis and
-// deletes its message. It writes no ledger and knows no limits, so that it does less than the worker for each order.
+// of one order each, decides each order in a transaction of its own under SELECT ... FOR UPDATE, settles it in Redis
+// and deletes its message. It writes no ledger and knows no limits, so that it does less than the worker for each
+// order.
 //
 // It reads the environment of the worker. Its keys in Redis begin with textbook: and its queue is TEXTBOOK_QUEUE.
 package main
