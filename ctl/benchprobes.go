@@ -502,7 +502,7 @@ func probeReserve(ctx context.Context, b *bench) (figures, error) {
 // probePipelinedReserve makes a call of the same script for each order. The calls go out and come back together, so
 // that what differs is what the script costs and not the way to Redis.
 func probePipelinedReserve(ctx context.Context, b *bench) (figures, error) {
-	script := redis.NewScript(lua.Reserve)
+	script := redis.NewScript(lua.Script("reserve"))
 	if err := script.Load(ctx, b.rdb).Err(); err != nil {
 		return nil, err
 	}

@@ -43,6 +43,6 @@ for i = 1, n do
 end
 if given then
   redis.call('HINCRBY', KEYS[5], 'changes', 1)
-  redis.call('PUBLISH', 'notices', '{"reopened":[' .. string.match(KEYS[1], '{(.-)}') .. ']}')
+  reopened(KEYS[1])
 end
 return reply

@@ -6,8 +6,7 @@
 --       then order ids
 -- Returns for each id  the outbox entry as it was, if it is claimed now   false if it is gone, too
 --       young, or claimed by another not long ago
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = milliseconds()
 local oldest = now - tonumber(ARGV[1])
 local reply, claims = {}, {}
 for i = 2, #ARGV do
@@ -17,7 +16,7 @@ for i = 2, #ARGV do
     local at, claimed, rest = string.match(entry, '^(%d+) (%d+) (.*)$')
     if tonumber(at) <= oldest and tonumber(claimed) <= oldest then
       claims[#claims + 1] = ARGV[i]
-      claims[#claims + 1] = at .. ' ' .. string.format('%.0f', now) .. ' ' .. rest
+      claims[#claims + 1] = at .. ' ' .. text_of(now) .. ' ' .. rest
       reply[i - 1] = entry
     end
   end

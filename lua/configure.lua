@@ -23,5 +23,5 @@ if loaded == 1 then
 else
   redis.call('HSET', KEYS[2], 'revision', ARGV[1])
 end
-redis.call('PUBLISH', 'notices', '{"reopened":[' .. string.match(KEYS[1], '{(.-)}') .. ']}')
+reopened(KEYS[1])
 return loaded

@@ -19,6 +19,6 @@ if tonumber(ARGV[4]) > tonumber(known[3] or 0) then
   redis.call('HSET', KEYS[2], 'seen', ARGV[4])
 end
 if tonumber(ARGV[3]) > tonumber(stock) then
-  redis.call('PUBLISH', 'notices', '{"reopened":[' .. string.match(KEYS[1], '{(.-)}') .. ']}')
+  reopened(KEYS[1])
 end
 return 1

@@ -4,8 +4,7 @@
 -- KEYS  1 fleet
 -- ARGV  1 up to which age reports count, in ms
 -- Returns  the reports, in no order
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = milliseconds()
 local reports = {}
 for _, value in ipairs(redis.call('HVALS', KEYS[1])) do
   local at, report = string.match(value, '^(%d+) (.*)$')

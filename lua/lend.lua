@@ -1,5 +1,5 @@
--- Takes units out of a bucket that are to go to another, or out of a product that is to have fewer. They are lent, under the name of their move, until MySQL has
--- decided it: then settle.lua drops them, or gives them back.
+-- Takes units out of a bucket that are to go to another, or out of a product that is to have fewer. They are lent, under
+-- the name of their move, until MySQL has decided it: then settle.lua drops them, or gives them back.
 --
 -- KEYS  1 stock:{p}   2 lent:{p}   3 sale:{p}
 -- ARGV  1 name of the move   2 units wanted   3 'whole' to lend all of them or none
@@ -10,10 +10,9 @@ local lent = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or 0)
 if lent > 0 then
   return lent
 end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = milliseconds()
 if tonumber(redis.call('HGET', KEYS[3], 'paused_until') or 0) > now then
-  return -7
+  return PAUSED
 end
 local available = redis.call('GET', KEYS[1])
 if not available then

@@ -29,5 +29,5 @@ redis.call('HSET', KEYS[2], 'version', ARGV[2], 'seen', ARGV[2], 'price', ARGV[3
   'starts_at', ARGV[5], 'ends_at', ARGV[6], 'limit', ARGV[7], 'state', ARGV[8], 'revision', ARGV[9],
   'buckets', ARGV[11])
 redis.call('HINCRBY', KEYS[2], 'changes', 1)
-redis.call('PUBLISH', 'notices', '{"reopened":[' .. string.match(KEYS[1], '{(.-)}') .. ']}')
+reopened(KEYS[1])
 return 1

@@ -7,44 +7,29 @@
 // begin something (reserve, readmit, lend, load) have none, and a full Redis refuses them before they change anything.
 package lua
 
-import _ "embed"
-
-// The sources of the scripts.
-var (
-	//go:embed load.lua
-	Load string
-	//go:embed reserve.lua
-	Reserve string
-	//go:embed cancel.lua
-	Cancel string
-	//go:embed settle.lua
-	Settle string
-	//go:embed restock.lua
-	Restock string
-	//go:embed configure.lua
-	Configure string
-	//go:embed claim.lua
-	Claim string
-	//go:embed readmit.lua
-	Readmit string
-	//go:embed pause.lua
-	Pause string
-	//go:embed correct.lua
-	Correct string
-	//go:embed accept.lua
-	Accept string
-	//go:embed lower.lua
-	Lower string
-	//go:embed lend.lua
-	Lend string
-	//go:embed unload.lua
-	Unload string
-	//go:embed report.lua
-	Report string
-	//go:embed fleet.lua
-	Fleet string
-	//go:embed put.lua
-	Put string
-	//go:embed remember.lua
-	Remember string
+import (
+	"embed"
+	"strings"
 )
+
+//go:embed *.lua
+var files embed.FS
+
+// Script is the text of the script in a file of that name, with the prelude before it. It panics if there is none.
+func Script(name string) string {
+	text := read(name)
+	flags := "" // they must be the first line
+	if strings.HasPrefix(text, "#!") {
+		end := strings.IndexByte(text, '\n') + 1
+		flags, text = text[:end], text[end:]
+	}
+	return flags + read("prelude") + text
+}
+
+func read(name string) string {
+	text, err := files.ReadFile(name + ".lua")
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}

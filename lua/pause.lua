@@ -6,11 +6,10 @@
 -- ARGV  1 length of the pause from now in ms, 0 to end it
 -- Publishes on notices, when a pause is ended, that the product is reopened.
 if tonumber(ARGV[1]) > 0 then
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  redis.call('HSET', KEYS[1], 'paused_until', string.format('%.0f', now + tonumber(ARGV[1])))
+  local now = milliseconds()
+  redis.call('HSET', KEYS[1], 'paused_until', text_of(now + tonumber(ARGV[1])))
 else
   redis.call('HDEL', KEYS[1], 'paused_until')
-  redis.call('PUBLISH', 'notices', '{"reopened":[' .. string.match(KEYS[1], '{(.-)}') .. ']}')
+  reopened(KEYS[1])
 end
 return 1

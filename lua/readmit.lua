@@ -12,29 +12,28 @@ local stock = tonumber(redis.call('GET', KEYS[1]) or nil)
 if not stock then
   return 0
 end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local now_text = string.format('%.0f', now)
+local now = milliseconds()
+local now_text = text_of(now)
 local entry = now_text .. ' ' .. now_text .. ' ' .. ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4] .. ' ' .. ARGV[5]
 if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then
   redis.call('HINCRBY', KEYS[4], 'changes', 1)
   redis.call('HSET', KEYS[5], ARGV[1], entry)
-  return 2
+  return REPLAYED
 end
 local sale = redis.call('HMGET', KEYS[4], 'limit', 'paused_until')
 local limit, quantity = tonumber(sale[1]), tonumber(ARGV[3])
 if tonumber(sale[2] or 0) > now then
-  return -7
+  return PAUSED
 end
 if limit > 0 and tonumber(redis.call('HGET', KEYS[3], ARGV[2]) or 0) + quantity > limit then
-  return -2
+  return LIMIT_EXCEEDED
 end
 if stock < quantity then
-  return -1
+  return SOLD_OUT
 end
 redis.call('DECRBY', KEYS[1], quantity)
 redis.call('HINCRBY', KEYS[4], 'changes', 1)
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
 redis.call('HINCRBY', KEYS[3], ARGV[2], quantity)
 redis.call('HSET', KEYS[5], ARGV[1], entry)
-return 1
+return RESERVED

@@ -5,12 +5,11 @@
 -- KEYS  1 fleet
 -- ARGV  1 id of the process   2 its report, or nothing if the process ends   3 for how long a report is kept, in ms
 -- Returns  1
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = milliseconds()
 if ARGV[2] == '' then
   redis.call('HDEL', KEYS[1], ARGV[1])
 else
-  redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f ', now) .. ARGV[2])
+  redis.call('HSET', KEYS[1], ARGV[1], text_of(now) .. ' ' .. ARGV[2])
 end
 local some = redis.call('HRANDFIELD', KEYS[1], 3, 'WITHVALUES')
 for i = 1, #some, 2 do

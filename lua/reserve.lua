@@ -29,34 +29,37 @@
 -- An outbox entry is 'reserved_at claimed_at user quantity unit_price key', times in ms, claimed_at 0
 -- if unclaimed. An idempotency record is 'order_id quantity unit_price reserved_at'; the product is in
 -- its key, so that the quantity is all that is left of the parameters to compare.
-local stock = tonumber(redis.call('GET', KEYS[1]) or nil)
+local stock_key, reserved_key, bought_key, sale_key, outbox_key = unpack(KEYS, 1, 5)
+local idempotency_lifetime, callers_buckets = ARGV[1], tonumber(ARGV[2])
+
+local stock = tonumber(redis.call('GET', stock_key) or nil)
 if not stock then
   return {}
 end
 
+-- Quantities stay texts where they are only handed on.
 local n = (#ARGV - 2) / 4
-local ids, users, idem_keys = {}, {}, {}
+local ids, users, quantities, keys = {}, {}, {}, {}
 for i = 1, n do
-  ids[i] = ARGV[i * 4 - 1]
-  users[i] = ARGV[i * 4]
+  ids[i], users[i], quantities[i], keys[i] = unpack(ARGV, i * 4 - 1, i * 4 + 2)
 end
-local sale = redis.call('HMGET', KEYS[4], 'price', 'currency', 'starts_at', 'ends_at', 'limit', 'state', 'paused_until',
+
+local sale = redis.call('HMGET', sale_key, 'price', 'currency', 'starts_at', 'ends_at', 'limit', 'state', 'paused_until',
   'buckets')
 local price, limit = sale[1], tonumber(sale[5])
 local starts_at, ends_at = tonumber(sale[3]), tonumber(sale[4])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local now_text = string.format('%.0f', now)
+local now = milliseconds()
+local now_text = text_of(now)
 
-local held = redis.call('HMGET', KEYS[2], unpack(ids))
+local held = redis.call('HMGET', reserved_key, unpack(ids))
 local counts = {}
 if limit > 0 then
-  local read = redis.call('HMGET', KEYS[3], unpack(users))
+  local read = redis.call('HMGET', bought_key, unpack(users))
   for i = 1, n do
     counts[users[i]] = tonumber(read[i] or 0)
   end
 end
-local records = {}
+local idem_keys, records = {}, {}
 if #KEYS > 5 then
   for i = 6, #KEYS do
     idem_keys[i - 5] = KEYS[i]
@@ -67,7 +70,7 @@ end
 -- The order that stands under an id: what the outbox still says of it, or else what the caller knows.
 local claims = {}
 local function replay(id, quantity, unit_price, reserved_at)
-  local entry = redis.call('HGET', KEYS[5], id)
+  local entry = redis.call('HGET', outbox_key, id)
   if not entry then
     return {id, quantity, unit_price, reserved_at, 0}
   end
@@ -79,24 +82,26 @@ local function replay(id, quantity, unit_price, reserved_at)
 end
 
 local closed, buckets = nil, tonumber(sale[8] or 0)
-if buckets ~= tonumber(ARGV[2]) then
-  closed = -8
+if buckets ~= callers_buckets then
+  closed = OTHER_BUCKETS
 elseif tonumber(sale[7] or 0) > now then
-  closed = -7
+  closed = PAUSED
 elseif sale[6] == 'off_sale' then
-  closed = -6
+  closed = NOT_ON_SALE
 elseif starts_at > 0 and now < starts_at then
-  closed = -3
+  closed = NOT_STARTED
 elseif ends_at > 0 and now >= ends_at then
-  closed = -4
+  closed = ENDED
 end
 
+local left = 8 -- where the units that are left go
 local reply = {price, sale[2], now, starts_at, ends_at, limit, sale[6], 0, buckets}
+local head = #reply
 local taken, reserve, outbox, buyers, idem_set = 0, {}, {}, {}, {}
 local here, here_idem = {}, {}
 local k = 0
 for i = 1, n do
-  local id, user, quantity, key = ids[i], users[i], tonumber(ARGV[i * 4 + 1]), ARGV[i * 4 + 2]
+  local id, user, quantity, key = ids[i], users[i], tonumber(quantities[i]), keys[i]
   local result, record, idem = nil, nil, nil
   if key ~= '' then
     k = k + 1
@@ -106,7 +111,7 @@ for i = 1, n do
   if record then
     local first, first_quantity, first_price, first_at = string.match(record, '^(%S+) (%d+) (%d+) (%d+)$')
     if tonumber(first_quantity) ~= quantity then
-      result = -5
+      result = IDEMPOTENCY_MISMATCH
     elseif here[first] then
       result = {first, first_quantity, first_price, first_at, 1}
     else
@@ -119,44 +124,44 @@ for i = 1, n do
   elseif closed then
     result = closed
   elseif limit > 0 and counts[user] + quantity > limit then
-    result = -2
+    result = LIMIT_EXCEEDED
   elseif stock - taken < quantity then
-    result = -1
+    result = SOLD_OUT
   else
-    result = 1
+    result = RESERVED
     taken = taken + quantity
     if limit > 0 then
       counts[user] = counts[user] + quantity
     end
-    here[id] = ARGV[i * 4 + 1]
+    here[id] = quantities[i]
     reserve[#reserve + 1] = id
-    reserve[#reserve + 1] = ARGV[i * 4 + 1]
+    reserve[#reserve + 1] = quantities[i]
     outbox[#outbox + 1] = id
-    outbox[#outbox + 1] = now_text .. ' 0 ' .. user .. ' ' .. ARGV[i * 4 + 1] .. ' ' .. price .. ' ' .. key
+    outbox[#outbox + 1] = now_text .. ' 0 ' .. user .. ' ' .. quantities[i] .. ' ' .. price .. ' ' .. key
     buyers[#buyers + 1] = i
     if idem then
-      here_idem[idem] = id .. ' ' .. ARGV[i * 4 + 1] .. ' ' .. price .. ' ' .. now_text
+      here_idem[idem] = id .. ' ' .. quantities[i] .. ' ' .. price .. ' ' .. now_text
       idem_set[#idem_set + 1] = idem
     end
   end
-  reply[9 + i] = result
+  reply[head + i] = result
 end
-reply[8] = stock - taken
+reply[left] = stock - taken
 
 if taken > 0 then
-  redis.call('DECRBY', KEYS[1], taken)
-  redis.call('HINCRBY', KEYS[4], 'changes', 1)
-  redis.call('HSET', KEYS[2], unpack(reserve))
-  redis.call('HSET', KEYS[5], unpack(outbox))
+  redis.call('DECRBY', stock_key, taken)
+  redis.call('HINCRBY', sale_key, 'changes', 1)
+  redis.call('HSET', reserved_key, unpack(reserve))
+  redis.call('HSET', outbox_key, unpack(outbox))
   for j = 1, #buyers do
     local i = buyers[j]
-    redis.call('HINCRBY', KEYS[3], users[i], ARGV[i * 4 + 1])
+    redis.call('HINCRBY', bought_key, users[i], quantities[i])
   end
   for j = 1, #idem_set do
-    redis.call('SET', idem_set[j], here_idem[idem_set[j]], 'EX', ARGV[1])
+    redis.call('SET', idem_set[j], here_idem[idem_set[j]], 'EX', idempotency_lifetime)
   end
 end
 if #claims > 0 then
-  redis.call('HSET', KEYS[5], unpack(claims))
+  redis.call('HSET', outbox_key, unpack(claims))
 end
 return reply

@@ -18,5 +18,5 @@ end
 redis.call('INCRBY', KEYS[1], ARGV[1])
 redis.call('HINCRBY', KEYS[2], 'changes', 1)
 redis.call('SADD', KEYS[3], mark)
-redis.call('PUBLISH', 'notices', '{"reopened":[' .. string.match(KEYS[1], '{(.-)}') .. ']}')
+reopened(KEYS[1])
 return 1

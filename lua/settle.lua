@@ -28,21 +28,25 @@
 --       then for each order: order id, user id, quantity, 1 completed or 0 failed, 1 fresh or 0
 -- Publishes on notices, if units are available again, that the product is reopened.
 -- Returns  {units given back, units taken out, orders passed over}
-local loaded = redis.call('EXISTS', KEYS[1]) == 1
-local sale = redis.call('HMGET', KEYS[4], 'version', 'seen', 'seen_by')
+local stock_key, reserved_key, bought_key, sale_key, outbox_key, settled_key = unpack(KEYS)
+
+local loaded = redis.call('EXISTS', stock_key) == 1
+local sale = redis.call('HMGET', sale_key, 'version', 'seen', 'seen_by')
 local version_text, before, by = string.match(ARGV[1], '^(%d+) ?(%d*) ?(%S*)$')
 local loaded_version, version, seen = tonumber(sale[1] or 0), tonumber(version_text) or 0, tonumber(sale[2] or 0)
 
 local n = (#ARGV - 1) / 5
-local ids = {}
+local ids, users, quantities, completed, fresh = {}, {}, {}, {}, {}
 for i = 1, n do
-  ids[i] = ARGV[i * 5 - 3]
+  local is_completed, is_fresh
+  ids[i], users[i], quantities[i], is_completed, is_fresh = unpack(ARGV, i * 5 - 3, i * 5 + 1)
+  completed[i], fresh[i] = is_completed == '1', is_fresh == '1'
 end
-local held = redis.call('HMGET', KEYS[2], unpack(ids))
+local held = redis.call('HMGET', reserved_key, unpack(ids))
 
 local done, here, spared = ids, {}, 0
 if ARGV[1] == 'spare' then
-  local outbox = redis.call('HMGET', KEYS[5], unpack(ids))
+  local outbox = redis.call('HMGET', outbox_key, unpack(ids))
   done = {}
   for i = 1, n do
     if outbox[i] then
@@ -60,20 +64,19 @@ end
 local given, taken, changed = 0, 0, false
 local bought, tombs = {}, {}
 for i = 1, n do
-  local id, user, quantity = ids[i], ARGV[i * 5 - 2], tonumber(ARGV[i * 5 - 1])
-  local completed, fresh = ARGV[i * 5] == '1', ARGV[i * 5 + 1] == '1'
+  local id, user, quantity = ids[i], users[i], tonumber(quantities[i])
   if here[id] then
     -- The same order twice in a call: the first has settled it. Or it is passed over.
   elseif held[i] then
     changed = true
-    if not completed then
+    if not completed[i] then
       given = given + held[i]
       bought[#bought + 1] = {user, -held[i]}
-    elseif not fresh then
+    elseif not fresh[i] then
       tombs[#tombs + 1] = id
     end
-  elseif fresh and completed and loaded and version > loaded_version
-    and redis.call('SISMEMBER', KEYS[6], id) == 0 then
+  elseif fresh[i] and completed[i] and loaded and version > loaded_version
+    and redis.call('SISMEMBER', settled_key, id) == 0 then
     taken = taken + quantity
     bought[#bought + 1] = {user, quantity}
   end
@@ -84,32 +87,32 @@ if by and by ~= '' then
   local maker, maker_before = version_text .. ' ' .. by, sale[3] or ''
   if (tonumber(before) < seen and seen < version)
     or (seen == version and maker_before ~= maker and string.match(maker_before, '^%d+') == version_text) then
-    redis.call('HSET', KEYS[4], 'lost_commits', 1)
+    redis.call('HSET', sale_key, 'lost_commits', 1)
   end
   if version >= seen then
-    redis.call('HSET', KEYS[4], 'seen_by', maker)
+    redis.call('HSET', sale_key, 'seen_by', maker)
   end
 end
 if version > seen then
-  redis.call('HSET', KEYS[4], 'seen', version_text)
+  redis.call('HSET', sale_key, 'seen', version_text)
 end
 if changed or taken > 0 then
-  redis.call('HINCRBY', KEYS[4], 'changes', 1)
+  redis.call('HINCRBY', sale_key, 'changes', 1)
 end
-redis.call('HDEL', KEYS[2], unpack(done))
-redis.call('HDEL', KEYS[5], unpack(done))
+redis.call('HDEL', reserved_key, unpack(done))
+redis.call('HDEL', outbox_key, unpack(done))
 if loaded and given ~= taken then
-  redis.call('INCRBY', KEYS[1], given - taken)
+  redis.call('INCRBY', stock_key, given - taken)
   if given > taken then
-    redis.call('PUBLISH', 'notices', '{"reopened":[' .. string.match(KEYS[1], '{(.-)}') .. ']}')
+    reopened(stock_key)
   end
 end
 for i = 1, #bought do
-  if bought[i][1] ~= '0' and redis.call('HINCRBY', KEYS[3], bought[i][1], bought[i][2]) <= 0 then
-    redis.call('HDEL', KEYS[3], bought[i][1])
+  if bought[i][1] ~= '0' and redis.call('HINCRBY', bought_key, bought[i][1], bought[i][2]) <= 0 then
+    redis.call('HDEL', bought_key, bought[i][1])
   end
 end
 if #tombs > 0 then
-  redis.call('SADD', KEYS[6], unpack(tombs))
+  redis.call('SADD', settled_key, unpack(tombs))
 end
 return {given, taken, spared}

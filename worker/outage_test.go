@@ -256,10 +256,10 @@ func TestASettleWhoseAnswerIsLostIsNotRepeatedAsFresh(t *testing.T) {
 	}
 	r.load(p.ID)
 	// The server knows the script, so that one request carries the settle.
-	if err := r.redis.ScriptLoad(t.Context(), lua.Settle).Err(); err != nil {
+	if err := r.redis.ScriptLoad(t.Context(), lua.Script("settle")).Err(); err != nil {
 		t.Fatal(err)
 	}
-	proxy.lose = redis.NewScript(lua.Settle).Hash()
+	proxy.lose = redis.NewScript(lua.Script("settle")).Hash()
 	w := r.worker()
 	w.stock = r.openStock(fmt.Sprintf("redis://%s/%d", proxy.listener.Addr(), opts.DB))
 	r.run(w)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"stampede/internal/order"
 	"stampede/localstack/stacktest"
+	"stampede/lua"
 )
 
 func TestMain(m *testing.M) { stacktest.Main(m, stacktest.Redis|stacktest.RedisCluster) }
@@ -357,3 +359,28 @@ func equal(t testing.TB, what string, got, want any) {
 
 // background is for calls that outlive a test's context.
 var background = context.Background()
+
+// TestOutcomesOfScripts: the scripts and this package call the same outcomes by the same numbers.
+func TestOutcomesOfScripts(t *testing.T) {
+	t.Parallel()
+	names := map[string]Outcome{
+		"RESERVED": Reserved, "REPLAYED": Replayed, "SOLD_OUT": SoldOut, "LIMIT_EXCEEDED": LimitExceeded,
+		"NOT_STARTED": NotStarted, "ENDED": Ended,
+		"IDEMPOTENCY_MISMATCH": IdempotencyMismatch, "NOT_ON_SALE": NotOnSale, "PAUSED": Paused, "OTHER_BUCKETS": OtherBuckets,
+	}
+	found := map[string]Outcome{}
+	constants := regexp.MustCompile(`(?m)^local ([A-Z_, ]+) = ([-\d, ]+)$`)
+	for _, line := range constants.FindAllStringSubmatch(lua.Script("reserve"), -1) {
+		numbers := strings.Split(line[2], ", ")
+		for i, name := range strings.Split(line[1], ", ") {
+			n, err := strconv.Atoi(numbers[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			found[name] = Outcome(n)
+		}
+	}
+	if !maps.Equal(found, names) {
+		t.Errorf("the scripts have %v, want %v", found, names)
+	}
+}

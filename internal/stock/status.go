@@ -12,7 +12,6 @@ import (
 
 	"stampede/internal/failpoint"
 	"stampede/internal/order"
-	"stampede/lua"
 )
 
 // WritePending makes accepted orders visible to their buyers. It must come before the orders can
@@ -66,7 +65,7 @@ func (s *Stock) writeStatusFull(ctx context.Context, records []order.Record, onl
 	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i := range records {
 			key, value := orderKey(records[i].ID), records[i].AppendJSON(nil)
-			p.Eval(ctx, lua.Put, []string{key}, value, lifetime.Milliseconds(), bit(onlyNew))
+			p.Eval(ctx, putText, []string{key}, value, lifetime.Milliseconds(), bit(onlyNew))
 		}
 		return nil
 	})

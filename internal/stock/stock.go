@@ -51,32 +51,36 @@ var (
 )
 
 var (
-	loadScript    = newScript("load", lua.Load)
-	reserveScript = newScript("reserve", lua.Reserve)
-	cancelScript  = newScript("cancel", lua.Cancel)
-	settleScript  = newScript("settle", lua.Settle)
-	acceptScript  = newScript("accept", lua.Accept)
-	restockScript = newScript("restock", lua.Restock)
-	claimScript   = newScript("claim", lua.Claim)
-	readmitScript = newScript("readmit", lua.Readmit)
-	pauseScript   = newScript("pause", lua.Pause)
-	correctScript = newScript("correct", lua.Correct)
-	lowerScript   = newScript("lower", lua.Lower)
-	unloadScript  = newScript("unload", lua.Unload)
-	lendScript    = newScript("lend", lua.Lend)
-	reportScript  = newScript("report", lua.Report)
-	fleetScript   = newScript("fleet", lua.Fleet)
-	putScript     = newScript("put", lua.Put)
+	loadScript    = newScript("load")
+	reserveScript = newScript("reserve")
+	cancelScript  = newScript("cancel")
+	settleScript  = newScript("settle")
+	acceptScript  = newScript("accept")
+	restockScript = newScript("restock")
+	claimScript   = newScript("claim")
+	readmitScript = newScript("readmit")
+	pauseScript   = newScript("pause")
+	correctScript = newScript("correct")
+	lowerScript   = newScript("lower")
+	unloadScript  = newScript("unload")
+	lendScript    = newScript("lend")
+	reportScript  = newScript("report")
+	fleetScript   = newScript("fleet")
+	putScript     = newScript("put")
 
-	rememberScript = newScript("remember", lua.Remember)
+	rememberScript = newScript("remember")
 
-	configureScript = newScript("configure", lua.Configure)
+	configureScript = newScript("configure")
 )
+
+// putText is the text of putScript, for pipelines, which cannot fall back on it when Redis does not know the script's hash.
+var putText = lua.Script("put")
 
 // scriptNames names the scripts by what a call of one says: its hash, or its text the first time.
 var scriptNames = make(map[string]string)
 
-func newScript(name, text string) *redis.Script {
+func newScript(name string) *redis.Script {
+	text := lua.Script(name)
 	s := redis.NewScript(text)
 	scriptNames[s.Hash()], scriptNames[text] = name, name
 	return s

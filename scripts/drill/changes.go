@@ -91,7 +91,7 @@ var changes = []change{
 		pkg: "worker", test: "TestLostCommitsAreNotSoldAgain", says: "units are available, want",
 	}, {
 		promise: "P2", what: "lost commits are forgotten when MySQL has counted on",
-		file: "lua/settle.lua", old: "    redis.call('HSET', KEYS[4], 'lost_commits', 1)\n", new: "",
+		file: "lua/settle.lua", old: "    redis.call('HSET', sale_key, 'lost_commits', 1)\n", new: "",
 		pkg: "worker", test: "TestLostCommitsAreNotSoldAgain", says: "units are available, want",
 	}, {
 		promise: "P2", what: "an error that nobody has listed counts as an order's own fault",
@@ -154,11 +154,11 @@ var changes = []change{
 		pkg: "worker", test: "TestASettleWhoseAnswerIsLostIsNotRepeatedAsFresh", says: "want 88 available",
 	}, {
 		promise: "P3", what: "no tombstone",
-		file: "lua/settle.lua", old: "elseif not fresh then", new: "elseif false then",
+		file: "lua/settle.lua", old: "elseif not fresh[i] then", new: "elseif false then",
 		pkg: "internal/stock", test: "TestScripts/settle_leaves_a_mark", says: "late: got",
 	}, {
 		promise: "P3", what: "settle leaves the reservation, and each delivery gives it back again",
-		file: "lua/settle.lua", old: "redis.call('HDEL', KEYS[2], unpack(done))\n", new: "",
+		file: "lua/settle.lua", old: "redis.call('HDEL', reserved_key, unpack(done))\n", new: "",
 		pkg: "internal/stock", test: "TestScripts/settle_reserved", says: "settled again",
 	}, {
 		promise: "P3", what: "who comes late with a move does not look how it was decided",
@@ -256,7 +256,7 @@ var changes = []change{
 		pkg: "worker", test: "TestReconcileSendsLostOrdersAgain", says: "0 orders are on the queue",
 	}, {
 		promise: "P5", what: "settle leaves the order in the outbox",
-		file: "lua/settle.lua", old: "redis.call('HDEL', KEYS[5], unpack(done))\n", new: "",
+		file: "lua/settle.lua", old: "redis.call('HDEL', outbox_key, unpack(done))\n", new: "",
 		pkg: "internal/stock", test: "TestScripts/settle_reserved", says: "completed just now: got",
 	},
 
@@ -296,7 +296,7 @@ var changes = []change{
 		pkg: "internal/stock", test: "TestScripts/reserve_batch", says: "outcomes",
 	}, {
 		promise: "P7", what: "an edge that goes by another number of buckets is served",
-		file: "lua/reserve.lua", old: "if buckets ~= tonumber(ARGV[2]) then", new: "if false then",
+		file: "lua/reserve.lua", old: "if buckets ~= callers_buckets then", new: "if false then",
 		pkg: "internal/stock", test: "TestScripts/other_buckets", says: "an order by another number of buckets has changed the keys",
 	}, {
 		promise: "P7", what: "MySQL does not judge the limit",
