@@ -339,7 +339,7 @@ func TestServices(t *testing.T) {
 		}
 		// While a deployment replaces them there are twice as many.
 		threshold := number(t, at(d["data"]["DatabaseConnectionsAlarm"], "Properties", "Threshold"))
-		m := regexp.MustCompile(`maxConns = (\d+)`).FindStringSubmatch(read(t, "../internal/store/store.go"))
+		m := regexp.MustCompile(`maxConns = (\d+)`).FindStringSubmatch(read(t, "../internal/mysql/db.go"))
 		if each := number(t, m[1]); 2*connections*each > threshold {
 			t.Errorf("%v tasks have up to %v connections each, and MySQL has %v for them", connections, each, threshold)
 		}

@@ -8,11 +8,13 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"stampede/internal/account"
+	"stampede/internal/ledger"
+	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/queue"
 	"stampede/internal/reconcile"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 )
 
 const (
@@ -32,14 +34,21 @@ const (
 
 // parts are the three places that hold a sale.
 type parts struct {
-	store *store.Store
-	stock *stock.Stock
-	queue *queue.Queue
+	db       *mysql.DB
+	ledger   *ledger.Ledger
+	accounts *account.Accounts
+	stock    *stock.Stock
+	queue    *queue.Queue
+}
+
+// newParts are the parts that are made of MySQL and Redis; needsAll adds the queue.
+func newParts(db *mysql.DB, st *stock.Stock) parts {
+	return parts{db: db, ledger: ledger.New(db), accounts: account.New(db), stock: st}
 }
 
 func (p parts) close() {
 	p.stock.Close()
-	p.store.Close()
+	p.db.Close()
 }
 
 // auditReport is what an audit found.
@@ -85,7 +94,7 @@ func (p parts) audit(ctx context.Context) (auditReport, error) {
 	if report.Queue, err = p.queue.Depth(ctx); err != nil {
 		return report, err
 	}
-	products, err := p.store.Audit(ctx)
+	products, err := p.ledger.Audit(ctx)
 	if err != nil {
 		return report, err
 	}
@@ -135,7 +144,7 @@ func (p parts) audit(ctx context.Context) (auditReport, error) {
 // excess says by how much the buyers of a product count as having more than they have by their orders. Of a product that is
 // busy nothing can be said.
 func (p parts) excess(ctx context.Context, id int64) (problems []string) {
-	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.store}
+	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.ledger}
 	report, err := r.Product(ctx, id)
 	for _, f := range report.Findings {
 		if f.Cause == reconcile.Bought {
@@ -183,7 +192,7 @@ func (p parts) lookAgain(ctx context.Context, id int64, now *standing) (still bo
 
 // standing reads a product in MySQL and then in Redis. A difference that comes of what happens in between does not last.
 func (p parts) standing(ctx context.Context, id int64) (s standing, err error) {
-	stocks, err := p.store.Stocks(ctx, []int64{id})
+	stocks, err := p.ledger.Stocks(ctx, []int64{id})
 	if err != nil {
 		return s, err
 	}
@@ -202,7 +211,7 @@ func (s standing) doubt() time.Duration {
 }
 
 // booksOf is what MySQL alone says of a product.
-func booksOf(m store.ProductAudit) productAudit {
+func booksOf(m ledger.ProductAudit) productAudit {
 	return productAudit{
 		ID: m.ID, Name: m.Name, Stock: m.Stock, Initial: m.Initial, Restocked: m.Restocked,
 		CompletedUnits: m.CompletedUnits, Completed: m.CompletedOrders, Failed: m.FailedOrders,
@@ -365,7 +374,7 @@ func (c *auditBooksCmd) Run(ctx context.Context) error {
 		return err
 	}
 	defer db.Close()
-	products, err := db.Audit(ctx)
+	products, err := ledger.New(db).Audit(ctx)
 	if err != nil {
 		return err
 	}

@@ -9,8 +9,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"stampede/internal/account"
 	"stampede/internal/plaintext"
-	"stampede/internal/store"
 )
 
 // banSubject says who a ban is about.
@@ -19,7 +19,7 @@ type banSubject struct {
 	Address addressSet `placeholder:"ADDRESS" required:"" xor:"subject" help:"Address or range of addresses, such as 203.0.113.7 or 203.0.113.0/24."`
 }
 
-func (s *banSubject) ban() store.Ban { return store.Ban{UserID: s.User, Prefix: s.Address.Prefix} }
+func (s *banSubject) ban() account.Ban { return account.Ban{UserID: s.User, Prefix: s.Address.Prefix} }
 
 // addressSet is one address or a range of them on the command line.
 type addressSet struct{ netip.Prefix }
@@ -36,7 +36,7 @@ func (a *addressSet) UnmarshalText(text []byte) (err error) {
 }
 
 // who names the subject of a ban.
-func who(b store.Ban) string {
+func who(b account.Ban) string {
 	if b.UserID != 0 {
 		return fmt.Sprintf("user %d", b.UserID)
 	}
@@ -68,7 +68,7 @@ func (c *banAddCmd) Run(ctx context.Context) error {
 	if c.For > 0 {
 		b.ExpiresAt = time.Now().Add(c.For)
 	}
-	if err := db.Ban(ctx, b); err != nil {
+	if err := account.New(db).Ban(ctx, b); err != nil {
 		return err
 	}
 	fmt.Printf("%s is banned; every edge knows within a second\n", who(b))
@@ -87,7 +87,7 @@ func (c *banLiftCmd) Run(ctx context.Context) error {
 	}
 	defer db.Close()
 	b := c.ban()
-	lifted, err := db.Unban(ctx, b)
+	lifted, err := account.New(db).Unban(ctx, b)
 	switch {
 	case err != nil:
 		return err
@@ -106,7 +106,7 @@ func (c *banListCmd) Run(ctx context.Context) error {
 		return err
 	}
 	defer db.Close()
-	bans, err := db.Bans(ctx, time.Now())
+	bans, err := account.New(db).Bans(ctx, time.Now())
 	if err != nil {
 		return err
 	}

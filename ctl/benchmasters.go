@@ -12,9 +12,9 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"stampede/internal/ledger"
 	"stampede/internal/order"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 	"stampede/localstack"
 )
 
@@ -93,7 +93,7 @@ func (c *mastersCluster) close() error { return errors.Join(c.stock.Close(), c.s
 func (c *mastersCluster) reserve(ctx context.Context, d time.Duration) (rate, cost float64, err error) {
 	c.product++
 	p := order.Product{
-		ID: c.product, Price: 1999, Currency: "EUR", Stock: store.MaxStock, Version: 1, Revision: 1, LimitPerUser: 2,
+		ID: c.product, Price: 1999, Currency: "EUR", Stock: ledger.MaxStock, Version: 1, Revision: 1, LimitPerUser: 2,
 		State: order.OnSale, Buckets: mastersBuckets,
 	}
 	ids := p.StockIDs()

@@ -17,10 +17,10 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/valyala/fasthttp"
 
+	"stampede/internal/ledger"
 	"stampede/internal/order"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 	"stampede/localstack"
 	"stampede/lua"
 )
@@ -444,8 +444,8 @@ func (b *bench) reserveAll(ctx context.Context, call reserveCall) (float64, erro
 	if err := b.reset(ctx); err != nil {
 		return 0, err
 	}
-	product, err := b.parts.store.AddProduct(ctx, order.Product{
-		Name: "limited", Price: 1999, Currency: "EUR", Stock: store.MaxStock, LimitPerUser: 2,
+	product, err := b.parts.ledger.AddProduct(ctx, order.Product{
+		Name: "limited", Price: 1999, Currency: "EUR", Stock: ledger.MaxStock, LimitPerUser: 2,
 	})
 	if err != nil {
 		return 0, err

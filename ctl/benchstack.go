@@ -23,9 +23,9 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/redis/go-redis/v9"
 
+	"stampede/internal/ledger"
 	"stampede/internal/order"
 	"stampede/internal/queue"
-	"stampede/internal/store"
 	"stampede/internal/token"
 	"stampede/localstack"
 )
@@ -90,7 +90,7 @@ func startBench(ctx context.Context, o benchOptions, show *progress) (*bench, er
 	if err := b.open(ctx); err != nil {
 		return b, err
 	}
-	if b.hot, err = b.addProduct(ctx, store.MaxStock); err != nil {
+	if b.hot, err = b.addProduct(ctx, ledger.MaxStock); err != nil {
 		return b, err
 	}
 	none, err := b.addProduct(ctx, 0)
@@ -248,7 +248,7 @@ func (b *bench) startWorker(ctx context.Context) (*localstack.Process, error) {
 }
 
 func (b *bench) addProduct(ctx context.Context, units int64) (order.Product, error) {
-	return b.parts.store.AddProduct(ctx, order.Product{Name: "Concert ticket", Price: 1999, Currency: "EUR", Stock: units})
+	return b.parts.ledger.AddProduct(ctx, order.Product{Name: "Concert ticket", Price: 1999, Currency: "EUR", Stock: units})
 }
 
 // requests are orders of one unit by many users.
@@ -265,7 +265,7 @@ func (b *bench) requests(productID int64) [][]byte {
 // load brings a product to Redis.
 func (b *bench) load(ctx context.Context, productID int64) error {
 	_, err := b.parts.stock.Load(ctx, productID, func(ctx context.Context) (order.Product, error) {
-		return b.parts.store.Product(ctx, productID)
+		return b.parts.ledger.Product(ctx, productID)
 	})
 	return err
 }
@@ -275,7 +275,7 @@ func (b *bench) reset(ctx context.Context) error {
 	if err := b.rdb.FlushAll(ctx).Err(); err != nil {
 		return err
 	}
-	if err := b.rdb.Set(ctx, "textbook:stock", store.MaxStock, 0).Err(); err != nil {
+	if err := b.rdb.Set(ctx, "textbook:stock", ledger.MaxStock, 0).Err(); err != nil {
 		return err
 	}
 	// A purge is allowed once a minute only.

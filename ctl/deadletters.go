@@ -12,11 +12,11 @@ import (
 
 	"github.com/google/uuid"
 
+	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/plaintext"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 )
 
 const (
@@ -104,9 +104,9 @@ func (p parts) states(ctx context.Context, orders []order.Order) ([]letterOrder,
 	states := make([]letterOrder, len(orders))
 	for i, o := range orders {
 		states[i] = letterOrder{ID: o.ID, UserID: o.UserID, ProductID: order.ProductOf(o.ProductID), Quantity: o.Quantity, State: undecided}
-		record, err := p.store.Order(ctx, o.ID)
+		record, err := p.ledger.Order(ctx, o.ID)
 		switch {
-		case errors.Is(err, store.ErrNotFound):
+		case errors.Is(err, mysql.ErrNotFound):
 		case err != nil:
 			return nil, err
 		case record.Status == order.Failed:
@@ -232,7 +232,7 @@ func (c *dlqDiscardCmd) Run(ctx context.Context) error {
 			return nil
 		}
 		what := map[string]any{"reason": l.Reason, "orders": len(l.Orders)}
-		if err := p.store.LogAction(ctx, store.ActDiscard, "message "+l.ID, what); err != nil {
+		if err := p.db.LogAction(ctx, mysql.ActDiscard, "message "+l.ID, what); err != nil {
 			return err
 		}
 		l.Result = "discarded"
@@ -286,8 +286,8 @@ func (c *dlqRedriveCmd) Run(ctx context.Context) error {
 // interrupted, it can be repeated, and what is in the outbox is sent by the relay. An order for which nothing is
 // left stays failed.
 func (p parts) redrive(ctx context.Context, o order.Order) (result string, redriven bool, err error) {
-	product, err := p.store.Product(ctx, o.ProductID)
-	if errors.Is(err, store.ErrNotFound) {
+	product, err := p.ledger.Product(ctx, o.ProductID)
+	if errors.Is(err, mysql.ErrNotFound) {
 		return "stays failed: there is no such product", false, nil
 	}
 	if err != nil {
@@ -304,8 +304,8 @@ func (p parts) redrive(ctx context.Context, o order.Order) (result string, redri
 	case outcome != stock.Reserved && outcome != stock.Replayed:
 		return "stays failed: its sale is paused; try again", false, nil
 	}
-	err = p.store.Redrive(ctx, o.ID)
-	if errors.Is(err, store.ErrInvalid) {
+	err = p.ledger.Redrive(ctx, o.ID)
+	if errors.Is(err, mysql.ErrInvalid) {
 		if outcome == stock.Reserved { // by this call, so that its units have been taken twice
 			failed := []order.Decision{{Record: order.Record{Order: o, Status: order.Failed}}}
 			_, err = p.stock.Settle(ctx, o.ProductID, failed)
@@ -314,7 +314,7 @@ func (p parts) redrive(ctx context.Context, o order.Order) (result string, redri
 		}
 		return "was decided meanwhile", err == nil, err
 	}
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
+	if err != nil && !errors.Is(err, mysql.ErrNotFound) {
 		return "", false, err
 	}
 	if err := p.stock.Forget(ctx, []order.Order{o}); err != nil {
@@ -339,7 +339,7 @@ func (p parts) readmit(ctx context.Context, o order.Order) (outcome stock.Outcom
 		switch {
 		case errors.Is(err, stock.ErrNotLoaded):
 			_, err = p.stock.Load(ctx, o.ProductID, func(ctx context.Context) (order.Product, error) {
-				return p.store.Product(ctx, o.ProductID)
+				return p.ledger.Product(ctx, o.ProductID)
 			})
 			if err != nil {
 				return 0, err

@@ -7,19 +7,19 @@ import (
 
 	"github.com/google/uuid"
 
+	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/reconcile"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 	"stampede/localstack/stacktest"
 )
 
 func TestMain(m *testing.M) { stacktest.Main(m, stacktest.Redis|stacktest.MariaDB|stacktest.SQS) }
 
-// newParts are MySQL and Redis of a test's own, with a product on sale.
-func newParts(t *testing.T, units, limit int64) (parts, order.Product) {
+// testParts are MySQL and Redis of a test's own, with a product on sale.
+func testParts(t *testing.T, units, limit int64) (parts, order.Product) {
 	t.Helper()
-	db, err := store.Open(stacktest.DSN(t))
+	db, err := mysql.Open(stacktest.DSN(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,14 +33,14 @@ func newParts(t *testing.T, units, limit int64) (parts, order.Product) {
 	}
 	t.Cleanup(func() { _ = st.Close() })
 
-	product, err := db.AddProduct(t.Context(), order.Product{
+	p := newParts(db, st)
+	product, err := p.ledger.AddProduct(t.Context(), order.Product{
 		Name: "ticket", Price: 100, Currency: "EUR", Stock: units, LimitPerUser: limit,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := parts{store: db, stock: st}
-	_, err = st.Load(t.Context(), product.ID, func(ctx context.Context) (order.Product, error) { return db.Product(ctx, product.ID) })
+	_, err = st.Load(t.Context(), product.ID, func(ctx context.Context) (order.Product, error) { return p.ledger.Product(ctx, product.ID) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func (p parts) buy(t *testing.T, product order.Product, user int64) order.Order 
 		t.Fatal(results, err)
 	}
 	o := results[0].Order
-	decisions, err := p.store.Decide(t.Context(), product.ID, []order.Order{o})
+	decisions, err := p.ledger.Decide(t.Context(), product.ID, []order.Order{o})
 	if err == nil {
 		_, err = p.stock.Settle(t.Context(), product.ID, decisions)
 	}
@@ -84,7 +84,7 @@ func (p parts) mustHave(t *testing.T, id, available int64) {
 // order is completed by the first. The second takes nothing out, and its buyer may buy what the limit allows.
 func TestRedriveOfATwin(t *testing.T) {
 	t.Parallel()
-	p, product := newParts(t, 10, 2)
+	p, product := testParts(t, 10, 2)
 	o := p.buy(t, product, 7)
 	result, redriven, err := p.redrive(t.Context(), o)
 	if result != "was decided meanwhile" || !redriven || err != nil {
@@ -98,7 +98,7 @@ func TestRedriveOfATwin(t *testing.T) {
 // TestAuditOfWhatBuyersHave: a count that is too high is found, and repaired; one that is too low is nothing wrong.
 func TestAuditOfWhatBuyersHave(t *testing.T) {
 	t.Parallel()
-	p, product := newParts(t, 10, 2)
+	p, product := testParts(t, 10, 2)
 	first, second := p.buy(t, product, 7), p.buy(t, product, 8)
 	// As a redrive leaves it that dies after its reservation, once the relay has sent the order.
 	for _, o := range []order.Order{first, second} {
@@ -113,7 +113,7 @@ func TestAuditOfWhatBuyersHave(t *testing.T) {
 	if problems := p.excess(t.Context(), product.ID); !slices.Equal(problems, want) {
 		t.Errorf("the audit finds %q, want %q", problems, want)
 	}
-	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.store, Apply: true}
+	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.ledger, Apply: true}
 	if _, err := r.Product(t.Context(), product.ID); err != nil {
 		t.Fatal(err)
 	}

@@ -94,7 +94,7 @@ func (c *demoCmd) Run(ctx context.Context) (err error) {
 		return err
 	}
 	show.step("watch it live: " + f.board())
-	product, err := f.parts.store.AddProduct(ctx, order.Product{
+	product, err := f.parts.ledger.AddProduct(ctx, order.Product{
 		Name: "Concert ticket", Price: 4990, Currency: "EUR", Stock: c.Units, LimitPerUser: c.Quantity,
 	})
 	if err != nil {
@@ -162,7 +162,7 @@ func (c *demoCmd) sell(ctx context.Context, f *fleet, productID int64, show *pro
 	if err != nil {
 		return nil, err
 	}
-	undecided, err := f.parts.store.Undecided(ctx, l.orders)
+	undecided, err := f.parts.ledger.Undecided(ctx, l.orders)
 	if err != nil {
 		return nil, err
 	}

@@ -86,7 +86,7 @@ func startFleet(ctx context.Context, dir, name string, tell func(string), progra
 		return f, err
 	}
 	tell("migrating the database")
-	_, err = f.parts.store.Migrate(ctx)
+	_, err = f.parts.db.Migrate(ctx)
 	return f, err
 }
 
@@ -184,7 +184,7 @@ func (f *fleet) close(keep bool) error {
 			}
 		}
 	}
-	if f.parts.store != nil {
+	if f.parts.db != nil {
 		f.parts.close()
 	}
 	if f.stack != nil {

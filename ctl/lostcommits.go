@@ -11,9 +11,9 @@ import (
 
 	"github.com/google/uuid"
 
+	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/reconcile"
-	"stampede/internal/store"
 )
 
 // productLostOrdersCmd prints the orders of a product that their buyers are shown as completed, and that MySQL does not
@@ -43,7 +43,7 @@ func (p parts) lostOrders(ctx context.Context, w io.Writer, productID int64, res
 		for i := range completed {
 			ids[i] = completed[i].ID
 		}
-		decided, err := p.store.Decided(ctx, ids)
+		decided, err := p.ledger.Decided(ctx, ids)
 		if err != nil {
 			return err
 		}
@@ -100,18 +100,18 @@ func (c *productAcceptMySQLCmd) Run(ctx context.Context) error {
 
 // acceptMySQL has Redis go by what MySQL says of a product and its buckets, and compares them under a pause.
 func (p parts) acceptMySQL(ctx context.Context, productID int64) ([]reconcile.Report, error) {
-	product, err := p.store.Product(ctx, productID)
+	product, err := p.ledger.Product(ctx, productID)
 	if err != nil {
 		return nil, err
 	}
-	if err := p.store.LogAction(ctx, store.ActAcceptMySQL, fmt.Sprintf("product %d", productID), nil); err != nil {
+	if err := p.db.LogAction(ctx, mysql.ActAcceptMySQL, fmt.Sprintf("product %d", productID), nil); err != nil {
 		return nil, err
 	}
 	ids := product.StockIDs()
 	if !slices.Contains(ids, productID) {
 		ids = append(ids, productID)
 	}
-	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.store, Apply: true, Pause: true, AcceptMySQL: true}
+	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.ledger, Apply: true, Pause: true, AcceptMySQL: true}
 	var reports []reconcile.Report
 	for _, id := range ids {
 		report, err := r.Product(ctx, id)

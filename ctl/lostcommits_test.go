@@ -20,7 +20,7 @@ func TestLostOrders(t *testing.T) {
 		name, value, _ := strings.Cut(variable, "=")
 		t.Setenv(name, value)
 	}
-	p, product := newParts(t, 10, 0)
+	p, product := testParts(t, 10, 0)
 	var err error
 	if p.queue, err = queue.Open(t.Context(), os.Getenv("ORDERS_QUEUE"), os.Getenv("ORDERS_DLQ")); err != nil {
 		t.Fatal(err)
@@ -28,7 +28,7 @@ func TestLostOrders(t *testing.T) {
 	var orders []order.Order
 	for user := range int64(3) {
 		o := p.buy(t, product, user+1)
-		record, err := p.store.Order(t.Context(), o.ID)
+		record, err := p.ledger.Order(t.Context(), o.ID)
 		if err == nil {
 			err = p.stock.WriteDecided(t.Context(), []order.Record{record})
 		}
@@ -39,11 +39,11 @@ func TestLostOrders(t *testing.T) {
 	}
 	lost := orders[2]
 	for _, statement := range []string{"DELETE FROM orders WHERE id = ?", "DELETE FROM stock_ledger WHERE ref = ?"} {
-		if _, err := p.store.Pool().ExecContext(t.Context(), statement, lost.ID[:]); err != nil {
+		if _, err := p.db.Pool().ExecContext(t.Context(), statement, lost.ID[:]); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := p.store.Pool().ExecContext(t.Context(), "UPDATE products SET stock = stock + 1, version = version - 1"); err != nil {
+	if _, err := p.db.Pool().ExecContext(t.Context(), "UPDATE products SET stock = stock + 1, version = version - 1"); err != nil {
 		t.Fatal(err)
 	}
 

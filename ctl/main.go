@@ -16,10 +16,10 @@ import (
 	"github.com/alecthomas/kong"
 
 	"stampede/internal/config"
+	"stampede/internal/mysql"
 	"stampede/internal/plaintext"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 	"stampede/internal/version"
 )
 
@@ -74,7 +74,7 @@ func main() {
 	// The first signal stops the command in order, the second ends it at once.
 	ctx, unregister := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, unregister)
-	err := dispatch(store.WithActor(ctx, operator()), os.Args[1:])
+	err := dispatch(mysql.WithActor(ctx, operator()), os.Args[1:])
 	var bad *usageError
 	var command *exec.ExitError
 	switch {
@@ -221,8 +221,8 @@ type needsMySQL struct{ dsn *string }
 
 func (n *needsMySQL) declare(vars *config.Set) { n.dsn = vars.MySQLDSN() }
 
-func (n *needsMySQL) open() (*store.Store, error) {
-	db, err := store.Open(*n.dsn)
+func (n *needsMySQL) open() (*mysql.DB, error) {
+	db, err := mysql.Open(*n.dsn)
 	if err != nil {
 		return nil, fmt.Errorf("MYSQL_DSN: %w", err)
 	}
@@ -250,7 +250,7 @@ func (n *needsStores) open() (parts, error) {
 		db.Close()
 		return parts{}, fmt.Errorf("REDIS_URL: %w", err)
 	}
-	return parts{store: db, stock: st}, nil
+	return newParts(db, st), nil
 }
 
 // needsAll is part of the commands that need MySQL, Redis and the queue.

@@ -17,13 +17,15 @@ import (
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
+	"stampede/internal/account"
 	"stampede/internal/buckets"
 	"stampede/internal/config"
+	"stampede/internal/ledger"
+	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/plaintext"
 	"stampede/internal/reconcile"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 	"stampede/internal/telemetry"
 	"stampede/internal/token"
 	"stampede/localstack"
@@ -33,7 +35,7 @@ import (
 type tokenCmd struct {
 	User  int64         `placeholder:"N" required:"" xor:"users" help:"User id, a positive number."`
 	Users userRange     `placeholder:"N-M" required:"" xor:"users" help:"Several user ids, such as 1-5000; gives a token on each line."`
-	Role  store.Role    `enum:"buyer,merchant,admin" default:"buyer" help:"What the users may do: buyer, merchant or admin."`
+	Role  account.Role  `enum:"buyer,merchant,admin" default:"buyer" help:"What the users may do: buyer, merchant or admin."`
 	TTL   time.Duration `default:"1h" help:"How long the token is valid."`
 
 	secret *string
@@ -168,7 +170,7 @@ func (c *productAddCmd) Run(ctx context.Context) error {
 		return err
 	}
 	defer db.Close()
-	added, err := db.AddProduct(ctx, order.Product{
+	added, err := ledger.New(db).AddProduct(ctx, order.Product{
 		ID: c.ID, Name: c.Name, Description: c.Description, Price: c.Price, Currency: c.Currency, Stock: c.Stock,
 		LimitPerUser: c.Limit, StartsAt: c.Starts.Time, EndsAt: c.Ends.Time, State: c.State, Buckets: c.Buckets,
 	})
@@ -260,7 +262,7 @@ func (c *productSetCmd) Run(ctx context.Context) error {
 		return err
 	}
 	defer data.close()
-	db, st := data.store, data.stock
+	books, st := data.ledger, data.stock
 	// The buckets change while the product is off sale: before it is put on sale, or after it is taken off.
 	changes := []func(*order.Product){c.change}
 	if c.Buckets != nil {
@@ -269,7 +271,7 @@ func (c *productSetCmd) Run(ctx context.Context) error {
 	var p order.Product
 	isSplit := c.Buckets == nil
 	for i, change := range changes {
-		if p, err = db.UpdateProduct(ctx, c.ID, change); errors.Is(err, store.ErrNotFound) {
+		if p, err = books.UpdateProduct(ctx, c.ID, change); errors.Is(err, mysql.ErrNotFound) {
 			return fmt.Errorf("there is no product %d", c.ID)
 		}
 		if err != nil {
@@ -281,7 +283,7 @@ func (c *productSetCmd) Run(ctx context.Context) error {
 		if isSplit {
 			continue
 		}
-		after, err := split(ctx, db, st, p, *c.Buckets)
+		after, err := split(ctx, books, st, p, *c.Buckets)
 		switch {
 		case err == nil:
 			p, isSplit = after, true
@@ -295,7 +297,7 @@ func (c *productSetCmd) Run(ctx context.Context) error {
 
 // split spreads the units of a product over buckets, in MySQL first. Redis has its settings, so that it sells nothing if
 // MySQL says so. Should this die before Redis knows of the buckets, the same command again does the rest, or reconcile.
-func split(ctx context.Context, db *store.Store, st *stock.Stock, p order.Product, buckets int64) (order.Product, error) {
+func split(ctx context.Context, books *ledger.Ledger, st *stock.Stock, p order.Product, buckets int64) (order.Product, error) {
 	loaded, err := st.Products(ctx)
 	if err != nil {
 		return p, err
@@ -312,10 +314,10 @@ func split(ctx context.Context, db *store.Store, st *stock.Stock, p order.Produc
 			}
 		}
 	}
-	if p, err = db.Split(ctx, p.ID, buckets); err != nil {
+	if p, err = books.Split(ctx, p.ID, buckets); err != nil {
 		return p, err
 	}
-	r := reconcile.Reconciler{Redis: st, MySQL: db, Apply: true}
+	r := reconcile.Reconciler{Redis: st, MySQL: books, Apply: true}
 	for _, id := range loaded {
 		if _, err := r.Product(ctx, id); err != nil {
 			return p, fmt.Errorf("MySQL has the buckets; repeat the command for Redis to have them too: %w", err)
@@ -351,21 +353,22 @@ func (c *productListCmd) Run(ctx context.Context) error {
 		return err
 	}
 	defer db.Close()
+	books := ledger.New(db)
 	products := []order.Product{}
 	for after := int64(0); ; {
-		page, err := db.Products(ctx, after, store.MaxPage)
+		page, err := books.Products(ctx, after, mysql.MaxPage)
 		if err != nil {
 			return err
 		}
 		products = append(products, page...)
-		if len(page) < store.MaxPage {
+		if len(page) < mysql.MaxPage {
 			break
 		}
 		after = page[len(page)-1].ID
 	}
 	for i := range products {
 		if p := &products[i]; p.Buckets > 0 {
-			units, err := db.Stocks(ctx, p.StockIDs())
+			units, err := books.Stocks(ctx, p.StockIDs())
 			if err != nil {
 				return err
 			}
@@ -420,8 +423,8 @@ func (c *restockCmd) Run(ctx context.Context) error {
 	if c.Units < 0 {
 		return c.correct(ctx, data)
 	}
-	done, err := data.store.Restock(ctx, c.Product, c.Units, c.ID)
-	if errors.Is(err, store.ErrNotFound) {
+	done, err := data.ledger.Restock(ctx, c.Product, c.Units, c.ID)
+	if errors.Is(err, mysql.ErrNotFound) {
 		return fmt.Errorf("there is no product %d", c.Product)
 	}
 	if err != nil {
@@ -444,11 +447,11 @@ func (c *restockCmd) Run(ctx context.Context) error {
 
 // correct takes units out of a product, of those for sale.
 func (c *restockCmd) correct(ctx context.Context, data parts) error {
-	done, err := buckets.Mover{Redis: data.stock, MySQL: data.store}.Correct(ctx, c.Product, -c.Units, c.ID)
+	done, err := buckets.Mover{Redis: data.stock, MySQL: data.ledger}.Correct(ctx, c.Product, -c.Units, c.ID)
 	switch {
-	case errors.Is(err, store.ErrNotFound):
+	case errors.Is(err, mysql.ErrNotFound):
 		return fmt.Errorf("there is no product %d", c.Product)
-	case errors.Is(err, store.ErrTooFew):
+	case errors.Is(err, ledger.ErrTooFew):
 		return fmt.Errorf("product %d: fewer than %d units are for sale; nothing changed", c.Product, -c.Units)
 	case err != nil:
 		return err

@@ -14,11 +14,11 @@ import (
 
 	"github.com/google/uuid"
 
+	"stampede/internal/ledger"
 	"stampede/internal/order"
 	"stampede/internal/queue"
 	"stampede/internal/reconcile"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 )
 
 const (
@@ -164,7 +164,7 @@ func (p parts) story(ctx context.Context, id uuid.UUID) (orderStory, error) {
 		concerned = append(concerned, states[0].ProductID)
 	}
 	slices.Sort(concerned)
-	history, err := p.store.History(ctx, id, slices.Compact(concerned))
+	history, err := p.ledger.History(ctx, id, slices.Compact(concerned))
 	if err != nil {
 		return s, err
 	}
@@ -205,7 +205,7 @@ func (s *orderStory) readLetters(ctx context.Context, dead *queue.Queue) error {
 }
 
 // fill makes the story of what was read.
-func (s *orderStory) fill(state *order.Record, places []stock.Place, h store.History) {
+func (s *orderStory) fill(state *order.Record, places []stock.Place, h ledger.History) {
 	s.State, s.Decision = shown(state), shown(h.Record)
 	for _, p := range places {
 		s.Places = append(s.Places, orderPlace{

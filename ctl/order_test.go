@@ -13,10 +13,10 @@ import (
 
 	"github.com/google/uuid"
 
+	"stampede/internal/account"
 	"stampede/internal/order"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 	"stampede/localstack/stacktest"
 )
 
@@ -67,7 +67,7 @@ func TestOrderShow(t *testing.T) {
 		name, value, _ := strings.Cut(variable, "=")
 		t.Setenv(name, value)
 	}
-	p, product := newParts(t, 10, 0)
+	p, product := testParts(t, 10, 0)
 	var err error
 	if p.queue, err = queue.Open(t.Context(), os.Getenv("ORDERS_QUEUE"), os.Getenv("ORDERS_DLQ")); err != nil {
 		t.Fatal(err)
@@ -107,17 +107,17 @@ func TestOrderShow(t *testing.T) {
 	if len(s.DeadLetters) != 1 || s.DeadLetters[0].Attempts != 3 {
 		t.Errorf("dead letter: %+v", s.DeadLetters)
 	}
-	if _, err := p.store.Fail(t.Context(), o, order.DeadLetter); err != nil {
+	if _, err := p.ledger.Fail(t.Context(), o, order.DeadLetter); err != nil {
 		t.Fatal(err)
 	}
 	p.mustTell(t, o.ID, "failed", "It is decided: failed (dead_letter). Redis still has it on its way",
 		"Its buyer is still shown that it is pending", "It is in a dead letter as well")
 
 	// An operator has it decided anew.
-	if err := p.store.Redrive(t.Context(), o.ID); err != nil {
+	if err := p.ledger.Redrive(t.Context(), o.ID); err != nil {
 		t.Fatal(err)
 	}
-	decisions, err := p.store.Decide(t.Context(), product.ID, []order.Order{o})
+	decisions, err := p.ledger.Decide(t.Context(), product.ID, []order.Order{o})
 	if err == nil {
 		_, err = p.stock.Settle(t.Context(), product.ID, decisions)
 	}
@@ -192,24 +192,24 @@ func TestShowArguments(t *testing.T) {
 // TestUserShow: all of an account that an operator asks for, found by address and by id, and nothing that is secret.
 func TestUserShow(t *testing.T) {
 	t.Parallel()
-	p, product := newParts(t, 10, 0)
+	p, product := testParts(t, 10, 0)
 	const hash = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0"
-	user, err := p.store.AddUser(t.Context(), store.User{Email: "Ada@example.org", Name: "Ada", PasswordHash: hash, Role: store.Merchant})
+	user, err := p.accounts.AddUser(t.Context(), account.User{Email: "Ada@example.org", Name: "Ada", PasswordHash: hash, Role: account.Merchant})
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := p.store.AddUser(t.Context(), store.User{Email: "bob@example.org", Name: "Bob", PasswordHash: hash, Role: store.Buyer})
+	other, err := p.accounts.AddUser(t.Context(), account.User{Email: "bob@example.org", Name: "Bob", PasswordHash: hash, Role: account.Buyer})
 	if err != nil {
 		t.Fatal(err)
 	}
 	bought := p.buy(t, product, user.ID)
 	p.buy(t, product, other.ID)
-	session, err := p.store.StartSession(t.Context(), user, [32]byte{1}, time.Hour)
+	session, err := p.accounts.StartSession(t.Context(), user, [32]byte{1}, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, b := range []store.Ban{{UserID: user.ID, Reason: "bots"}, {UserID: other.ID, Reason: "another's"}} {
-		if err := p.store.Ban(t.Context(), b); err != nil {
+	for _, b := range []account.Ban{{UserID: user.ID, Reason: "bots"}, {UserID: other.ID, Reason: "another's"}} {
+		if err := p.accounts.Ban(t.Context(), b); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -217,7 +217,7 @@ func TestUserShow(t *testing.T) {
 		t.Helper()
 		for _, asJSON := range []bool{false, true} {
 			var out bytes.Buffer
-			if err := showUser(t.Context(), &out, p.store, who, asJSON); err != nil {
+			if err := showUser(t.Context(), &out, p.db, who, asJSON); err != nil {
 				t.Fatal(err)
 			}
 			for _, word := range words {
@@ -233,15 +233,15 @@ func TestUserShow(t *testing.T) {
 	show("ada@example.org", "Ada@example.org", "merchant", "bots", session.ID.String(), bought.ID.String(), "completed")
 	show(fmt.Sprint(user.ID), session.ID.String())
 
-	if _, err := p.store.Disable(t.Context(), user.ID); err != nil {
+	if _, err := p.accounts.Disable(t.Context(), user.ID); err != nil {
 		t.Fatal(err)
 	}
-	report, err := reportUser(t.Context(), p.store, "ada@example.org", time.Now())
+	report, err := reportUser(t.Context(), p.db, "ada@example.org", time.Now())
 	if err != nil || report.User.DisabledAt.IsZero() || len(report.Sessions) != 1 || report.Sessions[0].Live || len(report.Orders) != 1 {
 		t.Errorf("disabled: %+v, %v", report, err)
 	}
 	for _, who := range []string{"nobody@example.org", "9999", "no address"} {
-		if err := showUser(t.Context(), &bytes.Buffer{}, p.store, who, false); err == nil || !strings.Contains(err.Error(), "there is no user") {
+		if err := showUser(t.Context(), &bytes.Buffer{}, p.db, who, false); err == nil || !strings.Contains(err.Error(), "there is no user") {
 			t.Errorf("user %q: %v", who, err)
 		}
 	}

@@ -53,7 +53,7 @@ func (c *reconcileCmd) Run(ctx context.Context) error {
 	slices.SortFunc(products, func(a, b int64) int { // each product before its buckets
 		return cmp.Or(cmp.Compare(order.ProductOf(a), order.ProductOf(b)), cmp.Compare(a, b))
 	})
-	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.store, Send: p.queue.SendOrders, Apply: c.Apply, Pause: c.Fence}
+	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.ledger, Send: p.queue.SendOrders, Apply: c.Apply, Pause: c.Fence}
 	reports := []reconcile.Report{}
 	if c.Fence && c.Product == 0 {
 		f, err := r.Statuses(ctx)

@@ -7,13 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"stampede/internal/account"
+	"stampede/internal/token"
+	"stampede/localstack"
 	"strings"
 	"syscall"
 	"time"
-
-	"stampede/internal/store"
-	"stampede/internal/token"
-	"stampede/localstack"
 )
 
 // merchantID is the user whose token run gives to its command for putting products on sale. No buyer has it.
@@ -115,11 +114,11 @@ func (f *fleet) forCommand(users int64) (env []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = writeTokens(file, f.tokens, userRange{1, users}, string(store.Buyer), demoTokenTTL)
+	err = writeTokens(file, f.tokens, userRange{1, users}, string(account.Buyer), demoTokenTTL)
 	if err := errors.Join(err, file.Close()); err != nil {
 		return nil, err
 	}
-	merchant, err := f.tokens.Sign(token.Claims{UserID: merchantID, Role: string(store.Merchant)}, demoTokenTTL)
+	merchant, err := f.tokens.Sign(token.Claims{UserID: merchantID, Role: string(account.Merchant)}, demoTokenTTL)
 	return []string{"EDGE=" + strings.Join(f.urls, ","), "TOKENS=" + path, "MERCHANT=" + merchant}, err
 }
 

@@ -33,7 +33,7 @@ func (c *upCmd) Run(ctx context.Context) (err error) {
 		{Name: "Sneaker, limited edition", Price: 18900, Currency: "EUR", Stock: 50, LimitPerUser: 1},
 		{Name: "Console", Price: 49900, Currency: "EUR", Stock: 10_000},
 	} {
-		if _, err := f.parts.store.AddProduct(ctx, p); err != nil {
+		if _, err := f.parts.ledger.AddProduct(ctx, p); err != nil {
 			return err
 		}
 	}

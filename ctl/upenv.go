@@ -7,11 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"stampede/internal/account"
+	"stampede/internal/token"
 	"strings"
 	"time"
-
-	"stampede/internal/store"
-	"stampede/internal/token"
 )
 
 const (
@@ -30,7 +29,7 @@ func (f *fleet) assignments(edges int) ([]assignment, error) {
 	if err != nil {
 		return nil, err
 	}
-	merchant, err := f.tokens.Sign(token.Claims{UserID: demoMerchant, Role: string(store.Merchant)}, demoTokenTTL)
+	merchant, err := f.tokens.Sign(token.Claims{UserID: demoMerchant, Role: string(account.Merchant)}, demoTokenTTL)
 	if err != nil {
 		return nil, err
 	}

@@ -7,9 +7,10 @@ import (
 
 	"github.com/google/uuid"
 
+	"stampede/internal/account"
+	"stampede/internal/mysql"
 	"stampede/internal/plaintext"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 )
 
 // byEmail names the user that a command is about.
@@ -24,10 +25,11 @@ type userLogoutCmd struct {
 }
 
 func (c *userLogoutCmd) Run(ctx context.Context) error {
-	return changeUser(ctx, c.needsStores, c.Email, func(db *store.Store, user store.User) (string, []uuid.UUID, error) {
-		ended, err := db.EndSessions(ctx, user.ID)
+	change := func(a *account.Accounts, user account.User) (string, []uuid.UUID, error) {
+		ended, err := a.EndSessions(ctx, user.ID)
 		return "is logged out", ended, err
-	})
+	}
+	return changeUser(ctx, c.needsStores, c.Email, change)
 }
 
 // userDisableCmd keeps everybody from logging in to an account, and ends its sessions.
@@ -37,10 +39,11 @@ type userDisableCmd struct {
 }
 
 func (c *userDisableCmd) Run(ctx context.Context) error {
-	return changeUser(ctx, c.needsStores, c.Email, func(db *store.Store, user store.User) (string, []uuid.UUID, error) {
-		ended, err := db.Disable(ctx, user.ID)
+	change := func(a *account.Accounts, user account.User) (string, []uuid.UUID, error) {
+		ended, err := a.Disable(ctx, user.ID)
 		return "is disabled", ended, err
-	})
+	}
+	return changeUser(ctx, c.needsStores, c.Email, change)
 }
 
 // userEnableCmd undoes userDisableCmd.
@@ -50,28 +53,28 @@ type userEnableCmd struct {
 }
 
 func (c *userEnableCmd) Run(ctx context.Context) error {
-	return changeUser(ctx, c.needsStores, c.Email, func(db *store.Store, user store.User) (string, []uuid.UUID, error) {
-		return "is enabled", nil, db.Enable(ctx, user.ID)
-	})
+	change := func(a *account.Accounts, user account.User) (string, []uuid.UUID, error) {
+		return "is enabled", nil, a.Enable(ctx, user.ID)
+	}
+	return changeUser(ctx, c.needsStores, c.Email, change)
 }
 
 // changeUser changes an account in MySQL and tells every edge which of its sessions have ended.
 func changeUser(
 	ctx context.Context, servers needsStores, email string,
-	change func(*store.Store, store.User) (is string, ended []uuid.UUID, err error),
+	change func(*account.Accounts, account.User) (is string, ended []uuid.UUID, err error),
 ) error {
 	data, err := servers.open()
 	if err != nil {
 		return err
 	}
 	defer data.close()
-	db, st := data.store, data.stock
 
-	user, err := userByEmail(ctx, db, email)
+	user, err := userByEmail(ctx, data.accounts, email)
 	if err != nil {
 		return err
 	}
-	is, ended, err := change(db, user)
+	is, ended, err := change(data.accounts, user)
 	if err != nil {
 		return err
 	}
@@ -79,7 +82,7 @@ func changeUser(
 	if len(ended) == 0 {
 		return nil
 	}
-	if err := st.Publish(ctx, stock.Notice{EndedSessions: ended}); err != nil {
+	if err := data.stock.Publish(ctx, stock.Notice{EndedSessions: ended}); err != nil {
 		fmt.Println("The edges could not be told, and find out within some seconds.")
 	}
 	return nil
@@ -88,7 +91,7 @@ func changeUser(
 // userRoleCmd also ends the user's sessions, whose tokens carry the old role.
 type userRoleCmd struct {
 	byEmail
-	Role store.Role `required:"" enum:"buyer,merchant,admin" placeholder:"ROLE" help:"What the user may do: buyer, merchant or admin."`
+	Role account.Role `required:"" enum:"buyer,merchant,admin" placeholder:"ROLE" help:"What the user may do: buyer, merchant or admin."`
 	needsMySQL
 }
 
@@ -98,14 +101,15 @@ func (c *userRoleCmd) Run(ctx context.Context) error {
 		return err
 	}
 	defer db.Close()
-	user, err := userByEmail(ctx, db, c.Email)
+	accounts := account.New(db)
+	user, err := userByEmail(ctx, accounts, c.Email)
 	if err != nil {
 		return err
 	}
-	if err := db.SetRole(ctx, user.ID, c.Role); err != nil {
+	if err := accounts.SetRole(ctx, user.ID, c.Role); err != nil {
 		return err
 	}
-	ended, err := db.EndSessions(ctx, user.ID)
+	ended, err := accounts.EndSessions(ctx, user.ID)
 	if err != nil {
 		return fmt.Errorf("the role is set; repeat the command to end the user's sessions too: %w", err)
 	}
@@ -113,10 +117,10 @@ func (c *userRoleCmd) Run(ctx context.Context) error {
 	return nil
 }
 
-func userByEmail(ctx context.Context, db *store.Store, email string) (store.User, error) {
-	user, err := db.UserByEmail(ctx, email)
-	if errors.Is(err, store.ErrNotFound) {
-		return store.User{}, fmt.Errorf("there is no user %q", email)
+func userByEmail(ctx context.Context, accounts *account.Accounts, email string) (account.User, error) {
+	user, err := accounts.UserByEmail(ctx, email)
+	if errors.Is(err, mysql.ErrNotFound) {
+		return account.User{}, fmt.Errorf("there is no user %q", email)
 	}
 	return user, err
 }

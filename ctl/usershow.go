@@ -13,8 +13,10 @@ import (
 
 	"github.com/google/uuid"
 
+	"stampede/internal/account"
+	"stampede/internal/ledger"
+	"stampede/internal/mysql"
 	"stampede/internal/order"
-	"stampede/internal/store"
 )
 
 // shownOrders is how many of a user's orders are shown.
@@ -31,13 +33,13 @@ type userReport struct {
 
 // userAccount is the account without its password's hash.
 type userAccount struct {
-	ID                int64      `json:"user_id"`
-	Email             string     `json:"email"`
-	Name              string     `json:"name"`
-	Role              store.Role `json:"role"`
-	CreatedAt         time.Time  `json:"created_at"`
-	PasswordChangedAt time.Time  `json:"password_changed_at,omitzero"`
-	DisabledAt        time.Time  `json:"disabled_at,omitzero"`
+	ID                int64        `json:"user_id"`
+	Email             string       `json:"email"`
+	Name              string       `json:"name"`
+	Role              account.Role `json:"role"`
+	CreatedAt         time.Time    `json:"created_at"`
+	PasswordChangedAt time.Time    `json:"password_changed_at,omitzero"`
+	DisabledAt        time.Time    `json:"disabled_at,omitzero"`
 }
 
 // userBan is a ban of the user.
@@ -72,7 +74,7 @@ func (c *userShowCmd) Run(ctx context.Context) error {
 }
 
 // showUser prints what is known of the user with an e-mail address or id.
-func showUser(ctx context.Context, w io.Writer, db *store.Store, who string, asJSON bool) error {
+func showUser(ctx context.Context, w io.Writer, db *mysql.DB, who string, asJSON bool) error {
 	report, err := reportUser(ctx, db, who, time.Now())
 	if err != nil {
 		return err
@@ -84,21 +86,22 @@ func showUser(ctx context.Context, w io.Writer, db *store.Store, who string, asJ
 }
 
 // findUser reads the account that an e-mail address or an id names.
-func findUser(ctx context.Context, db *store.Store, who string) (store.User, error) {
+func findUser(ctx context.Context, accounts *account.Accounts, who string) (account.User, error) {
 	id, err := strconv.ParseInt(who, 10, 64)
 	if err != nil {
-		return userByEmail(ctx, db, who)
+		return userByEmail(ctx, accounts, who)
 	}
-	user, err := db.User(ctx, id)
-	if errors.Is(err, store.ErrNotFound) {
+	user, err := accounts.User(ctx, id)
+	if errors.Is(err, mysql.ErrNotFound) {
 		return user, fmt.Errorf("there is no user %d", id)
 	}
 	return user, err
 }
 
-func reportUser(ctx context.Context, db *store.Store, who string, now time.Time) (userReport, error) {
+func reportUser(ctx context.Context, db *mysql.DB, who string, now time.Time) (userReport, error) {
 	r := userReport{Banned: []userBan{}, Sessions: []userSession{}}
-	user, err := findUser(ctx, db, who)
+	accounts := account.New(db)
+	user, err := findUser(ctx, accounts, who)
 	if err != nil {
 		return r, err
 	}
@@ -106,7 +109,7 @@ func reportUser(ctx context.Context, db *store.Store, who string, now time.Time)
 		ID: user.ID, Email: user.Email, Name: user.Name, Role: user.Role, CreatedAt: user.CreatedAt,
 		PasswordChangedAt: user.PasswordChangedAt, DisabledAt: user.DisabledAt,
 	}
-	bans, err := db.Bans(ctx, now)
+	bans, err := accounts.Bans(ctx, now)
 	if err != nil {
 		return r, err
 	}
@@ -115,7 +118,7 @@ func reportUser(ctx context.Context, db *store.Store, who string, now time.Time)
 			r.Banned = append(r.Banned, userBan{b.Reason, b.CreatedAt, b.ExpiresAt})
 		}
 	}
-	sessions, err := db.Sessions(ctx, r.User.ID)
+	sessions, err := accounts.Sessions(ctx, r.User.ID)
 	if err != nil {
 		return r, err
 	}
@@ -123,7 +126,7 @@ func reportUser(ctx context.Context, db *store.Store, who string, now time.Time)
 		live := s.RevokedAt.IsZero() && now.Before(s.ExpiresAt)
 		r.Sessions = append(r.Sessions, userSession{s.ID, s.CreatedAt, s.ExpiresAt, s.RevokedAt, live})
 	}
-	if r.Orders, err = db.Orders(ctx, r.User.ID, uuid.Nil, shownOrders); err != nil {
+	if r.Orders, err = ledger.New(db).Orders(ctx, r.User.ID, uuid.Nil, shownOrders); err != nil {
 		return r, err
 	}
 	for i := range r.Orders {

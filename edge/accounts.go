@@ -13,8 +13,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/valyala/fasthttp"
 
+	"stampede/internal/account"
+	"stampede/internal/mysql"
 	"stampede/internal/password"
-	"stampede/internal/store"
 	"stampede/internal/token"
 )
 
@@ -29,14 +30,14 @@ const (
 
 // userBody is a user as clients see it.
 type userBody struct {
-	UserID    int64      `json:"user_id"`
-	Email     string     `json:"email"`
-	Name      string     `json:"name"`
-	Role      store.Role `json:"role"`
-	CreatedAt time.Time  `json:"created_at"`
+	UserID    int64        `json:"user_id"`
+	Email     string       `json:"email"`
+	Name      string       `json:"name"`
+	Role      account.Role `json:"role"`
+	CreatedAt time.Time    `json:"created_at"`
 }
 
-func newUserBody(u store.User) userBody {
+func newUserBody(u account.User) userBody {
 	return userBody{UserID: u.ID, Email: u.Email, Name: u.Name, Role: u.Role, CreatedAt: u.CreatedAt}
 }
 
@@ -73,12 +74,12 @@ func readRegistration(ctx *fasthttp.RequestCtx) (in registration, ok bool) {
 	if !readFields(ctx, &in, `{"email":"ada@example.org","name":"Ada","password":"…"}`) {
 		return in, false
 	}
-	if _, err := store.NormalizeEmail(in.Email); err != nil {
+	if _, err := account.NormalizeEmail(in.Email); err != nil {
 		sendProblem(ctx, invalidEmail, err.Error())
 		return in, false
 	}
 	var err error
-	if in.Name, err = store.NormalizeName(in.Name); err != nil {
+	if in.Name, err = account.NormalizeName(in.Name); err != nil {
 		sendProblem(ctx, invalidName, err.Error())
 		return in, false
 	}
@@ -102,9 +103,9 @@ func (e *Edge) postRegister(ctx *fasthttp.RequestCtx) {
 		e.accountsFail(ctx, err)
 		return
 	}
-	user, err := e.store.AddUser(work, store.User{Email: in.Email, Name: in.Name, PasswordHash: hash, Role: store.Buyer})
+	user, err := e.accounts.AddUser(work, account.User{Email: in.Email, Name: in.Name, PasswordHash: hash, Role: account.Buyer})
 	switch {
-	case errors.Is(err, store.ErrExists):
+	case errors.Is(err, mysql.ErrExists):
 		sendProblem(ctx, emailTaken, "Log in, or use another address.")
 	case err != nil:
 		e.accountsFail(ctx, err)
@@ -127,10 +128,10 @@ func (e *Edge) postLogin(ctx *fasthttp.RequestCtx) {
 	}
 	work, cancel := context.WithTimeout(context.Background(), accountTimeout)
 	defer cancel()
-	user, err := e.store.UserByEmail(work, in.Email)
+	user, err := e.accounts.UserByEmail(work, in.Email)
 	var match bool
 	switch {
-	case errors.Is(err, store.ErrNotFound):
+	case errors.Is(err, mysql.ErrNotFound):
 		err = e.passwords.VerifyNobody(work, in.Password)
 	case err == nil:
 		match, err = e.passwords.Verify(work, in.Password, user.PasswordHash)
@@ -148,11 +149,11 @@ func (e *Edge) postLogin(ctx *fasthttp.RequestCtx) {
 		e.rehash(work, user, in.Password, logID(ctx))
 	}
 	refresh, hash := newRefreshToken()
-	session, err := e.store.StartSession(work, user, hash, sessionTTL)
+	session, err := e.accounts.StartSession(work, user, hash, sessionTTL)
 	switch {
-	case errors.Is(err, store.ErrDisabled):
+	case errors.Is(err, account.ErrDisabled):
 		sendProblem(ctx, banned, "The account is disabled.")
-	case errors.Is(err, store.ErrPasswordChanged):
+	case errors.Is(err, account.ErrPasswordChanged):
 		sendProblem(ctx, invalidCredentials, "")
 	case err != nil:
 		e.accountsFail(ctx, err)
@@ -163,10 +164,10 @@ func (e *Edge) postLogin(ctx *fasthttp.RequestCtx) {
 }
 
 // rehash stores a password by the parameters of today. If that fails, the next login tries again.
-func (e *Edge) rehash(ctx context.Context, user store.User, plain string, request slog.Attr) {
+func (e *Edge) rehash(ctx context.Context, user account.User, plain string, request slog.Attr) {
 	hash, err := e.passwords.Hash(ctx, plain)
 	if err == nil {
-		_, err = e.store.ReplacePasswordHash(ctx, user.ID, user.PasswordHash, hash)
+		_, err = e.accounts.ReplacePasswordHash(ctx, user.ID, user.PasswordHash, hash)
 	}
 	if err != nil {
 		slog.Warn("a password keeps its old hash", request, "user", user.ID, "error", err)
@@ -199,13 +200,13 @@ func (e *Edge) postRefresh(ctx *fasthttp.RequestCtx) {
 	work, cancel := context.WithTimeout(context.Background(), accountTimeout)
 	defer cancel()
 	next := e.tokens.Successor(raw)
-	session, user, err := e.store.Refresh(work, sha256.Sum256(raw), sha256.Sum256(next))
+	session, user, err := e.accounts.Refresh(work, sha256.Sum256(raw), sha256.Sum256(next))
 	switch {
-	case errors.Is(err, store.ErrReused):
+	case errors.Is(err, account.ErrReused):
 		slog.Warn("a refresh token was used twice; its session has ended", logID(ctx), "user", session.UserID, "session", session.ID)
 		e.sessions.announce(session.ID)
 		sendProblem(ctx, invalidRefreshToken, "")
-	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrEnded):
+	case errors.Is(err, mysql.ErrNotFound), errors.Is(err, account.ErrEnded):
 		sendProblem(ctx, invalidRefreshToken, "")
 	case err != nil:
 		e.accountsFail(ctx, err)
@@ -222,7 +223,7 @@ func (e *Edge) postLogout(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	}
 	work, cancel := context.WithTimeout(context.Background(), accountTimeout)
 	defer cancel()
-	if _, err := e.store.EndSession(work, who.SessionID); err != nil {
+	if _, err := e.accounts.EndSession(work, who.SessionID); err != nil {
 		e.accountsFail(ctx, err)
 		return
 	}
@@ -234,7 +235,7 @@ func (e *Edge) postLogout(ctx *fasthttp.RequestCtx, who *token.Claims) {
 func (e *Edge) postLogoutEverywhere(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	work, cancel := context.WithTimeout(context.Background(), accountTimeout)
 	defer cancel()
-	ended, err := e.store.EndSessions(work, who.UserID)
+	ended, err := e.accounts.EndSessions(work, who.UserID)
 	if err != nil {
 		e.accountsFail(ctx, err)
 		return
@@ -256,9 +257,9 @@ func (e *Edge) postPassword(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	}
 	work, cancel := context.WithTimeout(context.Background(), accountTimeout)
 	defer cancel()
-	user, err := e.store.User(work, who.UserID)
+	user, err := e.accounts.User(work, who.UserID)
 	switch {
-	case errors.Is(err, store.ErrNotFound):
+	case errors.Is(err, mysql.ErrNotFound):
 		sendProblem(ctx, userNotFound, "The token was made for a user without an account.")
 		return
 	case err != nil:
@@ -287,15 +288,15 @@ func (e *Edge) postPassword(ctx *fasthttp.RequestCtx, who *token.Claims) {
 }
 
 // changePassword gives a user, whose old password was right, a new one.
-func (e *Edge) changePassword(ctx *fasthttp.RequestCtx, work context.Context, user store.User, plain string) {
+func (e *Edge) changePassword(ctx *fasthttp.RequestCtx, work context.Context, user account.User, plain string) {
 	hash, err := e.passwords.Hash(work, plain)
 	if err != nil {
 		e.accountsFail(ctx, err)
 		return
 	}
-	ended, err := e.store.ChangePassword(work, user.ID, user.PasswordHash, hash)
+	ended, err := e.accounts.ChangePassword(work, user.ID, user.PasswordHash, hash)
 	switch {
-	case errors.Is(err, store.ErrPasswordChanged):
+	case errors.Is(err, account.ErrPasswordChanged):
 		sendProblem(ctx, invalidCredentials, "The password was changed meanwhile.")
 	case err != nil:
 		e.accountsFail(ctx, err)
@@ -309,9 +310,9 @@ func (e *Edge) changePassword(ctx *fasthttp.RequestCtx, work context.Context, us
 func (e *Edge) getMe(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	work, cancel := context.WithTimeout(context.Background(), accountTimeout)
 	defer cancel()
-	user, err := e.store.User(work, who.UserID)
+	user, err := e.accounts.User(work, who.UserID)
 	switch {
-	case errors.Is(err, store.ErrNotFound):
+	case errors.Is(err, mysql.ErrNotFound):
 		sendProblem(ctx, userNotFound, "The token was made for a user without an account.")
 	case err != nil:
 		e.accountsFail(ctx, err)
@@ -330,7 +331,7 @@ func (e *Edge) accountsFail(ctx *fasthttp.RequestCtx, err error) {
 	sendProblem(ctx, accountsUnavailable, "")
 }
 
-func (e *Edge) sendTokens(ctx *fasthttp.RequestCtx, session store.Session, user store.User, refresh string) {
+func (e *Edge) sendTokens(ctx *fasthttp.RequestCtx, session account.Session, user account.User, refresh string) {
 	ttl := min(accessTTL, time.Until(session.ExpiresAt))
 	access, err := e.tokens.Sign(token.Claims{UserID: user.ID, SessionID: session.ID, Role: string(user.Role)}, ttl)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 
 	"github.com/google/uuid"
 
+	"stampede/internal/account"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 	"stampede/internal/token"
 )
 
@@ -71,7 +71,7 @@ func TestAccount(t *testing.T) {
 	}
 	var user userBody
 	r.read(t, &user)
-	if user.UserID <= 0 || user.Email != "Ada@Example.org" || user.Name != "Ada" || user.Role != store.Buyer {
+	if user.UserID <= 0 || user.Email != "Ada@Example.org" || user.Name != "Ada" || user.Role != account.Buyer {
 		t.Errorf("registered as %+v", user)
 	}
 	wantCode(t, "the same address in other letters", w.register("ada@example.ORG"), 409, emailTaken)
@@ -148,7 +148,7 @@ func (w *world) age() {
 	defer db.Close()
 	for _, column := range []string{"replaced_at", "issued_at"} {
 		_, err := db.ExecContext(w.Context(), "UPDATE refresh_tokens SET "+column+" = "+column+" - INTERVAL ? MICROSECOND",
-			(store.RefreshGrace + time.Second).Microseconds())
+			(account.RefreshGrace + time.Second).Microseconds())
 		w.must(err)
 	}
 }
@@ -204,7 +204,7 @@ func TestLogoutIsHeardEverywhere(t *testing.T) {
 	// Somebody whose notice gets lost.
 	claims, err := w.tokens.Verify([]byte(b.AccessToken), time.Now())
 	w.must(err)
-	if _, err := w.db.EndSession(t.Context(), claims.SessionID); err != nil {
+	if _, err := w.accounts.EndSession(t.Context(), claims.SessionID); err != nil {
 		t.Fatal(err)
 	}
 	w.eventually("the other edge finds out", func() bool { return elsewhere(b.AccessToken) == 401 })
@@ -223,7 +223,7 @@ func TestAStolenAccountIsWonBack(t *testing.T) {
 	other, _, _ := w.start()
 	w.register("ada@example.org")
 	const newPassword = "eight loud herons unravel at dawn"
-	user, err := w.db.UserByEmail(t.Context(), "ada@example.org")
+	user, err := w.accounts.UserByEmail(t.Context(), "ada@example.org")
 	w.must(err)
 
 	wantEnded := func(what string, tokens ...tokensBody) {
@@ -262,7 +262,7 @@ func TestAStolenAccountIsWonBack(t *testing.T) {
 	wantCode(t, "a login with the old password", login(goodPassword), 401, invalidCredentials)
 
 	// A login that had checked the old password before the change.
-	if _, err := w.db.StartSession(t.Context(), user, [32]byte{1}, time.Hour); !errors.Is(err, store.ErrPasswordChanged) {
+	if _, err := w.accounts.StartSession(t.Context(), user, [32]byte{1}, time.Hour); !errors.Is(err, account.ErrPasswordChanged) {
 		t.Errorf("a login under way: error %v", err)
 	}
 	r := login(newPassword)
@@ -271,14 +271,14 @@ func TestAStolenAccountIsWonBack(t *testing.T) {
 	}
 
 	r.read(t, &a)
-	ended, err := w.db.Disable(t.Context(), user.ID)
+	ended, err := w.accounts.Disable(t.Context(), user.ID)
 	w.must(err)
 	w.must(w.stock.Publish(t.Context(), stock.Notice{EndedSessions: ended}))
 	w.eventually("the edge hears of it", func() bool { return w.me(a.AccessToken).status == 401 })
 	wantEnded("disabled", a)
 	wantCode(t, "a login to a disabled account", login(newPassword), 403, banned)
 	wantCode(t, "a wrong guess at one", login(goodPassword), 401, invalidCredentials)
-	w.must(w.db.Enable(t.Context(), user.ID))
+	w.must(w.accounts.Enable(t.Context(), user.ID))
 	if r := login(newPassword); r.status != http.StatusOK {
 		t.Errorf("a login after all: %v", r)
 	}
@@ -424,7 +424,7 @@ func TestGuessesAreSlowedDown(t *testing.T) {
 	guessing := func(rate string) *world {
 		w := newWorld(t, behindProxy, func(e *Edge) {
 			var err error
-			if e.guesses, err = newLimiter[account]("account", rate); err != nil {
+			if e.guesses, err = newLimiter[guess]("account", rate); err != nil {
 				t.Error(err)
 			}
 		})

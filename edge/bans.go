@@ -9,7 +9,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
-	"stampede/internal/store"
+	"stampede/internal/account"
 )
 
 const (
@@ -21,19 +21,19 @@ const (
 
 // bans knows who is kept out, so that nobody has to be asked for a request.
 type bans struct {
-	store   *store.Store
-	current atomic.Pointer[banList]
+	accounts *account.Accounts
+	current  atomic.Pointer[banList]
 }
 
-// banList is what one reading found; it is not changed afterwards. Its size is bounded by the store.
+// banList is what one reading found; it is not changed afterwards. Its size is bounded by account.MaxBans.
 type banList struct {
 	users    map[int64]time.Time // end of the ban, zero if it has none
 	prefixes map[netip.Prefix]time.Time
 	lengths  map[int][]int // of the prefixes, by the bits of an address: 32 or 128
 }
 
-func newBans(db *store.Store) *bans {
-	b := &bans{store: db}
+func newBans(accounts *account.Accounts) *bans {
+	b := &bans{accounts: accounts}
 	b.current.Store(&banList{})
 	return b
 }
@@ -42,7 +42,7 @@ func newBans(db *store.Store) *bans {
 func (b *bans) poll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, bansTimeout)
 	defer cancel()
-	all, err := b.store.Bans(ctx, time.Now())
+	all, err := b.accounts.Bans(ctx, time.Now())
 	if err != nil {
 		return err
 	}

@@ -8,8 +8,7 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
-
-	"stampede/internal/store"
+	"stampede/internal/account"
 )
 
 // TestBans: a ban holds without a restart, and ends when it is lifted or over.
@@ -25,14 +24,14 @@ func TestBans(t *testing.T) {
 		t.Helper()
 		w.eventually(what, func() bool { return r().status == status })
 	}
-	w.must(w.db.Ban(t.Context(), store.Ban{UserID: 1, Reason: "bot"}))
+	w.must(w.accounts.Ban(t.Context(), account.Ban{UserID: 1, Reason: "bot"}))
 	is("user 1 is banned", func() reply { return w.get(1, "/api/orders") }, 403)
 	wantCode(t, "an order of a banned user", w.post(1, product.ID, 1), 403, banned)
 	if r := w.post(3, product.ID, 1); r.status != 202 {
 		t.Errorf("another user: %v", r)
 	}
 
-	w.must(w.db.Ban(t.Context(), store.Ban{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Reason: "bots", ExpiresAt: time.Now().Add(time.Hour)}))
+	w.must(w.accounts.Ban(t.Context(), account.Ban{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Reason: "bots", ExpiresAt: time.Now().Add(time.Hour)}))
 	is("the range is banned", func() reply { return from("198.51.100.77") }, 403)
 	for _, address := range []string{"198.51.101.1", "::ffff:198.51.99.255"} {
 		if r := from(address); r.status != 202 {
@@ -54,7 +53,7 @@ func TestBans(t *testing.T) {
 	}
 	wantCode(t, "a client without a name", w.send("GET", "/api/products", "", "X-Forwarded-For", "unknown"), 400, malformedRequest)
 
-	if lifted, err := w.db.Unban(t.Context(), store.Ban{UserID: 1}); err != nil || !lifted {
+	if lifted, err := w.accounts.Unban(t.Context(), account.Ban{UserID: 1}); err != nil || !lifted {
 		t.Fatal(lifted, err)
 	}
 	is("user 1 is admitted again", func() reply { return w.get(1, "/api/orders") }, 200)

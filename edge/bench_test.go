@@ -9,9 +9,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
 
+	"stampede/internal/ledger"
+	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 	"stampede/internal/token"
 	"stampede/localstack"
 	"stampede/localstack/sqs"
@@ -33,7 +34,7 @@ func benchmarkPostOrders(b *testing.B, clients int) {
 			b.Fatal(err)
 		}
 	}
-	db, err := store.Open(stacktest.DSN(b))
+	db, err := mysql.Open(stacktest.DSN(b))
 	must(err)
 	defer db.Close()
 	_, err = db.Migrate(b.Context())
@@ -46,7 +47,7 @@ func benchmarkPostOrders(b *testing.B, clients int) {
 	tokens := token.NewKeeper(secret)
 	e := New(st, db, openQueue(b, server.URL()), tokens, newHasher(b), prometheus.NewRegistry())
 	must(e.limit(noLimit, noLimit, noLimit))
-	p, err := db.AddProduct(b.Context(), order.Product{Name: "thing", Price: 1999, Currency: "EUR", Stock: store.MaxStock})
+	p, err := ledger.New(db).AddProduct(b.Context(), order.Product{Name: "thing", Price: 1999, Currency: "EUR", Stock: ledger.MaxStock})
 	must(err)
 	bearer := make([]string, 1000)
 	for i := range bearer {
@@ -97,7 +98,7 @@ func newSoldOut(t testing.TB) (request, remember func()) {
 			t.Fatal(err)
 		}
 	}
-	db, err := store.Open("nobody@tcp(127.0.0.1:1)/none")
+	db, err := mysql.Open("nobody@tcp(127.0.0.1:1)/none")
 	must(err)
 	t.Cleanup(func() { _ = db.Close() })
 	st, err := stock.Open("redis://127.0.0.1:1/0")

@@ -10,11 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"stampede/internal/account"
 	"stampede/internal/buckets"
+	"stampede/internal/ledger"
 	"stampede/internal/order"
 	"stampede/internal/reconcile"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 	"stampede/localstack"
 	"stampede/localstack/stacktest"
 )
@@ -38,7 +39,7 @@ func usersOf(bucket int, buckets int64, n int) (users []int64) {
 // whole adds up what Redis and MySQL hold of a product's buckets, which must fit for each of them.
 func (w *world) whole(p order.Product) (l stock.Level) {
 	w.Helper()
-	units, err := w.db.Stocks(w.Context(), p.StockIDs())
+	units, err := w.ledger.Stocks(w.Context(), p.StockIDs())
 	w.must(err)
 	for _, id := range p.StockIDs() {
 		b := w.level(id)
@@ -56,7 +57,7 @@ func (w *world) whole(p order.Product) (l stock.Level) {
 // audit wants the books to be sound.
 func (w *world) audit() {
 	w.Helper()
-	audits, err := w.db.Audit(w.Context())
+	audits, err := w.ledger.Audit(w.Context())
 	w.must(err)
 	for _, a := range audits {
 		for _, problem := range a.Problems {
@@ -90,7 +91,7 @@ func TestBucketsAreNotSeen(t *testing.T) {
 	if want := order.BucketID(p.ID, order.BucketFor(1, 4)); o.ProductID != want {
 		t.Errorf("the order is one of product %d, want %d", o.ProductID, want)
 	}
-	_, err := w.db.Decide(t.Context(), o.ProductID, []order.Order{o})
+	_, err := w.ledger.Decide(t.Context(), o.ProductID, []order.Order{o})
 	w.must(err)
 	var history struct{ Orders []orderBody }
 	w.get(1, "/api/orders").read(t, &history)
@@ -148,7 +149,7 @@ func TestBucketsSellOut(t *testing.T) {
 		at := *w
 		at.url = urls[i%2]
 		if i == 250 {
-			done, err := w.db.Restock(context.Background(), p.ID, 11, "more")
+			done, err := w.ledger.Restock(context.Background(), p.ID, 11, "more")
 			if err != nil {
 				t.Error(err)
 			}
@@ -219,16 +220,16 @@ func TestBucketsChange(t *testing.T) {
 	p := w.addProduct(12, func(p *order.Product) { p.StartsAt = time.Now().Add(time.Hour) })
 	for _, n := range []int64{4, 8, 0, 2} {
 		wantProblem(t, w.post(1, p.ID, 1), http.StatusConflict, saleNotStarted) // so that the edge knows it as it is
-		after, err := w.db.Split(t.Context(), p.ID, n)
+		after, err := w.ledger.Split(t.Context(), p.ID, n)
 		w.must(err)
 		loaded, err := w.stock.Products(t.Context())
 		w.must(err)
-		r := reconcile.Reconciler{Redis: w.stock, MySQL: w.db, Apply: true}
+		r := reconcile.Reconciler{Redis: w.stock, MySQL: w.ledger, Apply: true}
 		for _, id := range loaded {
 			_, err := r.Product(t.Context(), id)
 			w.must(err)
 		}
-		open, err := w.db.UpdateProduct(t.Context(), p.ID, func(p *order.Product) { p.StartsAt = time.Time{} })
+		open, err := w.ledger.UpdateProduct(t.Context(), p.ID, func(p *order.Product) { p.StartsAt = time.Time{} })
 		w.must(err)
 		_, err = w.stock.Configure(t.Context(), open)
 		w.must(err)
@@ -241,7 +242,7 @@ func TestBucketsChange(t *testing.T) {
 			w.whole(after)
 			break
 		}
-		closed, err := w.db.UpdateProduct(t.Context(), p.ID, func(p *order.Product) { p.StartsAt = time.Now().Add(time.Hour) })
+		closed, err := w.ledger.UpdateProduct(t.Context(), p.ID, func(p *order.Product) { p.StartsAt = time.Now().Add(time.Hour) })
 		w.must(err)
 		_, err = w.stock.Configure(t.Context(), closed)
 		w.must(err)
@@ -292,14 +293,14 @@ func TestLateMoverChangesNothing(t *testing.T) {
 	p := w.addSplit(20, 2)
 	from, to := order.BucketID(p.ID, 1), order.BucketID(p.ID, 2)
 	for _, id := range p.StockIDs() {
-		row, err := w.db.Product(t.Context(), id)
+		row, err := w.ledger.Product(t.Context(), id)
 		w.must(err)
 		w.loadNow(row)
 	}
-	mover := buckets.Mover{Redis: w.stock, MySQL: w.db}
+	mover := buckets.Mover{Redis: w.stock, MySQL: w.ledger}
 	repair := func(want reconcile.Cause, apply ...int64) {
 		t.Helper()
-		r := reconcile.Reconciler{Redis: w.stock, MySQL: w.db, Apply: true, LoanAge: time.Nanosecond}
+		r := reconcile.Reconciler{Redis: w.stock, MySQL: w.ledger, Apply: true, LoanAge: time.Nanosecond}
 		var found []reconcile.Cause
 		for _, id := range apply {
 			report, err := r.Product(t.Context(), id)
@@ -323,9 +324,9 @@ func TestLateMoverChangesNothing(t *testing.T) {
 			t.Errorf("%s: the donor has %+v, the receiver %+v; want %d and %d available", what, a, b, donor, receiver)
 		}
 	}
-	lend := func() store.Move {
+	lend := func() ledger.Move {
 		t.Helper()
-		m := store.Move{ID: order.NewID(), Donor: from, Receiver: to, Units: 3}
+		m := ledger.Move{ID: order.NewID(), Donor: from, Receiver: to, Units: 3}
 		n, err := w.stock.Lend(t.Context(), from, 3, stock.Loan{Move: m.ID, Receiver: to})
 		w.must(err)
 		if n != 3 {
@@ -338,7 +339,7 @@ func TestLateMoverChangesNothing(t *testing.T) {
 	m := lend()
 	repair(reconcile.Move, from, to)
 	wants("cancelled", 10, 10)
-	decided, err := w.db.Move(t.Context(), m)
+	decided, err := w.ledger.Move(t.Context(), m)
 	w.must(err)
 	if decided.Moved() {
 		t.Error("a move was made that was cancelled")
@@ -348,7 +349,7 @@ func TestLateMoverChangesNothing(t *testing.T) {
 
 	// It stops after the commit.
 	m = lend()
-	decided, err = w.db.Move(t.Context(), m)
+	decided, err = w.ledger.Move(t.Context(), m)
 	w.must(err)
 	repair(reconcile.Move, from, to)
 	wants("committed", 7, 13)
@@ -357,7 +358,7 @@ func TestLateMoverChangesNothing(t *testing.T) {
 
 	// It stops after the receiver has got its part.
 	m = lend()
-	decided, err = w.db.Move(t.Context(), m)
+	decided, err = w.ledger.Move(t.Context(), m)
 	w.must(err)
 	_, err = w.stock.Restock(t.Context(), to, 3, decided.ReceiverVersion, m.ID.String())
 	w.must(err)
@@ -368,18 +369,18 @@ func TestLateMoverChangesNothing(t *testing.T) {
 
 	// Redis loses the donor meanwhile, and then the receiver.
 	for _, lost := range []int64{from, to} {
-		m = store.Move{ID: order.NewID(), Donor: to, Receiver: from, Units: 2}
+		m = ledger.Move{ID: order.NewID(), Donor: to, Receiver: from, Units: 2}
 		if _, err = w.stock.Lend(t.Context(), to, 2, stock.Loan{Move: m.ID, Receiver: from}); err != nil {
 			t.Fatal(err)
 		}
-		decided, err = w.db.Move(t.Context(), m)
+		decided, err = w.ledger.Move(t.Context(), m)
 		w.must(err)
 		for key := range w.dump() {
 			if strings.Contains(key, fmt.Sprintf("{%d}", lost)) {
 				w.must(w.rdb.Del(t.Context(), key).Err())
 			}
 		}
-		row, err := w.db.Product(t.Context(), lost)
+		row, err := w.ledger.Product(t.Context(), lost)
 		w.must(err)
 		w.loadNow(row)
 		w.must(mover.Finish(t.Context(), decided))
@@ -397,7 +398,7 @@ func TestRestockOfSplitProduct(t *testing.T) {
 	for _, user := range []int64{1, 2, 3, 4} {
 		w.mustPost(user, p.ID, 1)
 	}
-	merchant := w.bearerOf(1, store.Merchant)
+	merchant := w.bearerOf(1, account.Merchant)
 	var bodies []string
 	for range 2 {
 		r := w.send("PUT", fmt.Sprintf("/api/products/%d/restocks/monday", p.ID), `{"units":10}`,

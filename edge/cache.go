@@ -11,8 +11,7 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/singleflight"
-
-	"stampede/internal/store"
+	"stampede/internal/mysql"
 )
 
 const (
@@ -46,7 +45,7 @@ type cache[K comparable, V any] struct {
 // cached is not changed once it is in a cache.
 type cached[V any] struct {
 	value V
-	err   error // nil or store.ErrNotFound
+	err   error // nil or mysql.ErrNotFound
 	at    time.Time
 	bytes int
 }
@@ -100,7 +99,7 @@ func (c *cache[K, V]) get(key K) (V, error) {
 		defer cancel()
 		value, err := c.load(ctx, key)
 		switch {
-		case err == nil || errors.Is(err, store.ErrNotFound):
+		case err == nil || errors.Is(err, mysql.ErrNotFound):
 			known = &cached[V]{value: value, err: err, at: time.Now()}
 		case ok:
 			slog.Warn("what is known is served, since it could not be loaded anew", "key", key, "error", err)
@@ -121,7 +120,7 @@ func (c *cache[K, V]) get(key K) (V, error) {
 
 // setMissing keeps that a key has no value, for who found out without the cache.
 func (c *cache[K, V]) setMissing(key K) {
-	c.add(key, &cached[V]{err: store.ErrNotFound, at: time.Now()})
+	c.add(key, &cached[V]{err: mysql.ErrNotFound, at: time.Now()})
 }
 
 // missing tells that the key was found to have no value a moment ago.

@@ -195,7 +195,7 @@ func TestReopened(t *testing.T) { // not parallel, for the sake of what is measu
 			w.must(err)
 		}},
 		{"a restock", 250 * time.Millisecond, func() {
-			done, err := w.db.Restock(w.Context(), p.ID, 3, "r")
+			done, err := w.ledger.Restock(w.Context(), p.ID, 3, "r")
 			w.must(err)
 			_, err = w.stock.Restock(w.Context(), p.ID, 3, done.Version, "r")
 			w.must(err)

@@ -8,10 +8,11 @@ import (
 	"time"
 
 	"stampede/internal/buckets"
+	"stampede/internal/ledger"
+	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/reconcile"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 )
 
 // TestCorrection takes unsold units out of a product, once for each id, and never those of accepted orders.
@@ -44,7 +45,7 @@ func TestCorrection(t *testing.T) {
 	w.decided(p.ID)
 	w.wantLevel(p.ID, 0, 0, 0)
 
-	sales, err := w.db.Sales(t.Context(), []int64{p.ID})
+	sales, err := w.ledger.Sales(t.Context(), []int64{p.ID})
 	w.must(err)
 	if sales[0].Sold != 5 {
 		t.Errorf("%d units are sold, not 5", sales[0].Sold)
@@ -98,9 +99,9 @@ func TestReconcileFinishesCorrections(t *testing.T) {
 	w := newWorld(t)
 	p := w.addProduct(10)
 	w.loadNow(w.stored(p.ID))
-	lend := func() store.Move {
+	lend := func() ledger.Move {
 		t.Helper()
-		m := store.Move{ID: order.NewID(), Donor: p.ID, Units: 3}
+		m := ledger.Move{ID: order.NewID(), Donor: p.ID, Units: 3}
 		lent, err := w.stock.LendWhole(t.Context(), p.ID, 3, stock.Loan{Move: m.ID})
 		if err != nil || !lent {
 			t.Fatalf("lent %v, %v", lent, err)
@@ -109,7 +110,7 @@ func TestReconcileFinishesCorrections(t *testing.T) {
 	}
 	repair := func(available int64) {
 		t.Helper()
-		r := reconcile.Reconciler{Redis: w.stock, MySQL: w.db, Apply: true, LoanAge: time.Nanosecond}
+		r := reconcile.Reconciler{Redis: w.stock, MySQL: w.ledger, Apply: true, LoanAge: time.Nanosecond}
 		report, err := r.Product(t.Context(), p.ID)
 		w.must(err)
 		if f := report.Findings; len(f) != 1 || f[0].Cause != reconcile.Move || !f[0].Repaired || report.Lent != 0 {
@@ -123,10 +124,10 @@ func TestReconcileFinishesCorrections(t *testing.T) {
 	// It stops after the loan, and comes late.
 	m := lend()
 	repair(10)
-	if done, err := w.db.Correct(t.Context(), m, "a"); err == nil || !store.Undone(err) {
+	if done, err := w.ledger.Correct(t.Context(), m, "a"); err == nil || !mysql.Undone(err) {
 		t.Errorf("a correction was made that was cancelled: %+v", done)
 	}
-	repeated, err := buckets.Mover{Redis: w.stock, MySQL: w.db}.Correct(t.Context(), p.ID, 3, "a")
+	repeated, err := buckets.Mover{Redis: w.stock, MySQL: w.ledger}.Correct(t.Context(), p.ID, 3, "a")
 	if err != nil || !repeated.Applied || repeated.Balance != 7 {
 		t.Errorf("repeated: %+v, %v", repeated, err)
 	}
@@ -134,18 +135,18 @@ func TestReconcileFinishesCorrections(t *testing.T) {
 
 	// It stops after the commit, and comes late.
 	m = lend()
-	done, err := w.db.Correct(t.Context(), m, "b")
+	done, err := w.ledger.Correct(t.Context(), m, "b")
 	if err != nil || !done.Applied || done.Balance != 4 {
 		t.Errorf("got %+v, %v", done, err)
 	}
 	repair(4)
-	decided := store.Move{ID: m.ID, Donor: p.ID, Units: 3, DonorVersion: done.Version}
-	w.must(buckets.Mover{Redis: w.stock, MySQL: w.db}.Finish(t.Context(), decided))
+	decided := ledger.Move{ID: m.ID, Donor: p.ID, Units: 3, DonorVersion: done.Version}
+	w.must(buckets.Mover{Redis: w.stock, MySQL: w.ledger}.Finish(t.Context(), decided))
 	w.wantLevel(p.ID, 4, 0, 0)
 
 	// Another with the same id was first, and is known; its own loan is given back.
 	m = lend()
-	again, err := w.db.Correct(t.Context(), m, "b")
+	again, err := w.ledger.Correct(t.Context(), m, "b")
 	if err != nil || again.Applied || again.Balance != 4 {
 		t.Errorf("got %+v, %v", again, err)
 	}
@@ -153,8 +154,8 @@ func TestReconcileFinishesCorrections(t *testing.T) {
 
 	// Redis believes in more units than MySQL has.
 	w.must(w.rdb.IncrBy(t.Context(), fmt.Sprintf("stock:{%d}", p.ID), 5).Err())
-	_, err = buckets.Mover{Redis: w.stock, MySQL: w.db}.Correct(t.Context(), p.ID, 9, "c")
-	if !errors.Is(err, store.ErrTooFew) {
+	_, err = buckets.Mover{Redis: w.stock, MySQL: w.ledger}.Correct(t.Context(), p.ID, 9, "c")
+	if !errors.Is(err, ledger.ErrTooFew) {
 		t.Errorf("got %v", err)
 	}
 	w.wantLevel(p.ID, 9, 0, 0)

@@ -21,12 +21,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
 
+	"stampede/internal/account"
 	"stampede/internal/framing"
+	"stampede/internal/ledger"
+	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/password"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 	"stampede/internal/token"
 )
 
@@ -55,7 +57,9 @@ const (
 // Edge is the HTTP service.
 type Edge struct {
 	stock     *stock.Stock
-	store     *store.Store
+	db        *mysql.DB
+	ledger    *ledger.Ledger
+	accounts  *account.Accounts
 	tokens    *token.Keeper
 	passwords *password.Hasher
 	sessions  *sessions
@@ -68,7 +72,7 @@ type Edge struct {
 	origins   map[string]bool // of other sites whose pages may use the API; set before Serve
 	// passwordLimit counts by address what costs a hash, guesses by account and address.
 	passwordLimit *limiter[netip.Prefix]
-	guesses       *limiter[account]
+	guesses       *limiter[guess]
 	hashShares    shares
 
 	closed   *closed
@@ -92,17 +96,19 @@ type Edge struct {
 }
 
 // New makes an edge of its parts. It closes none of them.
-func New(st *stock.Stock, db *store.Store, q *queue.Queue, tokens *token.Keeper, passwords *password.Hasher, reg prometheus.Registerer) *Edge {
+func New(st *stock.Stock, db *mysql.DB, q *queue.Queue, tokens *token.Keeper, passwords *password.Hasher, reg prometheus.Registerer) *Edge {
 	m := newMetrics(reg)
-	c := catalog{stock: st, store: db}
+	books, accounts := ledger.New(db), account.New(db)
+	c := catalog{stock: st, ledger: books}
 	e := &Edge{
-		stock: st, store: db, tokens: tokens, passwords: passwords, sessions: newSessions(st, db), bans: newBans(db),
+		stock: st, db: db, ledger: books, accounts: accounts, tokens: tokens, passwords: passwords,
+		sessions: newSessions(st, accounts), bans: newBans(accounts),
 		catalog: c, metrics: m, hashShares: shares{held: map[netip.Prefix]int{}}, products: newCache(c.product, productBytes), productPages: newCache(c.page, pageBytes), closed: newClosed(),
 		proxies: proxies{field: fasthttp.HeaderXForwardedFor},
 		sender:  newSender(st, q, m),
 		watcher: &watcher{stock: st, stop: make(chan struct{}), waiting: map[uuid.UUID][]chan *order.Record{}},
 	}
-	e.reserver = newReserver(st, db, e.products, e.closed, e.sender, m)
+	e.reserver = newReserver(st, books, e.products, e.closed, e.sender, m)
 	if err := e.limit(defaultUserLimit, defaultAddressLimit, defaultPasswordLimit); err != nil {
 		panic(err) // the defaults are valid
 	}
@@ -143,7 +149,7 @@ func (e *Edge) limit(user, address, passwords string) (err error) {
 		return err
 	}
 	e.passwordLimit.detail = "There are too many passwords from this address."
-	if e.guesses, err = newLimiter[account]("account", guessLimit); err != nil {
+	if e.guesses, err = newLimiter[guess]("account", guessLimit); err != nil {
 		return err
 	}
 	e.guesses.detail = "There were too many tries to log in to this account from this address; nothing was checked."

@@ -13,9 +13,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/valyala/fasthttp"
 
+	"stampede/internal/account"
 	"stampede/internal/order"
 	"stampede/internal/password"
-	"stampede/internal/store"
 	"stampede/internal/token"
 )
 
@@ -215,7 +215,8 @@ func FuzzAccountBodies(f *testing.F) {
 		in, ok := readRegistration(ctx)
 		refused(ctx, ok, unsupportedMediaType, malformedRequest, invalidEmail, invalidName, weakPassword)
 		if name, chars := utf8.RuneCountInString(in.Name), utf8.RuneCountInString(password.Normalize(in.Password)); ok &&
-			(len(in.Email) < 3 || len(in.Email) > store.MaxEmailBytes || name < 1 || name > store.MaxUserNameChars ||
+			(len(in.Email) < 3 || len(in.Email) > account.MaxEmailBytes ||
+				name < 1 || name > account.MaxUserNameChars ||
 				chars < password.MinChars || chars > password.MaxChars || !utf8.ValidString(in.Email+in.Name+in.Password)) {
 			t.Errorf("read as %+v", in)
 		}

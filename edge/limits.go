@@ -16,8 +16,8 @@ import (
 	"github.com/valyala/fasthttp"
 	"golang.org/x/time/rate"
 
+	"stampede/internal/account"
 	"stampede/internal/password"
-	"stampede/internal/store"
 )
 
 const (
@@ -188,20 +188,20 @@ func counted(addr netip.Addr) (netip.Prefix, bool) {
 	return prefix, err == nil
 }
 
-// account is a try to log in, as far as tries are counted together: by the account's address, of which a hash keeps the
+// guess is a try to log in, as far as tries are counted together: by the account's address, of which a hash keeps the
 // key short whatever a client sends, and by where the client is. Tries from elsewhere are counted apart, so that who
 // guesses does not lock the owner out.
-type account struct {
+type guess struct {
 	email [sha256.Size]byte
 	from  netip.Prefix
 }
 
-func newAccount(email string, from netip.Prefix) account {
-	key, err := store.NormalizeEmail(email)
+func newGuess(email string, from netip.Prefix) guess {
+	key, err := account.NormalizeEmail(email)
 	if err != nil {
 		key = email
 	}
-	return account{sha256.Sum256([]byte(key)), from}
+	return guess{sha256.Sum256([]byte(key)), from}
 }
 
 // shares count the places for hashes that the clients of each address hold.
@@ -259,9 +259,9 @@ func sendBusy(ctx *fasthttp.RequestCtx) {
 }
 
 // mayGuess counts a try at an account's password. If there were too many it answers the request and returns false.
-func (e *Edge) mayGuess(ctx *fasthttp.RequestCtx, email string) (try account, ok bool) {
+func (e *Edge) mayGuess(ctx *fasthttp.RequestCtx, email string) (try guess, ok bool) {
 	client, _ := e.proxies.client(ctx)
 	from, _ := counted(client)
-	try = newAccount(email, from)
+	try = newGuess(email, from)
 	return try, e.guesses.allow(ctx, try)
 }

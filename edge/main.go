@@ -20,11 +20,12 @@ import (
 	"stampede/internal/admin"
 	"stampede/internal/board"
 	"stampede/internal/config"
+	"stampede/internal/ledger"
+	"stampede/internal/mysql"
 	"stampede/internal/otlp"
 	"stampede/internal/password"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 	"stampede/internal/telemetry"
 	"stampede/internal/token"
 	"stampede/internal/version"
@@ -85,7 +86,7 @@ func run() error {
 	}
 	uuid.EnableRandPool()
 
-	db, err := store.Open(*dsn)
+	db, err := mysql.Open(*dsn)
 	if err != nil {
 		return fmt.Errorf("MYSQL_DSN: %w", err)
 	}
@@ -129,7 +130,7 @@ func run() error {
 	if err := e.limit(*userLimit, *addressLimit, *passwordLimit); err != nil {
 		return fmt.Errorf("RATE_LIMIT_USER, RATE_LIMIT_ADDRESS, RATE_LIMIT_PASSWORDS: %w", err)
 	}
-	b := board.Start("edge", st, db, q, e.Counted()...)
+	b := board.Start("edge", st, ledger.New(db), q, e.Counted()...)
 	defer b.Close()
 	adminServer, err := admin.Start(*adminAddr, reg, e.Ready, b)
 	if err != nil {

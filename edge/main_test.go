@@ -21,11 +21,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
+	"stampede/internal/account"
+	"stampede/internal/ledger"
+	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/password"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 	"stampede/internal/token"
 	"stampede/localstack"
 	"stampede/localstack/sqs"
@@ -88,7 +90,9 @@ type world struct {
 	tokens *token.Keeper
 
 	mysql, redis, aws *proxy
-	db                *store.Store
+	db                *mysql.DB
+	ledger            *ledger.Ledger
+	accounts          *account.Accounts
 	stock             *stock.Stock
 	rdb               *redis.Client
 	sqs               *sqs.Server
@@ -122,7 +126,8 @@ func newWorldOn(t *testing.T, redisURL string, tune ...func(*Edge)) *world {
 	w.must(err)
 	w.rdb = redis.NewClient(options)
 	t.Cleanup(func() { _ = w.rdb.Close() })
-	w.db = w.openStore(dsn)
+	w.db = w.openMySQL(dsn)
+	w.ledger, w.accounts = ledger.New(w.db), account.New(w.db)
 	_, err = w.db.Migrate(t.Context())
 	w.must(err)
 	w.stock = w.openStock(redisURL)
@@ -148,7 +153,7 @@ func newWorldOn(t *testing.T, redisURL string, tune ...func(*Edge)) *world {
 func (w *world) start(tune ...func(*Edge)) (*Edge, *prometheus.Registry, string) {
 	w.Helper()
 	reg := prometheus.NewRegistry()
-	e := New(w.openStock(w.redisURL), w.openStore(w.dsn), w.queue, w.tokens, newHasher(w), reg)
+	e := New(w.openStock(w.redisURL), w.openMySQL(w.dsn), w.queue, w.tokens, newHasher(w), reg)
 	// What fasthttp leaves running for some seconds after its end, or for ever, is not a leak of the edge.
 	e.server.NoDefaultDate = true
 	e.server.MaxIdleWorkerDuration = 50 * time.Millisecond
@@ -186,9 +191,9 @@ func newHasher(t testing.TB) *password.Hasher {
 	return h
 }
 
-func (w *world) openStore(dsn string) *store.Store {
+func (w *world) openMySQL(dsn string) *mysql.DB {
 	w.Helper()
-	db, err := store.Open(dsn)
+	db, err := mysql.Open(dsn)
 	w.must(err)
 	w.Cleanup(func() { _ = db.Close() })
 	return db
@@ -246,7 +251,7 @@ func (w *world) addProduct(units int64, change ...func(*order.Product)) order.Pr
 	for _, c := range change {
 		c(&p)
 	}
-	p, err := w.db.AddProduct(w.Context(), p)
+	p, err := w.ledger.AddProduct(w.Context(), p)
 	w.must(err)
 	return p
 }

@@ -15,9 +15,11 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"stampede/internal/account"
 	"stampede/internal/buckets"
+	"stampede/internal/ledger"
+	"stampede/internal/mysql"
 	"stampede/internal/order"
-	"stampede/internal/store"
 	"stampede/internal/token"
 )
 
@@ -37,11 +39,11 @@ func (e *Edge) forMerchant(next func(*fasthttp.RequestCtx, *token.Claims)) fasth
 
 // actedBy is a context whose changes the staff log has as a user's.
 func actedBy(who *token.Claims) context.Context {
-	return store.WithActor(context.Background(), fmt.Sprintf("user:%d", who.UserID))
+	return mysql.WithActor(context.Background(), fmt.Sprintf("user:%d", who.UserID))
 }
 
 func mayManage(who *token.Claims) bool {
-	return slices.Contains([]store.Role{store.Merchant, store.Admin}, store.Role(who.Role))
+	return slices.Contains([]account.Role{account.Merchant, account.Admin}, account.Role(who.Role))
 }
 
 // seesAll tells whether the client may see products that are off sale. Who bears no valid token is the public.
@@ -77,11 +79,11 @@ func (e *Edge) postProduct(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	defer cancel()
 	var p order.Product
 	change(&p)
-	p, err := e.addProduct(work, p, store.ProductKey{
+	p, err := e.addProduct(work, p, ledger.ProductKey{
 		UserID: who.UserID, Key: key, BodyHash: sha256.Sum256(ctx.PostBody()),
 	})
 	switch {
-	case errors.Is(err, store.ErrMismatch):
+	case errors.Is(err, ledger.ErrMismatch):
 		sendProblem(ctx, idempotencyMismatch, "Use a new key for a new product.")
 		return
 	case err != nil:
@@ -93,11 +95,11 @@ func (e *Edge) postProduct(ctx *fasthttp.RequestCtx, who *token.Claims) {
 }
 
 // addProduct adds a product, once if there is a key.
-func (e *Edge) addProduct(ctx context.Context, p order.Product, key store.ProductKey) (order.Product, error) {
+func (e *Edge) addProduct(ctx context.Context, p order.Product, key ledger.ProductKey) (order.Product, error) {
 	if key.Key == "" {
-		return e.store.AddProduct(ctx, p)
+		return e.ledger.AddProduct(ctx, p)
 	}
-	return e.store.AddProductOnce(ctx, p, key)
+	return e.ledger.AddProductOnce(ctx, p, key)
 }
 
 // unpatchable says of members that a patch cannot change what to do instead.
@@ -132,7 +134,7 @@ func (e *Edge) patchProduct(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	}
 	work, cancel := context.WithTimeout(actedBy(who), manageTimeout)
 	defer cancel()
-	p, err := e.store.UpdateProduct(work, id, change)
+	p, err := e.ledger.UpdateProduct(work, id, change)
 	if err != nil {
 		productFails(ctx, err, invalidProduct)
 		return
@@ -189,7 +191,7 @@ func (e *Edge) putRestock(ctx *fasthttp.RequestCtx, who *token.Claims) {
 		e.correct(work, ctx, id, units, restockID)
 		return
 	}
-	done, err := e.store.Restock(work, id, units, restockID)
+	done, err := e.ledger.Restock(work, id, units, restockID)
 	if err != nil {
 		productFails(ctx, err, invalidRestock)
 		return
@@ -205,10 +207,10 @@ func (e *Edge) putRestock(ctx *fasthttp.RequestCtx, who *token.Claims) {
 
 // correct takes units out of a product's stock.
 func (e *Edge) correct(work context.Context, ctx *fasthttp.RequestCtx, id, units int64, restockID string) {
-	mover := buckets.Mover{Redis: e.stock, MySQL: e.store}
+	mover := buckets.Mover{Redis: e.stock, MySQL: e.ledger}
 	done, err := mover.Correct(work, id, -units, restockID)
 	switch {
-	case errors.Is(err, store.ErrTooFew):
+	case errors.Is(err, ledger.ErrTooFew):
 		sendProblem(ctx, tooFewUnits, "Fewer than "+strconv.FormatInt(-units, 10)+" units are for sale. Nothing was changed.")
 	case err != nil:
 		productFails(ctx, err, invalidRestock)
@@ -217,7 +219,7 @@ func (e *Edge) correct(work context.Context, ctx *fasthttp.RequestCtx, id, units
 	}
 }
 
-func sendRestock(ctx *fasthttp.RequestCtx, done store.Restock) {
+func sendRestock(ctx *fasthttp.RequestCtx, done ledger.Restock) {
 	status := fasthttp.StatusOK
 	if done.Applied {
 		status = fasthttp.StatusCreated
@@ -227,11 +229,11 @@ func sendRestock(ctx *fasthttp.RequestCtx, done store.Restock) {
 
 // productFails answers a request that MySQL did not carry out; refused is the code of a request that is not valid.
 func productFails(ctx *fasthttp.RequestCtx, err error, refused code) {
-	invalid, isInvalid := errors.AsType[*store.InvalidError](err)
+	invalid, isInvalid := errors.AsType[*mysql.InvalidError](err)
 	switch {
-	case errors.Is(err, store.ErrNotFound):
+	case errors.Is(err, mysql.ErrNotFound):
 		sendProblem(ctx, productNotFound, "")
-	case errors.Is(err, store.ErrMismatch) && isInvalid:
+	case errors.Is(err, ledger.ErrMismatch) && isInvalid:
 		sendProblem(ctx, restockMismatch, invalid.Detail+".")
 	case isInvalid:
 		sendProblem(ctx, refused, invalid.Detail+".")
@@ -276,7 +278,7 @@ func readObject(ctx *fasthttp.RequestCtx, example string, mediaTypes ...string) 
 	return members, true
 }
 
-// readChange makes the members of a product into a change of one. It judges types; the store judges bounds. If
+// readChange makes the members of a product into a change of one. It judges types; the ledger judges bounds. If
 // something is wrong with a member, detail says what.
 func readChange(members []member) (change func(*order.Product), detail string) {
 	var changes []func(*order.Product)
@@ -327,7 +329,7 @@ func (m member) change() (change func(*order.Product), detail string) {
 		change = func(p *order.Product) { p.EndsAt = at }
 	case "limit_per_user":
 		ok = isWhole && number > 0 || null
-		kind = fmt.Sprintf("1 to %d units, or null for no limit", store.MaxLimitPerUser)
+		kind = fmt.Sprintf("1 to %d units, or null for no limit", ledger.MaxLimitPerUser)
 		change = func(p *order.Product) { p.LimitPerUser = number }
 	case "state":
 		state := order.SaleState(text)

@@ -15,14 +15,15 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"stampede/internal/account"
+	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 	"stampede/internal/token"
 )
 
 // bearerOf makes a token of a user with a role.
-func (w *world) bearerOf(user int64, role store.Role) string {
+func (w *world) bearerOf(user int64, role account.Role) string {
 	signed, err := w.tokens.Sign(token.Claims{UserID: user, Role: string(role)}, time.Hour)
 	w.must(err)
 	return "Bearer " + signed
@@ -30,7 +31,7 @@ func (w *world) bearerOf(user int64, role store.Role) string {
 
 // manage sends a JSON body, which may be empty, as a merchant.
 func (w *world) manage(method, path, body string) reply {
-	fields := []string{"Authorization", w.bearerOf(99, store.Merchant)}
+	fields := []string{"Authorization", w.bearerOf(99, account.Merchant)}
 	if body != "" {
 		fields = append(fields, "Content-Type", "application/json")
 	}
@@ -53,7 +54,7 @@ func pathOf(p order.Product) string { return fmt.Sprintf("/api/products/%d", p.I
 
 func (w *world) stored(id int64) order.Product {
 	w.Helper()
-	p, err := w.db.Product(context.Background(), id)
+	p, err := w.ledger.Product(context.Background(), id)
 	w.must(err)
 	return p
 }
@@ -134,7 +135,7 @@ func TestPatchProduct(t *testing.T) {
 			t.Errorf("%s: got\n%+v, want\n%+v", step.patch, got, shown)
 		}
 	}
-	r := w.send("PATCH", pathOf(p), `{"price":6}`, "Authorization", w.bearerOf(99, store.Admin),
+	r := w.send("PATCH", pathOf(p), `{"price":6}`, "Authorization", w.bearerOf(99, account.Admin),
 		"Content-Type", "application/Merge-Patch+json; charset=utf-8")
 	if r.status != 200 || w.stored(p.ID).Price != 6 {
 		t.Errorf("a merge patch by its own name: %v", r)
@@ -159,21 +160,21 @@ func TestRoles(t *testing.T) {
 		return w.send(c.method, c.path, c.body, "Content-Type", "application/json", "Authorization", authorization)
 	}
 	for i, c := range calls {
-		for _, authorization := range []string{"", "Bearer x", w.bearerOf(1, store.Merchant) + "x"} {
+		for _, authorization := range []string{"", "Bearer x", w.bearerOf(1, account.Merchant) + "x"} {
 			wantProblem(t, send(i, authorization), 401, unauthenticated)
 		}
-		for _, role := range []store.Role{"", store.Buyer, "king", "Merchant", "merchant "} {
+		for _, role := range []account.Role{"", account.Buyer, "king", "Merchant", "merchant "} {
 			wantProblem(t, send(i, w.bearerOf(1, role)), 403, forbidden)
 		}
 		if now := w.stored(p.ID); now != p {
 			t.Errorf("%s: somebody else has made it %+v", c.method, now)
 		}
 	}
-	if all, err := w.db.Products(t.Context(), 0, 10); err != nil || len(all) != 1 {
+	if all, err := w.ledger.Products(t.Context(), 0, 10); err != nil || len(all) != 1 {
 		t.Errorf("somebody else has made %d products, error %v", len(all)-1, err)
 	}
 	for i, c := range calls {
-		for j, role := range []store.Role{store.Merchant, store.Admin} {
+		for j, role := range []account.Role{account.Merchant, account.Admin} {
 			want := map[string]int{"POST": 201, "PATCH": 200, "PUT": 201 - j}[c.method]
 			if r := send(i, w.bearerOf(1, role)); r.status != want {
 				t.Errorf("%s by %s: %v", c.method, role, r)
@@ -181,8 +182,8 @@ func TestRoles(t *testing.T) {
 		}
 	}
 	w.managed("PATCH", pathOf(p), `{"state":"off_sale"}`, 200)
-	w.must(w.db.Ban(t.Context(), store.Ban{UserID: 1, Reason: "fraud"}))
-	merchant := w.bearerOf(1, store.Merchant)
+	w.must(w.accounts.Ban(t.Context(), account.Ban{UserID: 1, Reason: "fraud"}))
+	merchant := w.bearerOf(1, account.Merchant)
 	w.eventually("the merchant is banned", func() bool { return send(1, merchant).code() == "banned" })
 	wantProblem(t, w.send("GET", pathOf(p), "", "Authorization", merchant), 404, productNotFound)
 	// Who has logged out is nobody any longer.
@@ -205,7 +206,7 @@ func TestBadProducts(t *testing.T) {
 	})
 	w.mustPost(1, p.ID, 1)
 	w.wantSettledOutbox(p.ID)
-	merchant := w.bearerOf(99, store.Merchant)
+	merchant := w.bearerOf(99, account.Merchant)
 	stored, before := w.stored(p.ID), w.dump()
 	logs.take()
 
@@ -361,7 +362,7 @@ func TestBadProducts(t *testing.T) {
 	if now := w.stored(p.ID); now != stored {
 		t.Errorf("bad input has changed the product from\n%+v to\n%+v", stored, now)
 	}
-	if all, err := w.db.Products(t.Context(), 0, 10); err != nil || len(all) != 1 {
+	if all, err := w.ledger.Products(t.Context(), 0, 10); err != nil || len(all) != 1 {
 		t.Errorf("bad input has made %d products, error %v", len(all)-1, err)
 	}
 	if after := w.dump(); !maps.Equal(before, after) {
@@ -412,7 +413,7 @@ func TestVisibility(t *testing.T) {
 	w.must(err)
 	for what, authorization := range map[string]string{
 		"nobody": "", "a buyer": w.bearer(1), "garbage": "Bearer x.y.z", "no scheme": "x",
-		"a token that has expired": "Bearer " + expired, "a forged token": w.bearerOf(1, store.Admin) + "x",
+		"a token that has expired": "Bearer " + expired, "a forged token": w.bearerOf(1, account.Admin) + "x",
 		"a token of a session that has ended": "Bearer " + ended,
 	} {
 		ids, states, pages := list(authorization)
@@ -424,7 +425,7 @@ func TestVisibility(t *testing.T) {
 			t.Errorf("%s: %v", what, r)
 		}
 	}
-	for _, role := range []store.Role{store.Merchant, store.Admin} {
+	for _, role := range []account.Role{account.Merchant, account.Admin} {
 		ids, states, pages := list(w.bearerOf(1, role))
 		if len(ids) != pageSize+3 || pages != 2 || states[0] != order.OnSale || states[1] != order.OffSale {
 			t.Errorf("a %s sees %d products on %d pages, %v", role, len(ids), pages, states)
@@ -459,7 +460,7 @@ func TestVisibility(t *testing.T) {
 func (w *world) decided(product int64) map[string]order.Decision {
 	w.Helper()
 	orders := slices.DeleteFunc(slices.Clone(w.orders()), func(o order.Order) bool { return o.ProductID != product })
-	decisions, err := w.db.Decide(w.Context(), product, orders)
+	decisions, err := w.ledger.Decide(w.Context(), product, orders)
 	w.must(err)
 	_, err = w.stock.Settle(w.Context(), product, decisions)
 	w.must(err)
@@ -534,7 +535,7 @@ func TestLimitChange(t *testing.T) {
 			t.Errorf("order %s: %+v", id, d)
 		}
 	}
-	audits, err := w.db.Audit(t.Context())
+	audits, err := w.ledger.Audit(t.Context())
 	if err != nil || len(audits[0].Problems) > 0 {
 		t.Errorf("the audit finds %v, %v", audits[0].Problems, err)
 	}
@@ -700,7 +701,7 @@ func TestCreateProductOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	post := func(user int64, key, body string) reply {
-		return w.send("POST", "/api/products", body, "Authorization", w.bearerOf(user, store.Merchant),
+		return w.send("POST", "/api/products", body, "Authorization", w.bearerOf(user, account.Merchant),
 			"Content-Type", "application/json", "Idempotency-Key", key)
 	}
 
@@ -723,7 +724,7 @@ func TestCreateProductOnce(t *testing.T) {
 			t.Errorf("got %v of %v", r, r.header.Get("Location"))
 		}
 	}
-	products, err := w.db.Products(t.Context(), 0, store.MaxPage)
+	products, err := w.ledger.Products(t.Context(), 0, mysql.MaxPage)
 	w.must(err)
 	if len(products) != 3 {
 		t.Errorf("there are %d products, want 3", len(products))
@@ -741,7 +742,7 @@ func TestNoKeyIsIgnored(t *testing.T) {
 				continue
 			}
 			posts++
-			r := w.send(method, path, `{}`, "Authorization", w.bearerOf(1, store.Buyer),
+			r := w.send(method, path, `{}`, "Authorization", w.bearerOf(1, account.Buyer),
 				"Content-Type", "application/json", "Idempotency-Key", "k")
 			if r.status != 400 || !strings.Contains(r.body, "Idempotency-Key") {
 				t.Errorf("%s %s: got %v", method, path, r)

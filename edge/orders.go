@@ -13,9 +13,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/valyala/fasthttp"
 
+	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 	"stampede/internal/telemetry"
 	"stampede/internal/token"
 )
@@ -280,7 +280,7 @@ func (e *Edge) getOrder(ctx *fasthttp.RequestCtx, who *token.Claims) {
 		return
 	}
 	record, err := e.findOrder(id, who.UserID)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
+	if err != nil && !errors.Is(err, mysql.ErrNotFound) {
 		slog.Error("an order could not be looked up", logID(ctx), "order", id, "error", err)
 		sendProblem(ctx, ordersUnavailable, "")
 		return
@@ -334,8 +334,8 @@ func (e *Edge) findOrder(id uuid.UUID, userID int64) (*order.Record, error) {
 	if redisErr == nil && records[0] != nil && records[0].UserID == userID {
 		return records[0], nil
 	}
-	record, err := e.store.Order(ctx, id)
-	if errors.Is(err, store.ErrNotFound) && redisErr != nil {
+	record, err := e.ledger.Order(ctx, id)
+	if errors.Is(err, mysql.ErrNotFound) && redisErr != nil {
 		return nil, redisErr // MySQL alone cannot know that there is no such order
 	}
 	return &record, err
@@ -350,7 +350,7 @@ func (e *Edge) listOrders(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	}
 	lookup, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 	defer cancel()
-	records, err := e.store.Orders(lookup, who.UserID, before, pageSize+1)
+	records, err := e.ledger.Orders(lookup, who.UserID, before, pageSize+1)
 	if err != nil {
 		slog.Error("orders could not be listed", logID(ctx), "error", err)
 		sendProblem(ctx, ordersUnavailable, "")

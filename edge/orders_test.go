@@ -251,7 +251,7 @@ func TestHistory(t *testing.T) {
 	for range 120 {
 		for user := int64(1); user <= 2; user++ {
 			o := order.Order{ID: order.NewID(), UserID: user, ProductID: p.ID, Quantity: 2, UnitPrice: 1500, ReservedAt: time.Now()}
-			if _, err := w.db.Decide(t.Context(), p.ID, []order.Order{o}); err != nil {
+			if _, err := w.ledger.Decide(t.Context(), p.ID, []order.Order{o}); err != nil {
 				t.Fatal(err)
 			}
 			if user == 1 {

@@ -9,9 +9,10 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"stampede/internal/ledger"
+	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 )
 
 // productBody is a product as clients see it.
@@ -41,12 +42,12 @@ func newProductBody(p order.Product) productBody {
 // catalog loads products for the caches, with the stock that is available rather than MySQL's, which
 // does not know what is reserved.
 type catalog struct {
-	stock *stock.Stock
-	store *store.Store
+	stock  *stock.Stock
+	ledger *ledger.Ledger
 }
 
 func (c catalog) product(ctx context.Context, id int64) (order.Product, error) {
-	p, err := c.store.Product(ctx, id)
+	p, err := c.ledger.Product(ctx, id)
 	if err != nil {
 		return order.Product{}, err
 	}
@@ -57,7 +58,7 @@ func (c catalog) product(ctx context.Context, id int64) (order.Product, error) {
 
 // page loads the products on sale that follow an id.
 func (c catalog) page(ctx context.Context, after int64) ([]order.Product, error) {
-	products, err := c.store.ProductsOnSale(ctx, after, pageSize+1)
+	products, err := c.ledger.ProductsOnSale(ctx, after, pageSize+1)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +68,7 @@ func (c catalog) page(ctx context.Context, after int64) ([]order.Product, error)
 
 // fullPage loads all products that follow an id, those that are off sale included.
 func (c catalog) fullPage(ctx context.Context, after int64) ([]order.Product, error) {
-	products, err := c.store.Products(ctx, after, pageSize+1)
+	products, err := c.ledger.Products(ctx, after, pageSize+1)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +91,7 @@ func (c catalog) showAvailable(ctx context.Context, products []order.Product) {
 			missing = append(missing, id)
 		}
 	}
-	units, err := c.store.Stocks(ctx, missing)
+	units, err := c.ledger.Stocks(ctx, missing)
 	if err != nil {
 		slog.Warn("products are shown without some of their buckets", "error", err)
 	}
@@ -146,10 +147,10 @@ func (e *Edge) getProduct(ctx *fasthttp.RequestCtx) {
 		defer cancel()
 		product, err = e.catalog.product(lookup, id)
 	} else if product, err = e.products.get(id); err == nil && product.State == order.OffSale {
-		err = store.ErrNotFound
+		err = mysql.ErrNotFound
 	}
 	switch {
-	case errors.Is(err, store.ErrNotFound):
+	case errors.Is(err, mysql.ErrNotFound):
 		sendProblem(ctx, productNotFound, "")
 	case err != nil:
 		slog.Error("a product could not be read", logID(ctx), "product", id, "error", err)

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"stampede/internal/mysql"
 	"stampede/internal/order"
-	"stampede/internal/store"
 )
 
 // fromProducts is in every query for a product.
@@ -167,9 +167,9 @@ func TestCache(t *testing.T) {
 	set("", down)
 	want("nothing is known", 2, "", down, 5)
 	want("a fault is not kept", 2, "", down, 6)
-	set("", fmt.Errorf("product 3 %w", store.ErrNotFound))
-	want("no such key", 3, "", store.ErrNotFound, 7)
-	want("still none", 3, "", store.ErrNotFound, 7)
+	set("", fmt.Errorf("product 3 %w", mysql.ErrNotFound))
+	want("no such key", 3, "", mysql.ErrNotFound, 7)
+	want("still none", 3, "", mysql.ErrNotFound, 7)
 	if !c.missing(3) || c.missing(1) || c.missing(2) {
 		t.Error("only 3 is known to be missing")
 	}
@@ -180,7 +180,7 @@ func TestCache(t *testing.T) {
 	set("here", nil)
 	want("now there is", 3, "here", nil, 8)
 	c.setMissing(4)
-	want("somebody else found out", 4, "", store.ErrNotFound, 8)
+	want("somebody else found out", 4, "", mysql.ErrNotFound, 8)
 	set("crowded", nil)
 	for key := -1; key > -1000; key-- {
 		before := loads

@@ -10,9 +10,10 @@ import (
 
 	"stampede/internal/batch"
 	"stampede/internal/buckets"
+	"stampede/internal/ledger"
+	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 	"stampede/internal/telemetry"
 )
 
@@ -52,7 +53,7 @@ type answer struct {
 // after. The larger a batch, the less an order costs, here, in Redis and in the queue.
 type reserver struct {
 	stock    *stock.Stock
-	store    *store.Store
+	ledger   *ledger.Ledger
 	products *cache[int64, order.Product]
 	closed   *closed
 	sender   *sender
@@ -65,14 +66,14 @@ type reserver struct {
 	unsent unsentBatches
 }
 
-func newReserver(st *stock.Stock, db *store.Store, products *cache[int64, order.Product], c *closed, s *sender, m *metrics) *reserver {
+func newReserver(st *stock.Stock, books *ledger.Ledger, products *cache[int64, order.Product], c *closed, s *sender, m *metrics) *reserver {
 	splits, err := lru.New[int64, int64](cacheEntries)
 	if err != nil {
 		panic(err) // only a size below 1 does this
 	}
 	r := &reserver{
-		stock: st, store: db, products: products, closed: c, sender: s, splits: splits,
-		mover: buckets.Mover{Redis: st, MySQL: db}, metrics: m, unsent: unsentBatches{last: make(map[int64]*unsentBatch)},
+		stock: st, ledger: books, products: products, closed: c, sender: s, splits: splits,
+		mover: buckets.Mover{Redis: st, MySQL: books}, metrics: m, unsent: unsentBatches{last: make(map[int64]*unsentBatch)},
 	}
 	r.tickets = batch.Batcher[int64, *ticket]{Do: r.reserve, Size: stock.MaxBatch, Parallel: 1, Waiting: maxWaiting}
 	return r
@@ -264,7 +265,7 @@ func (r *reserver) learnSplit(id, split, now int64) {
 // fail answers tickets that could not be served.
 func (r *reserver) fail(productID int64, tickets []*ticket, err error) {
 	c := stockUnavailable
-	if errors.Is(err, store.ErrNotFound) {
+	if errors.Is(err, mysql.ErrNotFound) {
 		c = productNotFound
 	} else {
 		slog.Error("units could not be reserved", "product", productID, "orders", len(tickets), "first", tickets[0].request.OrderID,
@@ -279,17 +280,17 @@ func (r *reserver) fail(productID int64, tickets []*ticket, err error) {
 // on this edge, and of several edges one wins.
 func (r *reserver) load(productID int64) error {
 	if r.products.missing(productID) {
-		return store.ErrNotFound
+		return mysql.ErrNotFound
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), maxWait)
 	defer cancel()
 	var product order.Product
 	loaded, err := r.stock.Load(ctx, productID, func(ctx context.Context) (p order.Product, err error) {
-		product, err = r.store.Product(ctx, productID)
+		product, err = r.ledger.Product(ctx, productID)
 		return product, err
 	})
 	switch {
-	case errors.Is(err, store.ErrNotFound):
+	case errors.Is(err, mysql.ErrNotFound):
 		r.products.setMissing(productID) // so that the next request for it need not ask MySQL
 	case loaded:
 		slog.Info("stock loaded", "product", productID, "units", product.Stock, "version", product.Version)

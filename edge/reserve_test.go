@@ -284,7 +284,7 @@ func TestRedisDown(t *testing.T) {
 	p := w.addProduct(10)
 	pending := w.mustPost(1, p.ID, 1)
 	decided := order.Order{ID: order.NewID(), UserID: 1, ProductID: p.ID, Quantity: 1, UnitPrice: 1500, ReservedAt: time.Now()}
-	_, err := w.db.Decide(t.Context(), p.ID, []order.Order{decided})
+	_, err := w.ledger.Decide(t.Context(), p.ID, []order.Order{decided})
 	w.must(err)
 	w.wantSettledOutbox(p.ID)
 	before := w.level(p.ID)

@@ -8,8 +8,9 @@ import (
 
 	"github.com/google/uuid"
 
+	"stampede/internal/account"
+	"stampede/internal/mysql"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 )
 
 const (
@@ -33,8 +34,8 @@ const (
 // sessions knows the sessions that have ended before the access tokens which belong to them, so that a
 // token is checked without asking anybody.
 type sessions struct {
-	stock *stock.Stock
-	store *store.Store
+	stock    *stock.Stock
+	accounts *account.Accounts
 
 	mu    sync.RWMutex
 	ended map[uuid.UUID]struct{}
@@ -47,8 +48,8 @@ type endedSession struct {
 	at time.Time // when this edge learned it
 }
 
-func newSessions(st *stock.Stock, db *store.Store) *sessions {
-	return &sessions{stock: st, store: db, ended: map[uuid.UUID]struct{}{}, since: time.Now().Add(-endedTTL)}
+func newSessions(st *stock.Stock, accounts *account.Accounts) *sessions {
+	return &sessions{stock: st, accounts: accounts, ended: map[uuid.UUID]struct{}{}, since: time.Now().Add(-endedTTL)}
 }
 
 // hasEnded tells whether the tokens of a session are no longer valid.
@@ -114,7 +115,7 @@ func (s *sessions) poll(ctx context.Context) error {
 	defer cancel()
 	asked := time.Now()
 	for since := s.since; ; {
-		page, err := s.store.RevokedSessions(ctx, since, store.MaxPage)
+		page, err := s.accounts.RevokedSessions(ctx, since, mysql.MaxPage)
 		if err != nil {
 			return err
 		}
@@ -123,7 +124,7 @@ func (s *sessions) poll(ctx context.Context) error {
 			ids[i] = page[i].ID
 		}
 		s.end(ids...)
-		if len(page) < store.MaxPage {
+		if len(page) < mysql.MaxPage {
 			break
 		}
 		since = page[len(page)-1].RevokedAt

@@ -63,7 +63,7 @@ func TestStopFinishesWhatIsUnderWay(t *testing.T) {
 	w := newWorld(t)
 	p := w.addProduct(10)
 	decided := order.Order{ID: order.NewID(), UserID: 1, ProductID: p.ID, Quantity: 1, UnitPrice: 1500, ReservedAt: time.Now()}
-	_, err := w.db.Decide(t.Context(), p.ID, []order.Order{decided})
+	_, err := w.ledger.Decide(t.Context(), p.ID, []order.Order{decided})
 	w.must(err)
 	w.mustPost(1, p.ID, 1) // so that the stock is loaded
 	w.sqs.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Delay: time.Second})
@@ -247,7 +247,7 @@ func TestClientGoesAway(t *testing.T) {
 func TestStopBeforeServe(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	e := New(w.openStock(w.redisURL), w.openStore(w.dsn), w.queue, w.tokens, newHasher(t), prometheus.NewRegistry())
+	e := New(w.openStock(w.redisURL), w.openMySQL(w.dsn), w.queue, w.tokens, newHasher(t), prometheus.NewRegistry())
 	w.must(e.Stop(t.Context(), 0))
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	w.must(err)

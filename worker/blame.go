@@ -6,8 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"stampede/internal/mysql"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 )
 
 // fault says whose fault it is that orders could not be decided or settled.
@@ -39,28 +39,28 @@ type inquest struct {
 }
 
 func (in *inquest) blame(err error) fault {
-	class := store.Classify(err)
+	class := mysql.Classify(err)
 	switch {
-	case class == store.Transient:
+	case class == mysql.Transient:
 		return ofProduct // somebody has held its row for long
-	case class == store.Own && !in.alone:
+	case class == mysql.Own && !in.alone:
 		return ofOrder // alone, each will be looked at more closely
-	case class == store.Systemic && !store.Answered(err):
+	case class == mysql.Systemic && !mysql.Answered(err):
 		return ofAll
 	}
 
 	ctx, cancel := context.WithTimeout(context.Background(), decideTimeout)
 	defer cancel()
-	if sound := in.worker.store.Rehearse(ctx, in.productID); sound != nil {
+	if sound := in.worker.ledger.Rehearse(ctx, in.productID); sound != nil {
 		in.refusals = 0
 		slog.Error("decide: not even a sound order can be decided", "product", in.productID, "error", sound)
-		if store.Classify(sound) == store.Transient || in.asked && store.Answered(sound) {
+		if mysql.Classify(sound) == mysql.Transient || in.asked && mysql.Answered(sound) {
 			return ofProduct
 		}
 		in.asked = true
 		return ofAll
 	}
-	if in.refusals++; class == store.Own || in.refusals == maxRefusals {
+	if in.refusals++; class == mysql.Own || in.refusals == maxRefusals {
 		in.refusals = 0
 		return ofOrder
 	}

@@ -276,7 +276,7 @@ func TestADeadLetterThatWasNotWrittenIsWrittenLater(t *testing.T) {
 	w := r.start(func(w *Worker) { w.visibility, w.attemptPause = time.Second, 0 })
 	r.send(1, bad...)
 	r.eventuallyTrue("the row is written", func() bool {
-		_, err := r.db.Order(t.Context(), bad[0].ID)
+		_, err := r.ledger.Order(t.Context(), bad[0].ID)
 		return err == nil && w.held.len() == 0
 	})
 	if d := r.depth(); d.Empty() || d.Dead != 0 {
@@ -322,7 +322,7 @@ func TestAnOrderThatWasDecidedMeanwhileIsNoDeadLetter(t *testing.T) {
 	r := newRig(t, "", "")
 	p := r.product(20, 0)
 	orders := r.reserve(p.ID, 1, 2)
-	if _, err := r.db.Decide(t.Context(), p.ID, orders); err != nil {
+	if _, err := r.ledger.Decide(t.Context(), p.ID, orders); err != nil {
 		t.Fatal(err)
 	}
 	r.send(1, orders...)

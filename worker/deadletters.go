@@ -107,7 +107,7 @@ func (w *Worker) judge(ctx context.Context, o order.Order) (order.Decision, erro
 		}
 	}
 	if own {
-		if decision, err = w.store.Fail(work, o, order.DeadLetter); err != nil {
+		if decision, err = w.ledger.Fail(work, o, order.DeadLetter); err != nil {
 			return decision, err
 		}
 	}
@@ -125,7 +125,7 @@ func (w *Worker) tryAlone(ctx context.Context, o order.Order) (decision order.De
 	in := inquest{worker: w, productID: o.ProductID, alone: true}
 	for range maxRefusals {
 		var decisions []order.Decision
-		if decisions, err = w.store.Decide(ctx, o.ProductID, []order.Order{o}); err == nil {
+		if decisions, err = w.ledger.Decide(ctx, o.ProductID, []order.Order{o}); err == nil {
 			return decisions[0], false, nil
 		}
 		switch in.blame(err) {

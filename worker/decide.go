@@ -35,7 +35,7 @@ func (w *Worker) decide(productID int64, jobs []*job) {
 	var decisions []order.Decision
 	blame, err := w.persist(productID, func(ctx context.Context) (err error) {
 		start := time.Now()
-		decisions, err = w.store.Decide(ctx, productID, orders)
+		decisions, err = w.ledger.Decide(ctx, productID, orders)
 		w.metrics.decideSeconds.Observe(time.Since(start).Seconds())
 		addSpans("decide", jobs, decisions, start, err)
 		return err
@@ -105,7 +105,7 @@ func (w *Worker) fail(j *job, reason error) {
 	in := inquest{worker: w, productID: j.order.ProductID, alone: true}
 	var decision order.Decision
 	blame, err := w.persist(j.order.ProductID, func(ctx context.Context) (err error) {
-		decision, err = w.store.Fail(ctx, j.order, order.DeadLetter)
+		decision, err = w.ledger.Fail(ctx, j.order, order.DeadLetter)
 		return err
 	}, in.blame)
 	switch {

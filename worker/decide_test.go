@@ -132,7 +132,7 @@ func TestAnOrderThatIsSoldOutGivesItsUnitsBack(t *testing.T) {
 	behind := []order.Order{{
 		ID: order.NewID(), UserID: 999, ProductID: p.ID, Quantity: 2, UnitPrice: 1, ReservedAt: time.Now(),
 	}}
-	sold, err := r.db.Decide(t.Context(), p.ID, behind)
+	sold, err := r.ledger.Decide(t.Context(), p.ID, behind)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +161,7 @@ func TestAnOrderOverTheLimitGivesItsUnitsBack(t *testing.T) {
 	orders := r.reserve(p.ID, 2, 2)
 	other := orders[0]
 	other.ID, other.IdempotencyKey, other.Quantity = order.NewID(), "", 1
-	bought, err := r.db.Decide(t.Context(), p.ID, []order.Order{other})
+	bought, err := r.ledger.Decide(t.Context(), p.ID, []order.Order{other})
 	if err != nil {
 		t.Fatal(err)
 	}

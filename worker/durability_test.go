@@ -4,8 +4,7 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"stampede/internal/store"
+	"stampede/internal/mysql"
 	"stampede/internal/telemetry"
 	"stampede/localstack"
 	"stampede/localstack/stacktest"
@@ -28,7 +27,7 @@ func TestAMySQLThatMayLoseCommits(t *testing.T) {
 			server := stacktest.NewMariaDB(t, localstack.MariaDBOptions{
 				Args: []string{"--innodb-flush-log-at-trx-commit=" + test.setting},
 			})
-			db, err := store.Open(server.DSN("mysql"))
+			db, err := mysql.Open(server.DSN("mysql"))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -11,7 +11,7 @@ import (
 // decideAndSettle decides orders in one transaction and settles them, as a worker does.
 func (r *rig) decideAndSettle(orders ...order.Order) {
 	r.t.Helper()
-	decisions, err := r.db.Decide(r.t.Context(), orders[0].ProductID, orders)
+	decisions, err := r.ledger.Decide(r.t.Context(), orders[0].ProductID, orders)
 	if err == nil {
 		_, err = r.stock.Settle(r.t.Context(), orders[0].ProductID, decisions)
 	}
@@ -76,7 +76,7 @@ func TestLostCommitsAreNotSoldAgain(t *testing.T) {
 			}
 			mustShowLostCommits(t, w, 1)
 
-			accept := reconcile.Reconciler{Redis: r.stock, MySQL: r.db, Apply: true, Pause: true, AcceptMySQL: true}
+			accept := reconcile.Reconciler{Redis: r.stock, MySQL: r.ledger, Apply: true, Pause: true, AcceptMySQL: true}
 			if _, err := accept.Product(t.Context(), p.ID); err != nil {
 				t.Fatal(err)
 			}
@@ -103,7 +103,7 @@ func TestCommitsThatAreSettledOutOfOrderAreNotLost(t *testing.T) {
 	r.acknowledge(orders...)
 	var commits [][]order.Decision
 	for _, batch := range [][]order.Order{orders[:2], orders[2:3], orders[3:]} {
-		decisions, err := r.db.Decide(t.Context(), p.ID, batch)
+		decisions, err := r.ledger.Decide(t.Context(), p.ID, batch)
 		if err != nil {
 			t.Fatal(err)
 		}

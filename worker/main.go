@@ -17,10 +17,11 @@ import (
 	"stampede/internal/admin"
 	"stampede/internal/board"
 	"stampede/internal/config"
+	"stampede/internal/ledger"
+	"stampede/internal/mysql"
 	"stampede/internal/otlp"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 	"stampede/internal/telemetry"
 	"stampede/internal/version"
 )
@@ -68,7 +69,7 @@ func run() error {
 		debug.SetGCPercent(gcPercent)
 	}
 
-	db, err := store.Open(*dsn)
+	db, err := mysql.Open(*dsn)
 	if err != nil {
 		return fmt.Errorf("MYSQL_DSN: %w", err)
 	}
@@ -103,7 +104,7 @@ func run() error {
 		return err
 	}
 	w := New(st, db, q, reg)
-	b := board.Start("worker", st, db, q, w.Counted()...)
+	b := board.Start("worker", st, ledger.New(db), q, w.Counted()...)
 	defer b.Close()
 	adminServer, err := admin.Start(*adminAddr, reg, w.Ready, b)
 	if err != nil {

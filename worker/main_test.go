@@ -25,10 +25,11 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/redis/go-redis/v9"
 
+	"stampede/internal/ledger"
+	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 	"stampede/localstack"
 	"stampede/localstack/sqs"
 	"stampede/localstack/stacktest"
@@ -54,14 +55,15 @@ var environment sync.Mutex
 
 // rig is everything around a worker, for one test: a database, a Redis and queues of its own.
 type rig struct {
-	t     testing.TB
-	db    *store.Store
-	mysql *sql.DB // the same database, for what the store does not do
-	stock *stock.Stock
-	redis *redis.Client
-	sqs   *sqs.Server
-	aws   *awssqs.Client
-	queue *queue.Queue
+	t      testing.TB
+	db     *mysql.DB
+	ledger *ledger.Ledger
+	mysql  *sql.DB // the same database, by the driver alone
+	stock  *stock.Stock
+	redis  *redis.Client
+	sqs    *sqs.Server
+	aws    *awssqs.Client
+	queue  *queue.Queue
 
 	dsn, redisURL string
 	users         int64
@@ -78,7 +80,8 @@ func newRig(t testing.TB, dsn, redisURL string) *rig {
 		redisURL = stacktest.RedisURL(t)
 	}
 	r := &rig{t: t, dsn: dsn, redisURL: redisURL}
-	r.db = r.openStore()
+	r.db = r.openMySQL()
+	r.ledger = ledger.New(r.db)
 	if _, err := r.db.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -104,9 +107,9 @@ func newRig(t testing.TB, dsn, redisURL string) *rig {
 	return r
 }
 
-func (r *rig) openStore() *store.Store {
+func (r *rig) openMySQL() *mysql.DB {
 	r.t.Helper()
-	db, err := store.Open(r.dsn)
+	db, err := mysql.Open(r.dsn)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -181,7 +184,7 @@ func impatient(w *Worker) {
 // product puts a product on sale in MySQL and Redis.
 func (r *rig) product(units, limit int64) order.Product {
 	r.t.Helper()
-	p, err := r.db.AddProduct(r.t.Context(), order.Product{
+	p, err := r.ledger.AddProduct(r.t.Context(), order.Product{
 		Name: "thing", Price: 1999, Currency: "EUR", Stock: units, LimitPerUser: limit,
 	})
 	if err != nil {
@@ -195,7 +198,7 @@ func (r *rig) product(units, limit int64) order.Product {
 func (r *rig) load(productID int64) bool {
 	r.t.Helper()
 	loaded, err := r.stock.Load(r.t.Context(), productID, func(ctx context.Context) (order.Product, error) {
-		return r.db.Product(ctx, productID)
+		return r.ledger.Product(ctx, productID)
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -323,7 +326,7 @@ func (r *rig) level(productID int64) stock.Level {
 // quiet waits until no order is on its way and the workers hold nothing, and audits all products.
 func (r *rig) quiet(workers ...*Worker) {
 	r.t.Helper()
-	products, err := r.db.Products(r.t.Context(), 0, 100)
+	products, err := r.ledger.Products(r.t.Context(), 0, 100)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -351,7 +354,7 @@ func (r *rig) quiet(workers ...*Worker) {
 // proves.
 func (r *rig) audit() {
 	r.t.Helper()
-	audits, err := r.db.Audit(r.t.Context())
+	audits, err := r.ledger.Audit(r.t.Context())
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -382,7 +385,7 @@ func (r *rig) mustBe(reason order.Reason, orders ...order.Order) {
 	ids := make([]uuid.UUID, len(orders))
 	for i, o := range orders {
 		ids[i] = o.ID
-		record, err := r.db.Order(r.t.Context(), o.ID)
+		record, err := r.ledger.Order(r.t.Context(), o.ID)
 		if err != nil || record.Status != status || record.FailedReason != reason || record.TotalPrice() != o.TotalPrice() {
 			r.t.Errorf("order %d is %s %s at %d (%v), want %s %s at %d", i, record.Status, record.FailedReason, record.TotalPrice(), err,
 				status, reason, o.TotalPrice())
@@ -414,7 +417,7 @@ func (r *rig) mustBePending(orders ...order.Order) {
 		if record == nil || record.Status != order.Pending || record.Currency != "EUR" {
 			r.t.Errorf("order %d is shown as %+v", i, record)
 		}
-		if _, err := r.db.Order(r.t.Context(), orders[i].ID); !errors.Is(err, store.ErrNotFound) {
+		if _, err := r.ledger.Order(r.t.Context(), orders[i].ID); !errors.Is(err, mysql.ErrNotFound) {
 			r.t.Errorf("order %d: %v", i, err)
 		}
 	}

@@ -359,7 +359,7 @@ func TestBrokenKeysConcernTheirProductOnly(t *testing.T) {
 	w := r.start(impatient)
 	r.send(1, wait...)
 	r.eventuallyTrue("its orders are decided", func() bool {
-		undecided, err := r.db.Undecided(t.Context(), []uuid.UUID{wait[0].ID, wait[1].ID, wait[2].ID})
+		undecided, err := r.ledger.Undecided(t.Context(), []uuid.UUID{wait[0].ID, wait[1].ID, wait[2].ID})
 		return err == nil && len(undecided) == 0
 	})
 	r.send(1, others...)

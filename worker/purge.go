@@ -18,14 +18,14 @@ const (
 // purge deletes sessions that have been over for long, with their refresh tokens, and idempotency keys of products that are
 // over.
 func (w *Worker) purge(ctx context.Context) {
-	n, err := w.store.PurgeSessions(ctx, time.Now().Add(-purgeAge), purgeLimit)
+	n, err := w.accounts.PurgeSessions(ctx, time.Now().Add(-purgeAge), purgeLimit)
 	switch {
 	case err != nil && ctx.Err() == nil:
 		slog.Warn("old sessions could not be deleted now", "error", err)
 	case n > 0:
 		slog.Info("old sessions were deleted", "sessions", n)
 	}
-	if _, err := w.store.PurgeProductKeys(ctx, purgeLimit); err != nil && ctx.Err() == nil {
+	if _, err := w.ledger.PurgeProductKeys(ctx, purgeLimit); err != nil && ctx.Err() == nil {
 		slog.Warn("old idempotency keys of products could not be deleted now", "error", err)
 	}
 }

@@ -4,20 +4,21 @@ import (
 	"testing"
 	"time"
 
+	"stampede/internal/account"
+	"stampede/internal/ledger"
 	"stampede/internal/order"
-	"stampede/internal/store"
 )
 
 func TestOldSessionsAreDeleted(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", "")
 	w := r.worker()
-	user, err := w.store.AddUser(t.Context(), store.User{Email: "ada@example.org", Name: "Ada", PasswordHash: "$argon2id$v=19$m=7168,t=5,p=1$c2FsdHNhbHRzYWx0c2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g", Role: store.Buyer})
+	user, err := w.accounts.AddUser(t.Context(), account.User{Email: "ada@example.org", Name: "Ada", PasswordHash: "$argon2id$v=19$m=7168,t=5,p=1$c2FsdHNhbHRzYWx0c2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g", Role: account.Buyer})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, age := range []time.Duration{0, purgeAge - time.Hour, purgeAge + time.Hour} {
-		session, err := w.store.StartSession(t.Context(), user, [32]byte{byte(i)}, time.Hour)
+		session, err := w.accounts.StartSession(t.Context(), user, [32]byte{byte(i)}, time.Hour)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -26,8 +27,8 @@ func TestOldSessionsAreDeleted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	key := store.ProductKey{UserID: user.ID, Key: "k"}
-	if _, err := w.store.AddProductOnce(t.Context(), order.Product{Name: "p", Currency: "EUR"}, key); err != nil {
+	key := ledger.ProductKey{UserID: user.ID, Key: "k"}
+	if _, err := w.ledger.AddProductOnce(t.Context(), order.Product{Name: "p", Currency: "EUR"}, key); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.mysql.ExecContext(t.Context(), "UPDATE product_keys SET created_at = ?",

@@ -8,8 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	"stampede/internal/mysql"
 	"stampede/internal/reconcile"
-	"stampede/internal/store"
 )
 
 const (
@@ -53,7 +53,7 @@ func (w *Worker) reconcile(ctx context.Context) {
 
 // showLostCommits shows of how many products MySQL has lost commits, as whoever reconciled last has found.
 func (w *Worker) showLostCommits(ctx context.Context) error {
-	text, err := w.store.Mark(ctx, lostMark)
+	text, err := w.db.Mark(ctx, lostMark)
 	if err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func (w *Worker) showLostCommits(ctx context.Context) error {
 // noteLostCommits keeps for the other workers of how many products MySQL has lost commits. If not all could be looked at
 // there are no fewer than before.
 func (w *Worker) noteLostCommits(ctx context.Context, n int, all bool) error {
-	text, err := w.store.Mark(ctx, lostMark)
+	text, err := w.db.Mark(ctx, lostMark)
 	if err != nil {
 		return err
 	}
@@ -73,13 +73,13 @@ func (w *Worker) noteLostCommits(ctx context.Context, n int, all bool) error {
 	if n == before || n < before && !all {
 		return nil
 	}
-	return w.store.SetMark(ctx, lostMark, strconv.Itoa(n))
+	return w.db.SetMark(ctx, lostMark, strconv.Itoa(n))
 }
 
 // reconcileAll compares all products with MySQL. While a master of a Cluster is away its products fail, and with them what
 // concerns all of Redis; those of the others are compared all the same.
 func (w *Worker) reconcileAll(ctx context.Context) error {
-	before, err := w.store.Mark(ctx, serversMark)
+	before, err := w.db.Mark(ctx, serversMark)
 	if err != nil {
 		return err
 	}
@@ -123,13 +123,13 @@ func (w *Worker) reconcileAll(ctx context.Context) error {
 	if before == servers {
 		return nil
 	}
-	return w.store.SetMark(ctx, serversMark, servers)
+	return w.db.SetMark(ctx, serversMark, servers)
 }
 
 // searchProducts looks through a part of Redis for products that are loaded and not in the set of them, which nobody would
 // relay or compare. Whichever worker reconciles next goes on from there.
 func (w *Worker) searchProducts(ctx context.Context) error {
-	from, err := w.store.Mark(ctx, searchMark)
+	from, err := w.db.Mark(ctx, searchMark)
 	if err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ func (w *Worker) searchProducts(ctx context.Context) error {
 	if err != nil || next == from {
 		return err
 	}
-	return w.store.SetMark(ctx, searchMark, next)
+	return w.db.SetMark(ctx, searchMark, next)
 }
 
 // drained reports whether the queue and its dead-letter queue have been empty for some minutes, as far as this worker has
@@ -167,7 +167,7 @@ func (w *Worker) reconcileProduct(ctx context.Context, id int64, moved, drained 
 	ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
 	defer cancel()
 	r := reconcile.Reconciler{
-		Redis: w.stock, MySQL: w.store, Send: w.queue.SendOrders, Apply: true, Drained: drained,
+		Redis: w.stock, MySQL: w.ledger, Send: w.queue.SendOrders, Apply: true, Drained: drained,
 		StaleAge: w.staleAge, LostAge: w.lostAge,
 	}
 	if moved {
@@ -183,7 +183,7 @@ func (w *Worker) reconcileProduct(ctx context.Context, id int64, moved, drained 
 		w.countDrift(id, f)
 	}
 	switch {
-	case errors.Is(err, store.ErrNotFound):
+	case errors.Is(err, mysql.ErrNotFound):
 		slog.Error("reconcile: Redis has a product that MySQL does not know", "product", id)
 		return false, w.stock.ForgetProduct(ctx, id)
 	case report.LostCommits():
@@ -204,17 +204,17 @@ func (w *Worker) reconcileProduct(ctx context.Context, id int64, moved, drained 
 
 // reconcileStates brings the states of decided orders to Redis, once for the servers that it has now.
 func (w *Worker) reconcileStates(ctx context.Context, servers string) error {
-	by, err := w.store.Mark(ctx, statesMark)
+	by, err := w.db.Mark(ctx, statesMark)
 	if err != nil || by == servers {
 		return err
 	}
-	r := reconcile.Reconciler{Redis: w.stock, MySQL: w.store, Apply: true}
+	r := reconcile.Reconciler{Redis: w.stock, MySQL: w.ledger, Apply: true}
 	f, err := r.Statuses(ctx)
 	w.countDrift(0, f)
 	if err != nil {
 		return err
 	}
-	return w.store.SetMark(ctx, statesMark, servers)
+	return w.db.SetMark(ctx, statesMark, servers)
 }
 
 func (w *Worker) countDrift(productID int64, f reconcile.Finding) {

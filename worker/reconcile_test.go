@@ -14,11 +14,11 @@ import (
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/google/uuid"
 
+	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/queue"
 	"stampede/internal/reconcile"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 	"stampede/localstack"
 	"stampede/localstack/sqs"
 	"stampede/localstack/stacktest"
@@ -52,7 +52,7 @@ func found(t testing.TB, w *Worker, cause reconcile.Cause) [2]int {
 // decideOnly decides orders as a worker that dies before it settles.
 func (r *rig) decideOnly(orders ...order.Order) {
 	r.t.Helper()
-	if _, err := r.db.Decide(r.t.Context(), orders[0].ProductID, orders); err != nil {
+	if _, err := r.ledger.Decide(r.t.Context(), orders[0].ProductID, orders); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -71,7 +71,7 @@ func TestReconcileSettlesWhatIsDecided(t *testing.T) {
 	orders := r.reserve(p.ID, 4, 2)
 	r.acknowledge(orders[:2]...)
 	r.decideOnly(orders[0], orders[2])
-	if _, err := r.db.Fail(t.Context(), orders[1], order.DeadLetter); err != nil {
+	if _, err := r.ledger.Fail(t.Context(), orders[1], order.DeadLetter); err != nil {
 		t.Fatal(err)
 	}
 	w := r.reconciling()
@@ -107,14 +107,14 @@ func TestReconcileBringsWhatRedisHasMissed(t *testing.T) {
 	first := r.reserve(p.ID, 1, 2) // orders on their way are no hindrance
 	r.acknowledge(first...)
 	for i := range 2 {
-		if _, err := r.db.Restock(t.Context(), p.ID, 5, fmt.Sprint("delivery-", i)); err != nil {
+		if _, err := r.ledger.Restock(t.Context(), p.ID, 5, fmt.Sprint("delivery-", i)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if _, err := r.stock.Restock(t.Context(), p.ID, 5, 2, "delivery-0"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.db.UpdateProduct(t.Context(), p.ID, func(p *order.Product) { p.Price = 5 }); err != nil {
+	if _, err := r.ledger.UpdateProduct(t.Context(), p.ID, func(p *order.Product) { p.Price = 5 }); err != nil {
 		t.Fatal(err)
 	}
 	w := r.reconciling()
@@ -146,12 +146,12 @@ func TestReconcileBringsMoreThanAPage(t *testing.T) {
 	p := r.product(2, 0)
 	first := r.reserve(p.ID, 1, 2) // with orders on their way the stock itself is not compared
 	r.acknowledge(first...)
-	for i := range store.MaxPage + 3 {
-		made, err := r.db.Restock(t.Context(), p.ID, 5, fmt.Sprint("delivery-", i))
+	for i := range mysql.MaxPage + 3 {
+		made, err := r.ledger.Restock(t.Context(), p.ID, 5, fmt.Sprint("delivery-", i))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if i >= store.MaxPage {
+		if i >= mysql.MaxPage {
 			continue
 		}
 		if _, err := r.stock.Restock(t.Context(), p.ID, 5, made.Version, made.ID); err != nil {
@@ -162,7 +162,7 @@ func TestReconcileBringsMoreThanAPage(t *testing.T) {
 	w := r.reconciling()
 	r.reconcileNow(w)
 
-	if l := r.level(p.ID); l.Available != 5*(store.MaxPage+3) {
+	if l := r.level(p.ID); l.Available != 5*(mysql.MaxPage+3) {
 		t.Errorf("Redis has %+v", l)
 	}
 	if a := found(t, w, reconcile.Restock); a != [2]int{3, 3} {
@@ -236,11 +236,11 @@ func TestReconcileAfterAFailOver(t *testing.T) {
 			var err error
 			if status == order.Completed {
 				var all []order.Decision
-				if all, err = r.db.Decide(ctx, p.ID, []order.Order{o}); err == nil {
+				if all, err = r.ledger.Decide(ctx, p.ID, []order.Order{o}); err == nil {
 					d = all[0]
 				}
 			} else {
-				d, err = r.db.Fail(ctx, o, order.DeadLetter)
+				d, err = r.ledger.Fail(ctx, o, order.DeadLetter)
 			}
 			if err == nil {
 				_, err = r.stock.Settle(ctx, p.ID, []order.Decision{d})
@@ -507,7 +507,7 @@ func TestReconcileUnloadsWhatIsLongOver(t *testing.T) {
 	r := newRig(t, "", "")
 	p, going := r.product(20, 0), r.product(20, 0)
 	orders := r.reserve(p.ID, 1, 1)
-	_, err := r.db.UpdateProduct(t.Context(), p.ID, func(p *order.Product) { p.EndsAt = time.Now().Add(-25 * time.Hour) })
+	_, err := r.ledger.UpdateProduct(t.Context(), p.ID, func(p *order.Product) { p.EndsAt = time.Now().Add(-25 * time.Hour) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -572,7 +572,7 @@ func TestReconcileWhileTheSaleGoesOn(t *testing.T) {
 	var loops sync.WaitGroup
 	for _, pause := range []bool{false, true} {
 		loops.Go(func() {
-			rec := reconcile.Reconciler{Redis: r.stock, MySQL: r.db, Apply: true, Pause: pause, StaleAge: time.Nanosecond}
+			rec := reconcile.Reconciler{Redis: r.stock, MySQL: r.ledger, Apply: true, Pause: pause, StaleAge: time.Nanosecond}
 			for ctx.Err() == nil {
 				if _, err := rec.Product(ctx, p.ID); err != nil && ctx.Err() == nil {
 					t.Errorf("pause %v: %v", pause, err)
@@ -606,7 +606,7 @@ func TestReconcileWhileTheSaleGoesOn(t *testing.T) {
 					r.send(1, o)
 				}
 				if i%20 == 0 {
-					done, err := r.db.Restock(t.Context(), p.ID, 2, fmt.Sprint(buyer, "-", i))
+					done, err := r.ledger.Restock(t.Context(), p.ID, 2, fmt.Sprint(buyer, "-", i))
 					if err == nil && i%40 == 0 {
 						_, err = r.stock.Restock(t.Context(), p.ID, 2, done.Version, done.ID)
 					}
@@ -655,7 +655,7 @@ func TestReconcileSparesWhatIsRedriven(t *testing.T) {
 	r := newRig(t, "", "")
 	p := r.product(20, 5)
 	orders := r.reserve(p.ID, 1, 2)
-	if _, err := r.db.Fail(t.Context(), orders[0], order.DeadLetter); err != nil {
+	if _, err := r.ledger.Fail(t.Context(), orders[0], order.DeadLetter); err != nil {
 		t.Fatal(err)
 	}
 	if outcome, err := r.stock.Readmit(t.Context(), orders[0]); outcome != stock.Replayed || err != nil {
@@ -666,7 +666,7 @@ func TestReconcileSparesWhatIsRedriven(t *testing.T) {
 	if l := r.level(p.ID); l.Reservations != 1 || l.Outbox != 1 {
 		t.Fatalf("Redis has %+v", l)
 	}
-	if err := r.db.Redrive(t.Context(), orders[0].ID); err != nil {
+	if err := r.ledger.Redrive(t.Context(), orders[0].ID); err != nil {
 		t.Fatal(err)
 	}
 

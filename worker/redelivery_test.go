@@ -54,7 +54,7 @@ func TestADecisionThatWasNotSettledIsSettledByTheNextWorker(t *testing.T) {
 	r := newRig(t, "", "")
 	p := r.product(10, 0)
 	orders := r.reserve(p.ID, 2, 3)
-	first, err := r.db.Decide(t.Context(), p.ID, orders)
+	first, err := r.ledger.Decide(t.Context(), p.ID, orders)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestAFailureThatWasNotSettledIsSettledByTheNextWorker(t *testing.T) {
 	r := newRig(t, "", "")
 	p := r.product(10, 0)
 	orders := r.reserve(p.ID, 1, 3)
-	first, err := r.db.Fail(t.Context(), orders[0], order.DeadLetter)
+	first, err := r.ledger.Fail(t.Context(), orders[0], order.DeadLetter)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,7 +54,7 @@ func TestTheRelaySendsWhatEdgesLeftBehind(t *testing.T) {
 	r.quiet(w)
 	r.mustBe("", orders...)
 	for _, o := range orders {
-		record, err := r.db.Order(t.Context(), o.ID)
+		record, err := r.ledger.Order(t.Context(), o.ID)
 		if err != nil || record.IdempotencyKey != o.IdempotencyKey || !record.ReservedAt.Equal(o.ReservedAt) || record.UserID != o.UserID {
 			t.Fatalf("%+v was decided as %+v, %v", o, record, err)
 		}

@@ -10,12 +10,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"stampede/internal/account"
 	"stampede/internal/batch"
+	"stampede/internal/ledger"
+	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/queue"
 	"stampede/internal/reconcile"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 )
 
 const (
@@ -49,12 +51,14 @@ const (
 
 // Worker drains the queue: it decides orders in MySQL, settles them in Redis, and deletes them.
 type Worker struct {
-	stock   *stock.Stock
-	store   *store.Store
-	queue   *queue.Queue
-	metrics *metrics
-	gate    gate
-	held    deliveries
+	stock    *stock.Stock
+	db       *mysql.DB
+	ledger   *ledger.Ledger
+	accounts *account.Accounts
+	queue    *queue.Queue
+	metrics  *metrics
+	gate     gate
+	held     deliveries
 
 	progress progress
 	away     away
@@ -88,15 +92,16 @@ type Worker struct {
 }
 
 // New makes a worker of its parts. It closes none of them.
-func New(st *stock.Stock, db *store.Store, q *queue.Queue, reg prometheus.Registerer) *Worker {
+func New(st *stock.Stock, db *mysql.DB, q *queue.Queue, reg prometheus.Registerer) *Worker {
 	w := &Worker{
-		stock: st, store: db, queue: q, visibility: queue.VisibilityTimeout, heartbeatInterval: heartbeatInterval,
+		stock: st, db: db, ledger: ledger.New(db), accounts: account.New(db), queue: q,
+		visibility: queue.VisibilityTimeout, heartbeatInterval: heartbeatInterval,
 		attemptPause: attemptPause, productPause: productPause, relayInterval: relayInterval, relayAge: relayAge,
 		reconcileInterval: reconcileInterval, staleAge: reconcile.StaleAge, lostAge: reconcile.LostAge, drainedAge: drainedAge,
 		deadLettersInterval: deadLettersInterval, stuckAge: stuckAge, restLength: restLength, maxRest: maxRest,
 	}
 	w.metrics = newMetrics(reg, w)
-	w.gate.probe = func(ctx context.Context) error { return errors.Join(w.Ready(ctx), w.store.RehearseAny(ctx)) }
+	w.gate.probe = func(ctx context.Context) error { return errors.Join(w.Ready(ctx), w.ledger.RehearseAny(ctx)) }
 	w.held.all = make(map[*delivery]struct{})
 	w.away.until = make(map[int64]time.Time)
 	w.progress.since, w.progress.stuck = make(map[int64]time.Time), make(map[int64]bool)
@@ -111,7 +116,7 @@ func New(st *stock.Stock, db *store.Store, q *queue.Queue, reg prometheus.Regist
 
 // Ready tells whether the worker can decide and settle orders.
 func (w *Worker) Ready(ctx context.Context) error {
-	if err := w.store.CheckSchema(ctx); err != nil {
+	if err := w.db.CheckSchema(ctx); err != nil {
 		return fmt.Errorf("mysql: %w", err)
 	}
 	if err := w.stock.Ping(ctx); err != nil {

@@ -14,9 +14,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"stampede/internal/ledger"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 	"stampede/internal/telemetry"
 )
 
@@ -56,8 +56,8 @@ type Board struct {
 
 // Start begins to report on this process, an edge or a worker, by some of its metrics, and makes its board. It fails at
 // nothing: who cannot be reported on does not appear.
-func Start(role string, st *stock.Stock, db *store.Store, q *queue.Queue, metrics ...prometheus.Collector) *Board {
-	b := &Board{sampler: sampler{stock: st, store: db, queue: q}, viewers: map[chan []byte]struct{}{}}
+func Start(role string, st *stock.Stock, books *ledger.Ledger, q *queue.Queue, metrics ...prometheus.Collector) *Board {
+	b := &Board{sampler: sampler{stock: st, ledger: books, queue: q}, viewers: map[chan []byte]struct{}{}}
 	b.running, b.end = context.WithCancel(context.Background())
 	b.mux.HandleFunc("GET /board", servePage)
 	b.mux.HandleFunc("GET /board/events", b.serveEvents)

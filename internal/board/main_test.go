@@ -17,10 +17,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"stampede/internal/ledger"
+	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 	"stampede/localstack"
 	"stampede/localstack/sqs"
 	"stampede/localstack/stacktest"
@@ -33,10 +34,11 @@ var environment sync.Mutex
 
 // rig is what a board looks at, of a test's own.
 type rig struct {
-	stock *stock.Stock
-	store *store.Store
-	queue *queue.Queue
-	sqs   *sqs.Server
+	stock  *stock.Stock
+	db     *mysql.DB
+	ledger *ledger.Ledger
+	queue  *queue.Queue
+	sqs    *sqs.Server
 }
 
 func newRig(t *testing.T) *rig {
@@ -49,10 +51,11 @@ func rigOf(t *testing.T, dsn, redisURL string) *rig {
 	t.Helper()
 	r := &rig{}
 	var err error
-	if r.store, err = store.Open(dsn); err != nil {
+	if r.db, err = mysql.Open(dsn); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = r.store.Close() })
+	r.ledger = ledger.New(r.db)
+	t.Cleanup(func() { _ = r.db.Close() })
 	if r.stock, err = stock.Open(redisURL); err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +80,7 @@ func rigOf(t *testing.T, dsn, redisURL string) *rig {
 
 func (r *rig) migrate(t *testing.T) {
 	t.Helper()
-	if _, err := r.store.Migrate(t.Context()); err != nil {
+	if _, err := r.db.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -89,12 +92,12 @@ func (r *rig) add(t *testing.T, p order.Product) order.Product {
 	if p.Name == "" {
 		p.Name = "thing"
 	}
-	p, err := r.store.AddProduct(t.Context(), p)
+	p, err := r.ledger.AddProduct(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, id := range p.StockIDs() {
-		if _, err := r.stock.Load(t.Context(), id, func(ctx context.Context) (order.Product, error) { return r.store.Product(ctx, id) }); err != nil {
+		if _, err := r.stock.Load(t.Context(), id, func(ctx context.Context) (order.Product, error) { return r.ledger.Product(ctx, id) }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -105,7 +108,7 @@ func (r *rig) add(t *testing.T, p order.Product) order.Product {
 func (r *rig) order(t *testing.T, id, userID, units int64, decide bool) {
 	t.Helper()
 	request := stock.Request{OrderID: order.NewID(), UserID: userID, Quantity: units}
-	p, err := r.store.Product(t.Context(), id)
+	p, err := r.ledger.Product(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +119,7 @@ func (r *rig) order(t *testing.T, id, userID, units int64, decide bool) {
 	if !decide {
 		return
 	}
-	decisions, err := r.store.Decide(t.Context(), id, []order.Order{results[0].Order})
+	decisions, err := r.ledger.Decide(t.Context(), id, []order.Order{results[0].Order})
 	if err == nil {
 		_, err = r.stock.Settle(t.Context(), id, decisions)
 	}
@@ -125,7 +128,7 @@ func (r *rig) order(t *testing.T, id, userID, units int64, decide bool) {
 	}
 }
 
-func (r *rig) sampler() *sampler { return &sampler{stock: r.stock, store: r.store, queue: r.queue} }
+func (r *rig) sampler() *sampler { return &sampler{stock: r.stock, ledger: r.ledger, queue: r.queue} }
 
 // closedAddr is an address on which nobody listens.
 func closedAddr(t *testing.T) string {
@@ -146,7 +149,7 @@ type served struct {
 
 func serve(t *testing.T, r *rig, metrics ...prometheus.Collector) *served {
 	t.Helper()
-	b := Start("edge", r.stock, r.store, r.queue, metrics...)
+	b := Start("edge", r.stock, r.ledger, r.queue, metrics...)
 	t.Cleanup(b.Close)
 	s := httptest.NewUnstartedServer(b)
 	s.Config.ReadTimeout = time.Second // a stream outlives it

@@ -10,10 +10,10 @@ import (
 	"sync"
 	"time"
 
+	"stampede/internal/ledger"
 	"stampede/internal/order"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 )
 
 const (
@@ -88,14 +88,14 @@ type product struct {
 
 // sampler looks at the system for a board. It is used by one goroutine at a time.
 type sampler struct {
-	stock *stock.Stock
-	store *store.Store
-	queue *queue.Queue
+	stock  *stock.Stock
+	ledger *ledger.Ledger
+	queue  *queue.Queue
 
 	chosen   []int64 // ids of the products to show
 	more     bool
 	chosenAt time.Time
-	sales    []store.Sale      // the last that MySQL said of them
+	sales    []ledger.Sale     // the last that MySQL said of them
 	left     map[int64]int64   // units available by product, when they were chosen
 	activity map[int64]float64 // by product
 }
@@ -209,7 +209,9 @@ func millis(seconds float64, known bool) *float64 {
 // choose picks the products to show: those of which most has moved lately, and then those that were added last. Where one
 // of the two servers is silent, it goes by what the other says.
 func (s *sampler) choose(ctx context.Context) {
-	newest, errMySQL := ask(ctx, func(ctx context.Context) ([]int64, error) { return s.store.Newest(ctx, maxProducts) })
+	newest, errMySQL := ask(ctx, func(ctx context.Context) ([]int64, error) {
+		return s.ledger.Newest(ctx, maxProducts)
+	})
 	loaded, errRedis := ask(ctx, s.stock.Products)
 	var counts map[int64]stock.Count
 	if errRedis == nil {
@@ -250,7 +252,9 @@ func (s *sampler) choose(ctx context.Context) {
 // of MySQL, so that what Redis says next is never too much for it. The error says that MySQL is silent; that Redis is
 // leaves units unknown.
 func (s *sampler) products(ctx context.Context) ([]product, error) {
-	sales, errMySQL := ask(ctx, func(ctx context.Context) ([]store.Sale, error) { return s.store.Sales(ctx, s.chosen) })
+	sales, errMySQL := ask(ctx, func(ctx context.Context) ([]ledger.Sale, error) {
+		return s.ledger.Sales(ctx, s.chosen)
+	})
 	if errMySQL == nil {
 		s.sales = sales
 	}
@@ -272,7 +276,7 @@ func (s *sampler) counts(ctx context.Context, ids []int64) (map[int64]stock.Coun
 
 // productOf is a product by what MySQL and Redis say of it, as far as they do. What is reserved is what was taken out
 // of Redis and not yet out of MySQL: to add up the reservations would take the longer the more there are.
-func productOf(sale store.Sale, counts map[int64]stock.Count, mysql, redis bool) product {
+func productOf(sale ledger.Sale, counts map[int64]stock.Count, mysql, redis bool) product {
 	var available, orders int64
 	for id, units := range sale.Parts {
 		c := counts[id]

@@ -31,7 +31,7 @@ func TestProducts(t *testing.T) {
 	whole := r.add(t, order.Product{Name: "whole", Stock: 10})
 	split := r.add(t, order.Product{Name: "split", Stock: 30, Buckets: 3})
 	gone := r.add(t, order.Product{Name: "gone", Stock: 2})
-	if _, err := r.store.AddProduct(t.Context(), order.Product{Name: "not loaded", Currency: "EUR", Stock: 7}); err != nil {
+	if _, err := r.ledger.AddProduct(t.Context(), order.Product{Name: "not loaded", Currency: "EUR", Stock: 7}); err != nil {
 		t.Fatal(err)
 	}
 	r.add(t, order.Product{Name: "off sale", Stock: 1, State: order.OffSale})
@@ -116,7 +116,7 @@ func TestSilence(t *testing.T) {
 		{"Redis", func(s *sampler) { s.stock = rigOf(t, dsn, "redis://"+nowhere).stock }, []string{"Redis"},
 			"thing: on sale, available unknown, reserved unknown in unknown orders, sold 0"},
 		{"MySQL", func(s *sampler) {
-			s.store = rigOf(t, "u:p@tcp("+nowhere+")/d", "redis://"+nowhere).store
+			s.ledger = rigOf(t, "u:p@tcp("+nowhere+")/d", "redis://"+nowhere).ledger
 		}, []string{"MySQL"}, "thing: on sale, available 6, reserved unknown in 1 orders, sold unknown"},
 		{"the queue", func(s *sampler) {
 			gone := rigOf(t, dsn, "redis://"+nowhere)

@@ -12,9 +12,10 @@ import (
 	"log/slog"
 	"time"
 
+	"stampede/internal/ledger"
+	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 )
 
 // ErrRefused says that MySQL has fewer units in the donor than Redis. Reconcile corrects that.
@@ -26,7 +27,7 @@ const finishTimeout = 3 * time.Second
 // Mover moves units.
 type Mover struct {
 	Redis *stock.Stock
-	MySQL *store.Store
+	MySQL *ledger.Ledger
 }
 
 // Move moves up to so many units between two buckets of a product, and returns how many: 0 if the donor has none, or
@@ -42,9 +43,9 @@ func (m Mover) Move(ctx context.Context, donor, receiver, units int64) (int64, e
 	if lent == 0 {
 		return 0, nil
 	}
-	decided, err := m.MySQL.Move(ctx, store.Move{ID: loan.Move, Donor: donor, Receiver: receiver, Units: lent})
+	decided, err := m.MySQL.Move(ctx, ledger.Move{ID: loan.Move, Donor: donor, Receiver: receiver, Units: lent})
 	if err != nil {
-		if store.Undone(err) {
+		if mysql.Undone(err) {
 			err = errors.Join(err, m.giveBack(ctx, donor, lent, loan))
 		}
 		return 0, fmt.Errorf("move %d units from bucket %d to %d: %w", lent, donor, receiver, err)
@@ -59,9 +60,9 @@ func (m Mover) Move(ctx context.Context, donor, receiver, units int64) (int64, e
 }
 
 // Correct takes units out of a product's stock, once for each id of a restock. Only units that are for sale can be taken:
-// those of accepted orders are not among them. Its errors are those of store.Correct, and after any other reconcile
+// those of accepted orders are not among them. Its errors are those of Ledger.Correct, and after any other reconcile
 // finishes what has begun; the same call again tells how it ended.
-func (m Mover) Correct(ctx context.Context, productID, units int64, id string) (store.Restock, error) {
+func (m Mover) Correct(ctx context.Context, productID, units int64, id string) (ledger.Restock, error) {
 	done, before, err := m.MySQL.Corrected(ctx, productID, units, id)
 	if err != nil || before {
 		return done, err
@@ -70,28 +71,28 @@ func (m Mover) Correct(ctx context.Context, productID, units int64, id string) (
 		return m.MySQL.Product(ctx, productID)
 	})
 	if err != nil {
-		return store.Restock{}, err
+		return ledger.Restock{}, err
 	}
 	loan := stock.Loan{Move: order.NewID()}
 	lent, err := m.Redis.LendWhole(ctx, productID, units, loan)
 	if err != nil {
 		// Nobody else decides this correction, so that what may be lent can be given back.
-		return store.Restock{}, errors.Join(err, m.giveBack(ctx, productID, units, loan))
+		return ledger.Restock{}, errors.Join(err, m.giveBack(ctx, productID, units, loan))
 	}
 	if !lent {
-		return store.Restock{}, fmt.Errorf("correction %q of product %d: %w", id, productID, store.ErrTooFew)
+		return ledger.Restock{}, fmt.Errorf("correction %q of product %d: %w", id, productID, ledger.ErrTooFew)
 	}
 
-	done, err = m.MySQL.Correct(ctx, store.Move{ID: loan.Move, Donor: productID, Units: units}, id)
+	done, err = m.MySQL.Correct(ctx, ledger.Move{ID: loan.Move, Donor: productID, Units: units}, id)
 	switch {
-	case err != nil && store.Undone(err):
+	case err != nil && mysql.Undone(err):
 		return done, errors.Join(err, m.giveBack(ctx, productID, units, loan))
 	case err != nil:
 		return done, err
 	case !done.Applied: // another call with this id was first
 		return done, m.giveBack(ctx, productID, units, loan)
 	}
-	decided := store.Move{ID: loan.Move, Donor: productID, Units: units, DonorVersion: done.Version, Fresh: true}
+	decided := ledger.Move{ID: loan.Move, Donor: productID, Units: units, DonorVersion: done.Version, Fresh: true}
 	if err := m.Finish(ctx, decided); err != nil {
 		// The units are taken out of both; reconcile clears the loan.
 		slog.Warn("correction: its loan is left to reconcile", "product", productID, "id", id, "error", err)
@@ -107,7 +108,7 @@ func (m Mover) giveBack(ctx context.Context, donor, units int64, loan stock.Loan
 
 // Finish brings a decided move to Redis. It may be repeated, by anybody, if the move is not fresh: the receiver gets the
 // units once, and the donor's loan is cleared once. The receiver comes first, so that units on their way can be seen.
-func (m Mover) Finish(ctx context.Context, decided store.Move) error {
+func (m Mover) Finish(ctx context.Context, decided ledger.Move) error {
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
 	if decided.Moved() && decided.Receiver != 0 {
@@ -122,7 +123,7 @@ func (m Mover) Finish(ctx context.Context, decided store.Move) error {
 
 // Restock brings a restock that MySQL has to Redis, each bucket's part of it. It reports whether units were added there by
 // this call. Repeating it is harmless, and needed if the answer is an error.
-func Restock(ctx context.Context, redis *stock.Stock, done store.Restock) (added bool, err error) {
+func Restock(ctx context.Context, redis *stock.Stock, done ledger.Restock) (added bool, err error) {
 	for _, part := range done.Parts {
 		one, err := redis.Restock(ctx, part.ProductID, part.Units, part.Version, done.ID)
 		if err != nil {

@@ -17,9 +17,10 @@ import (
 	"github.com/google/uuid"
 
 	"stampede/internal/buckets"
+	"stampede/internal/ledger"
+	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 )
 
 // Cause is why Redis differs from MySQL.
@@ -110,7 +111,7 @@ type Report struct {
 // Reconciler reconciles products.
 type Reconciler struct {
 	Redis *stock.Stock
-	MySQL *store.Store
+	MySQL *ledger.Ledger
 	// Send puts orders on the queue that may be there already. Without it lost orders are found only.
 	Send func(context.Context, []order.Order) error
 	// Apply repairs what is found.
@@ -196,7 +197,7 @@ func (r *Reconciler) look(ctx context.Context, productID int64, report *Report) 
 	if !l.Loaded {
 		return false, nil
 	}
-	for _, step := range []func(context.Context, stock.Look, store.Standing) (Finding, error){
+	for _, step := range []func(context.Context, stock.Look, ledger.Standing) (Finding, error){
 		r.settings, r.restocks, r.loans, r.unsettled, r.lost,
 	} {
 		f, err := step(ctx, l, standing)
@@ -216,7 +217,7 @@ func (r *Reconciler) look(ctx context.Context, productID int64, report *Report) 
 
 // lostCommits notes that MySQL has lost commits of a product, or accepts it. Redis was read first, and hears of a version
 // only when it is committed, so that MySQL cannot have an older one for another reason.
-func (r *Reconciler) lostCommits(ctx context.Context, l stock.Look, s store.Standing, report *Report) (again bool, err error) {
+func (r *Reconciler) lostCommits(ctx context.Context, l stock.Look, s ledger.Standing, report *Report) (again bool, err error) {
 	f := Finding{Cause: LostCommits, Orders: int(max(l.Seen-s.Product.Version, 1))}
 	switch {
 	case r.AcceptMySQL && r.Apply:
@@ -251,7 +252,7 @@ func (r *Report) add(f Finding) {
 }
 
 // settings brings a change to Redis that it has missed.
-func (r *Reconciler) settings(ctx context.Context, l stock.Look, s store.Standing) (Finding, error) {
+func (r *Reconciler) settings(ctx context.Context, l stock.Look, s ledger.Standing) (Finding, error) {
 	f := Finding{Cause: Settings}
 	if missed := s.Product.Revision - l.Revision; missed > 0 {
 		f.Orders, f.Repaired = int(missed), r.Apply
@@ -264,7 +265,7 @@ func (r *Reconciler) settings(ctx context.Context, l stock.Look, s store.Standin
 }
 
 // restocks brings restocks to Redis that it has missed.
-func (r *Reconciler) restocks(ctx context.Context, l stock.Look, s store.Standing) (Finding, error) {
+func (r *Reconciler) restocks(ctx context.Context, l stock.Look, s ledger.Standing) (Finding, error) {
 	f := Finding{Cause: Restock}
 	if s.Product.Version <= l.Version {
 		return f, nil
@@ -285,7 +286,7 @@ func (r *Reconciler) restocks(ctx context.Context, l stock.Look, s store.Standin
 			}
 			f.Orders, f.Units, f.Repaired = f.Orders+1, f.Units+restock.Units, r.Apply
 		}
-		if len(page) < store.MaxPage {
+		if len(page) < mysql.MaxPage {
 			return f, nil
 		}
 		after = page[len(page)-1].Version
@@ -293,14 +294,14 @@ func (r *Reconciler) restocks(ctx context.Context, l stock.Look, s store.Standin
 }
 
 // loans finishes moves to other buckets and corrections: as MySQL has decided, and those that it has not decided are cancelled.
-func (r *Reconciler) loans(ctx context.Context, l stock.Look, s store.Standing) (Finding, error) {
+func (r *Reconciler) loans(ctx context.Context, l stock.Look, s ledger.Standing) (Finding, error) {
 	f := Finding{Cause: Move}
 	for loan, units := range l.Lent {
 		if !r.Pause && !older(l, loan.Move, cmp.Or(r.LoanAge, LoanAge)) {
 			continue
 		}
 		if r.Apply {
-			move := store.Move{ID: loan.Move, Donor: s.Product.ID, Receiver: loan.Receiver, Units: units}
+			move := ledger.Move{ID: loan.Move, Donor: s.Product.ID, Receiver: loan.Receiver, Units: units}
 			decided, err := r.MySQL.CancelMove(ctx, move)
 			if err != nil {
 				return f, err
@@ -316,7 +317,7 @@ func (r *Reconciler) loans(ctx context.Context, l stock.Look, s store.Standing) 
 }
 
 // unsettled settles orders that are decided. They are not fresh: who has decided them may come yet.
-func (r *Reconciler) unsettled(ctx context.Context, l stock.Look, s store.Standing) (Finding, error) {
+func (r *Reconciler) unsettled(ctx context.Context, l stock.Look, s ledger.Standing) (Finding, error) {
 	f := Finding{Cause: Unsettled}
 	var decisions, dead []order.Decision
 	for id, record := range s.Decided {
@@ -368,7 +369,7 @@ func records(decisions []order.Decision) []order.Record {
 // lost sends orders again that should have been decided long ago. If they are on the queue after all, they are
 // decided once all the same. The order itself is in its state for its buyer. Where that is lost as well nobody knows whose
 // order it was; its units are given back once no message can have it.
-func (r *Reconciler) lost(ctx context.Context, l stock.Look, s store.Standing) (Finding, error) {
+func (r *Reconciler) lost(ctx context.Context, l stock.Look, s ledger.Standing) (Finding, error) {
 	f := Finding{Cause: Lost}
 	var ids []uuid.UUID
 	for id, units := range l.Reserved {
@@ -423,7 +424,7 @@ func (r *Reconciler) lost(ctx context.Context, l stock.Look, s store.Standing) (
 
 // units compares the units available with what they must be: MySQL's stock less what is reserved and undecided.
 // That can be said only while nothing moves: the sale is quiet or paused.
-func (r *Reconciler) units(ctx context.Context, l stock.Look, s store.Standing, report *Report) (again bool, err error) {
+func (r *Reconciler) units(ctx context.Context, l stock.Look, s ledger.Standing, report *Report) (again bool, err error) {
 	quiet := len(l.Reserved) == 0 && len(l.Outbox) == 0 && len(l.Lent) == 0
 	if !quiet && !(r.Pause && r.Apply) {
 		report.Busy = true
@@ -487,7 +488,7 @@ var errMoved = errors.New("something has moved")
 
 // bought compares what the buyers of a quiet product have with their orders. A count may be too low, since Redis begins
 // anew when it loads a product: MySQL judges by the orders. One that is too high refuses a buyer for ever.
-func (r *Reconciler) bought(ctx context.Context, l stock.Look, s store.Standing, report *Report) (moved bool, err error) {
+func (r *Reconciler) bought(ctx context.Context, l stock.Look, s ledger.Standing, report *Report) (moved bool, err error) {
 	id := s.Product.ID
 	f := Finding{Cause: Bought}
 	lower := func(bought map[int64]int64, all bool) error {

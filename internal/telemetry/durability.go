@@ -8,8 +8,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"stampede/internal/store"
+	"stampede/internal/mysql"
 )
 
 const (
@@ -21,7 +20,7 @@ const (
 
 // Durability watches the settings of MySQL on which it rests that a decided order stays decided.
 type Durability struct {
-	DB          *store.Store
+	DB          *mysql.DB
 	Local       bool // MYSQL_LOCAL: what a power cut takes from this server is missed by nobody
 	AllowGalera bool // MYSQL_ALLOW_GALERA
 }
@@ -45,7 +44,7 @@ func (d Durability) Check(ctx context.Context) error {
 }
 
 // judge logs what the settings mean.
-func (d Durability) judge(says store.Durability) error {
+func (d Durability) judge(says mysql.Durability) error {
 	if unknown := says.Unknown(); len(unknown) > 0 {
 		slog.Warn("mysql: it is not known whether its commits outlast a power cut: the server does not say all of its settings",
 			"unknown", strings.Join(unknown, " "))
@@ -70,7 +69,7 @@ func (d Durability) judge(says store.Durability) error {
 }
 
 // may reports whether the server may lose commits that somebody would miss.
-func (d Durability) may(says store.Durability) bool {
+func (d Durability) may(says mysql.Durability) bool {
 	return len(says.Unsafe()) > 0 && !d.Local || says.Galera() && !d.AllowGalera
 }
 

@@ -6,14 +6,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"stampede/internal/mysql"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
-	"stampede/internal/store"
 )
 
 // Watch measures what a program depends on: its calls to Redis, MySQL and SQS, its pools of connections, and how long
 // the queues are. It comes before they are used.
-func Watch(reg prometheus.Registerer, st *stock.Stock, db *store.Store, q *queue.Queue) {
+func Watch(reg prometheus.Registerer, st *stock.Stock, db *mysql.DB, q *queue.Queue) {
 	if !Enabled {
 		return
 	}

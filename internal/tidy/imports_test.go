@@ -13,35 +13,40 @@ const module = "stampede/"
 // allowedImports says which packages of this module each of them imports, tests apart. What is not here imports none.
 //
 // The programs (edge, worker, ctl) import none of each other. A domain package knows the order, and not another's
-// technology; stock (Redis), store (MySQL) and queue (SQS) are joined only by board, buckets, reconcile and telemetry.
+// technology; stock (Redis), mysql with its ledger and accounts, and queue (SQS) are joined only by board, buckets,
+// reconcile and telemetry. Ledger and account know nothing of each other.
 // A new edge in this graph is a decision: make it here, and in README's "Where things live".
 var allowedImports = map[string][]string{
 	"edge": {
-		"internal/admin", "internal/batch", "internal/board", "internal/buckets", "internal/config", "internal/framing",
-		"internal/order", "internal/otlp", "internal/password", "internal/queue", "internal/stock", "internal/store",
-		"internal/strictjson", "internal/telemetry", "internal/token", "internal/version",
-	},
-	"worker": {
-		"internal/admin", "internal/batch", "internal/board", "internal/config", "internal/order", "internal/otlp",
-		"internal/queue", "internal/reconcile", "internal/stock", "internal/store", "internal/telemetry",
+		"internal/account", "internal/admin", "internal/batch", "internal/board", "internal/buckets", "internal/config",
+		"internal/framing", "internal/ledger", "internal/mysql", "internal/order", "internal/otlp", "internal/password",
+		"internal/queue", "internal/stock", "internal/strictjson", "internal/telemetry", "internal/token",
 		"internal/version",
 	},
+	"worker": {
+		"internal/account", "internal/admin", "internal/batch", "internal/board", "internal/config", "internal/ledger",
+		"internal/mysql", "internal/order", "internal/otlp", "internal/queue", "internal/reconcile", "internal/stock",
+		"internal/telemetry", "internal/version",
+	},
 	"ctl": {
-		"internal/buckets", "internal/config", "internal/order", "internal/plaintext", "internal/queue",
-		"internal/reconcile", "internal/stock", "internal/store", "internal/telemetry", "internal/token",
-		"internal/version", "localstack", "lua",
+		"internal/account", "internal/buckets", "internal/config", "internal/ledger", "internal/mysql",
+		"internal/order", "internal/plaintext", "internal/queue", "internal/reconcile", "internal/stock",
+		"internal/telemetry", "internal/token", "internal/version", "localstack", "lua",
 	},
 
-	"internal/admin":     {"internal/version"},
-	"internal/board":     {"internal/order", "internal/queue", "internal/stock", "internal/store", "internal/telemetry"},
-	"internal/buckets":   {"internal/order", "internal/stock", "internal/store"},
+	"internal/account": {"internal/mysql", "internal/plaintext"},
+	"internal/admin":   {"internal/version"},
+	"internal/board": {
+		"internal/ledger", "internal/order", "internal/queue", "internal/stock", "internal/telemetry",
+	},
+	"internal/buckets":   {"internal/ledger", "internal/mysql", "internal/order", "internal/stock"},
+	"internal/ledger":    {"internal/failpoint", "internal/mysql", "internal/order", "internal/plaintext"},
 	"internal/order":     {"internal/strictjson"},
 	"internal/otlp":      {"internal/telemetry"},
 	"internal/queue":     {"internal/failpoint", "internal/order"},
-	"internal/reconcile": {"internal/buckets", "internal/order", "internal/stock", "internal/store"},
+	"internal/reconcile": {"internal/buckets", "internal/ledger", "internal/mysql", "internal/order", "internal/stock"},
 	"internal/stock":     {"internal/failpoint", "internal/order", "lua"},
-	"internal/store":     {"internal/failpoint", "internal/order", "internal/plaintext"},
-	"internal/telemetry": {"internal/queue", "internal/stock", "internal/store"},
+	"internal/telemetry": {"internal/mysql", "internal/queue", "internal/stock"},
 
 	"localstack":           {"internal/queue", "localstack/sqs"},
 	"localstack/sqs":       {"internal/framing"},
@@ -93,6 +98,9 @@ func TestTestsImports(t *testing.T) {
 		"edge":   {"internal/reconcile"},
 		"e2e":    {"infra"},
 		"worker": {"lua"},
+
+		"internal/board": {"internal/mysql"},
+		"internal/mysql": {"internal/account", "internal/ledger", "internal/order"},
 	}
 
 	for _, f := range goFiles(t) {

@@ -11,9 +11,6 @@ import (
 	"testing"
 )
 
-// storeDir is where the constants are that the columns of most tables hold.
-const storeDir = "internal/store"
-
 // migrationFiles is git's pattern of the migrations that are written in SQL.
 const migrationFiles = "*/migrations/*.sql"
 
@@ -102,9 +99,9 @@ func TestColumnComments(t *testing.T) {
 	}{
 		{"products", "state", "internal/order", "SaleState", ""},
 		{"orders", "status", "internal/order", "Status", "pending"}, // a row of orders is a decision
-		{"stock_ledger", "reason", storeDir, "ledger", ""},
-		{"users", "role", storeDir, "Role", ""},
-		{"bans", "kind", storeDir, "ban", ""},
+		{"stock_ledger", "reason", "internal/ledger", "ledger", ""},
+		{"users", "role", "internal/account", "Role", ""},
+		{"bans", "kind", "internal/account", "ban", ""},
 	}
 
 	files := goFiles(t)

@@ -2,9 +2,13 @@ package stacktest
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
+	"os"
 	"sync/atomic"
 	"testing"
+
+	"github.com/go-sql-driver/mysql"
 
 	"stampede/localstack"
 )
@@ -28,6 +32,34 @@ func DSN(t testing.TB) string {
 		}
 	})
 	return running.mariadb.DSN(name)
+}
+
+// AnyDSN is DSN, but of another server if MYSQL_TEST_DSN, a DSN without a database, names one to run the tests against.
+func AnyDSN(t testing.TB) string {
+	t.Helper()
+	other := os.Getenv("MYSQL_TEST_DSN")
+	if other == "" {
+		return DSN(t)
+	}
+	config, err := mysql.ParseDSN(other)
+	if err != nil {
+		t.Fatalf("MYSQL_TEST_DSN: %v", err)
+	}
+	server, err := sql.Open("mysql", other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.DBName = fmt.Sprintf("mysql_test_%d_%d", os.Getpid(), databases.Add(1))
+	if _, err := server.Exec("CREATE DATABASE " + config.DBName); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := server.Exec("DROP DATABASE " + config.DBName); err != nil {
+			t.Error(err)
+		}
+		_ = server.Close()
+	})
+	return config.FormatDSN()
 }
 
 // NewMariaDB starts a server for this test alone, which may kill it. It is stopped when the test ends. Dir may be

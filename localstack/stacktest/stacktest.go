@@ -197,3 +197,22 @@ func Eventually(t testing.TB, timeout time.Duration, check func() error) {
 		time.Sleep(pause)
 	}
 }
+
+// Together runs the functions at the same time and ends the test if one of them fails.
+func Together(t testing.TB, functions ...func() error) {
+	t.Helper()
+	var wg sync.WaitGroup
+	start := make(chan struct{})
+	errs := make([]error, len(functions))
+	for i, f := range functions {
+		wg.Go(func() {
+			<-start
+			errs[i] = f()
+		})
+	}
+	close(start)
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -4,16 +4,16 @@ package main
 var changes = []change{
 	{
 		promise: "P1", what: "no row lock",
-		file: "internal/store/products.go", old: "FROM products WHERE id = ? FOR UPDATE", new: "FROM products WHERE id = ?",
-		pkg: "internal/store", test: "TestDecideConcurrently", says: "orders of product 1: ",
+		file: "internal/ledger/products.go", old: "FROM products WHERE id = ? FOR UPDATE", new: "FROM products WHERE id = ?",
+		pkg: "internal/ledger", test: "TestDecideConcurrently", says: "orders of product 1: ",
 	}, {
 		promise: "P1", what: "MySQL completes an order for one unit more than is left",
-		file: "internal/store/decide.go", old: "case o.Quantity > stock:", new: "case o.Quantity > stock+1:",
-		pkg: "internal/store", test: "TestDecide", says: "products_stock_not_negative",
+		file: "internal/ledger/decide.go", old: "case o.Quantity > stock:", new: "case o.Quantity > stock+1:",
+		pkg: "internal/ledger", test: "TestDecide", says: "products_stock_not_negative",
 	}, {
 		promise: "P1", what: "an order does not see those before it in the same transaction",
-		file: "internal/store/decide.go", old: "\t\t\tstock -= o.Quantity\n", new: "",
-		pkg: "internal/store", test: "TestDecide", says: "got [\"completed\"",
+		file: "internal/ledger/decide.go", old: "\t\t\tstock -= o.Quantity\n", new: "",
+		pkg: "internal/ledger", test: "TestDecide", says: "got [\"completed\"",
 	}, {
 		promise: "P1", what: "Redis reserves for each order of a call what is left for the first",
 		file: "lua/reserve.lua", old: "elseif stock - taken < quantity then", new: "elseif stock < quantity then",
@@ -95,20 +95,20 @@ var changes = []change{
 		pkg: "worker", test: "TestLostCommitsAreNotSoldAgain", says: "units are available, want",
 	}, {
 		promise: "P2", what: "an error that nobody has listed counts as an order's own fault",
-		file: "internal/store/errors.go", old: "\t\treturn Systemic\n\t}\n\tfor _, own",
-		new: "\t\treturn Own\n\t}\n\tfor _, own",
-		pkg: "internal/store", test: "TestClassify", says: "own, want systemic",
+		file: "internal/mysql/errors.go", old: "\t\treturn Systemic\n\t}\n\tif _, own",
+		new: "\t\treturn Own\n\t}\n\tif _, own",
+		pkg: "internal/mysql", test: "TestClassify", says: "own, want systemic",
 	}, {
 		promise: "P2", what: "what every order fails for counts as each one's own fault",
 		file: "worker/blame.go", old: "Rehearse(ctx, in.productID); sound != nil", new: "Rehearse(ctx, in.productID); sound != nil && false",
 		pkg: "worker", test: "TestWhatEveryOrderFailsForIsNoOrdersFault", says: "it has stopped receiving",
 	}, {
 		promise: "P2", what: "a reason that nobody has foreseen is never an order's own",
-		file: "worker/blame.go", old: "class == store.Own || in.refusals == maxRefusals", new: "class == store.Own",
+		file: "worker/blame.go", old: "class == mysql.Own || in.refusals == maxRefusals", new: "class == mysql.Own",
 		pkg: "worker", test: "TestAnUnforeseenReasonOfOneOrder", says: "the queue is not empty",
 	}, {
 		promise: "P2", what: "a product of which no order can be decided stops all others",
-		file: "worker/blame.go", old: "in.asked && store.Answered(sound)", new: "in.asked && store.Answered(sound) && false",
+		file: "worker/blame.go", old: "in.asked && mysql.Answered(sound)", new: "in.asked && mysql.Answered(sound) && false",
 		pkg: "worker", test: "TestABrokenProductStopsNoOther", says: "receiving has stopped more than once",
 	}, {
 		promise: "P2", what: "a locked product holds all that a worker may hold",
@@ -124,7 +124,7 @@ var changes = []change{
 		pkg: "internal/stock", test: "TestScripts/statuses", says: "a status is kept for",
 	}, {
 		promise: "P2", what: "a MySQL that may lose commits is taken without a word",
-		file: "internal/store/durability.go", old: "if d.FlushLog != \"\" && d.FlushLog != \"1\" {", new: "if d.FlushLog == \"off\" {",
+		file: "internal/mysql/durability.go", old: "if d.FlushLog != \"\" && d.FlushLog != \"1\" {", new: "if d.FlushLog == \"off\" {",
 		pkg: "worker", test: "TestAMySQLThatMayLoseCommits", says: "stampede_mysql_may_lose_commits is 0, want 1",
 	}, {
 		promise: "P2", what: "reconcile settles an order that is being redriven by its old decision",
@@ -138,16 +138,16 @@ var changes = []change{
 
 	{
 		promise: "P3", what: "the order's row is not looked at",
-		file: "internal/store/decide.go", old: "if row, ok := b.decided[o.ID]; ok {", new: "if row, ok := b.decided[o.ID]; ok && false {",
-		pkg: "internal/store", test: "TestDecide", says: "another transaction inserted the row first",
+		file: "internal/ledger/decide.go", old: "if row, ok := b.decided[o.ID]; ok {", new: "if row, ok := b.decided[o.ID]; ok && false {",
+		pkg: "internal/ledger", test: "TestDecide", says: "another transaction inserted the row first",
 	}, {
 		promise: "P3", what: "who loses the race to insert a row does not read it",
-		file: "internal/store/store.go", old: "if Classify(err) != Transient {", new: "if Classify(err) != Transient || errors.Is(err, errLostRace) {",
-		pkg: "internal/store", test: "TestSameOrderUnderTwoProducts", says: "another transaction inserted the row first",
+		file: "internal/mysql/db.go", old: "if Classify(err) != Transient {", new: "if Classify(err) != Transient || errors.Is(err, ErrLostRace) {",
+		pkg: "internal/ledger", test: "TestSameOrderUnderTwoProducts", says: "another transaction inserted the row first",
 	}, {
 		promise: "P3", what: "the rows that an insert has met are not looked for",
-		file: "internal/store/decide.go", old: "\t\t\tlook = true\n", new: "",
-		pkg: "internal/store", test: "TestDecide", says: "another transaction inserted the row first",
+		file: "internal/ledger/decide.go", old: "\t\t\tlook = true\n", new: "",
+		pkg: "internal/ledger", test: "TestDecide", says: "another transaction inserted the row first",
 	}, {
 		promise: "P3", what: "a settle whose answer is lost is repeated as fresh",
 		file: "worker/decide.go", old: "s.decisions[i].Fresh = false", new: "s.decisions[i].Fresh = true",
@@ -162,12 +162,12 @@ var changes = []change{
 		pkg: "internal/stock", test: "TestScripts/settle_reserved", says: "settled again",
 	}, {
 		promise: "P3", what: "who comes late with a move does not look how it was decided",
-		file: "internal/store/moves.go", old: "FROM moves WHERE id = ?`", new: "FROM moves WHERE id = ? AND 1 = 0`",
-		pkg: "internal/store", test: "TestMove", says: "again: ",
+		file: "internal/ledger/moves.go", old: "FROM moves WHERE id = ?`", new: "FROM moves WHERE id = ? AND 1 = 0`",
+		pkg: "internal/ledger", test: "TestMove", says: "again: ",
 	}, {
 		promise: "P3", what: "a completed order is redriven",
-		file: "internal/store/standing.go", old: "case row.Status != order.Failed || order.Reason(row.FailedReason.String) != order.DeadLetter:", new: "case false:",
-		pkg: "internal/store", test: "TestRedrive", says: "an order that did not fail as a dead letter",
+		file: "internal/ledger/standing.go", old: "case row.Status != order.Failed || order.Reason(row.FailedReason.String) != order.DeadLetter:", new: "case false:",
+		pkg: "internal/ledger", test: "TestRedrive", says: "an order that did not fail as a dead letter",
 	}, {
 		promise: "P3", what: "reconcile settles as if it had decided",
 		file: "internal/reconcile/reconcile.go", old: "order.Decision{Record: record}", new: "order.Decision{Record: record, Fresh: true}",
@@ -210,8 +210,8 @@ var changes = []change{
 		pkg:  "internal/stock", test: "TestScripts/load_across_a_loss", says: "after 2 reads",
 	}, {
 		promise: "P4", what: "MySQL does not look whether a restock was made before",
-		file: "internal/store/restock.go", old: "AND reason IN (?, ?) AND ref = ? ORDER BY product_id`", new: "AND reason IN (?, ?) AND ref = ? AND 1 = 0`",
-		pkg: "internal/store", test: "TestRestock", says: "again: ",
+		file: "internal/ledger/restock.go", old: "AND reason IN (?, ?) AND ref = ? ORDER BY product_id`", new: "AND reason IN (?, ?) AND ref = ? AND 1 = 0`",
+		pkg: "internal/ledger", test: "TestRestock", says: "again: ",
 	},
 
 	{
@@ -300,8 +300,8 @@ var changes = []change{
 		pkg: "internal/stock", test: "TestScripts/other_buckets", says: "an order by another number of buckets has changed the keys",
 	}, {
 		promise: "P7", what: "MySQL does not judge the limit",
-		file: "internal/store/decide.go", old: "b.bought[o.UserID]+o.Quantity > b.product.LimitPerUser:", new: "o.Quantity > b.product.LimitPerUser:",
-		pkg: "internal/store", test: "TestDecide", says: `got ["completed" "completed" "completed" "completed"]`,
+		file: "internal/ledger/decide.go", old: "b.bought[o.UserID]+o.Quantity > b.product.LimitPerUser:", new: "o.Quantity > b.product.LimitPerUser:",
+		pkg: "internal/ledger", test: "TestDecide", says: `got ["completed" "completed" "completed" "completed"]`,
 	}, {
 		promise: "P7", what: "a failed order still counts for its buyer",
 		file: "lua/settle.lua", old: "      bought[#bought + 1] = {user, -held[i]}\n", new: "",
@@ -312,10 +312,10 @@ var changes = []change{
 		pkg: "internal/stock", test: "TestScripts/settle_without_reservation", says: "completed, newer than the load",
 	}, {
 		promise: "P7", what: "the snapshot is taken before the product is locked",
-		file: "internal/store/decide.go",
+		file: "internal/ledger/decide.go",
 		old:  "\tproduct, err := lockProduct(ctx, tx, productID)\n",
 		new:  "\t_, err := readRelated(ctx, tx, orders)\n\tif err != nil {\n\t\treturn nil, err\n\t}\n\tproduct, err := lockProduct(ctx, tx, productID)\n",
-		pkg:  "internal/store", test: "TestLimitConcurrently", says: "the limit is 3",
+		pkg:  "internal/ledger", test: "TestLimitConcurrently", says: "the limit is 3",
 	},
 
 	{
@@ -332,21 +332,21 @@ var changes = []change{
 		pkg: "edge", test: "TestQueueRefuses", says: "idem:",
 	}, {
 		promise: "P8", what: "MySQL's keys are not looked at",
-		file: "internal/store/decide.go", old: "holder := b.holders[row.scope()]", new: "holder := (*orderRow)(nil)",
-		pkg: "internal/store", test: "TestDecide", says: "another transaction inserted the row first",
+		file: "internal/ledger/decide.go", old: "holder := b.holders[row.scope()]", new: "holder := (*orderRow)(nil)",
+		pkg: "internal/ledger", test: "TestDecide", says: "another transaction inserted the row first",
 	}, {
 		promise: "P8", what: "no unique index on a user's keys",
-		file: "internal/store/migrations/00014_orders_idempotency.sql", old: "UNIQUE KEY orders_idempotency", new: "KEY orders_idempotency",
-		pkg: "internal/store", test: "TestIdempotencyRace", says: "orders hold key",
+		file: "internal/mysql/migrations/00014_orders_idempotency.sql", old: "UNIQUE KEY orders_idempotency", new: "KEY orders_idempotency",
+		pkg: "internal/ledger", test: "TestIdempotencyRace", says: "orders hold key",
 	}, {
 		promise: "P8", what: "MySQL keeps a key for ever",
-		file: "internal/store/decide.go", old: "\tcase !row.outlives(holder):\n", new: "\tcase true:\n",
-		pkg: "internal/store", test: "TestKeysOfAnotherDay", says: "is idempotency_conflict again",
+		file: "internal/ledger/decide.go", old: "\tcase !row.outlives(holder):\n", new: "\tcase true:\n",
+		pkg: "internal/ledger", test: "TestKeysOfAnotherDay", says: "is idempotency_conflict again",
 	}, {
 		promise: "P8", what: "in MySQL a key is its user's for all products",
-		file: "internal/store/migrations/00014_orders_idempotency.sql",
+		file: "internal/mysql/migrations/00014_orders_idempotency.sql",
 		old:  "(user_id, product_id, idempotency_key);", new: "(user_id, idempotency_key);",
-		pkg: "internal/store", test: "TestKeysOfTwoProducts", says: "another transaction inserted the row first",
+		pkg: "internal/ledger", test: "TestKeysOfTwoProducts", says: "another transaction inserted the row first",
 	}, {
 		promise: "P8", what: "a key is not its user's own",
 		file: "internal/stock/keys.go", old: "return k.idem + strconv.FormatInt(userID, 10) + \":\" + key", new: "return k.idem + key",

@@ -1,0 +1,16 @@
+package account
+
+import "fmt"
+
+// The actions of the staff log that concern users and bans. Who reads it may search for these words, so they stay as
+// they are.
+const (
+	actBanAdd      = "ban.add"
+	actBanLift     = "ban.lift"
+	actUserRole    = "user.role"
+	actUserDisable = "user.disable"
+	actUserEnable  = "user.enable"
+	actUserLogout  = "user.logout"
+)
+
+func aboutUser(id int64) string { return fmt.Sprintf("user %d", id) }

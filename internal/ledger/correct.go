@@ -1,0 +1,126 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/jmoiron/sqlx"
+
+	"stampede/internal/failpoint"
+	"stampede/internal/mysql"
+	"stampede/internal/order"
+)
+
+// ErrTooFew: fewer units are for sale than are to be taken out.
+var ErrTooFew = errors.New("fewer units are for sale")
+
+// errCancelled: a correction took so long that reconcile has cancelled it. It can be repeated.
+var errCancelled = errors.New("the correction was cancelled since it took too long")
+
+// Corrected looks, before a correction, whether there can be one, and returns what was done under its id before, if
+// something was. Units are those to be taken out. Its errors are those of Correct.
+func (l *Ledger) Corrected(ctx context.Context, productID, units int64, id string) (done Restock, before bool, err error) {
+	err = validateRestock(units, id)
+	if err == nil && productID > order.MaxProductID {
+		err = mysql.ErrNotFound
+	}
+	var product order.Product
+	if err == nil {
+		product, err = l.Product(ctx, productID)
+	}
+	if err == nil {
+		done, before, err = restockedBefore(ctx, l.db, productID, -units, id)
+	}
+	if err == nil && !before {
+		err = correctable(product.Buckets)
+	}
+	if err != nil {
+		return Restock{}, false, fmt.Errorf("correction %q of product %d: %w", id, productID, err)
+	}
+	return done, before, nil
+}
+
+// correctable refuses split products: their units would have to be taken from several buckets at once.
+func correctable(buckets int64) error {
+	if buckets > 0 {
+		return mysql.Invalidf("units cannot be taken out of a product that is split into buckets")
+	}
+	return nil
+}
+
+// Correct takes the units of a move without a receiver out of the stock of its donor, which is a product, once for each
+// id of a restock. They must be lent in Redis. If they were taken out under this id before, by another move, it returns what that
+// did, which is not Applied, and the loan is to be given back.
+//
+// ErrTooFew: the stock has fewer units. Its other errors are those of Restock, and an ErrInvalid for a product with
+// buckets. Undone tells of an error whether the loan may be given back.
+func (l *Ledger) Correct(ctx context.Context, m Move, id string) (done Restock, err error) {
+	if err := validateRestock(m.Units, id); err != nil {
+		return Restock{}, fmt.Errorf("correction: %w", err)
+	}
+	if err := failpoint.Before(failpoint.Move); err != nil {
+		return Restock{}, fmt.Errorf("correction %q: %w", id, err)
+	}
+	err = l.db.InTx(ctx, func(tx *sqlx.Tx) (err error) {
+		if done, err = correct(ctx, tx, m, id); err != nil {
+			return err
+		}
+		return failpoint.Before(failpoint.MoveCommit)
+	})
+	if err == nil {
+		if err = failpoint.After(failpoint.MoveCommit); err != nil {
+			err = fmt.Errorf("%w: %w", mysql.ErrCommit, err)
+		}
+	}
+	if err != nil {
+		return Restock{}, fmt.Errorf("correction %q of product %d: %w", id, m.Donor, err)
+	}
+	return done, nil
+}
+
+func correct(ctx context.Context, tx *sqlx.Tx, m Move, id string) (Restock, error) {
+	rows, err := lockWhole(ctx, tx, m.Donor)
+	if err != nil {
+		return Restock{}, err
+	}
+	var cancelled mysql.UUID
+	err = tx.GetContext(ctx, &cancelled, `SELECT id FROM moves WHERE id = ?`, mysql.UUID(m.ID))
+	switch {
+	case err == nil:
+		return Restock{}, errCancelled
+	case !errors.Is(err, sql.ErrNoRows):
+		return Restock{}, fmt.Errorf("read move: %w", err)
+	}
+	if done, before, err := restockedBefore(ctx, tx, m.Donor, -m.Units, id); err != nil || before {
+		return done, err
+	}
+	product := rows[0]
+	if err := correctable(product.Buckets); err != nil {
+		return Restock{}, err
+	}
+	if product.Stock < m.Units {
+		return Restock{}, ErrTooFew
+	}
+
+	at := mysql.Now()
+	change := ledgerRow{
+		ProductID: product.ID, Version: product.Version + 1, Delta: -m.Units, Balance: product.Stock - m.Units,
+		Reason: ledgerCorrection, Ref: []byte(id), CreatedAt: at,
+	}
+	if err := changeStock(ctx, tx, &product, []ledgerRow{change}); err != nil {
+		return Restock{}, err
+	}
+	// Who finishes the loan reads here that it was decided.
+	err = insertMove(ctx, tx, moveRow{
+		ID: mysql.UUID(m.ID), Donor: product.ID, Units: m.Units, DonorVersion: change.Version, DecidedAt: at,
+	})
+	if err != nil {
+		return Restock{}, err
+	}
+	done := newRestock(product.ID, id, []ledgerRow{change})
+	done.Applied = true
+	before, after := mysql.Values{"stock": product.Stock}, mysql.Values{"stock": change.Balance, "restock_id": id}
+	return done, mysql.LogChange(ctx, tx, actProductRestock, aboutProduct(product.ID), before, after)
+}

@@ -1,0 +1,199 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"stampede/internal/mysql"
+	"stampede/internal/order"
+)
+
+// MaxRestockIDBytes is the longest id of a restock.
+const MaxRestockIDBytes = 64
+
+// The reasons for which a product's stock changes, as stored.
+const (
+	ledgerInitial = "initial"
+	ledgerOrder   = "order"
+	ledgerRestock = "restock"
+	ledgerMove    = "move"  // from one bucket to another
+	ledgerSplit   = "split" // between a product and its buckets, when their number changes
+	// Unsold units that were taken out. Its ref is the id of a restock.
+	ledgerCorrection = "correction"
+)
+
+// ledgerRow is a row of the table stock_ledger.
+type ledgerRow struct {
+	ProductID int64     `db:"product_id"`
+	Version   int64     `db:"version"`
+	Delta     int64     `db:"delta"`
+	Balance   int64     `db:"balance"`
+	Reason    string    `db:"reason"`
+	Ref       []byte    `db:"ref"`
+	CreatedAt time.Time `db:"created_at"`
+}
+
+// insertLedger writes rows, of which there must be at least one.
+func insertLedger(ctx context.Context, tx *sqlx.Tx, rows []ledgerRow) error {
+	insert := newInsert("stock_ledger", "product_id, version, delta, balance, reason, ref, created_at")
+	for i := range rows {
+		r := &rows[i]
+		insert.row()
+		insert.ints(r.ProductID, r.Version, r.Delta, r.Balance)
+		insert.bytes([]byte(r.Reason))
+		insert.bytes(r.Ref)
+		insert.time(r.CreatedAt)
+	}
+	if err := insert.exec(ctx, tx); err != nil {
+		return fmt.Errorf("insert ledger: %w", err)
+	}
+	return nil
+}
+
+// Restock is units put on sale after the first or, if they are negative, taken out: a correction.
+type Restock struct {
+	ProductID int64
+	// ID tells a restock from another of the same product.
+	ID    string
+	Units int64
+	// Version is the product's version that this restock made, and Balance the stock at that version.
+	Version, Balance int64
+	// Applied tells that this call added the units, and not an earlier one.
+	Applied bool
+	// Parts are what Redis is to be told of: the restock itself or, of a product that was split, what each bucket got
+	// of it. The version is then that of the bucket; the restock itself has none.
+	Parts []Restock
+}
+
+// Restock adds units to a product's stock, once for each product and id; of a split product they go to its buckets as
+// evenly as possible. A repeated call changes nothing and returns what the first returned, but for Applied. ErrInvalid: the id is not 1 to MaxRestockIDBytes of visible ASCII, units are
+// not positive or would take the stock over MaxStock, or the id was used with other units, which is an ErrMismatch as
+// well. ErrNotFound: no such product.
+func (l *Ledger) Restock(ctx context.Context, productID, units int64, id string) (Restock, error) {
+	if err := validateRestock(units, id); err != nil {
+		return Restock{}, fmt.Errorf("restock: %w", err)
+	}
+	var done Restock
+	err := l.db.InTx(ctx, func(tx *sqlx.Tx) (err error) {
+		done, err = restock(ctx, tx, productID, units, id)
+		return err
+	})
+	if err != nil {
+		return Restock{}, fmt.Errorf("restock %q of product %d: %w", id, productID, err)
+	}
+	return done, nil
+}
+
+func validateRestock(units int64, id string) error {
+	switch {
+	case !isRestockID(id):
+		return mysql.Invalidf("a restock's id must be 1 to %d characters of visible ASCII", MaxRestockIDBytes)
+	case units <= 0 || units > MaxStock:
+		return mysql.Invalidf("units must be 1 to %d, or as many below zero to take them out", MaxStock)
+	}
+	return nil
+}
+
+func isRestockID(id string) bool {
+	for _, c := range []byte(id) {
+		if c <= ' ' || c > '~' {
+			return false
+		}
+	}
+	return len(id) >= 1 && len(id) <= MaxRestockIDBytes
+}
+
+func restock(ctx context.Context, tx *sqlx.Tx, productID, units int64, id string) (Restock, error) {
+	rows, err := lockWhole(ctx, tx, productID)
+	if err != nil {
+		return Restock{}, err
+	}
+	if done, before, err := restockedBefore(ctx, tx, productID, units, id); err != nil || before {
+		return done, err
+	}
+
+	var stock int64
+	for _, row := range rows {
+		stock += row.Stock
+	}
+	if stock > MaxStock-units {
+		return Restock{}, mysql.Invalidf("units would take the stock, which is %d, over %d", stock, MaxStock)
+	}
+	if len(rows) > 1 {
+		rows = rows[1:] // the buckets
+	}
+	// Each bucket has a row in the ledger even if it gets nothing, so that the balances add up to the whole.
+	var changes []ledgerRow
+	at := mysql.Now()
+	for i, row := range rows {
+		part := share(units, len(rows), i)
+		change := ledgerRow{
+			ProductID: row.ID, Version: row.Version + 1, Delta: part, Balance: row.Stock + part,
+			Reason: ledgerRestock, Ref: []byte(id), CreatedAt: at,
+		}
+		if err := changeStock(ctx, tx, &row, []ledgerRow{change}); err != nil {
+			return Restock{}, err
+		}
+		changes = append(changes, change)
+	}
+	done := newRestock(productID, id, changes)
+	done.Applied = true
+	before, after := mysql.Values{"stock": stock}, mysql.Values{"stock": stock + units, "restock_id": id}
+	return done, mysql.LogChange(ctx, tx, actProductRestock, aboutProduct(productID), before, after)
+}
+
+// restockedBefore looks for what was done under the id of a restock. It is an ErrMismatch if that had other units.
+func restockedBefore(
+	ctx context.Context, from sqlx.QueryerContext, productID, units int64, id string,
+) (done Restock, before bool, err error) {
+	// It may have been applied when the product had other buckets, or none.
+	query, args, err := sqlx.In(`SELECT product_id, version, delta, balance, reason, ref, created_at FROM stock_ledger
+		WHERE product_id IN (?) AND reason IN (?, ?) AND ref = ? ORDER BY product_id`,
+		append([]int64{productID}, order.BucketIDs(productID, order.MaxBuckets)...), ledgerRestock, ledgerCorrection, []byte(id))
+	if err != nil {
+		return Restock{}, false, fmt.Errorf("read ledger: %w", err)
+	}
+	var first []ledgerRow
+	if err := sqlx.SelectContext(ctx, from, &first, query, args...); err != nil {
+		return Restock{}, false, fmt.Errorf("read ledger: %w", err)
+	}
+	if len(first) == 0 {
+		return Restock{}, false, nil
+	}
+	done = newRestock(productID, id, first)
+	if done.Units != units {
+		return Restock{}, false, fmt.Errorf("%w: %w", ErrMismatch,
+			mysql.Invalidf("this restock was applied before with %d units, not %d", done.Units, units))
+	}
+	return done, true, nil
+}
+
+// share is part i of n parts that are as equal as possible, of units.
+func share(units int64, n, i int) int64 {
+	part := units / int64(n)
+	if int64(i) < units%int64(n) {
+		part++
+	}
+	return part
+}
+
+// newRestock adds up the ledger rows of a restock.
+func newRestock(productID int64, id string, rows []ledgerRow) Restock {
+	done := Restock{ProductID: productID, ID: id}
+	for _, row := range rows {
+		done.Units += row.Delta
+		done.Balance += row.Balance
+		if row.ProductID == productID {
+			done.Version = row.Version
+		}
+		if row.Delta > 0 {
+			done.Parts = append(done.Parts, Restock{
+				ProductID: row.ProductID, ID: id, Units: row.Delta, Version: row.Version, Balance: row.Balance,
+			})
+		}
+	}
+	return done
+}

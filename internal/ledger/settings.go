@@ -1,0 +1,95 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jmoiron/sqlx"
+
+	"stampede/internal/mysql"
+	"stampede/internal/order"
+)
+
+// UpdateProduct changes the settings of a product as change does, and returns the product as it is then. What change
+// does to anything but the settings is without effect. The revision is raised if a setting has become another, so
+// repeating a call is safe. The buckets of a split product get the same settings and revision. Change may be called more than once, each time with the product as it is. ErrNotFound: no
+// such product. An InvalidError says what is wrong with the product as it would be.
+//
+// Orders that were accepted before keep their price, and are decided by the limit that is in force then.
+func (l *Ledger) UpdateProduct(ctx context.Context, id int64, change func(*order.Product)) (order.Product, error) {
+	var changed order.Product
+	err := l.db.InTx(ctx, func(tx *sqlx.Tx) error {
+		rows, err := lockWhole(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		row := rows[0]
+		p := row.product()
+		change(&p)
+		next, err := row.with(p)
+		if err != nil {
+			return err
+		}
+		changed = next.product()
+		if next == row {
+			return nil
+		}
+		if err := writeSettings(ctx, tx, next); err != nil {
+			return err
+		}
+		before, after := changedSettings(row, next)
+		return mysql.LogChange(ctx, tx, actProductChange, aboutProduct(id), before, after)
+	})
+	if err != nil {
+		return order.Product{}, fmt.Errorf("update product %d: %w", id, err)
+	}
+	return changed, nil
+}
+
+// with is the row with the settings of p, and the next revision if one of them is another.
+func (r productRow) with(p order.Product) (productRow, error) {
+	next := r
+	next.Name, next.Description, next.Price, next.State = p.Name, p.Description, p.Price, p.State
+	next.StartsAt, next.EndsAt = mysql.NullMillis(p.StartsAt), mysql.NullMillis(p.EndsAt)
+	next.LimitPerUser = p.LimitPerUser
+	if err := validateProduct(next.product()); err != nil {
+		return productRow{}, err
+	}
+	if next == r {
+		return r, nil
+	}
+	next.Revision++
+	next.LimitCeiling = max(r.LimitCeiling, next.LimitPerUser)
+	if r.LimitCeiling == 0 || next.LimitPerUser == 0 {
+		next.LimitCeiling = 0
+	}
+	return next, nil
+}
+
+// writeSettings writes the settings of a product that this transaction has locked as a whole, and of its buckets. That
+// the revision before is still there is checked, as changeStock checks the version.
+func writeSettings(ctx context.Context, tx *sqlx.Tx, row productRow) error {
+	ids := append([]int64{row.ID}, order.BucketIDs(row.ID, row.Buckets)...)
+	query, args, err := sqlx.Named(`UPDATE products
+		SET name = :name, description = :description, price = :price, starts_at = :starts_at, ends_at = :ends_at,
+			limit_per_user = :limit_per_user, limit_ceiling = :limit_ceiling, state = :state, revision = :revision
+		WHERE id IN (:ids) AND revision = :revision - 1`, struct {
+		productRow
+		IDs []int64 `db:"ids"`
+	}{row, ids})
+	if err == nil {
+		query, args, err = sqlx.In(query, args...)
+	}
+	if err != nil {
+		return fmt.Errorf("write settings: %w", err)
+	}
+	result, err := tx.ExecContext(ctx, query, args...)
+	if err != nil {
+		return fmt.Errorf("write settings: %w", err)
+	}
+	if n, err := result.RowsAffected(); err != nil || n != int64(len(ids)) {
+		return fmt.Errorf("write settings: revision %d is gone though its row is locked (%d rows, %v)",
+			row.Revision-1, n, err)
+	}
+	return nil
+}
