@@ -366,7 +366,8 @@ func TestOutcomesOfScripts(t *testing.T) {
 	names := map[string]Outcome{
 		"RESERVED": Reserved, "REPLAYED": Replayed, "SOLD_OUT": SoldOut, "LIMIT_EXCEEDED": LimitExceeded,
 		"NOT_STARTED": NotStarted, "ENDED": Ended,
-		"IDEMPOTENCY_MISMATCH": IdempotencyMismatch, "NOT_ON_SALE": NotOnSale, "PAUSED": Paused, "OTHER_BUCKETS": OtherBuckets,
+		"IDEMPOTENCY_MISMATCH": IdempotencyMismatch, "NOT_ON_SALE": NotOnSale, "PAUSED": Paused,
+		"OTHER_BUCKETS": OtherBuckets,
 	}
 	found := map[string]Outcome{}
 	constants := regexp.MustCompile(`(?m)^local ([A-Z_, ]+) = ([-\d, ]+)$`)

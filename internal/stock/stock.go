@@ -73,7 +73,8 @@ var (
 	configureScript = newScript("configure")
 )
 
-// putText is the text of putScript, for pipelines, which cannot fall back on it when Redis does not know the script's hash.
+// putText is the text of putScript, for pipelines, which cannot fall back on it when Redis does not know the script's
+// hash.
 var putText = lua.Script("put")
 
 // scriptNames names the scripts by what a call of one says: its hash, or its text the first time.
