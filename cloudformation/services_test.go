@@ -90,7 +90,8 @@ func TestEnvironment(t *testing.T) {
 				t.Errorf("%s: %s comes from %q", task, name, from)
 			}
 		}
-		if dsn := values["MYSQL_DSN"]; !strings.HasSuffix(dsn, "@tcp(<Database.Endpoint.Address>:3306)/stampede?tls=true") ||
+		if dsn := values["MYSQL_DSN"]; !strings.HasSuffix(dsn,
+			"@tcp(<Database.Endpoint.Address>:3306)/stampede?tls=true") ||
 			strings.HasPrefix(dsn, "admin@") != (task == "Migrate") {
 			t.Errorf("%s: MYSQL_DSN is %s", task, dsn)
 		}
@@ -99,7 +100,8 @@ func TestEnvironment(t *testing.T) {
 			if values["REDIS_URL"] != "rediss://"+host+","+host {
 				t.Errorf("%s: REDIS_URL is %s", task, values["REDIS_URL"])
 			}
-			if values["ORDERS_QUEUE"] != "<Orders.QueueName>" || values["ORDERS_DLQ"] != "<DeadLetters.QueueName>" || values["AWS_REGION"] != "ap-southeast-2" {
+			if values["ORDERS_QUEUE"] != "<Orders.QueueName>" || values["ORDERS_DLQ"] != "<DeadLetters.QueueName>" ||
+				values["AWS_REGION"] != "ap-southeast-2" {
 				t.Errorf("%s: the queues are %v", task, values)
 			}
 			if secrets["MYSQL_PASSWORD"] != "<MySQLPassword>" || secrets["REDIS_PASSWORD"] != "<RedisPassword>" {
@@ -113,7 +115,8 @@ func TestEnvironment(t *testing.T) {
 	_, secrets := environment(t, c)
 	command := list(c["Command"])
 	appUser, _, _ := strings.Cut(environmentOf(t, d, "Edge", "MYSQL_DSN"), "@")
-	if secrets["MYSQL_PASSWORD"] != "<Database.MasterUserSecret.SecretArn>:password::" || secrets["MYSQL_APP_PASSWORD"] != "<MySQLPassword>" ||
+	if secrets["MYSQL_PASSWORD"] != "<Database.MasterUserSecret.SecretArn>:password::" ||
+		secrets["MYSQL_APP_PASSWORD"] != "<MySQLPassword>" ||
 		!slices.Equal(command, []any{"migrate", "--app-user", appUser}) || appUser == "admin" {
 		t.Errorf("the migration has %v and runs %v for user %s", secrets, command, appUser)
 	}
@@ -123,7 +126,8 @@ func TestEnvironment(t *testing.T) {
 	}
 
 	// The edge believes the load balancer, which is in the public subnets.
-	if got := environmentOf(t, d, "Edge", "TRUSTED_PROXIES"); got != "<PublicSubnet1.CidrBlock>,<PublicSubnet2.CidrBlock>" {
+	if got := environmentOf(t, d, "Edge",
+		"TRUSTED_PROXIES"); got != "<PublicSubnet1.CidrBlock>,<PublicSubnet2.CidrBlock>" {
 		t.Errorf("TRUSTED_PROXIES is %s", got)
 	}
 	var public []string
@@ -143,7 +147,8 @@ func environmentOf(t testing.TB, d deployed, task, name string) string {
 // fargate has the memory in MiB that goes with so many CPU units: lowest, highest and step
 // (https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html).
 var fargate = map[int][3]int{
-	256: {512, 2048, 512}, 512: {1024, 4096, 1024}, 1024: {2048, 8192, 1024}, 2048: {4096, 16_384, 1024}, 4096: {8192, 30_720, 1024},
+	256: {512, 2048, 512}, 512: {1024, 4096, 1024}, 1024: {2048, 8192, 1024}, 2048: {4096, 16_384, 1024},
+	4096: {8192, 30_720, 1024},
 	8192: {16_384, 61_440, 4096}, 16_384: {32_768, 122_880, 8192},
 }
 
@@ -165,7 +170,8 @@ func TestTasks(t *testing.T) {
 		if !ok || memory < bounds[0] || memory > bounds[1] || (memory-bounds[0])%bounds[2] != 0 || memory == 1536 {
 			t.Errorf("%s: Fargate has no %d CPU units with %d MiB", task, cpu, memory)
 		}
-		if text(at(p, "RequiresCompatibilities", 0)) != "FARGATE" || at(p, "NetworkMode") != "awsvpc" || at(p, "RuntimePlatform", "CpuArchitecture") != "ARM64" {
+		if text(at(p, "RequiresCompatibilities", 0)) != "FARGATE" || at(p, "NetworkMode") != "awsvpc" ||
+			at(p, "RuntimePlatform", "CpuArchitecture") != "ARM64" {
 			t.Errorf("%s: %v", task, p)
 		}
 		if family := text(at(p, "Family")); family != name+"-"+strings.ToLower(task) {
@@ -183,23 +189,27 @@ func TestTasks(t *testing.T) {
 		if stop < 30 || stop > 120 {
 			t.Errorf("%s: it has %v s to stop", task, stop)
 		}
-		if c["User"] != "65532" || c["ReadonlyRootFilesystem"] != true || at(c, "LinuxParameters", "Capabilities", "Drop", 0) != "ALL" {
+		if c["User"] != "65532" || c["ReadonlyRootFilesystem"] != true ||
+			at(c, "LinuxParameters", "Capabilities", "Drop", 0) != "ALL" {
 			t.Errorf("%s: the container may do too much: %v", task, c)
 		}
 		program := map[string]string{"Edge": "edge", "Worker": "worker"}[task]
 		if program == "" {
 			program = "ctl"
 		}
-		if !strings.HasPrefix(text(c["Image"]), "registry/"+program+"@sha256:") || !strings.Contains(dockerfile, "FROM base AS "+program+"\n") {
+		if !strings.HasPrefix(text(c["Image"]), "registry/"+program+"@sha256:") ||
+			!strings.Contains(dockerfile, "FROM base AS "+program+"\n") {
 			t.Errorf("%s: image %v", task, c["Image"])
 		}
 		if program != "ctl" {
 			check := at(c, "HealthCheck", "Command")
 			want := []any{"CMD", "/" + program, "-healthcheck"}
-			if !slices.Equal(list(check), want) || !strings.Contains(dockerfile, `CMD ["/`+program+`", "-healthcheck"]`) {
+			if !slices.Equal(list(check), want) || !strings.Contains(dockerfile, `CMD ["/`+program+
+				`", "-healthcheck"]`) {
 				t.Errorf("%s: health check %v", task, check)
 			}
-			for key, bounds := range map[string][2]float64{"Interval": {5, 300}, "Timeout": {2, 60}, "Retries": {1, 10}, "StartPeriod": {0, 300}} {
+			for key, bounds := range map[string][2]float64{"Interval": {5, 300}, "Timeout": {2, 60}, "Retries": {1, 10},
+				"StartPeriod": {0, 300}} {
 				if n := number(t, at(c, "HealthCheck", key)); n < bounds[0] || n > bounds[1] {
 					t.Errorf("%s: health check %s %v", task, key, n)
 				}
@@ -267,21 +277,26 @@ func TestStops(t *testing.T) {
 	if killed := seconds(container(d, "Edge")["StopTimeout"]); stop >= killed || notice >= stop {
 		t.Errorf("the edge stops within %s, gives notice for %s and is killed after %s", stop, notice, killed)
 	}
-	if worker, killed := constant(t, "../worker/main.go", "stopTimeout"), seconds(container(d, "Worker")["StopTimeout"]); worker+5*time.Second > killed {
+	if worker, killed := constant(t, "../worker/main.go", "stopTimeout"),
+		seconds(container(d, "Worker")["StopTimeout"]); worker+5*time.Second > killed {
 		t.Errorf("the worker stops within %s and gives back, and is killed after %s", worker, killed)
 	}
 	idle := seconds(balancer["idle_timeout.timeout_seconds"])
 	if kept := constant(t, "../edge/edge.go", "idleTimeout"); idle >= kept || idle <= longestWait {
 		t.Errorf("the load balancer keeps idle connections for %s, the edge for %s", idle, kept)
 	}
-	if balancer["deletion_protection.enabled"] != "true" || balancer["routing.http.drop_invalid_header_fields.enabled"] != "true" {
+	if balancer["deletion_protection.enabled"] != "true" ||
+		balancer["routing.http.drop_invalid_header_fields.enabled"] != "true" {
 		t.Errorf("the load balancer has %v", balancer)
 	}
-	interval, timeout := seconds(at(targets, "HealthCheckIntervalSeconds")), seconds(at(targets, "HealthCheckTimeoutSeconds"))
-	if at(targets, "HealthCheckPath") != "/readyz" || timeout >= interval || timeout <= constant(t, "../edge/edge.go", "readyTimeout") {
+	interval, timeout := seconds(at(targets, "HealthCheckIntervalSeconds")),
+		seconds(at(targets, "HealthCheckTimeoutSeconds"))
+	if at(targets, "HealthCheckPath") != "/readyz" || timeout >= interval ||
+		timeout <= constant(t, "../edge/edge.go", "readyTimeout") {
 		t.Errorf("the health check of the targets is %v", targets)
 	}
-	for key, bounds := range map[string][2]float64{"HealthyThresholdCount": {2, 10}, "UnhealthyThresholdCount": {2, 10}, "HealthCheckIntervalSeconds": {5, 300}} {
+	for key, bounds := range map[string][2]float64{"HealthyThresholdCount": {2, 10}, "UnhealthyThresholdCount": {2, 10},
+		"HealthCheckIntervalSeconds": {5, 300}} {
 		if n := number(t, at(targets, key)); n < bounds[0] || n > bounds[1] {
 			t.Errorf("%s is %v", key, n)
 		}
@@ -300,8 +315,10 @@ func TestServices(t *testing.T) {
 		} {
 			service := at(services[logical], "Properties")
 			c := at(service, "DeploymentConfiguration")
-			if at(c, "DeploymentCircuitBreaker", "Enable") != true || at(c, "DeploymentCircuitBreaker", "Rollback") != true ||
-				at(c, "Alarms", "Enable") != true || at(c, "Alarms", "Rollback") != true || !slices.Equal(list(at(c, "Alarms", "AlarmNames")), alarms) {
+			if at(c, "DeploymentCircuitBreaker", "Enable") != true ||
+				at(c, "DeploymentCircuitBreaker", "Rollback") != true ||
+				at(c, "Alarms", "Enable") != true || at(c, "Alarms", "Rollback") != true ||
+				!slices.Equal(list(at(c, "Alarms", "AlarmNames")), alarms) {
 				t.Errorf("%s is not rolled back: %v", logical, c)
 			}
 			if number(t, at(c, "MinimumHealthyPercent")) < 100 || number(t, at(c, "MaximumPercent")) < 150 {
@@ -320,10 +337,13 @@ func TestServices(t *testing.T) {
 
 		// Listeners.
 		https, http := at(services["HttpsListener"], "Properties"), at(services["HttpListener"], "Properties")
-		if at(https, "Protocol") != "HTTPS" || text(at(https, "Port")) != "443" || !strings.Contains(text(at(https, "SslPolicy")), "TLS13-1-2") || at(https, "Certificates", 0, "CertificateArn") == nil {
+		if at(https, "Protocol") != "HTTPS" || text(at(https, "Port")) != "443" ||
+			!strings.Contains(text(at(https, "SslPolicy")), "TLS13-1-2") ||
+			at(https, "Certificates", 0, "CertificateArn") == nil {
 			t.Errorf("HTTPS: %v", https)
 		}
-		if at(http, "DefaultActions", 0, "RedirectConfig", "Protocol") != "HTTPS" || text(at(http, "Port")) != "80" || len(list(at(http, "DefaultActions"))) != 1 {
+		if at(http, "DefaultActions", 0, "RedirectConfig", "Protocol") != "HTTPS" || text(at(http, "Port")) != "80" ||
+			len(list(at(http, "DefaultActions"))) != 1 {
 			t.Errorf("HTTP: %v", http)
 		}
 
@@ -332,7 +352,8 @@ func TestServices(t *testing.T) {
 		for logical, target := range ofType(services, "AWS::ApplicationAutoScaling::ScalableTarget") {
 			least, most := number(t, target["MinCapacity"]), number(t, target["MaxCapacity"])
 			service := strings.TrimSuffix(logical, "Scaling")
-			if least < 2 || most <= least || target["ScalableDimension"] != "ecs:service:DesiredCount" || target["ResourceId"] != "service/"+name+"/<"+service+"Service.Name>" {
+			if least < 2 || most <= least || target["ScalableDimension"] != "ecs:service:DesiredCount" ||
+				target["ResourceId"] != "service/"+name+"/<"+service+"Service.Name>" {
 				t.Errorf("%s: %v", logical, target)
 			}
 			connections += most
@@ -345,21 +366,27 @@ func TestServices(t *testing.T) {
 		}
 		policies := ofType(services, "AWS::ApplicationAutoScaling::ScalingPolicy")
 		predefined := func(policy string) any {
-			return at(policies[policy], "TargetTrackingScalingPolicyConfiguration", "PredefinedMetricSpecification", "PredefinedMetricType")
+			return at(policies[policy], "TargetTrackingScalingPolicyConfiguration", "PredefinedMetricSpecification",
+				"PredefinedMetricType")
 		}
-		if predefined("EdgeScalingByRequests") != "ALBRequestCountPerTarget" || predefined("EdgeScalingByCpu") != "ECSServiceAverageCPUUtilization" || len(policies) != 3 {
+		if predefined("EdgeScalingByRequests") != "ALBRequestCountPerTarget" ||
+			predefined("EdgeScalingByCpu") != "ECSServiceAverageCPUUtilization" || len(policies) != 3 {
 			t.Errorf("scaling: %v", policies)
 		}
-		if label := at(policies["EdgeScalingByRequests"], "TargetTrackingScalingPolicyConfiguration", "PredefinedMetricSpecification", "ResourceLabel"); label != "<LoadBalancer.LoadBalancerFullName>/<EdgeTargets.TargetGroupFullName>" {
+		if label := at(policies["EdgeScalingByRequests"], "TargetTrackingScalingPolicyConfiguration",
+			"PredefinedMetricSpecification",
+			"ResourceLabel"); label != "<LoadBalancer.LoadBalancerFullName>/<EdgeTargets.TargetGroupFullName>" {
 			t.Errorf("requests are counted of %v", label)
 		}
-		backlog := at(policies["WorkerScalingByBacklog"], "TargetTrackingScalingPolicyConfiguration", "CustomizedMetricSpecification", "Metrics")
+		backlog := at(policies["WorkerScalingByBacklog"], "TargetTrackingScalingPolicyConfiguration",
+			"CustomizedMetricSpecification", "Metrics")
 		checkMetrics(t, "WorkerScalingByBacklog", list(backlog), true)
 
 		// Names.
 		for property, most := range map[string]int{"LoadBalancer": 32, "EdgeTargets": 32} {
 			got := text(at(services[property], "Properties", "Name"))
-			if len(got) > most || !regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?$`).MatchString(got) || strings.HasPrefix(got, "internal-") {
+			if len(got) > most || !regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?$`).MatchString(got) ||
+				strings.HasPrefix(got, "internal-") {
 				t.Errorf("%s is called %q", property, got)
 			}
 		}
@@ -373,7 +400,8 @@ func TestServices(t *testing.T) {
 			t.Errorf("%s: traces go to %q", task, got)
 		}
 	}
-	if at(d["EdgeScaling"], "Properties", "MinCapacity") != "50" || at(d["EdgeTasksAlarm"], "Properties", "Threshold") != "50" ||
+	if at(d["EdgeScaling"], "Properties", "MinCapacity") != "50" ||
+		at(d["EdgeTasksAlarm"], "Properties", "Threshold") != "50" ||
 		at(d["LoadBalancer"], "Properties", "MinimumLoadBalancerCapacity", "CapacityUnits") != "500" {
 		t.Error("EdgeMinimum and ReservedLcu have no effect")
 	}
@@ -387,7 +415,8 @@ func TestQueues(t *testing.T) {
 	if len(queues) != 2 {
 		t.Errorf("there are %d queues", len(queues))
 	}
-	for logical, want := range map[string]string{"Orders": name + "-" + localstack.QueueName, "DeadLetters": name + "-" + localstack.DLQName} {
+	for logical, want := range map[string]string{"Orders": name + "-" + localstack.QueueName, "DeadLetters": name +
+		"-" + localstack.DLQName} {
 		q := queues[logical]
 		if q["QueueName"] != want || len(want) > 80 || q["SqsManagedSseEnabled"] != true || q["FifoQueue"] != nil {
 			t.Errorf("%s: %v", logical, q)
@@ -395,14 +424,17 @@ func TestQueues(t *testing.T) {
 		if got := number(t, q["VisibilityTimeout"]); got != localstack.VisibilityTimeout.Seconds() || got > 43_200 {
 			t.Errorf("%s: a visibility timeout of %v s", logical, got)
 		}
-		if got := number(t, q["MessageRetentionPeriod"]); got != localstack.MessageRetention.Seconds() || got > 1_209_600 {
+		if got := number(t, q["MessageRetentionPeriod"]); got != localstack.MessageRetention.Seconds() ||
+			got > 1_209_600 {
 			t.Errorf("%s: a retention of %v s", logical, got)
 		}
 		denied := false
 		for _, policy := range ofType(data, "AWS::SQS::QueuePolicy") {
 			s := at(policy, "PolicyDocument", "Statement", 0)
-			if at(policy, "Queues", 0) == "<"+logical+">" && at(s, "Effect") == "Deny" && at(s, "Principal") == "*" && at(s, "Action") == "sqs:*" &&
-				at(s, "Resource") == "<"+logical+".Arn>" && at(s, "Condition", "Bool", "aws:SecureTransport") == "false" {
+			if at(policy, "Queues", 0) == "<"+logical+">" && at(s, "Effect") == "Deny" && at(s, "Principal") == "*" &&
+				at(s, "Action") == "sqs:*" &&
+				at(s, "Resource") == "<"+logical+".Arn>" &&
+				at(s, "Condition", "Bool", "aws:SecureTransport") == "false" {
 				denied = true
 			}
 		}
@@ -411,11 +443,14 @@ func TestQueues(t *testing.T) {
 		}
 	}
 	redrive := queues["Orders"]["RedrivePolicy"]
-	if at(redrive, "deadLetterTargetArn") != "<DeadLetters.Arn>" || number(t, at(redrive, "maxReceiveCount")) != localstack.MaxReceiveCount {
+	if at(redrive, "deadLetterTargetArn") != "<DeadLetters.Arn>" ||
+		number(t, at(redrive, "maxReceiveCount")) != localstack.MaxReceiveCount {
 		t.Errorf("the redrive policy is %v", redrive)
 	}
 	allow := queues["DeadLetters"]["RedriveAllowPolicy"]
-	if at(allow, "redrivePermission") != "byQueue" || at(allow, "sourceQueueArns", 0) != "arn:aws:sqs:ap-southeast-2:123456789012:"+name+"-orders" || len(list(at(allow, "sourceQueueArns"))) != 1 {
+	if at(allow, "redrivePermission") != "byQueue" || at(allow, "sourceQueueArns",
+		0) != "arn:aws:sqs:ap-southeast-2:123456789012:"+name+"-orders" ||
+		len(list(at(allow, "sourceQueueArns"))) != 1 {
 		t.Errorf("dead letters come from %v", allow)
 	}
 }
@@ -436,7 +471,8 @@ func TestData(t *testing.T) {
 			}
 		}
 		check("Database", object{
-			"Engine": "mysql", "MultiAZ": true, "ManageMasterUserPassword": true, "StorageEncrypted": true, "DeletionProtection": true,
+			"Engine": "mysql", "MultiAZ": true, "ManageMasterUserPassword": true, "StorageEncrypted": true,
+			"DeletionProtection": true,
 			"PubliclyAccessible": false, "CopyTagsToSnapshot": true, "AutoMinorVersionUpgrade": true,
 		})
 		database := at(data["Database"], "Properties")
@@ -447,22 +483,30 @@ func TestData(t *testing.T) {
 			t.Errorf("the database is %v", database)
 		}
 		mysql := at(data["DatabaseParameters"], "Properties")
-		if at(mysql, "Parameters", "require_secure_transport") != "1" || at(mysql, "Parameters", "collation_server") != "utf8mb4_unicode_ci" || !regexp.MustCompile(`^8\.4\.\d+$`).MatchString(text(at(database, "EngineVersion"))) || at(mysql, "Family") != "mysql8.4" {
+		if at(mysql, "Parameters", "require_secure_transport") != "1" ||
+			at(mysql, "Parameters", "collation_server") != "utf8mb4_unicode_ci" ||
+			!regexp.MustCompile(`^8\.4\.\d+$`).MatchString(text(at(database, "EngineVersion"))) ||
+			at(mysql, "Family") != "mysql8.4" {
 			t.Errorf("the parameters of MySQL are %v", mysql)
 		}
 		check("Redis", object{
-			"Engine": "valkey", "MultiAZEnabled": true, "AutomaticFailoverEnabled": true, "TransitEncryptionEnabled": true,
-			"AtRestEncryptionEnabled": true, "ClusterMode": "enabled", "Port": 6379.0, "AuthToken": "{{resolve:secretsmanager:<RedisPassword>}}",
+			"Engine": "valkey", "MultiAZEnabled": true, "AutomaticFailoverEnabled": true,
+			"TransitEncryptionEnabled": true,
+			"AtRestEncryptionEnabled":  true, "ClusterMode": "enabled", "Port": 6379.0,
+			"AuthToken": "{{resolve:secretsmanager:<RedisPassword>}}",
 		})
 		redis := at(data["Redis"], "Properties")
 		parameters := at(data["RedisParameters"], "Properties")
-		if at(parameters, "Properties", "maxmemory-policy") != "noeviction" || at(parameters, "Properties", "cluster-enabled") != "yes" {
+		if at(parameters, "Properties", "maxmemory-policy") != "noeviction" ||
+			at(parameters, "Properties", "cluster-enabled") != "yes" {
 			t.Errorf("the parameters of Redis are %v", parameters)
 		}
-		if family, _, _ := strings.Cut(text(at(redis, "EngineVersion")), "."); at(parameters, "CacheParameterGroupFamily") != "valkey"+family {
+		if family, _, _ := strings.Cut(text(at(redis, "EngineVersion")), "."); at(parameters,
+			"CacheParameterGroupFamily") != "valkey"+family {
 			t.Errorf("the parameters of Redis are of %v", at(parameters, "CacheParameterGroupFamily"))
 		}
-		if number(t, at(redis, "ReplicasPerNodeGroup")) < 1 || number(t, at(redis, "SnapshotRetentionLimit")) < 1 || at(data["Redis"], "UpdatePolicy", "UseOnlineResharding") != true {
+		if number(t, at(redis, "ReplicasPerNodeGroup")) < 1 || number(t, at(redis, "SnapshotRetentionLimit")) < 1 ||
+			at(data["Redis"], "UpdatePolicy", "UseOnlineResharding") != true {
 			t.Errorf("Redis is %v", redis)
 		}
 		if id := text(at(redis, "ReplicationGroupId")); len(id) > 40 {
@@ -471,7 +515,8 @@ func TestData(t *testing.T) {
 		for logical, secret := range ofType(data, "AWS::SecretsManager::Secret") {
 			length := number(t, at(secret, "GenerateSecretString", "PasswordLength"))
 			// 32 bytes for the key of tokens; 16 to 128 characters, and few signs, for AUTH of ElastiCache.
-			if length < 32 || length > 128 || at(secret, "GenerateSecretString", "ExcludePunctuation") != true || len(text(secret["Name"])) > 512 {
+			if length < 32 || length > 128 || at(secret, "GenerateSecretString", "ExcludePunctuation") != true ||
+				len(text(secret["Name"])) > 512 {
 				t.Errorf("secret %s: %v", logical, secret)
 			}
 		}
@@ -480,8 +525,10 @@ func TestData(t *testing.T) {
 	model := read(t, "../docs/performance.md")
 	for size, want := range map[string][]string{"small": {"db.r7g.xlarge", "1"}, "large": {"db.r7g.4xlarge", "3"}} {
 		data := deploy(t, parameters(size))["data"]
-		class, shards := text(at(data["Database"], "Properties", "DBInstanceClass")), text(at(data["Redis"], "Properties", "NumNodeGroups"))
-		if class != want[0] || shards != want[1] || !strings.Contains(model, class) || !strings.Contains(model, text(at(data["Redis"], "Properties", "CacheNodeType"))) {
+		class, shards := text(at(data["Database"], "Properties", "DBInstanceClass")),
+			text(at(data["Redis"], "Properties", "NumNodeGroups"))
+		if class != want[0] || shards != want[1] || !strings.Contains(model, class) ||
+			!strings.Contains(model, text(at(data["Redis"], "Properties", "CacheNodeType"))) {
 			t.Errorf("%s: %s, %s shards", size, class, shards)
 		}
 	}
@@ -555,7 +602,8 @@ func TestAlarms(t *testing.T) {
 					t.Errorf("%s is called %s", logical, name)
 				}
 				names[name] = true
-				if at(alarm["AlarmActions"], 0) != "<Alarms>" || at(alarm["OKActions"], 0) != "<Alarms>" || len(text(alarm["AlarmDescription"])) < 20 {
+				if at(alarm["AlarmActions"], 0) != "<Alarms>" || at(alarm["OKActions"], 0) != "<Alarms>" ||
+					len(text(alarm["AlarmDescription"])) < 20 {
 					t.Errorf("%s tells nobody, or nothing", logical)
 				}
 				if !slices.Contains([]string{"missing", "breaching", "notBreaching"}, text(alarm["TreatMissingData"])) {
@@ -571,18 +619,22 @@ func TestAlarms(t *testing.T) {
 				} else {
 					period = number(t, alarm["Period"])
 					metrics[text(alarm["MetricName"])] = true
-					if alarm["Namespace"] == nil || len(list(alarm["Dimensions"])) == 0 || (alarm["Statistic"] == nil) == (alarm["ExtendedStatistic"] == nil) {
+					if alarm["Namespace"] == nil || len(list(alarm["Dimensions"])) == 0 ||
+						(alarm["Statistic"] == nil) == (alarm["ExtendedStatistic"] == nil) {
 						t.Errorf("%s: %v", logical, alarm)
 					}
 				}
-				if n := number(t, alarm["EvaluationPeriods"]); n*period > 86_400 || period != 60 && int(period)%60 != 0 {
+				if n := number(t, alarm["EvaluationPeriods"]); n*period > 86_400 || period != 60 &&
+					int(period)%60 != 0 {
 					t.Errorf("%s looks at %v periods of %v s", logical, n, period)
 				}
 			}
 		}
 		for _, want := range []string{
-			"ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisible", "HTTPCode_Target_5XX_Count", "HTTPCode_ELB_5XX_Count", "TargetResponseTime",
-			"UnHealthyHostCount", "CPUUtilization", "FreeStorageSpace", "DatabaseConnections", "DatabaseMemoryUsagePercentage", "Evictions",
+			"ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisible", "HTTPCode_Target_5XX_Count",
+			"HTTPCode_ELB_5XX_Count", "TargetResponseTime",
+			"UnHealthyHostCount", "CPUUtilization", "FreeStorageSpace", "DatabaseConnections",
+			"DatabaseMemoryUsagePercentage", "Evictions",
 			"EngineCPUUtilization", "RunningTaskCount",
 		} {
 			if !metrics[want] {
@@ -597,7 +649,8 @@ func TestAlarms(t *testing.T) {
 			for _, q := range list(at(d["data"][logical], "Properties", "Metrics"))[1:] {
 				m := at(q, "MetricStat", "Metric")
 				seen[text(at(m, "Dimensions", 0, "Value"))] = true
-				if first := at(d["data"][logical], "Properties", "Metrics", 1, "MetricStat", "Metric", "MetricName"); at(m, "MetricName") != first {
+				if first := at(d["data"][logical], "Properties", "Metrics", 1, "MetricStat", "Metric",
+					"MetricName"); at(m, "MetricName") != first {
 					t.Errorf("%s is about %v and %v", logical, first, at(m, "MetricName"))
 				}
 			}
@@ -646,14 +699,16 @@ func TestDashboard(t *testing.T) {
 	places := map[[2]int]bool{}
 	for _, w := range dashboard.Widgets {
 		place := [2]int{w.X, w.Y}
-		if w.X+w.Width > 24 || places[place] || w.Type != "metric" || w.Properties.Title == "" || w.Properties.Region != "ap-southeast-2" || len(w.Properties.Metrics) == 0 {
+		if w.X+w.Width > 24 || places[place] || w.Type != "metric" || w.Properties.Title == "" ||
+			w.Properties.Region != "ap-southeast-2" || len(w.Properties.Metrics) == 0 {
 			t.Errorf("widget %+v", w)
 		}
 		places[place] = true
 		for _, m := range w.Properties.Metrics {
 			first, _ := m[0].(string)
 			expression, _ := m[0].(map[string]any)
-			if !strings.Contains(first, "/") && !strings.HasPrefix(text(expression["expression"]), `SEARCH('{AWS/ElastiCache,CacheClusterId} MetricName="`) {
+			if !strings.Contains(first, "/") && !strings.HasPrefix(text(expression["expression"]),
+				`SEARCH('{AWS/ElastiCache,CacheClusterId} MetricName="`) {
 				t.Errorf("widget %s: metric %v", w.Properties.Title, m)
 			}
 		}

@@ -122,7 +122,8 @@ func (p parts) audit(ctx context.Context) (auditReport, error) {
 		}
 		a.Problems = append(a.Problems, p.excess(ctx, m.ID)...)
 		level = now.level
-		a.Loaded, a.Available, a.Reserved, a.Outbox, a.Lent = level.Loaded, level.Available, level.Reserved, level.Outbox, level.Lent
+		a.Loaded, a.Available, a.Reserved, a.Outbox, a.Lent = level.Loaded, level.Available, level.Reserved,
+			level.Outbox, level.Lent
 		report.add(a)
 	}
 
@@ -130,26 +131,29 @@ func (p parts) audit(ctx context.Context) (auditReport, error) {
 	switch {
 	case !report.Queue.Empty():
 		report.Problems = append(report.Problems, fmt.Sprintf(
-			"orders are on their way (%d messages wait, %d are being worked, %d are delayed), so that Redis and MySQL cannot be compared: wait, or use --wait",
+			"orders are on their way (%d messages wait, %d are being worked, %d are delayed), so that Redis and "+
+				"MySQL cannot be compared: wait, or use --wait",
 			report.Queue.Visible, report.Queue.InFlight, report.Queue.Delayed))
 	case len(moving) > 0:
 		report.Quiet = false
 		report.Problems = append(report.Problems, fmt.Sprintf(
-			"products %v changed with every look, so that Redis and MySQL cannot be compared: wait, or use --wait", moving))
+			"products %v changed with every look, so that Redis and MySQL cannot be compared: wait, or use --wait",
+			moving))
 	}
 	report.OK = len(report.Problems) == 0
 	return report, nil
 }
 
-// excess says by how much the buyers of a product count as having more than they have by their orders. Of a product that is
-// busy nothing can be said.
+// excess says by how much the buyers of a product count as having more than they have by their orders. Of a product
+// that is busy nothing can be said.
 func (p parts) excess(ctx context.Context, id int64) (problems []string) {
 	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.ledger}
 	report, err := r.Product(ctx, id)
 	for _, f := range report.Findings {
 		if f.Cause == reconcile.Bought {
 			problems = append(problems, fmt.Sprintf(
-				"%d buyers count as having %d units more than their orders have, and are refused as many", f.Orders, f.Units))
+				"%d buyers count as having %d units more than their orders have, and are refused as many", f.Orders,
+				f.Units))
 		}
 	}
 	if err != nil { // what else is wrong with it is for the audit to say
@@ -158,8 +162,8 @@ func (p parts) excess(ctx context.Context, id int64) (problems []string) {
 	return problems
 }
 
-// standing is what Redis holds of a product beside its stock in MySQL. Two that are equal, with time in between, say that
-// nothing has moved.
+// standing is what Redis holds of a product beside its stock in MySQL. Two that are equal, with time in between, say
+// that nothing has moved.
 type standing struct {
 	level stock.Level
 	stock int64
@@ -190,7 +194,8 @@ func (p parts) lookAgain(ctx context.Context, id int64, now *standing) (still bo
 	return false, nil
 }
 
-// standing reads a product in MySQL and then in Redis. A difference that comes of what happens in between does not last.
+// standing reads a product in MySQL and then in Redis. A difference that comes of what happens in between does not
+// last.
 func (p parts) standing(ctx context.Context, id int64) (s standing, err error) {
 	stocks, err := p.ledger.Stocks(ctx, []int64{id})
 	if err != nil {
@@ -264,16 +269,19 @@ func (r *auditReport) add(a productAudit) {
 func (s standing) differences() (problems []string) {
 	level := s.level
 	if level.Reservations > 0 {
-		problems = append(problems, fmt.Sprintf("%d units in %d orders are reserved though no order is on its way", level.Reserved, level.Reservations))
+		problems = append(problems, fmt.Sprintf("%d units in %d orders are reserved though no order is on its way",
+			level.Reserved, level.Reservations))
 	}
 	if level.Outbox > 0 {
 		problems = append(problems, fmt.Sprintf("%d orders are in the outbox", level.Outbox))
 	}
 	if level.Lent > 0 {
-		problems = append(problems, fmt.Sprintf("%d units are lent by moves to other buckets, or by corrections, that were not finished", level.Lent))
+		problems = append(problems, fmt.Sprintf("%d units are lent by moves to other buckets, or by corrections, "+
+			"that were not finished", level.Lent))
 	}
 	if held := level.Available + level.Reserved + level.Lent; level.Loaded && held != s.stock {
-		problems = append(problems, fmt.Sprintf("redis has %d available + %d reserved + %d lent = %d units, mysql has %d",
+		problems = append(problems, fmt.Sprintf("redis has %d available + %d reserved + %d lent = %d units, "+
+			"mysql has %d",
 			level.Available, level.Reserved, level.Lent, held, s.stock))
 	}
 	return problems
@@ -411,13 +419,16 @@ func (a productAudit) available() string {
 // print writes the report as a table and a list of problems.
 func (r auditReport) print() {
 	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(tab, "product\tinitial\trestocked\tcompleted\tmysql stock\tredis available\treserved\toutbox\torders\tfailed\t")
+	fmt.Fprintln(tab, "product\tinitial\trestocked\tcompleted\tmysql stock\tredis "+
+		"available\treserved\toutbox\torders\tfailed\t")
 	for _, a := range r.Products {
-		fmt.Fprintf(tab, "%d\t%d\t%d\t%d\t%d\t%s\t%d\t%d\t%d\t%d\t\n", a.ID, a.Initial, a.Restocked, a.CompletedUnits, a.Stock,
+		fmt.Fprintf(tab, "%d\t%d\t%d\t%d\t%d\t%s\t%d\t%d\t%d\t%d\t\n", a.ID, a.Initial, a.Restocked, a.CompletedUnits,
+			a.Stock,
 			a.available(), a.Reserved, a.Outbox, a.Completed+a.Failed, a.Failed)
 	}
 	tab.Flush()
-	fmt.Printf("\nqueue: %d waiting, %d being worked, %d delayed; dead letters: %d\n", r.Queue.Visible, r.Queue.InFlight, r.Queue.Delayed, r.Queue.Dead)
+	fmt.Printf("\nqueue: %d waiting, %d being worked, %d delayed; dead letters: %d\n", r.Queue.Visible,
+		r.Queue.InFlight, r.Queue.Delayed, r.Queue.Dead)
 	r.printVerdict()
 }
 

@@ -90,8 +90,8 @@ func measures() []measure {
 		{name: drained, figure: "drain", baseline: "insert", over: "inserts alone", bar: .30},
 		{name: "orders/s reserved by one Redis, batched", figure: "reserve", baseline: "pipelined reserve",
 			over: "an EVALSHA each", bar: 2},
-		// How much more several masters do depends on the processors: with one for each of them, and some for the clients,
-		// as much more as there are masters. That an order costs Redis no more is the bar.
+		// How much more several masters do depends on the processors: with one for each of them, and some for the
+		// clients, as much more as there are masters. That an order costs Redis no more is the bar.
 		{name: "orders/s reserved of one product, 2 masters", figure: "masters/2", baseline: "masters/1",
 			over: "1 master", bar: .75},
 		{name: "orders/s reserved of one product, 3 masters", figure: "masters/3", baseline: "masters/1",
@@ -264,8 +264,10 @@ type curve struct {
 
 func (b *bench) report(chosen []measure) *benchReport {
 	r := &benchReport{
-		OK: true, Rounds: b.o.rounds, DurationS: b.o.duration.Seconds(), Others: map[string][]float64{}, Curves: b.curves,
-		Machine: fmt.Sprintf("%s/%s, %d processors, %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version()),
+		OK: true, Rounds: b.o.rounds, DurationS: b.o.duration.Seconds(), Others: map[string][]float64{},
+		Curves: b.curves,
+		Machine: fmt.Sprintf("%s/%s, %d processors, %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(),
+			runtime.Version()),
 	}
 	used := map[string]bool{}
 	for _, m := range chosen {

@@ -33,7 +33,8 @@ func TestBench(t *testing.T) {
 			_ = os.Setenv(name, value)
 		}
 	})
-	o := benchOptions{only: regexp.MustCompile(""), duration: 150 * time.Millisecond, rounds: 1, dir: dir, idleConns: 200}
+	o := benchOptions{only: regexp.MustCompile(""), duration: 150 * time.Millisecond, rounds: 1, dir: dir,
+		idleConns: 200}
 	report, err := o.run(t.Context(), newProgress(os.Stderr))
 	if err != nil {
 		t.Fatal(err)

@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// maxMasters is of how many masters a Redis Cluster is measured, from one on, and mastersBuckets over how many buckets
-	// the product is spread each time: enough for each master to have about as many as the others.
+	// maxMasters is of how many masters a Redis Cluster is measured, from one on, and mastersBuckets over how many
+	// buckets the product is spread each time: enough for each master to have about as many as the others.
 	maxMasters     = 3
 	mastersBuckets = 24
 	// mastersTurns is how often each is measured, in turns; the figure is the median.

@@ -483,7 +483,8 @@ func (b *bench) reserveAll(ctx context.Context, call reserveCall) (float64, erro
 	}
 	level, err := b.parts.stock.Level(ctx, product.ID)
 	if err == nil && (level.Reservations != done.Load() || level.Outbox != done.Load()) {
-		err = fmt.Errorf("of %d orders %d are reserved and %d in the outbox", done.Load(), level.Reservations, level.Outbox)
+		err = fmt.Errorf("of %d orders %d are reserved and %d in the outbox", done.Load(), level.Reservations,
+			level.Outbox)
 	}
 	return float64(done.Load()) / took.Seconds(), err
 }
@@ -515,7 +516,8 @@ func probePipelinedReserve(ctx context.Context, b *bench) (figures, error) {
 				for _, r := range calls {
 					idem := "idem:" + tag + ":" + strconv.FormatInt(r.UserID, 10) + ":" + r.IdempotencyKey
 					p.EvalSha(ctx, script.Hash(), append(keys[:5:5], idem),
-						int64(order.IdempotencyLifetime/time.Second), 0, r.OrderID.String(), r.UserID, r.Quantity, r.IdempotencyKey)
+						int64(order.IdempotencyLifetime/time.Second), 0, r.OrderID.String(), r.UserID, r.Quantity,
+						r.IdempotencyKey)
 				}
 				return nil
 			})

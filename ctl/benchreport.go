@@ -159,7 +159,8 @@ func (r *result) plot(b *strings.Builder) {
 }
 
 func beginPlot(b *strings.Builder, height float64, says string) {
-	fmt.Fprintf(b, `<svg viewBox="0 0 %g %g" role="img" aria-label="%s">`+"\n", plotWidth, height, html.EscapeString(says))
+	fmt.Fprintf(b, `<svg viewBox="0 0 %g %g" role="img" aria-label="%s">`+"\n", plotWidth, height,
+		html.EscapeString(says))
 }
 
 func gridLine(b *strings.Builder, y float64, label string) {

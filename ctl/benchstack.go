@@ -185,7 +185,8 @@ func (b *bench) note(name string, p *localstack.Process) {
 // startProgram starts one of the baselines.
 func (b *bench) startProgram(name string, args ...string) (*localstack.Process, error) {
 	p, err := localstack.StartProcess(localstack.ProcessOptions{
-		Name: name, Path: filepath.Join(b.bin, name), Args: args, Env: b.env, LogFile: filepath.Join(b.dir, name+".log"),
+		Name: name, Path: filepath.Join(b.bin, name), Args: args, Env: b.env,
+		LogFile: filepath.Join(b.dir, name+".log"),
 	})
 	if err == nil {
 		b.note(name, p)
@@ -222,7 +223,8 @@ func (b *bench) startServer(ctx context.Context, name string) (string, error) {
 // startBare builds an edge without telemetry and starts it.
 func (b *bench) startBare(ctx context.Context) error {
 	const name = "edge-uninstrumented"
-	build := exec.CommandContext(ctx, "go", "build", "-tags", "uninstrumented", "-o", filepath.Join(b.bin, name), "./edge")
+	build := exec.CommandContext(ctx, "go", "build", "-tags", "uninstrumented", "-o", filepath.Join(b.bin, name),
+		"./edge")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build an edge without telemetry: %w\n%s", err, out)
@@ -248,7 +250,8 @@ func (b *bench) startWorker(ctx context.Context) (*localstack.Process, error) {
 }
 
 func (b *bench) addProduct(ctx context.Context, units int64) (order.Product, error) {
-	return b.parts.ledger.AddProduct(ctx, order.Product{Name: "Concert ticket", Price: 1999, Currency: "EUR", Stock: units})
+	return b.parts.ledger.AddProduct(ctx, order.Product{Name: "Concert ticket", Price: 1999, Currency: "EUR",
+		Stock: units})
 }
 
 // requests are orders of one unit by many users.

@@ -171,8 +171,9 @@ func TestCompletionInBash(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	bash := exec.CommandContext(t.Context(), "bash", "-c", `set -e; source <("$1" completion bash); COMP_WORDS=("$1" product l); `+
-		`COMP_CWORD=2; _ctl; echo "${COMPREPLY[@]}"`, "bash", program)
+	bash := exec.CommandContext(t.Context(), "bash", "-c",
+		`set -e; source <("$1" completion bash); COMP_WORDS=("$1" product l); `+
+			`COMP_CWORD=2; _ctl; echo "${COMPREPLY[@]}"`, "bash", program)
 	if out, err := bash.CombinedOutput(); err != nil || string(out) != "list lost-orders\n" {
 		t.Errorf("bash completes to %q (%v)", out, err)
 	}
@@ -187,7 +188,8 @@ func TestNamesInJSON(t *testing.T) {
 		for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice || typ.Kind() == reflect.Map {
 			typ = typ.Elem()
 		}
-		if typ.Kind() != reflect.Struct || seen[typ] || !strings.HasPrefix(typ.PkgPath()+"/", "stampede/") && typ.Name() != "" {
+		if typ.Kind() != reflect.Struct || seen[typ] || !strings.HasPrefix(typ.PkgPath()+"/", "stampede/") &&
+			typ.Name() != "" {
 			return
 		}
 		seen[typ] = true
@@ -204,7 +206,8 @@ func TestNamesInJSON(t *testing.T) {
 		}
 	}
 	for _, printed := range []any{
-		demoResult{}, benchReport{}, auditReport{}, []reconcile.Report{}, []letter{}, orderStory{}, userReport{}, []logRow{},
+		demoResult{}, benchReport{}, auditReport{}, []reconcile.Report{}, []letter{}, orderStory{}, userReport{},
+		[]logRow{},
 		[]order.Record{}, []listedProduct{},
 	} {
 		check(reflect.TypeOf(printed))
@@ -226,7 +229,8 @@ func TestWriteTokens(t *testing.T) {
 		t.Fatalf("%d tokens, want 3", len(lines))
 	}
 	for i, line := range lines {
-		if claims, err := keeper.Verify([]byte(line), time.Now()); err != nil || claims.UserID != int64(7+i) || claims.Role != "merchant" {
+		if claims, err := keeper.Verify([]byte(line), time.Now()); err != nil || claims.UserID != int64(7+i) ||
+			claims.Role != "merchant" {
 			t.Errorf("token %d is of %+v: %v", i, claims, err)
 		}
 	}

@@ -85,7 +85,8 @@ func (p parts) letters(ctx context.Context) (letters []*letter, giveBack func(),
 		}
 		for _, m := range messages {
 			receipts = append(receipts, m.Receipt)
-			l := &letter{ID: m.ID, Reason: m.Attributes[queue.ReasonAttribute], SentAt: m.SentAt, Body: m.Body, receipt: m.Receipt}
+			l := &letter{ID: m.ID, Reason: m.Attributes[queue.ReasonAttribute], SentAt: m.SentAt, Body: m.Body,
+				receipt: m.Receipt}
 			l.Attempts, _ = strconv.Atoi(m.Attributes[queue.FailuresAttribute])
 			l.Age = time.Since(m.SentAt).Round(time.Second).String()
 			if l.decoded, err = order.Decode([]byte(m.Body)); err == nil {
@@ -103,7 +104,8 @@ func (p parts) letters(ctx context.Context) (letters []*letter, giveBack func(),
 func (p parts) states(ctx context.Context, orders []order.Order) ([]letterOrder, error) {
 	states := make([]letterOrder, len(orders))
 	for i, o := range orders {
-		states[i] = letterOrder{ID: o.ID, UserID: o.UserID, ProductID: order.ProductOf(o.ProductID), Quantity: o.Quantity, State: undecided}
+		states[i] = letterOrder{ID: o.ID, UserID: o.UserID, ProductID: order.ProductOf(o.ProductID),
+			Quantity: o.Quantity, State: undecided}
 		record, err := p.ledger.Order(ctx, o.ID)
 		switch {
 		case errors.Is(err, mysql.ErrNotFound):
@@ -179,7 +181,8 @@ func printLetters(letters []*letter) {
 			fmt.Fprintf(tab, "%s\t-\t-\t-\tcannot be decoded\t%s\t%s\n", line, plaintext.Escape(l.Result), reason)
 		}
 		for _, o := range l.Orders {
-			fmt.Fprintf(tab, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", line, o.ID, o.ProductID, o.Quantity, o.State, plaintext.Escape(o.Result), reason)
+			fmt.Fprintf(tab, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", line, o.ID, o.ProductID, o.Quantity, o.State,
+				plaintext.Escape(o.Result), reason)
 			line, reason = "\t\t", ""
 		}
 	}
@@ -329,7 +332,8 @@ func (p parts) redrive(ctx context.Context, o order.Order) (result string, redri
 	if err := p.queue.SendOrders(send, []order.Order{o}); err != nil {
 		return "reserved; the relay sends it: " + strings.ReplaceAll(err.Error(), "\n", " "), true, nil
 	}
-	return "sent", true, nil // it stays in the outbox until it is decided, so that nobody settles it by its old decision
+	// it stays in the outbox until it is decided, so that nobody settles it by its old decision
+	return "sent", true, nil
 }
 
 // readmit reserves the units of an order, loads its product if need be, and waits while its sale is paused.

@@ -40,7 +40,9 @@ func testParts(t *testing.T, units, limit int64) (parts, order.Product) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = st.Load(t.Context(), product.ID, func(ctx context.Context) (order.Product, error) { return p.ledger.Product(ctx, product.ID) })
+	_, err = st.Load(t.Context(), product.ID, func(ctx context.Context) (order.Product, error) {
+		return p.ledger.Product(ctx, product.ID)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +52,8 @@ func testParts(t *testing.T, units, limit int64) (parts, order.Product) {
 // buy has an order reserved, decided and settled.
 func (p parts) buy(t *testing.T, product order.Product, user int64) order.Order {
 	t.Helper()
-	_, results, err := p.stock.Reserve(t.Context(), product.ID, 0, []stock.Request{{OrderID: uuid.Must(uuid.NewV7()), UserID: user, Quantity: 1}})
+	_, results, err := p.stock.Reserve(t.Context(), product.ID, 0,
+		[]stock.Request{{OrderID: uuid.Must(uuid.NewV7()), UserID: user, Quantity: 1}})
 	if err != nil || results[0].Outcome != stock.Reserved {
 		t.Fatal(results, err)
 	}
@@ -80,8 +83,9 @@ func (p parts) mustHave(t *testing.T, id, available int64) {
 	}
 }
 
-// TestRedriveOfATwin: an order has two dead letters, since a worker died between writing the one and deleting the other. The
-// order is completed by the first. The second takes nothing out, and its buyer may buy what the limit allows.
+// TestRedriveOfATwin: an order has two dead letters, since a worker died between writing the one and deleting the
+// other. The order is completed by the first. The second takes nothing out, and its buyer may buy what the limit
+// allows.
 func TestRedriveOfATwin(t *testing.T) {
 	t.Parallel()
 	p, product := testParts(t, 10, 2)
@@ -105,7 +109,8 @@ func TestAuditOfWhatBuyersHave(t *testing.T) {
 		if _, err := p.stock.Readmit(t.Context(), o); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := p.stock.Settle(t.Context(), product.ID, []order.Decision{{Record: order.Record{Order: o, Status: order.Completed}}}); err != nil {
+		if _, err := p.stock.Settle(t.Context(), product.ID,
+			[]order.Decision{{Record: order.Record{Order: o, Status: order.Completed}}}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -100,7 +100,8 @@ func (c *demoCmd) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	show.step(fmt.Sprintf("%d buyers want %d of %d units each, %g buyers a second", c.Buyers, c.Quantity, c.Units, c.Rate))
+	show.step(fmt.Sprintf("%d buyers want %d of %d units each, %g buyers a second", c.Buyers, c.Quantity, c.Units,
+		c.Rate))
 	result, err := c.sell(ctx, f, product.ID, show)
 	if err != nil {
 		return err
@@ -125,7 +126,8 @@ func (c *demoCmd) Run(ctx context.Context) (err error) {
 
 // sell sends the buyers, waits for their orders to be decided, and checks what became of them.
 func (c *demoCmd) sell(ctx context.Context, f *fleet, productID int64, show *progress) (*demoResult, error) {
-	l := &load{urls: f.urls, tokens: f.tokens, productID: productID, quantity: c.Quantity, buyers: c.Buyers, rate: c.Rate}
+	l := &load{urls: f.urls, tokens: f.tokens, productID: productID, quantity: c.Quantity, buyers: c.Buyers,
+		rate: c.Rate}
 	watch, stopWatching := context.WithCancel(ctx)
 	watched := make(chan struct{})
 	go func() {
@@ -133,9 +135,11 @@ func (c *demoCmd) sell(ctx context.Context, f *fleet, productID int64, show *pro
 		for watch.Err() == nil {
 			look, err := f.parts.look(watch)
 			if err == nil {
-				show.show(l.sent.Load(), int64(c.Buyers), fmt.Sprintf("%d/%d buyers  accepted %d  sold out %d  errors %d  |  in stock %d  reserved %d  messages %d",
-					l.sent.Load(), c.Buyers, l.accepted.Load(), l.soldOut.Load(), l.failed.Load(),
-					look.available, look.reserved, look.queue.Visible+look.queue.InFlight))
+				show.show(l.sent.Load(), int64(c.Buyers),
+					fmt.Sprintf("%d/%d buyers  accepted %d  sold out %d  errors %d  |  in stock %d  reserved %d  "+
+						"messages %d",
+						l.sent.Load(), c.Buyers, l.accepted.Load(), l.soldOut.Load(), l.failed.Load(),
+						look.available, look.reserved, look.queue.Visible+look.queue.InFlight))
 			}
 			select {
 			case <-watch.Done():
@@ -152,7 +156,8 @@ func (c *demoCmd) sell(ctx context.Context, f *fleet, productID int64, show *pro
 	show.step("waiting until all orders are decided")
 	accepted := l.accepted.Load()
 	err := f.parts.waitQuiet(ctx, drainWait, func(look look) {
-		show.show(accepted*c.Quantity-look.reserved, accepted*c.Quantity, fmt.Sprintf("reserved %d  messages %d", look.reserved, look.queue.Visible+look.queue.InFlight))
+		show.show(accepted*c.Quantity-look.reserved, accepted*c.Quantity,
+			fmt.Sprintf("reserved %d  messages %d", look.reserved, look.queue.Visible+look.queue.InFlight))
 	})
 	if err != nil {
 		return nil, err
@@ -177,7 +182,8 @@ func (c *demoCmd) judge(l *load, report auditReport, productID int64, undecided 
 		units: c.Units, errors: l.errors,
 	}
 	sorted := l.sortedLatencies()
-	r.LatencyMS.P50, r.LatencyMS.P99, r.LatencyMS.P999 = percentile(sorted, .5), percentile(sorted, .99), percentile(sorted, .999)
+	r.LatencyMS.P50, r.LatencyMS.P99, r.LatencyMS.P999 = percentile(sorted, .5), percentile(sorted, .99),
+		percentile(sorted, .999)
 
 	var p productAudit
 	if i := slices.IndexFunc(report.Products, func(p productAudit) bool { return p.ID == productID }); i >= 0 {
@@ -197,15 +203,20 @@ func (c *demoCmd) judge(l *load, report auditReport, productID int64, undecided 
 	check("P1", "never oversell", r.Oversold == 0 && p.Stock >= 0, "%d of %d units sold", r.UnitsSold, c.Units)
 	// A buyer who got an error may have an order all the same; nobody else may.
 	decided := r.Completed + r.Failed
-	check("P2", "a 202 is kept", undecided == 0 && decided >= int64(r.Accepted) && decided <= int64(r.Accepted+r.Errors),
+	check("P2", "a 202 is kept", undecided == 0 && decided >= int64(r.Accepted) &&
+		decided <= int64(r.Accepted+r.Errors),
 		"%d accepted = %d completed + %d failed", r.Accepted, r.Completed, r.Failed)
 	check("P3", "decided once", r.DecidedTwice == 0, "%d orders took units twice", r.DecidedTwice)
 	check("P4", "conservation", report.OK, "redis %d + %d = mysql %d; mysql %d + %d sold = %d put on sale",
 		p.Available, p.Reserved, p.Stock, p.Stock, p.CompletedUnits, p.Initial+p.Restocked)
-	check("P5", "no leaked reservation", p.Reserved == 0 && p.Outbox == 0, "%d units reserved, %d orders in the outbox", p.Reserved, p.Outbox)
-	check("P6", "no phantom sold out", r.SoldOut == 0 || p.Available < c.Quantity, "%d sent away, %d units left", r.SoldOut, p.Available)
-	check("P7", "purchase limit holds", p.OverLimit == 0 && l.refused == l.greedy, "%d second orders, %d refused; %d buyers over the limit", l.greedy, l.refused, p.OverLimit)
-	check("P8", "a retry is safe", l.sameOrder == l.retries, "%d requests repeated, %d got the same order", l.retries, l.sameOrder)
+	check("P5", "no leaked reservation", p.Reserved == 0 && p.Outbox == 0, "%d units reserved, %d orders in the outbox",
+		p.Reserved, p.Outbox)
+	check("P6", "no phantom sold out", r.SoldOut == 0 || p.Available < c.Quantity, "%d sent away, %d units left",
+		r.SoldOut, p.Available)
+	check("P7", "purchase limit holds", p.OverLimit == 0 && l.refused == l.greedy,
+		"%d second orders, %d refused; %d buyers over the limit", l.greedy, l.refused, p.OverLimit)
+	check("P8", "a retry is safe", l.sameOrder == l.retries, "%d requests repeated, %d got the same order", l.retries,
+		l.sameOrder)
 
 	broken := slices.Clone(report.Problems)
 	for _, p := range r.promises {
@@ -225,7 +236,8 @@ func (r *demoResult) print(w io.Writer) {
 	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w)
 	fmt.Fprintln(tab, "buyers\taccepted\tsold out\terrors\tcompleted\tfailed\tpending\t")
-	fmt.Fprintf(tab, "%d\t%d\t%d\t%d\t%d\t%d\t%d\t\n", r.Buyers, r.Accepted, r.SoldOut, r.Errors, r.Completed, r.Failed, r.Pending)
+	fmt.Fprintf(tab, "%d\t%d\t%d\t%d\t%d\t%d\t%d\t\n", r.Buyers, r.Accepted, r.SoldOut, r.Errors, r.Completed, r.Failed,
+		r.Pending)
 	tab.Flush()
 	fmt.Fprintln(w)
 	fmt.Fprintln(tab, "units\tsold\toversold\tlost\tleaked\tdecided twice\t")
@@ -233,7 +245,8 @@ func (r *demoResult) print(w io.Writer) {
 	tab.Flush()
 	fmt.Fprintln(w)
 	fmt.Fprintln(tab, "orders/s\tduration s\tp50 ms\tp99 ms\tp99.9 ms\t")
-	fmt.Fprintf(tab, "%.0f\t%.2f\t%.1f\t%.1f\t%.1f\t\n", r.OrdersPerS, r.DurationS, r.LatencyMS.P50, r.LatencyMS.P99, r.LatencyMS.P999)
+	fmt.Fprintf(tab, "%.0f\t%.2f\t%.1f\t%.1f\t%.1f\t\n", r.OrdersPerS, r.DurationS, r.LatencyMS.P50, r.LatencyMS.P99,
+		r.LatencyMS.P999)
 	tab.Flush()
 	fmt.Fprintln(w)
 	left := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

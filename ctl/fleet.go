@@ -117,7 +117,8 @@ func (f *fleet) board() string { return "http://" + f.admins[0] + "/board" }
 
 // launch starts an edge or a worker under a name of its own and waits until it is ready. If the process is not
 // nil it runs, and the caller stops it, also after an error.
-func (f *fleet) launch(ctx context.Context, program, name string) (p *localstack.Process, addr, admin string, err error) {
+func (f *fleet) launch(ctx context.Context, program,
+	name string) (p *localstack.Process, addr, admin string, err error) {
 	if addr, err = freeAddr(); err != nil {
 		return nil, "", "", err
 	}

@@ -49,7 +49,8 @@ func (c *logCmd) Run(ctx context.Context) error {
 	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tab, "at\tactor\taction\tsubject\tbefore\tafter")
 	for _, r := range rows {
-		fmt.Fprintf(tab, "%s\t%s\t%s\t%s\t%s\t%s\n", r.At.Format(time.RFC3339), plaintext.Escape(r.Actor), plaintext.Escape(r.Action),
+		fmt.Fprintf(tab, "%s\t%s\t%s\t%s\t%s\t%s\n", r.At.Format(time.RFC3339), plaintext.Escape(r.Actor),
+			plaintext.Escape(r.Action),
 			plaintext.Escape(r.Subject), plaintext.Escape(string(r.Before)), plaintext.Escape(string(r.After)))
 	}
 	return tab.Flush()

@@ -38,7 +38,9 @@ func (p parts) lostOrders(ctx context.Context, w io.Writer, productID int64, res
 	var mu sync.Mutex // the servers of a Cluster are visited at the same time
 	lost := map[uuid.UUID]order.Record{}
 	err := p.stock.States(ctx, order.Completed, func(completed []order.Record) error {
-		completed = slices.DeleteFunc(completed, func(r order.Record) bool { return order.ProductOf(r.ProductID) != productID })
+		completed = slices.DeleteFunc(completed, func(r order.Record) bool {
+			return order.ProductOf(r.ProductID) != productID
+		})
 		ids := make([]uuid.UUID, len(completed))
 		for i := range completed {
 			ids[i] = completed[i].ID

@@ -12,8 +12,8 @@ import (
 	"stampede/localstack/stacktest"
 )
 
-// TestLostOrders has MySQL lose an order that its buyer is shown as completed. It is found and put on the queue again; when
-// MySQL is accepted Redis has what MySQL has. It is not parallel, as it changes the environment.
+// TestLostOrders has MySQL lose an order that its buyer is shown as completed. It is found and put on the queue again;
+// when MySQL is accepted Redis has what MySQL has. It is not parallel, as it changes the environment.
 func TestLostOrders(t *testing.T) {
 	queues := stacktest.Queues(t)
 	for _, variable := range queues.Env() {
@@ -43,7 +43,8 @@ func TestLostOrders(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := p.db.Pool().ExecContext(t.Context(), "UPDATE products SET stock = stock + 1, version = version - 1"); err != nil {
+	if _, err := p.db.Pool().ExecContext(t.Context(),
+		"UPDATE products SET stock = stock + 1, version = version - 1"); err != nil {
 		t.Fatal(err)
 	}
 

@@ -189,8 +189,8 @@ func variablesOf(chosen *kong.Context) *config.Set {
 	return vars
 }
 
-// printHelp shows the commands, or one command with its flags and variables. Of a group it shows also what the group is by
-// itself, if it is a command.
+// printHelp shows the commands, or one command with its flags and variables. Of a group it shows also what the group is
+// by itself, if it is a command.
 func printHelp(options kong.HelpOptions, chosen *kong.Context) error {
 	if err := kong.DefaultHelpPrinter(options, chosen); err != nil {
 		return err

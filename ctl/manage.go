@@ -254,8 +254,8 @@ func set[T any](field, value *T) {
 	}
 }
 
-// Run changes MySQL first. If it dies before Redis knows, the same command again does the rest, and so does one without a
-// change.
+// Run changes MySQL first. If it dies before Redis knows, the same command again does the rest, and so does one without
+// a change.
 func (c *productSetCmd) Run(ctx context.Context) error {
 	data, err := c.open()
 	if err != nil {
@@ -291,13 +291,16 @@ func (c *productSetCmd) Run(ctx context.Context) error {
 			return err
 		}
 	}
-	fmt.Printf("product %d: %s, %s at %s%s\n", p.ID, plaintext.Escape(p.Name), p.State, order.Money(p.Price, p.Currency), inBuckets(p))
+	fmt.Printf("product %d: %s, %s at %s%s\n", p.ID, plaintext.Escape(p.Name), p.State,
+		order.Money(p.Price, p.Currency), inBuckets(p))
 	return nil
 }
 
-// split spreads the units of a product over buckets, in MySQL first. Redis has its settings, so that it sells nothing if
-// MySQL says so. Should this die before Redis knows of the buckets, the same command again does the rest, or reconcile.
-func split(ctx context.Context, books *ledger.Ledger, st *stock.Stock, p order.Product, buckets int64) (order.Product, error) {
+// split spreads the units of a product over buckets, in MySQL first. Redis has its settings, so that it sells nothing
+// if MySQL says so. Should this die before Redis knows of the buckets, the same command again does the rest, or
+// reconcile.
+func split(ctx context.Context, books *ledger.Ledger, st *stock.Stock, p order.Product,
+	buckets int64) (order.Product, error) {
 	loaded, err := st.Products(ctx)
 	if err != nil {
 		return p, err
@@ -310,7 +313,8 @@ func split(ctx context.Context, books *ledger.Ledger, st *stock.Stock, p order.P
 				return p, err
 			}
 			if level.Reservations+level.Outbox+level.Lent > 0 {
-				return p, fmt.Errorf("product %d cannot be split now: %d orders of it are on their way", p.ID, level.Reservations)
+				return p, fmt.Errorf("product %d cannot be split now: %d orders of it are on their way", p.ID,
+					level.Reservations)
 			}
 		}
 	}
@@ -381,7 +385,8 @@ func (c *productListCmd) Run(ctx context.Context) error {
 		listed := make([]listedProduct, len(products))
 		for i, p := range products {
 			listed[i] = listedProduct{
-				p.ID, p.Name, p.Description, p.State, p.Stock, p.Buckets, p.Price, p.Currency, p.LimitPerUser, p.StartsAt,
+				p.ID, p.Name, p.Description, p.State, p.Stock, p.Buckets, p.Price, p.Currency, p.LimitPerUser,
+				p.StartsAt,
 				p.EndsAt, p.CreatedAt,
 			}
 		}
@@ -391,7 +396,8 @@ func (c *productListCmd) Run(ctx context.Context) error {
 	fmt.Fprintln(tab, "id\tstate\tstock\tbuckets\tprice\tlimit\tstarts\tends\tname\t")
 	for _, p := range products {
 		fmt.Fprintf(tab, "%d\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t\n", p.ID, p.State, p.Stock,
-			orDash(p.Buckets > 0, p.Buckets), order.Money(p.Price, p.Currency), orDash(p.LimitPerUser != 0, p.LimitPerUser), orDash(!p.StartsAt.IsZero(), p.StartsAt.Format(time.RFC3339)),
+			orDash(p.Buckets > 0, p.Buckets), order.Money(p.Price, p.Currency),
+			orDash(p.LimitPerUser != 0, p.LimitPerUser), orDash(!p.StartsAt.IsZero(), p.StartsAt.Format(time.RFC3339)),
 			orDash(!p.EndsAt.IsZero(), p.EndsAt.Format(time.RFC3339)), plaintext.Escape(p.Name))
 	}
 	return tab.Flush()

@@ -127,7 +127,8 @@ func (p parts) showOrder(ctx context.Context, w io.Writer, id uuid.UUID, asJSON 
 // seen twice rather than nowhere.
 func (p parts) story(ctx context.Context, id uuid.UUID) (orderStory, error) {
 	s := orderStory{
-		ID: id, Places: []orderPlace{}, DeadLetters: []storyLetter{}, Ledger: []ledgerEntry{}, Redrives: []orderRedriven{},
+		ID: id, Places: []orderPlace{}, DeadLetters: []storyLetter{}, Ledger: []ledgerEntry{},
+		Redrives: []orderRedriven{},
 	}
 	states, err := p.stock.Statuses(ctx, []uuid.UUID{id})
 	if err != nil {
@@ -215,7 +216,8 @@ func (s *orderStory) fill(state *order.Record, places []stock.Place, h ledger.Hi
 	}
 	for _, c := range h.Changes {
 		s.Ledger = append(s.Ledger, ledgerEntry{
-			ProductID: order.ProductOf(c.ProductID), Bucket: order.BucketOf(c.ProductID), Version: c.Version, Delta: c.Delta,
+			ProductID: order.ProductOf(c.ProductID), Bucket: order.BucketOf(c.ProductID), Version: c.Version,
+			Delta:   c.Delta,
 			Balance: c.Balance, At: c.At,
 		})
 	}
@@ -326,7 +328,8 @@ func (s *orderStory) summary(now time.Time) string {
 	case !s.known():
 		return "Nobody knows it: no such order was accepted, or it was cancelled before its buyer got an answer."
 	case len(s.DeadLetters) > 0:
-		return "It is not decided, and in a dead letter. A worker judges it alone, and fails it if it must (ctl dlq list)."
+		return "It is not decided, and in a dead letter. A worker judges it alone, and fails it if it must (ctl " +
+			"dlq list)."
 	case place != nil && place.InOutbox:
 		return "It is not decided. The queue has not acknowledged it: a worker sends it 30 s after it was last claimed."
 	case place != nil && s.Queue.Empty() && now.Sub(s.made()) > reconcile.LostAge:
@@ -335,9 +338,11 @@ func (s *orderStory) summary(now time.Time) string {
 		return "It is not decided. Its units are reserved. The queue counts no message, which may be a minute old: " +
 			"should it stay so, reconcile sends the order again after 30 minutes."
 	case place != nil:
-		return "It is not decided. Its units are reserved, and a message on the queue holds it until a worker decides it."
+		return "It is not decided. Its units are reserved, and a message on the queue holds it until a worker " +
+			"decides it."
 	case s.Queue.Empty():
-		return "It is not decided, and Redis has no reservation of it: Redis may have lost data (ctl reconcile, ctl audit)."
+		return "It is not decided, and Redis has no reservation of it: Redis may have lost data (ctl reconcile, " +
+			"ctl audit)."
 	}
 	return "It is not decided, and Redis has no reservation of it. If the queue holds it, it is decided all the same."
 }
@@ -386,7 +391,9 @@ func (s *orderStory) print(w io.Writer) error {
 	for _, l := range s.DeadLetters {
 		fmt.Fprintf(tab, "\t%s, after %d attempts: %q\n", l.ID, l.Attempts, l.Reason)
 	}
-	fmt.Fprintf(tab, "decision in mysql\t%s\n", orNothing(s.Decision != nil, func() string { return outcome(s.Decision) }))
+	fmt.Fprintf(tab, "decision in mysql\t%s\n", orNothing(s.Decision != nil, func() string {
+		return outcome(s.Decision)
+	}))
 	fmt.Fprintf(tab, "ledger\t%d changes of the stock\n", len(s.Ledger))
 	return tab.Flush()
 }

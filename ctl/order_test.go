@@ -90,7 +90,8 @@ func TestOrderShow(t *testing.T) {
 	s := p.mustTell(t, o.ID, "reserved", "The queue has not acknowledged it", "made the order's id",
 		fmt.Sprintf("reserved 2 of product %d for user 7, at 1.00 EUR each", product.ID),
 		`"k\x1b[2J"`, "2 units are reserved, it is in the outbox")
-	if len(s.Places) != 1 || s.Places[0].ReservedUnits != 2 || !s.Places[0].InOutbox || s.State.Status != order.Pending || s.Decision != nil {
+	if len(s.Places) != 1 || s.Places[0].ReservedUnits != 2 || !s.Places[0].InOutbox ||
+		s.State.Status != order.Pending || s.Decision != nil {
 		t.Errorf("reserved: %+v", s)
 	}
 
@@ -103,7 +104,8 @@ func TestOrderShow(t *testing.T) {
 	if err := p.queue.DeadLetter(t.Context(), string(bodies[0]), "MySQL said no", 3); err != nil {
 		t.Fatal(err)
 	}
-	s = p.mustTell(t, o.ID, "dead letter", "in a dead letter", "1 of them hold it; 1 of 1 were looked at", `after 3 attempts: "MySQL said no"`)
+	s = p.mustTell(t, o.ID, "dead letter", "in a dead letter", "1 of them hold it; 1 of 1 were looked at",
+		`after 3 attempts: "MySQL said no"`)
 	if len(s.DeadLetters) != 1 || s.DeadLetters[0].Attempts != 3 {
 		t.Errorf("dead letter: %+v", s.DeadLetters)
 	}
@@ -127,7 +129,8 @@ func TestOrderShow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s = p.mustTell(t, o.ID, "completed", "It is decided: completed. It is in a dead letter as well", "took the failure back",
+	s = p.mustTell(t, o.ID, "completed", "It is decided: completed. It is in a dead letter as well",
+		"took the failure back",
 		"decided: completed", fmt.Sprintf("changed the stock of product %d by -2 to 8, its version 2", product.ID),
 		"neither a reservation nor an outbox entry")
 	if len(s.Redrives) != 1 || len(s.Ledger) != 1 || s.Ledger[0].Balance != 8 || s.Decision.Status != order.Completed {
@@ -136,7 +139,8 @@ func TestOrderShow(t *testing.T) {
 	if depth, err := p.queue.Depth(t.Context()); err != nil || depth.Dead != 1 {
 		t.Errorf("the dead letter is gone: %+v, %v", depth, err)
 	}
-	if messages, err := p.queue.DeadLetters().Receive(t.Context(), time.Second, time.Second); err != nil || len(messages) != 1 {
+	if messages, err := p.queue.DeadLetters().Receive(t.Context(), time.Second, time.Second); err != nil ||
+		len(messages) != 1 {
 		t.Errorf("others do not see the dead letter: %v, %v", messages, err)
 	}
 }
@@ -154,17 +158,23 @@ func TestOrderSummary(t *testing.T) {
 		s     orderStory
 		after time.Duration
 	}{
-		"a message on the queue holds it until":                  {orderStory{Places: reserved, Queue: queue.Depth{Visible: 1}}, 0},
-		"The queue counts no message":                            {orderStory{Places: reserved}, 0},
-		"its message is nowhere to be seen":                      {orderStory{Places: reserved}, time.Hour},
-		"If the queue holds it, it is decided all the same":      {orderStory{State: record(order.Pending), Queue: queue.Depth{InFlight: 1}}, 0},
-		"Redis may have lost data":                               {orderStory{State: record(order.Pending)}, 0},
-		"Only a message on the queue":                            {orderStory{Queue: queue.Depth{Visible: 1}}, 0},
-		"It has changed the stock 2 times":                       {orderStory{Decision: record(order.Completed), Ledger: make([]ledgerEntry, 2)}, 0},
-		"It has changed the stock 0 times":                       {orderStory{Decision: record(order.Completed)}, 0},
-		"It has changed the stock though it failed":              {orderStory{Decision: record(order.Failed), Ledger: make([]ledgerEntry, 1)}, 0},
-		"Its buyer is still shown that it is pending":            {orderStory{Decision: record(order.Failed), State: record(order.Pending)}, 0},
-		"Redis still has it on its way: its worker settles that": {orderStory{Decision: record(order.Failed), Places: reserved}, 0},
+		"a message on the queue holds it until": {orderStory{Places: reserved,
+			Queue: queue.Depth{Visible: 1}}, 0},
+		"The queue counts no message":       {orderStory{Places: reserved}, 0},
+		"its message is nowhere to be seen": {orderStory{Places: reserved}, time.Hour},
+		"If the queue holds it, it is decided all the same": {orderStory{State: record(order.Pending),
+			Queue: queue.Depth{InFlight: 1}}, 0},
+		"Redis may have lost data":    {orderStory{State: record(order.Pending)}, 0},
+		"Only a message on the queue": {orderStory{Queue: queue.Depth{Visible: 1}}, 0},
+		"It has changed the stock 2 times": {orderStory{Decision: record(order.Completed),
+			Ledger: make([]ledgerEntry, 2)}, 0},
+		"It has changed the stock 0 times": {orderStory{Decision: record(order.Completed)}, 0},
+		"It has changed the stock though it failed": {orderStory{Decision: record(order.Failed),
+			Ledger: make([]ledgerEntry, 1)}, 0},
+		"Its buyer is still shown that it is pending": {orderStory{Decision: record(order.Failed),
+			State: record(order.Pending)}, 0},
+		"Redis still has it on its way: its worker settles that": {orderStory{Decision: record(order.Failed),
+			Places: reserved}, 0},
 	} {
 		test.s.ID = id
 		if got := test.s.summary(now.Add(test.after)); !strings.Contains(got, want) {
@@ -179,7 +189,8 @@ func TestShowArguments(t *testing.T) {
 	}
 	t.Setenv("REDIS_URL", "redis://127.0.0.1:1")
 	for _, args := range [][]string{
-		{"order", "show"}, {"order", "show", "7"}, {"order", "show", "--json"}, {"order", "show", uuid.NewString(), "more"},
+		{"order", "show"}, {"order", "show", "7"}, {"order", "show", "--json"},
+		{"order", "show", uuid.NewString(), "more"},
 		{"user", "show"}, {"user", "show", "7", "8"},
 	} {
 		err := dispatch(t.Context(), args)
@@ -194,11 +205,13 @@ func TestUserShow(t *testing.T) {
 	t.Parallel()
 	p, product := testParts(t, 10, 0)
 	const hash = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0"
-	user, err := p.accounts.AddUser(t.Context(), account.User{Email: "Ada@example.org", Name: "Ada", PasswordHash: hash, Role: account.Merchant})
+	user, err := p.accounts.AddUser(t.Context(), account.User{Email: "Ada@example.org", Name: "Ada", PasswordHash: hash,
+		Role: account.Merchant})
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := p.accounts.AddUser(t.Context(), account.User{Email: "bob@example.org", Name: "Bob", PasswordHash: hash, Role: account.Buyer})
+	other, err := p.accounts.AddUser(t.Context(), account.User{Email: "bob@example.org", Name: "Bob",
+		PasswordHash: hash, Role: account.Buyer})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,11 +250,13 @@ func TestUserShow(t *testing.T) {
 		t.Fatal(err)
 	}
 	report, err := reportUser(t.Context(), p.db, "ada@example.org", time.Now())
-	if err != nil || report.User.DisabledAt.IsZero() || len(report.Sessions) != 1 || report.Sessions[0].Live || len(report.Orders) != 1 {
+	if err != nil || report.User.DisabledAt.IsZero() || len(report.Sessions) != 1 || report.Sessions[0].Live ||
+		len(report.Orders) != 1 {
 		t.Errorf("disabled: %+v, %v", report, err)
 	}
 	for _, who := range []string{"nobody@example.org", "9999", "no address"} {
-		if err := showUser(t.Context(), &bytes.Buffer{}, p.db, who, false); err == nil || !strings.Contains(err.Error(), "there is no user") {
+		if err := showUser(t.Context(), &bytes.Buffer{}, p.db, who, false); err == nil ||
+			!strings.Contains(err.Error(), "there is no user") {
 			t.Errorf("user %q: %v", who, err)
 		}
 	}

@@ -61,7 +61,8 @@ func (c *reconcileCmd) Run(ctx context.Context) error {
 			return err
 		}
 		if f.Orders > 0 {
-			fmt.Fprintf(os.Stderr, "%d buyers were shown that their orders were pending, though they were decided\n", f.Orders)
+			fmt.Fprintf(os.Stderr, "%d buyers were shown that their orders were pending, though they were decided\n",
+				f.Orders)
 		}
 	}
 	for _, id := range products {
@@ -107,14 +108,16 @@ func printReports(reports []reconcile.Report) {
 			line = "\t\t\t\t\t\t"
 		}
 		for _, f := range r.Findings {
-			fmt.Fprintf(tab, "%s%s\t%d\t%+d\t%t\t\n", line, strings.ReplaceAll(string(f.Cause), "_", " "), f.Orders, f.Units, f.Repaired)
+			fmt.Fprintf(tab, "%s%s\t%d\t%+d\t%t\t\n", line, strings.ReplaceAll(string(f.Cause), "_", " "), f.Orders,
+				f.Units, f.Repaired)
 			line = "\t\t\t\t\t\t"
 		}
 	}
 	tab.Flush()
 	for _, r := range reports {
 		if r.Busy {
-			fmt.Println("\nOf a busy product the units available cannot be compared; --apply --fence pauses its sale for a moment.")
+			fmt.Println("\nOf a busy product the units available cannot be compared; --apply --fence pauses its sale " +
+				"for a moment.")
 			return
 		}
 	}

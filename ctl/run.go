@@ -138,7 +138,8 @@ func runCommand(ctx context.Context, command, env []string) error {
 	err := cmd.Wait()
 	// A script that was asked to end may be gone before what it has started. The signal 0 fails when nobody is left.
 	group := -cmd.Process.Pid
-	for deadline := time.Now().Add(stopWait); ctx.Err() != nil && syscall.Kill(group, 0) == nil && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(stopWait); ctx.Err() != nil && syscall.Kill(group, 0) == nil &&
+		time.Now().Before(deadline); {
 		time.Sleep(20 * time.Millisecond)
 	}
 	_ = syscall.Kill(group, syscall.SIGKILL) // fails if nobody is left, which is the rule

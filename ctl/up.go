@@ -68,7 +68,8 @@ func (c *upCmd) Run(ctx context.Context) (err error) {
 	}
 	fmt.Printf("\nFor curl and ctl in another terminal:\n  . %s\n", source)
 	curl := func(options string, product int) string {
-		return fmt.Sprintf("curl %s $EDGE/api/orders -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json'"+
+		return fmt.Sprintf("curl %s $EDGE/api/orders -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: "+
+			"application/json'"+
 			" -d '{\"product_id\":%d,\"quantity\":1}'", options, product)
 	}
 	fmt.Printf("\nOrder a product:\n  %s\n", curl("-i", 1))

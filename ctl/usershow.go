@@ -25,7 +25,8 @@ const shownOrders = 10
 // userReport is what is known of an account. It holds nothing by which anybody could log in.
 type userReport struct {
 	User userAccount `json:"user"`
-	// Banned are the bans of the user. Which addresses a user has is not known, and so not whether one of them is banned.
+	// Banned are the bans of the user. Which addresses a user has is not known, and so not whether one of them is
+	// banned.
 	Banned   []userBan      `json:"bans"`
 	Sessions []userSession  `json:"sessions"` // newest first, of those that are not purged yet
 	Orders   []order.Record `json:"latest_orders"`
@@ -163,7 +164,8 @@ func (r *userReport) print(w io.Writer) error {
 		fmt.Fprintln(tab, "session\tsince\tuntil")
 		for _, s := range r.Sessions {
 			if s.Live {
-				fmt.Fprintf(tab, "%s\t%s\t%s\n", s.ID, s.CreatedAt.Format(time.RFC3339), s.ExpiresAt.Format(time.RFC3339))
+				fmt.Fprintf(tab, "%s\t%s\t%s\n", s.ID, s.CreatedAt.Format(time.RFC3339),
+					s.ExpiresAt.Format(time.RFC3339))
 			}
 		}
 		if err := tab.Flush(); err != nil {

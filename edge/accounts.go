@@ -103,7 +103,8 @@ func (e *Edge) postRegister(ctx *fasthttp.RequestCtx) {
 		e.accountsFail(ctx, err)
 		return
 	}
-	user, err := e.accounts.AddUser(work, account.User{Email: in.Email, Name: in.Name, PasswordHash: hash, Role: account.Buyer})
+	user, err := e.accounts.AddUser(work, account.User{Email: in.Email, Name: in.Name, PasswordHash: hash,
+		Role: account.Buyer})
 	switch {
 	case errors.Is(err, mysql.ErrExists):
 		sendProblem(ctx, emailTaken, "Log in, or use another address.")
@@ -203,7 +204,8 @@ func (e *Edge) postRefresh(ctx *fasthttp.RequestCtx) {
 	session, user, err := e.accounts.Refresh(work, sha256.Sum256(raw), sha256.Sum256(next))
 	switch {
 	case errors.Is(err, account.ErrReused):
-		slog.Warn("a refresh token was used twice; its session has ended", logID(ctx), "user", session.UserID, "session", session.ID)
+		slog.Warn("a refresh token was used twice; its session has ended", logID(ctx), "user", session.UserID,
+			"session", session.ID)
 		e.sessions.announce(session.ID)
 		sendProblem(ctx, invalidRefreshToken, "")
 	case errors.Is(err, mysql.ErrNotFound), errors.Is(err, account.ErrEnded):
@@ -244,9 +246,9 @@ func (e *Edge) postLogoutEverywhere(ctx *fasthttp.RequestCtx, who *token.Claims)
 	ctx.SetStatusCode(fasthttp.StatusNoContent)
 }
 
-// postPassword changes a user's password and ends all sessions, so that who has stolen one loses it. The old password is
-// asked for, since a stolen token must not be enough to take the account over; it is guessed no faster here than at a
-// login.
+// postPassword changes a user's password and ends all sessions, so that who has stolen one loses it. The old password
+// is asked for, since a stolen token must not be enough to take the account over; it is guessed no faster here than at
+// a login.
 func (e *Edge) postPassword(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	var in struct {
 		Old string `json:"old_password"`

@@ -147,14 +147,15 @@ func (w *world) age() {
 	w.must(err)
 	defer db.Close()
 	for _, column := range []string{"replaced_at", "issued_at"} {
-		_, err := db.ExecContext(w.Context(), "UPDATE refresh_tokens SET "+column+" = "+column+" - INTERVAL ? MICROSECOND",
+		_, err := db.ExecContext(w.Context(), "UPDATE refresh_tokens SET "+column+" = "+column+
+			" - INTERVAL ? MICROSECOND",
 			(account.RefreshGrace + time.Second).Microseconds())
 		w.must(err)
 	}
 }
 
-// TestReusedRefreshToken: who presents a token that was replaced a while ago may be a thief or a victim, so nobody keeps
-// the session.
+// TestReusedRefreshToken: who presents a token that was replaced a while ago may be a thief or a victim, so nobody
+// keeps the session.
 func TestReusedRefreshToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -216,7 +217,8 @@ func TestLogoutIsHeardEverywhere(t *testing.T) {
 	}
 }
 
-// TestAStolenAccountIsWonBack: a change of the password, a logout everywhere and an operator end all sessions on every edge.
+// TestAStolenAccountIsWonBack: a change of the password, a logout everywhere and an operator end all sessions on every
+// edge.
 func TestAStolenAccountIsWonBack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -233,7 +235,9 @@ func TestAStolenAccountIsWonBack(t *testing.T) {
 			wantCode(t, what+": the refresh token", w.refresh(tok.RefreshToken), 401, invalidRefreshToken)
 			claims, err := w.tokens.Verify([]byte(tok.AccessToken), time.Now())
 			w.must(err)
-			w.eventually(what+": the other edge hears of it", func() bool { return other.sessions.hasEnded(claims.SessionID) })
+			w.eventually(what+": the other edge hears of it", func() bool {
+				return other.sessions.hasEnded(claims.SessionID)
+			})
 		}
 	}
 	login := func(plain string) reply {
@@ -262,7 +266,8 @@ func TestAStolenAccountIsWonBack(t *testing.T) {
 	wantCode(t, "a login with the old password", login(goodPassword), 401, invalidCredentials)
 
 	// A login that had checked the old password before the change.
-	if _, err := w.accounts.StartSession(t.Context(), user, [32]byte{1}, time.Hour); !errors.Is(err, account.ErrPasswordChanged) {
+	if _, err := w.accounts.StartSession(t.Context(), user, [32]byte{1}, time.Hour); !errors.Is(err,
+		account.ErrPasswordChanged) {
 		t.Errorf("a login under way: error %v", err)
 	}
 	r := login(newPassword)
@@ -289,10 +294,13 @@ func TestWrongLogin(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.register("ada@example.org")
-	wrong := w.call("/api/login", "", map[string]any{"email": "ada@example.org", "password": "wrong horse battery staple"})
-	unknown := w.call("/api/login", "", map[string]any{"email": "eve@example.org", "password": "wrong horse battery staple"})
+	wrong := w.call("/api/login", "", map[string]any{"email": "ada@example.org",
+		"password": "wrong horse battery staple"})
+	unknown := w.call("/api/login", "", map[string]any{"email": "eve@example.org",
+		"password": "wrong horse battery staple"})
 	broken := w.call("/api/login", "", map[string]any{"email": "not an address", "password": goodPassword})
-	for what, r := range map[string]reply{"a wrong password": wrong, "an unknown address": unknown, "a broken address": broken} {
+	for what, r := range map[string]reply{"a wrong password": wrong, "an unknown address": unknown,
+		"a broken address": broken} {
 		wantCode(t, what, r, 401, invalidCredentials)
 		if r.told() != wrong.told() {
 			t.Errorf("%s is answered with %q, a wrong password with %q", what, r.body, wrong.body)
@@ -312,31 +320,47 @@ func TestBadAccounts(t *testing.T) {
 		status     int
 		code       code
 	}{
-		{"no @", "/api/register", map[string]any{"email": "ada", "name": "Ada", "password": goodPassword}, 422, invalidEmail},
+		{"no @", "/api/register", map[string]any{"email": "ada", "name": "Ada", "password": goodPassword}, 422,
+			invalidEmail},
 		{"no e-mail", "/api/register", map[string]any{"name": "Ada", "password": goodPassword}, 422, invalidEmail},
-		{"two e-mails", "/api/register", map[string]any{"email": "a@b.de, c@d.de", "name": "Ada", "password": goodPassword}, 422, invalidEmail},
-		{"a named e-mail", "/api/register", map[string]any{"email": "Ada <a@b.de>", "name": "Ada", "password": goodPassword}, 422, invalidEmail},
-		{"a header in an e-mail", "/api/register", map[string]any{"email": "a@b.de\r\nBcc: c@d.de", "name": "Ada", "password": goodPassword}, 422, invalidEmail},
-		{"a long e-mail", "/api/register", map[string]any{"email": long + "@b.de", "name": "Ada", "password": goodPassword}, 422, invalidEmail},
+		{"two e-mails", "/api/register", map[string]any{"email": "a@b.de, c@d.de", "name": "Ada",
+			"password": goodPassword}, 422, invalidEmail},
+		{"a named e-mail", "/api/register", map[string]any{"email": "Ada <a@b.de>", "name": "Ada",
+			"password": goodPassword}, 422, invalidEmail},
+		{"a header in an e-mail", "/api/register", map[string]any{"email": "a@b.de\r\nBcc: c@d.de", "name": "Ada",
+			"password": goodPassword}, 422, invalidEmail},
+		{"a long e-mail", "/api/register", map[string]any{"email": long + "@b.de", "name": "Ada",
+			"password": goodPassword}, 422, invalidEmail},
 		{"no name", "/api/register", map[string]any{"email": "b@b.de", "password": goodPassword}, 422, invalidName},
-		{"a name of blanks", "/api/register", map[string]any{"email": "b@b.de", "name": "  ", "password": goodPassword}, 422, invalidName},
-		{"a name with a bell", "/api/register", map[string]any{"email": "b@b.de", "name": "a\ab", "password": goodPassword}, 422, invalidName},
+		{"a name of blanks", "/api/register", map[string]any{"email": "b@b.de", "name": "  ", "password": goodPassword},
+			422, invalidName},
+		{"a name with a bell", "/api/register", map[string]any{"email": "b@b.de", "name": "a\ab",
+			"password": goodPassword}, 422, invalidName},
 		{"no password", "/api/register", map[string]any{"email": "b@b.de", "name": "B"}, 422, weakPassword},
-		{"a short password", "/api/register", map[string]any{"email": "b@b.de", "name": "B", "password": "short"}, 422, weakPassword},
-		{"a common password", "/api/register", map[string]any{"email": "b@b.de", "name": "B", "password": "1234567890"}, 422, weakPassword},
-		{"a password of 10 kB", "/api/register", map[string]any{"email": "b@b.de", "name": "B", "password": long}, 422, weakPassword},
-		{"a login with 10 kB", "/api/login", map[string]any{"email": "ada@example.org", "password": long}, 401, invalidCredentials},
-		{"numbers for strings", "/api/register", map[string]any{"email": 1, "name": 2, "password": 3}, 400, malformedRequest},
-		{"a number for a password", "/api/login", map[string]any{"email": "ada@example.org", "password": 3}, 400, malformedRequest},
+		{"a short password", "/api/register", map[string]any{"email": "b@b.de", "name": "B", "password": "short"}, 422,
+			weakPassword},
+		{"a common password", "/api/register", map[string]any{"email": "b@b.de", "name": "B", "password": "1234567890"},
+			422, weakPassword},
+		{"a password of 10 kB", "/api/register", map[string]any{"email": "b@b.de", "name": "B", "password": long}, 422,
+			weakPassword},
+		{"a login with 10 kB", "/api/login", map[string]any{"email": "ada@example.org", "password": long}, 401,
+			invalidCredentials},
+		{"numbers for strings", "/api/register", map[string]any{"email": 1, "name": 2, "password": 3}, 400,
+			malformedRequest},
+		{"a number for a password", "/api/login", map[string]any{"email": "ada@example.org", "password": 3}, 400,
+			malformedRequest},
 		{"no refresh token", "/api/refresh", map[string]any{}, 401, invalidRefreshToken},
 		{"a broken refresh token", "/api/refresh", map[string]any{"refresh_token": "!"}, 401, invalidRefreshToken},
-		{"an unknown refresh token", "/api/refresh", map[string]any{"refresh_token": strings.Repeat("A", 43)}, 401, invalidRefreshToken},
-		{"an access token to refresh with", "/api/refresh", map[string]any{"refresh_token": tokens.AccessToken}, 401, invalidRefreshToken},
+		{"an unknown refresh token", "/api/refresh", map[string]any{"refresh_token": strings.Repeat("A", 43)}, 401,
+			invalidRefreshToken},
+		{"an access token to refresh with", "/api/refresh", map[string]any{"refresh_token": tokens.AccessToken}, 401,
+			invalidRefreshToken},
 	} {
 		wantCode(t, test.what, w.call(test.path, "", test.fields), test.status, test.code)
 	}
 	for _, path := range []string{"/api/register", "/api/login", "/api/refresh"} {
-		wantCode(t, path+" without JSON", w.send("POST", path, "x", "Content-Type", "application/json"), 400, malformedRequest)
+		wantCode(t, path+" without JSON", w.send("POST", path, "x", "Content-Type", "application/json"), 400,
+			malformedRequest)
 		wantCode(t, path+" without a content type", w.send("POST", path, "{}"), 415, unsupportedMediaType)
 	}
 	wantCode(t, "logout without a token", w.call("/api/logout", "", nil), 401, unauthenticated)
@@ -360,7 +384,8 @@ func TestLoginFlood(t *testing.T) {
 		if i%10 == 0 {
 			return w.post(int64(i+1), product.ID, 1)
 		}
-		return w.call("/api/login", "", map[string]any{"email": fmt.Sprintf("eve%d@example.org", i), "password": goodPassword})
+		return w.call("/api/login", "", map[string]any{"email": fmt.Sprintf("eve%d@example.org", i),
+			"password": goodPassword})
 	})
 	for i, r := range replies {
 		switch {
@@ -376,7 +401,8 @@ func TestLoginFlood(t *testing.T) {
 
 // isLimited reports whether a client is told that it asks too often, and when to ask again.
 func isLimited(r reply) bool {
-	return r.status == http.StatusTooManyRequests && r.code() == string(rateLimited) && r.header.Get("Retry-After") != ""
+	return r.status == http.StatusTooManyRequests && r.code() == string(rateLimited) &&
+		r.header.Get("Retry-After") != ""
 }
 
 // loginFrom logs in from an address that a trusted proxy tells of.
@@ -385,7 +411,8 @@ func (w *world) loginFrom(address, email, plain string) reply {
 	return w.send("POST", "/api/login", body, "Content-Type", "application/json", "X-Forwarded-For", address)
 }
 
-// TestLoginFloodOfOneAddress: whatever one address asks for, others log in, and no answer to the flood is an error of ours.
+// TestLoginFloodOfOneAddress: whatever one address asks for, others log in, and no answer to the flood is an error of
+// ours.
 func TestLoginFloodOfOneAddress(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, behindProxy)
@@ -417,8 +444,8 @@ func TestLoginFloodOfOneAddress(t *testing.T) {
 	}
 }
 
-// TestGuessesAreSlowedDown: who guesses at an account has to wait, whether the account exists or not, and its owner logs
-// in from elsewhere, and later from there.
+// TestGuessesAreSlowedDown: who guesses at an account has to wait, whether the account exists or not, and its owner
+// logs in from elsewhere, and later from there.
 func TestGuessesAreSlowedDown(t *testing.T) {
 	t.Parallel()
 	guessing := func(rate string) *world {
@@ -435,7 +462,8 @@ func TestGuessesAreSlowedDown(t *testing.T) {
 	w := guessing("0.01/10") // so slow that no guess is free again however long the test takes
 	for _, email := range []string{"ada@example.org", "nobody@example.org"} {
 		for i := range 10 {
-			wantCode(t, "a guess", w.loginFrom("198.51.100.1", email, fmt.Sprint("a wrong guess ", i)), 401, invalidCredentials)
+			wantCode(t, "a guess", w.loginFrom("198.51.100.1", email, fmt.Sprint("a wrong guess ", i)), 401,
+				invalidCredentials)
 		}
 		if r := w.loginFrom("198.51.100.1", strings.ToUpper(email), goodPassword); !isLimited(r) {
 			t.Errorf("a guess too many at %s: %v", email, r)

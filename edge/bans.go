@@ -85,8 +85,8 @@ func (b *bans) address(addr netip.Addr) bool {
 
 func holds(until time.Time) bool { return until.IsZero() || time.Now().Before(until) }
 
-// admit lets requests through whose client is not banned and does not ask too often, and tells how often it may ask. What
-// is refused for its address is not counted for its network, or one client could shut out its neighbours.
+// admit lets requests through whose client is not banned and does not ask too often, and tells how often it may ask.
+// What is refused for its address is not counted for its network, or one client could shut out its neighbours.
 func (e *Edge) admit(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	return e.screened(next, func(ctx *fasthttp.RequestCtx, client netip.Prefix) bool {
 		return e.addresses.allow(ctx, client) && e.mayFromNetwork(ctx, client)
@@ -100,14 +100,15 @@ func (e *Edge) admitAside(next fasthttp.RequestHandler) fasthttp.RequestHandler 
 	})
 }
 
-// admitProbe is admit for the probes of load balancers, which have a share of their own: a crowd behind the same address
-// must not make an edge look dead.
+// admitProbe is admit for the probes of load balancers, which have a share of their own: a crowd behind the same
+// address must not make an edge look dead.
 func (e *Edge) admitProbe(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	return e.screened(next, e.probes.allowSilently)
 }
 
 // screened lets requests through that screen lets through.
-func (e *Edge) screened(next fasthttp.RequestHandler, may func(*fasthttp.RequestCtx, netip.Prefix) bool) fasthttp.RequestHandler {
+func (e *Edge) screened(next fasthttp.RequestHandler, may func(*fasthttp.RequestCtx,
+	netip.Prefix) bool) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
 		if e.screen(ctx, may) {
 			next(ctx)
@@ -119,7 +120,8 @@ func (e *Edge) screened(next fasthttp.RequestHandler, may func(*fasthttp.Request
 func (e *Edge) screen(ctx *fasthttp.RequestCtx, may func(*fasthttp.RequestCtx, netip.Prefix) bool) bool {
 	client, ok := e.proxies.client(ctx)
 	if !ok {
-		sendProblem(ctx, malformedRequest, e.proxies.field+" names no client: each proxy must add an address, with or without a port.")
+		sendProblem(ctx, malformedRequest, e.proxies.field+
+			" names no client: each proxy must add an address, with or without a port.")
 		return false
 	}
 	if e.bans.address(client) {
@@ -130,8 +132,8 @@ func (e *Edge) screen(ctx *fasthttp.RequestCtx, may func(*fasthttp.RequestCtx, n
 	return !ok || may(ctx, address)
 }
 
-// mayFromNetwork counts a request for the network of an IPv6 client's address. If there were too many it answers the request
-// and returns false.
+// mayFromNetwork counts a request for the network of an IPv6 client's address. If there were too many it answers the
+// request and returns false.
 func (e *Edge) mayFromNetwork(ctx *fasthttp.RequestCtx, client netip.Prefix) bool {
 	if !client.Addr().Is6() {
 		return true

@@ -31,7 +31,8 @@ func TestBans(t *testing.T) {
 		t.Errorf("another user: %v", r)
 	}
 
-	w.must(w.accounts.Ban(t.Context(), account.Ban{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Reason: "bots", ExpiresAt: time.Now().Add(time.Hour)}))
+	w.must(w.accounts.Ban(t.Context(), account.Ban{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Reason: "bots",
+		ExpiresAt: time.Now().Add(time.Hour)}))
 	is("the range is banned", func() reply { return from("198.51.100.77") }, 403)
 	for _, address := range []string{"198.51.101.1", "::ffff:198.51.99.255"} {
 		if r := from(address); r.status != 202 {
@@ -39,7 +40,8 @@ func TestBans(t *testing.T) {
 		}
 	}
 	wantCode(t, "an address of the range in IPv6 clothes", from("::ffff:198.51.100.1"), 403, banned)
-	wantCode(t, "somebody without an account", w.send("GET", "/api/products", "", "X-Forwarded-For", "198.51.100.1"), 403, banned)
+	wantCode(t, "somebody without an account", w.send("GET", "/api/products", "", "X-Forwarded-For", "198.51.100.1"),
+		403, banned)
 	for _, request := range [][2]string{
 		{"GET", "/healthz"}, {"GET", "/readyz"}, {"GET", "/docs"}, {"GET", "/openapi.yaml"}, {"GET", "/nothing"},
 		{"OPTIONS", "/api/orders"}, {"PUT", "/api/orders"}, {"HEAD", "/docs"},
@@ -51,7 +53,8 @@ func TestBans(t *testing.T) {
 	if r := w.send("GET", "/healthz", ""); r.status != 200 {
 		t.Errorf("the load balancer's own question: %v", r)
 	}
-	wantCode(t, "a client without a name", w.send("GET", "/api/products", "", "X-Forwarded-For", "unknown"), 400, malformedRequest)
+	wantCode(t, "a client without a name", w.send("GET", "/api/products", "", "X-Forwarded-For", "unknown"), 400,
+		malformedRequest)
 
 	if lifted, err := w.accounts.Unban(t.Context(), account.Ban{UserID: 1}); err != nil || !lifted {
 		t.Fatal(lifted, err)
@@ -95,7 +98,8 @@ func TestClientAddress(t *testing.T) {
 		{"10.0.0.1", []string{"10.2.3.4"}, "10.2.3.4"},
 		{"10.0.0.1", []string{"203.0.113.1, nonsense"}, unreadable},
 		{"10.0.0.1", []string{"nonsense, 10.3.3.3"}, unreadable},
-		{"10.0.0.1", []string{"nonsense, 203.0.113.1"}, "203.0.113.1"}, // the client's own nonsense is nobody's business
+		// the client's own nonsense is nobody's business
+		{"10.0.0.1", []string{"nonsense, 203.0.113.1"}, "203.0.113.1"},
 		{"10.0.0.1", []string{"unknown"}, unreadable},
 		{"10.0.0.1", []string{"_hidden"}, unreadable},
 		{"10.0.0.1", []string{"203.0.113.1:4711"}, "203.0.113.1"},

@@ -43,11 +43,13 @@ func benchmarkPostOrders(b *testing.B, clients int) {
 	must(err)
 	defer st.Close()
 	server := stacktest.NewSQS(b, sqs.Options{Region: localstack.Region})
-	must(localstack.CreateQueues(b.Context(), localstack.SQSClient(server.URL()), localstack.QueueName, localstack.DLQName))
+	must(localstack.CreateQueues(b.Context(), localstack.SQSClient(server.URL()), localstack.QueueName,
+		localstack.DLQName))
 	tokens := token.NewKeeper(secret)
 	e := New(st, db, openQueue(b, server.URL()), tokens, newHasher(b), prometheus.NewRegistry())
 	must(e.limit(noLimit, noLimit, noLimit))
-	p, err := ledger.New(db).AddProduct(b.Context(), order.Product{Name: "thing", Price: 1999, Currency: "EUR", Stock: ledger.MaxStock})
+	p, err := ledger.New(db).AddProduct(b.Context(), order.Product{Name: "thing", Price: 1999, Currency: "EUR",
+		Stock: ledger.MaxStock})
 	must(err)
 	bearer := make([]string, 1000)
 	for i := range bearer {

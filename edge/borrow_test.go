@@ -44,7 +44,8 @@ func (w *world) whole(p order.Product) (l stock.Level) {
 	for _, id := range p.StockIDs() {
 		b := w.level(id)
 		if b.Loaded && b.Available+b.Reserved+b.Lent != units[id] {
-			w.Errorf("bucket %d has %d available + %d reserved + %d lent, MySQL %d", order.BucketOf(id), b.Available, b.Reserved, b.Lent, units[id])
+			w.Errorf("bucket %d has %d available + %d reserved + %d lent, MySQL %d", order.BucketOf(id), b.Available,
+				b.Reserved, b.Lent, units[id])
 		}
 		l.Available += b.Available
 		l.Reserved += b.Reserved
@@ -154,7 +155,8 @@ func TestBucketsSellOut(t *testing.T) {
 				t.Error(err)
 			}
 			for _, part := range done.Parts {
-				if _, err := w.stock.Restock(context.Background(), part.ProductID, part.Units, part.Version, "more"); err != nil {
+				if _, err := w.stock.Restock(context.Background(), part.ProductID, part.Units, part.Version,
+					"more"); err != nil {
 					t.Error(err)
 				}
 			}
@@ -203,7 +205,8 @@ func TestReopenedForAllBuckets(t *testing.T) {
 		t.Logf("%d scripts were run by all tests meanwhile", calls)
 	}
 	o := w.orders()[0]
-	_, err := w.stock.Settle(t.Context(), o.ProductID, []order.Decision{{Record: order.Record{Order: o, Status: order.Failed}}})
+	_, err := w.stock.Settle(t.Context(), o.ProductID, []order.Decision{{Record: order.Record{Order: o,
+		Status: order.Failed}}})
 	w.must(err)
 	since := time.Now()
 	refused, err := w.until(w.url, others[0], p.ID, soldOut)
@@ -242,11 +245,15 @@ func TestBucketsChange(t *testing.T) {
 			w.whole(after)
 			break
 		}
-		closed, err := w.ledger.UpdateProduct(t.Context(), p.ID, func(p *order.Product) { p.StartsAt = time.Now().Add(time.Hour) })
+		closed, err := w.ledger.UpdateProduct(t.Context(), p.ID, func(p *order.Product) {
+			p.StartsAt = time.Now().Add(time.Hour)
+		})
 		w.must(err)
 		_, err = w.stock.Configure(t.Context(), closed)
 		w.must(err)
-		w.eventually("its sale has not started", func() bool { return w.post(1, p.ID, 1).code() == string(saleNotStarted) })
+		w.eventually("its sale has not started", func() bool {
+			return w.post(1, p.ID, 1).code() == string(saleNotStarted)
+		})
 	}
 	w.audit()
 }
@@ -282,7 +289,9 @@ func TestBorrowWithoutMySQL(t *testing.T) {
 		t.Errorf("%d units are lent though MySQL was not reached", l.Lent)
 	}
 	w.mysql.heal()
-	w.eventually("units can be borrowed again", func() bool { return w.post(users[2], p.ID, 1).status == http.StatusAccepted })
+	w.eventually("units can be borrowed again", func() bool {
+		return w.post(users[2], p.ID, 1).status == http.StatusAccepted
+	})
 	w.audit()
 }
 
@@ -416,7 +425,8 @@ func TestRestockOfSplitProduct(t *testing.T) {
 	if l := w.whole(p); l.Available != 10 {
 		t.Errorf("%+v", l)
 	}
-	r := w.send("PATCH", fmt.Sprintf("/api/products/%d", p.ID), `{"price":5}`, "Authorization", merchant, "Content-Type", "application/json")
+	r := w.send("PATCH", fmt.Sprintf("/api/products/%d", p.ID), `{"price":5}`, "Authorization", merchant,
+		"Content-Type", "application/json")
 	var patched productBody
 	r.read(t, &patched)
 	if r.status != http.StatusOK || patched.Available != 10 || patched.Price != 5 {

@@ -103,7 +103,8 @@ func (c *cache[K, V]) get(key K) (V, error) {
 			known = &cached[V]{value: value, err: err, at: time.Now()}
 		case ok:
 			slog.Warn("what is known is served, since it could not be loaded anew", "key", key, "error", err)
-			known = &cached[V]{value: known.value, err: known.err, at: time.Now()} // the crowd shall not wait for the source again at once
+			// the crowd shall not wait for the source again at once
+			known = &cached[V]{value: known.value, err: known.err, at: time.Now()}
 		default:
 			return nil, err
 		}

@@ -63,7 +63,8 @@ func TestClosed(t *testing.T) {
 	wants("the start", 1, "")
 
 	c = newClosed()
-	c.learn(1, stock.Sale{Now: redis, StartsAt: redis.Add(100 * time.Millisecond)}, time.Now().Add(-101*time.Millisecond))
+	c.learn(1, stock.Sale{Now: redis, StartsAt: redis.Add(100 * time.Millisecond)},
+		time.Now().Add(-101*time.Millisecond))
 	wants("the start has come since", 1, "")
 
 	c = newClosed()
@@ -191,7 +192,8 @@ func TestReopened(t *testing.T) { // not parallel, for the sake of what is measu
 		do     func()
 	}{
 		{"a failed order", 250 * time.Millisecond, func() {
-			_, err := w.stock.Settle(w.Context(), p.ID, []order.Decision{{Record: order.Record{Order: queued, Status: order.Failed}}})
+			_, err := w.stock.Settle(w.Context(), p.ID,
+				[]order.Decision{{Record: order.Record{Order: queued, Status: order.Failed}}})
 			w.must(err)
 		}},
 		{"a restock", 250 * time.Millisecond, func() {
@@ -200,7 +202,9 @@ func TestReopened(t *testing.T) { // not parallel, for the sake of what is measu
 			_, err = w.stock.Restock(w.Context(), p.ID, 3, done.Version, "r")
 			w.must(err)
 		}},
-		{"a lost message", time.Second, func() { w.must(w.rdb.IncrBy(w.Context(), fmt.Sprintf("stock:{%d}", p.ID), 3).Err()) }},
+		{"a lost message", time.Second, func() {
+			w.must(w.rdb.IncrBy(w.Context(), fmt.Sprintf("stock:{%d}", p.ID), 3).Err())
+		}},
 		{"a cancelled order", 250 * time.Millisecond, func() {
 			if ok, err := w.stock.Cancel(w.Context(), p.ID, []order.Order{unsent}); err != nil || !ok[0] {
 				w.Fatalf("cancel: %v, %v", ok, err)

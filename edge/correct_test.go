@@ -24,7 +24,8 @@ func TestCorrection(t *testing.T) {
 	w.wantSettledOutbox(p.ID)
 	before, redis := w.stored(p.ID), fmt.Sprint(w.dump())
 	wantProblem(t, w.manage("PUT", pathOf(p)+"/restocks/a", `{"units":-7}`), 409, tooFewUnits)
-	if after := w.stored(p.ID); after.Stock != before.Stock || after.Version != before.Version || fmt.Sprint(w.dump()) != redis {
+	if after := w.stored(p.ID); after.Stock != before.Stock || after.Version != before.Version ||
+		fmt.Sprint(w.dump()) != redis {
 		t.Errorf("a correction that was refused has changed %+v to %+v, or Redis", before, after)
 	}
 
@@ -54,7 +55,8 @@ func TestCorrection(t *testing.T) {
 
 	// One that Redis does not have is loaded first; one in buckets cannot be corrected.
 	other, split := w.addProduct(3), w.addSplit(4, 2)
-	if r := w.manage("PUT", pathOf(other)+"/restocks/a", `{"units":-3}`); r.status != 201 || !strings.Contains(r.body, `"stock":0`) {
+	if r := w.manage("PUT", pathOf(other)+"/restocks/a", `{"units":-3}`); r.status != 201 ||
+		!strings.Contains(r.body, `"stock":0`) {
 		t.Errorf("got %v", r)
 	}
 	wantProblem(t, w.manage("PUT", pathOf(split)+"/restocks/a", `{"units":-1}`), 422, invalidRestock)

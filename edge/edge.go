@@ -96,14 +96,16 @@ type Edge struct {
 }
 
 // New makes an edge of its parts. It closes none of them.
-func New(st *stock.Stock, db *mysql.DB, q *queue.Queue, tokens *token.Keeper, passwords *password.Hasher, reg prometheus.Registerer) *Edge {
+func New(st *stock.Stock, db *mysql.DB, q *queue.Queue, tokens *token.Keeper, passwords *password.Hasher,
+	reg prometheus.Registerer) *Edge {
 	m := newMetrics(reg)
 	books, accounts := ledger.New(db), account.New(db)
 	c := catalog{stock: st, ledger: books}
 	e := &Edge{
 		stock: st, db: db, ledger: books, accounts: accounts, tokens: tokens, passwords: passwords,
 		sessions: newSessions(st, accounts), bans: newBans(accounts),
-		catalog: c, metrics: m, hashShares: shares{held: map[netip.Prefix]int{}}, products: newCache(c.product, productBytes), productPages: newCache(c.page, pageBytes), closed: newClosed(),
+		catalog: c, metrics: m, hashShares: shares{held: map[netip.Prefix]int{}},
+		products: newCache(c.product, productBytes), productPages: newCache(c.page, pageBytes), closed: newClosed(),
 		proxies: proxies{field: fasthttp.HeaderXForwardedFor},
 		sender:  newSender(st, q, m),
 		watcher: &watcher{stock: st, stop: make(chan struct{}), waiting: map[uuid.UUID][]chan *order.Record{}},
@@ -120,8 +122,9 @@ func New(st *stock.Stock, db *mysql.DB, q *queue.Queue, tokens *token.Keeper, pa
 			m.measure("none", func(ctx *fasthttp.RequestCtx) { sendReadError(ctx, err) })(ctx)
 			e.finish(ctx)
 		},
-		Name: "stampede", MaxRequestBodySize: maxBodyBytes, ReadBufferSize: maxHeaderBytes, WriteBufferSize: writeBufferBytes,
-		ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		Name: "stampede", MaxRequestBodySize: maxBodyBytes, ReadBufferSize: maxHeaderBytes,
+		WriteBufferSize: writeBufferBytes,
+		ReadTimeout:     readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
 		Concurrency: maxConns, CloseOnShutdown: true,
 		DisablePreParseMultipartForm: true, // no form is taken, so none is worth reading
 		Logger:                       quietLogger{},
@@ -209,7 +212,8 @@ func (e *Edge) routes(m *metrics) *router.Router {
 func withoutKey(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
 		if len(ctx.Request.Header.PeekAll(idempotencyHeader)) > 0 {
-			sendProblem(ctx, malformedRequest, "Only orders and products are taken with an Idempotency-Key. Leave it out.")
+			sendProblem(ctx, malformedRequest,
+				"Only orders and products are taken with an Idempotency-Key. Leave it out.")
 			return
 		}
 		next(ctx)
@@ -219,8 +223,9 @@ func withoutKey(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 // errAmbiguous is the error of a request whose end a proxy may see elsewhere.
 var errAmbiguous = errors.New("it is ambiguous where the request ends")
 
-// begin names each request, and sees that its answer has what every answer has. It refuses what fasthttp reads although its
-// end is ambiguous, and closes the connection: what follows on it may be a request that a client has slipped past a proxy.
+// begin names each request, and sees that its answer has what every answer has. It refuses what fasthttp reads although
+// its end is ambiguous, and closes the connection: what follows on it may be a request that a client has slipped past a
+// proxy.
 func (e *Edge) begin(next fasthttp.RequestHandler, m *metrics) fasthttp.RequestHandler {
 	refuse := m.measure("none", func(ctx *fasthttp.RequestCtx) {
 		sendReadError(ctx, errAmbiguous)

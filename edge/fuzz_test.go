@@ -24,18 +24,23 @@ import (
 
 func FuzzOrder(f *testing.F) {
 	for _, body := range []string{
-		"", "null", "[]", "{}", "1", `{"product_id":1,"quantity":1}`, `{"product_id":9223372036854775807,"quantity":1000}`,
+		"", "null", "[]", "{}", "1", `{"product_id":1,"quantity":1}`,
+		`{"product_id":9223372036854775807,"quantity":1000}`,
 		`{"product_id":-1,"quantity":0}`, `{"product_id":1.0,"quantity":1e0}`, `{"product_id":"1","quantity":null}`,
-		`{"product_id":1,"product_id":2,"quantity":1}`, `{"PRODUCT_ID":1,"Quantity":1}`, `{"product_id": 01,"quantity":-0}`,
-		"{\"product_id\":1,\"quantity\":1}\x00", `{"product_id":999999999999999999,"quantity":1}`, `{"product_id":1,"quantity":01}`,
-		`{"product_id":1000000000000000000,"quantity":1}`, `{"product_id":1,"quantity":1001}`, `{"product_id":1,"quantity":}`, `{"product_id":[],"quantity":{}}`,
+		`{"product_id":1,"product_id":2,"quantity":1}`, `{"PRODUCT_ID":1,"Quantity":1}`,
+		`{"product_id": 01,"quantity":-0}`,
+		"{\"product_id\":1,\"quantity\":1}\x00", `{"product_id":999999999999999999,"quantity":1}`,
+		`{"product_id":1,"quantity":01}`,
+		`{"product_id":1000000000000000000,"quantity":1}`, `{"product_id":1,"quantity":1001}`,
+		`{"product_id":1,"quantity":}`, `{"product_id":[],"quantity":{}}`,
 	} {
 		f.Add([]byte(body))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		productID, quantity, c, detail := parseOrder(body)
 		if p, q, c2, _ := decodeOrder(body); p != productID || q != quantity || c2 != c {
-			t.Errorf("read as %d of product %d, %q, in any form as %d of product %d, %q", quantity, productID, c, q, p, c2)
+			t.Errorf("read as %d of product %d, %q, in any form as %d of product %d, %q", quantity, productID, c, q, p,
+				c2)
 		}
 		if c != "" {
 			if !slices.Contains([]code{malformedRequest, productNotFound, invalidQuantity}, c) || detail == "" {
@@ -163,7 +168,8 @@ func FuzzProductCursor(f *testing.F) {
 	f.Add([]byte(testCursors.product(7)))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		id, ok := testCursors.readProduct(text)
-		if ok && len(text) > 0 && (id <= 0 || testCursors.product(id) != string(text)) || ok && len(text) == 0 && id != 0 {
+		if ok && len(text) > 0 && (id <= 0 || testCursors.product(id) != string(text)) || ok && len(text) == 0 &&
+			id != 0 {
 			t.Errorf("%q is read as %d", text, id)
 		}
 	})
@@ -214,10 +220,12 @@ func FuzzAccountBodies(f *testing.F) {
 		ctx := request()
 		in, ok := readRegistration(ctx)
 		refused(ctx, ok, unsupportedMediaType, malformedRequest, invalidEmail, invalidName, weakPassword)
-		if name, chars := utf8.RuneCountInString(in.Name), utf8.RuneCountInString(password.Normalize(in.Password)); ok &&
+		if name, chars := utf8.RuneCountInString(in.Name),
+			utf8.RuneCountInString(password.Normalize(in.Password)); ok &&
 			(len(in.Email) < 3 || len(in.Email) > account.MaxEmailBytes ||
 				name < 1 || name > account.MaxUserNameChars ||
-				chars < password.MinChars || chars > password.MaxChars || !utf8.ValidString(in.Email+in.Name+in.Password)) {
+				chars < password.MinChars || chars > password.MaxChars ||
+				!utf8.ValidString(in.Email+in.Name+in.Password)) {
 			t.Errorf("read as %+v", in)
 		}
 		ctx = request()

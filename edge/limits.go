@@ -41,8 +41,8 @@ const (
 	maxBuckets = 65_536
 	// addressBits6 is how much of an IPv6 address counts as one client, who commonly has that many to choose from.
 	addressBits6 = 64
-	// networkBits6 is how much of one counts as a network, and networkShare how many clients' worth a network may ask: who
-	// rents a /48 has 65,536 clients' addresses.
+	// networkBits6 is how much of one counts as a network, and networkShare how many clients' worth a network may ask:
+	// who rents a /48 has 65,536 clients' addresses.
 	networkBits6 = 48
 	networkShare = 8
 	// probeLimit is how often one address may ask whether the edge is healthy: a dozen load balancers each second.

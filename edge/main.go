@@ -54,19 +54,28 @@ func run() error {
 	redisURL := vars.RedisURL()
 	dsn := vars.MySQLDSN()
 	queueName, dlqName := vars.Queues()
-	secret := vars.Secret("JWT_SECRET", "key of the access tokens, at least 32 bytes; to rotate: new,old", token.CheckSecret)
+	secret := vars.Secret("JWT_SECRET", "key of the access tokens, at least 32 bytes; to rotate: new,old",
+		token.CheckSecret)
 	level := vars.LogLevel()
 	vars.Traces()
-	notice := vars.Duration("SHUTDOWN_NOTICE", 2*time.Second, 0, 10*time.Second, "how long to go on after readiness fails, for load balancers to notice")
+	notice := vars.Duration("SHUTDOWN_NOTICE", 2*time.Second, 0, 10*time.Second,
+		"how long to go on after readiness fails, for load balancers to notice")
 
-	trusted := vars.String("TRUSTED_PROXIES", noProxies, "ranges of addresses, comma-separated, whose word on who the client is is believed", checkProxies)
-	field := vars.String("FORWARDED_FIELD", "X-Forwarded-For", "the header field in which they say so: X-Forwarded-For, or Forwarded (RFC 7239)", checkForwardedField)
-	origins := vars.String("CORS_ORIGINS", noOrigins, "origins of other sites, comma-separated, whose pages may use the API", checkOrigins)
-	userLimit := vars.String("RATE_LIMIT_USER", defaultUserLimit, "requests per second and burst of one user; off for no limit", checkLimit)
-	addressLimit := vars.String("RATE_LIMIT_ADDRESS", defaultAddressLimit, "the same of one client address (IPv6: its /64)", checkLimit)
+	trusted := vars.String("TRUSTED_PROXIES", noProxies,
+		"ranges of addresses, comma-separated, whose word on who the client is is believed", checkProxies)
+	field := vars.String("FORWARDED_FIELD", "X-Forwarded-For",
+		"the header field in which they say so: X-Forwarded-For, or Forwarded (RFC 7239)", checkForwardedField)
+	origins := vars.String("CORS_ORIGINS", noOrigins,
+		"origins of other sites, comma-separated, whose pages may use the API", checkOrigins)
+	userLimit := vars.String("RATE_LIMIT_USER", defaultUserLimit,
+		"requests per second and burst of one user; off for no limit", checkLimit)
+	addressLimit := vars.String("RATE_LIMIT_ADDRESS", defaultAddressLimit,
+		"the same of one client address (IPv6: its /64)", checkLimit)
 	passwordLimit := vars.String("RATE_LIMIT_PASSWORDS", defaultPasswordLimit,
-		"the same of one client address, of requests that cost a hash: logins, registrations, changes of a password", checkLimit)
-	memory := vars.Int("PASSWORD_MEMORY_KIB", int(params.MemoryKiB), 7168, 1<<20, "memory of one password hash (argon2id)")
+		"the same of one client address, of requests that cost a hash: logins, registrations, changes of a password",
+		checkLimit)
+	memory := vars.Int("PASSWORD_MEMORY_KIB", int(params.MemoryKiB), 7168, 1<<20,
+		"memory of one password hash (argon2id)")
 	iterations := vars.Int("PASSWORD_ITERATIONS", int(params.Iterations), 1, 100, "iterations of one password hash")
 	parallelism := vars.Int("PASSWORD_PARALLELISM", int(params.Parallelism), 1, 16, "threads of one password hash")
 

@@ -118,7 +118,8 @@ func newWorldOn(t *testing.T, redisURL string, tune ...func(*Edge)) *world {
 	w.sqs = stacktest.NewSQS(t, sqs.Options{Region: localstack.Region})
 	w.sqsClient = localstack.SQSClient(w.sqs.URL())
 	w.must(localstack.CreateQueues(t.Context(), w.sqsClient, localstack.QueueName, localstack.DLQName))
-	found, err := w.sqsClient.GetQueueUrl(t.Context(), &awssqs.GetQueueUrlInput{QueueName: aws.String(localstack.QueueName)})
+	found, err := w.sqsClient.GetQueueUrl(t.Context(),
+		&awssqs.GetQueueUrlInput{QueueName: aws.String(localstack.QueueName)})
 	w.must(err)
 	w.queueURL = aws.ToString(found.QueueUrl)
 
@@ -285,7 +286,8 @@ func (r reply) told() string {
 }
 
 func (r reply) String() string {
-	return fmt.Sprintf("%d %s after %v (%v)", r.status, strings.TrimSpace(r.body), r.took.Round(time.Millisecond), r.err)
+	return fmt.Sprintf("%d %s after %v (%v)", r.status, strings.TrimSpace(r.body), r.took.Round(time.Millisecond),
+		r.err)
 }
 
 // read unpacks a JSON body.
@@ -387,7 +389,8 @@ func wantProblem(t testing.TB, r reply, status int, c code) {
 		Title, Code string
 	}
 	_ = json.Unmarshal([]byte(r.body), &document)
-	if r.err != nil || r.status != status || document.Status != status || document.Code != string(c) || document.Title == "" ||
+	if r.err != nil || r.status != status || document.Status != status || document.Code != string(c) ||
+		document.Title == "" ||
 		document.Title != problems[c].title {
 		t.Errorf("got %v, want %d %s", r, status, c)
 		return
@@ -395,7 +398,8 @@ func wantProblem(t testing.TB, r reply, status int, c code) {
 	if got := r.header.Get("Content-Type"); got != "application/problem+json" {
 		t.Errorf("%s has Content-Type %q", c, got)
 	}
-	if retry := r.header.Get("Retry-After"); slices.Contains(retryTimes, retry) != (status == 503 || c == orderNotSeenYet) {
+	if retry := r.header.Get("Retry-After"); slices.Contains(retryTimes, retry) != (status == 503 ||
+		c == orderNotSeenYet) {
 		t.Errorf("%s has Retry-After %q", c, retry)
 	}
 }
@@ -449,7 +453,8 @@ func (w *world) dump() map[string]string {
 func (w *world) orders() []order.Order {
 	w.Helper()
 	for {
-		out, err := w.sqsClient.ReceiveMessage(context.Background(), &awssqs.ReceiveMessageInput{QueueUrl: &w.queueURL, MaxNumberOfMessages: 10})
+		out, err := w.sqsClient.ReceiveMessage(context.Background(),
+			&awssqs.ReceiveMessageInput{QueueUrl: &w.queueURL, MaxNumberOfMessages: 10})
 		w.must(err)
 		if len(out.Messages) == 0 {
 			return w.received

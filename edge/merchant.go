@@ -140,7 +140,8 @@ func (e *Edge) patchProduct(ctx *fasthttp.RequestCtx, who *token.Claims) {
 		return
 	}
 	if _, err := e.stock.Configure(work, p); err != nil {
-		slog.Error("a change is in MySQL only until it is repeated", logID(ctx), "product", id, "revision", p.Revision, "error", err)
+		slog.Error("a change is in MySQL only until it is repeated", logID(ctx), "product", id, "revision", p.Revision,
+			"error", err)
 		sendProblem(ctx, stockUnavailable, "The change is stored but does not hold for orders yet. Repeat the request.")
 		return
 	}
@@ -158,8 +159,8 @@ type restockBody struct {
 	Stock     int64  `json:"stock"`
 }
 
-// putRestock adds units to a product, or takes some out if they are negative, once for each id. MySQL comes first. If Redis then cannot be told, the same
-// request again does the rest.
+// putRestock adds units to a product, or takes some out if they are negative, once for each id. MySQL comes first. If
+// Redis then cannot be told, the same request again does the rest.
 func (e *Edge) putRestock(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	id, ok := productID(ctx)
 	if !ok {
@@ -197,7 +198,8 @@ func (e *Edge) putRestock(ctx *fasthttp.RequestCtx, who *token.Claims) {
 		return
 	}
 	if _, err := buckets.Restock(work, e.stock, done); err != nil {
-		slog.Error("a restock is in MySQL only until it is repeated", logID(ctx), "product", id, "id", restockID, "error", err)
+		slog.Error("a restock is in MySQL only until it is repeated", logID(ctx), "product", id, "id", restockID,
+			"error", err)
 		sendProblem(ctx, stockUnavailable, "The restock is stored but not for sale yet. Repeat the request.")
 		return
 	}
@@ -211,7 +213,8 @@ func (e *Edge) correct(work context.Context, ctx *fasthttp.RequestCtx, id, units
 	done, err := mover.Correct(work, id, -units, restockID)
 	switch {
 	case errors.Is(err, ledger.ErrTooFew):
-		sendProblem(ctx, tooFewUnits, "Fewer than "+strconv.FormatInt(-units, 10)+" units are for sale. Nothing was changed.")
+		sendProblem(ctx, tooFewUnits, "Fewer than "+strconv.FormatInt(-units, 10)+
+			" units are for sale. Nothing was changed.")
 	case err != nil:
 		productFails(ctx, err, invalidRestock)
 	default:

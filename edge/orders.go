@@ -25,8 +25,9 @@ const (
 	maxStatusWait = 20 * time.Second
 	// pageSize is how many orders or products a page of a list holds.
 	pageSize = 50
-	// unseenAge is how old an order may be, by the time in its id, for it to be on the queue though neither Redis nor MySQL
-	// has heard of it: Redis may have lost its data. The clock of the edge that has named it may be as wrong, either way.
+	// unseenAge is how old an order may be, by the time in its id, for it to be on the queue though neither Redis nor
+	// MySQL has heard of it: Redis may have lost its data. The clock of the edge that has named it may be as wrong,
+	// either way.
 	unseenAge = time.Hour
 )
 
@@ -47,15 +48,16 @@ type orderBody struct {
 func newOrderBody(r *order.Record) orderBody {
 	return orderBody{
 		OrderID: r.ID.String(), Status: r.Status, FailedReason: r.FailedReason,
-		ProductID: order.ProductOf(r.ProductID), Quantity: r.Quantity, UnitPrice: r.UnitPrice, TotalPrice: r.TotalPrice(),
-		Currency: r.Currency, ReservedAt: r.ReservedAt, DecidedAt: r.DecidedAt,
+		ProductID: order.ProductOf(r.ProductID), Quantity: r.Quantity, UnitPrice: r.UnitPrice,
+		TotalPrice: r.TotalPrice(),
+		Currency:   r.Currency, ReservedAt: r.ReservedAt, DecidedAt: r.DecidedAt,
 	}
 }
 
 // postOrder takes an order: 202 once the queue has it.
 //
-// Each connection's stack stays as large as the deepest call on it has made it, and with 10,000 connections its size shows:
-// up to 3 KiB fit into one of 4 KiB, more into one of 8. So what reads and what answers are calls of their own.
+// Each connection's stack stays as large as the deepest call on it has made it, and with 10,000 connections its size
+// shows: up to 3 KiB fit into one of 4 KiB, more into one of 8. So what reads and what answers are calls of their own.
 func (e *Edge) postOrder(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	t := e.readOrder(ctx, who)
 	if t == nil {
@@ -184,7 +186,8 @@ func idempotencyKey(ctx *fasthttp.RequestCtx) (key, detail string) {
 	}
 	value := values[0]
 	if len(values) > 1 || len(value) == 0 || len(value) > order.MaxIdempotencyKeyBytes {
-		return "", fmt.Sprintf("Idempotency-Key must be given once and have 1 to %d characters.", order.MaxIdempotencyKeyBytes)
+		return "", fmt.Sprintf("Idempotency-Key must be given once and have 1 to %d characters.",
+			order.MaxIdempotencyKeyBytes)
 	}
 	for _, b := range value {
 		if b <= ' ' || b > '~' {
@@ -306,8 +309,8 @@ func (e *Edge) getOrder(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	sendJSON(ctx, fasthttp.StatusOK, newOrderBody(record))
 }
 
-// mayBeUnseen reports whether an order that nobody knows may be on its way nevertheless: it is young by its id, which edges
-// make as UUIDs of version 7 (RFC 9562).
+// mayBeUnseen reports whether an order that nobody knows may be on its way nevertheless: it is young by its id, which
+// edges make as UUIDs of version 7 (RFC 9562).
 func mayBeUnseen(id uuid.UUID) bool {
 	if id.Version() != 7 {
 		return false

@@ -86,7 +86,8 @@ func TestPending(t *testing.T) {
 		t.Errorf("got %v", r)
 	}
 	body.ReservedAt = time.Time{}
-	if body != (orderBody{OrderID: id, Status: order.Pending, ProductID: p.ID, Quantity: 2, UnitPrice: 1999, TotalPrice: 3998, Currency: "EUR"}) {
+	if body != (orderBody{OrderID: id, Status: order.Pending, ProductID: p.ID, Quantity: 2, UnitPrice: 1999,
+		TotalPrice: 3998, Currency: "EUR"}) {
 		t.Errorf("got %+v", body)
 	}
 	if n := w.mysql.asked(""); n != 0 {
@@ -100,8 +101,8 @@ func TestPending(t *testing.T) {
 	wantProblem(t, w.get(8, "/api/orders/"+id), 404, orderNotSeenYet)
 }
 
-// TestAnOrderThatNobodyHasSeen: Redis has lost its data in the middle of a sale. An order that is on the queue is not denied
-// but waited for.
+// TestAnOrderThatNobodyHasSeen: Redis has lost its data in the middle of a sale. An order that is on the queue is not
+// denied but waited for.
 func TestAnOrderThatNobodyHasSeen(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -119,7 +120,8 @@ func TestAnOrderThatNobodyHasSeen(t *testing.T) {
 	w.eventually("a client waits", func() bool { return w.waiting() == 1 })
 	w.decide(id, 7, order.Completed, "")
 	var body orderBody
-	if r := <-answer; r.status != 200 || json.Unmarshal([]byte(r.body), &body) != nil || body.Status != order.Completed {
+	if r := <-answer; r.status != 200 || json.Unmarshal([]byte(r.body), &body) != nil ||
+		body.Status != order.Completed {
 		t.Errorf("got %v", r)
 	}
 
@@ -149,7 +151,8 @@ func TestNoAnswerBeforeTheQueueHasTheOrder(t *testing.T) {
 func (w *world) decide(id string, user int64, status order.Status, reason order.Reason) {
 	w.Helper()
 	w.must(w.stock.WriteDecided(w.Context(), []order.Record{{
-		Order:    order.Order{ID: uuid.MustParse(id), UserID: user, ProductID: 1, Quantity: 1, UnitPrice: 1999, ReservedAt: time.Now()},
+		Order: order.Order{ID: uuid.MustParse(id), UserID: user, ProductID: 1, Quantity: 1, UnitPrice: 1999,
+			ReservedAt: time.Now()},
 		Currency: "EUR", Status: status, FailedReason: reason, DecidedAt: time.Now(),
 	}}))
 }
@@ -174,7 +177,8 @@ func TestLongPoll(t *testing.T) {
 	}()
 	w.eventually("20 clients wait", func() bool { return w.waiting() == 20 })
 
-	if r := w.get(1, "/api/orders/"+idle+"?wait=300ms"); r.status != 200 || r.header.Get("Retry-After") != "1" || r.took < 300*time.Millisecond || r.took > 5*time.Second {
+	if r := w.get(1, "/api/orders/"+idle+"?wait=300ms"); r.status != 200 || r.header.Get("Retry-After") != "1" ||
+		r.took < 300*time.Millisecond || r.took > 5*time.Second {
 		t.Errorf("nothing is decided: got %v", r)
 	}
 	// An order of somebody else is waited for as if nobody knew it, also when it is decided.
@@ -196,7 +200,8 @@ func TestLongPoll(t *testing.T) {
 		var body orderBody
 		r.read(t, &body)
 		want := []orderBody{{Status: order.Completed}, {Status: order.Failed, FailedReason: order.SoldOut}}[i%2]
-		if r.status != 200 || body.Status != want.Status || body.FailedReason != want.FailedReason || body.DecidedAt.IsZero() || r.header.Get("Retry-After") != "" {
+		if r.status != 200 || body.Status != want.Status || body.FailedReason != want.FailedReason ||
+			body.DecidedAt.IsZero() || r.header.Get("Retry-After") != "" {
 			t.Errorf("got %v", r)
 		}
 	}
@@ -236,7 +241,8 @@ func TestHistory(t *testing.T) {
 			t.Fatalf("got %v", r)
 		}
 		for _, o := range body.Orders {
-			if o.Status != order.Completed || o.UnitPrice != 1500 || o.TotalPrice != 3000 || o.Currency != "EUR" || o.DecidedAt.IsZero() {
+			if o.Status != order.Completed || o.UnitPrice != 1500 || o.TotalPrice != 3000 || o.Currency != "EUR" ||
+				o.DecidedAt.IsZero() {
 				t.Errorf("got %+v", o)
 			}
 			ids = append(ids, o.OrderID)
@@ -250,7 +256,8 @@ func TestHistory(t *testing.T) {
 	var want []string // newest first
 	for range 120 {
 		for user := int64(1); user <= 2; user++ {
-			o := order.Order{ID: order.NewID(), UserID: user, ProductID: p.ID, Quantity: 2, UnitPrice: 1500, ReservedAt: time.Now()}
+			o := order.Order{ID: order.NewID(), UserID: user, ProductID: p.ID, Quantity: 2, UnitPrice: 1500,
+				ReservedAt: time.Now()}
 			if _, err := w.ledger.Decide(t.Context(), p.ID, []order.Order{o}); err != nil {
 				t.Fatal(err)
 			}
@@ -285,7 +292,8 @@ func TestRefusals(t *testing.T) {
 	w := newWorld(t)
 	plain := w.addProduct(5)
 	limited := w.addProduct(100, func(p *order.Product) { p.LimitPerUser = 3 })
-	start, end := time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond), time.Now().Add(-time.Hour).UTC().Truncate(time.Millisecond)
+	start, end := time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond),
+		time.Now().Add(-time.Hour).UTC().Truncate(time.Millisecond)
 	early := w.addProduct(5, func(p *order.Product) { p.StartsAt = start })
 	over := w.addProduct(5, func(p *order.Product) { p.EndsAt = end })
 
@@ -349,10 +357,12 @@ func TestHead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.addProduct(5)
-	for _, path := range []string{"/healthz", "/readyz", "/api/products", "/api/products/" + strconv.FormatInt(p.ID, 10)} {
+	for _, path := range []string{"/healthz", "/readyz", "/api/products", "/api/products/" +
+		strconv.FormatInt(p.ID, 10)} {
 		get := w.get(1, path)
 		head := w.send("HEAD", path, "")
-		if head.status != http.StatusOK || head.body != "" || head.header.Get("Content-Type") != get.header.Get("Content-Type") {
+		if head.status != http.StatusOK || head.body != "" ||
+			head.header.Get("Content-Type") != get.header.Get("Content-Type") {
 			t.Errorf("HEAD %s: %v", path, head)
 		}
 		if get.status != http.StatusOK {

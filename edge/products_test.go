@@ -31,7 +31,8 @@ func TestProducts(t *testing.T) {
 	want := fmt.Sprintf(`{"product_id":%d,"name":"thing","description":"a thing","price":1999,"currency":"EUR","available":3,`+
 		`"starts_at":"2026-01-02T03:04:05.006Z","ends_at":"2099-01-02T03:04:05Z",`+
 		`"limit_per_user":2,"state":"on_sale"}`, first.ID)
-	if r := w.send("GET", path, ""); r.status != 200 || r.body != want || r.header.Get("Content-Type") != "application/json" {
+	if r := w.send("GET", path, ""); r.status != 200 || r.body != want ||
+		r.header.Get("Content-Type") != "application/json" {
 		t.Errorf("got  %v\nwant %s", r, want)
 	}
 
@@ -108,7 +109,9 @@ func TestProductCache(t *testing.T) {
 	wantProblem(t, w.send("GET", "/api/products/778", ""), 503, productsUnavailable)
 	w.mysql.heal()
 	w.must(w.rdb.Set(t.Context(), fmt.Sprintf("stock:{%d}", p.ID), 4, 0).Err())
-	w.eventually("the product is read anew", func() bool { return strings.Contains(w.send("GET", known, "").body, `"available":4`) })
+	w.eventually("the product is read anew", func() bool {
+		return strings.Contains(w.send("GET", known, "").body, `"available":4`)
+	})
 
 	w.mysql.hang()
 	entry, _ := w.edge.products.entries.Peek(p.ID)
@@ -148,7 +151,8 @@ func TestCache(t *testing.T) {
 		t.Helper()
 		got, err := c.get(key)
 		if got != wantValue || !errors.Is(err, wantErr) || loads != wantLoads {
-			t.Errorf("%s: got %q, %v after %d loads; want %q, %v after %d", what, got, err, loads, wantValue, wantErr, wantLoads)
+			t.Errorf("%s: got %q, %v after %d loads; want %q, %v after %d", what, got, err, loads, wantValue, wantErr,
+				wantLoads)
 		}
 	}
 	down := errors.New("down")

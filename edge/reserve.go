@@ -48,9 +48,9 @@ type answer struct {
 	sale  stock.Sale
 }
 
-// reserver moves units from available to reserved, one call of the script per product or bucket at a time. As a rule two
-// batches of one are on their way: while one is sent the next is reserved, and what comes meanwhile gathers for the one
-// after. The larger a batch, the less an order costs, here, in Redis and in the queue.
+// reserver moves units from available to reserved, one call of the script per product or bucket at a time. As a rule
+// two batches of one are on their way: while one is sent the next is reserved, and what comes meanwhile gathers for the
+// one after. The larger a batch, the less an order costs, here, in Redis and in the queue.
 type reserver struct {
 	stock    *stock.Stock
 	ledger   *ledger.Ledger
@@ -60,20 +60,23 @@ type reserver struct {
 	mover    buckets.Mover
 	mysql    outage
 	metrics  *metrics
-	splits   *lru.Cache[int64, int64]      // number of buckets, by product; one that is not there has none, or is not known
-	tickets  batch.Batcher[int64, *ticket] // by product or bucket
+	// number of buckets, by product; one that is not there has none, or is not known
+	splits  *lru.Cache[int64, int64]
+	tickets batch.Batcher[int64, *ticket] // by product or bucket
 
 	unsent unsentBatches
 }
 
-func newReserver(st *stock.Stock, books *ledger.Ledger, products *cache[int64, order.Product], c *closed, s *sender, m *metrics) *reserver {
+func newReserver(st *stock.Stock, books *ledger.Ledger, products *cache[int64, order.Product], c *closed, s *sender,
+	m *metrics) *reserver {
 	splits, err := lru.New[int64, int64](cacheEntries)
 	if err != nil {
 		panic(err) // only a size below 1 does this
 	}
 	r := &reserver{
 		stock: st, ledger: books, products: products, closed: c, sender: s, splits: splits,
-		mover: buckets.Mover{Redis: st, MySQL: books}, metrics: m, unsent: unsentBatches{last: make(map[int64]*unsentBatch)},
+		mover: buckets.Mover{Redis: st, MySQL: books}, metrics: m,
+		unsent: unsentBatches{last: make(map[int64]*unsentBatch)},
 	}
 	r.tickets = batch.Batcher[int64, *ticket]{Do: r.reserve, Size: stock.MaxBatch, Parallel: 1, Waiting: maxWaiting}
 	return r
@@ -95,8 +98,8 @@ func (r *reserver) submit(t *ticket) {
 	}
 }
 
-// reserve serves a batch of one product or bucket: it makes one call for it, moves units to the bucket for those for whom it
-// has too few, sends on those that belong elsewhere, and waits a moment for the batch before it.
+// reserve serves a batch of one product or bucket: it makes one call for it, moves units to the bucket for those for
+// whom it has too few, sends on those that belong elsewhere, and waits a moment for the batch before it.
 func (r *reserver) reserve(productID int64, waiting []*ticket) {
 	split, _ := r.splits.Peek(order.ProductOf(productID))
 	tickets, elsewhere := r.sort(productID, waiting)
@@ -114,8 +117,8 @@ func (r *reserver) reserve(productID int64, waiting []*ticket) {
 	}
 }
 
-// sort divides tickets into those of a product or bucket, and those that were sent there by another number of buckets. It
-// answers those that have waited for too long.
+// sort divides tickets into those of a product or bucket, and those that were sent there by another number of buckets.
+// It answers those that have waited for too long.
 func (r *reserver) sort(productID int64, waiting []*ticket) (tickets, elsewhere []*ticket) {
 	tickets = waiting[:0]
 	for _, t := range waiting {
@@ -268,7 +271,8 @@ func (r *reserver) fail(productID int64, tickets []*ticket, err error) {
 	if errors.Is(err, mysql.ErrNotFound) {
 		c = productNotFound
 	} else {
-		slog.Error("units could not be reserved", "product", productID, "orders", len(tickets), "first", tickets[0].request.OrderID,
+		slog.Error("units could not be reserved", "product", productID, "orders", len(tickets), "first",
+			tickets[0].request.OrderID,
 			"error", err, telemetry.TraceID(tickets[0].trace), logIDs(tickets))
 	}
 	for _, t := range tickets {

@@ -96,7 +96,8 @@ func TestRetry(t *testing.T) {
 	w.wantSettledOutbox(p.ID)
 	for range 3 {
 		r := w.post(1, p.ID, 2, "Idempotency-Key", "again")
-		if r.status != 202 || r.body != first.body || r.header.Get("Location") != first.header.Get("Location") || r.header.Get("Retry-After") != "1" {
+		if r.status != 202 || r.body != first.body || r.header.Get("Location") != first.header.Get("Location") ||
+			r.header.Get("Retry-After") != "1" {
 			t.Errorf("got %v, want %v", r, first)
 		}
 	}
@@ -109,7 +110,8 @@ func TestRetry(t *testing.T) {
 	var accepted acceptedBody
 	first.read(t, &accepted)
 	o := w.received[0]
-	_, err := w.stock.Settle(t.Context(), p.ID, []order.Decision{{Record: order.Record{Order: o, Status: order.Completed}, Fresh: true, Version: 2}})
+	_, err := w.stock.Settle(t.Context(), p.ID, []order.Decision{{Record: order.Record{Order: o,
+		Status: order.Completed}, Fresh: true, Version: 2}})
 	w.must(err)
 	w.decide(accepted.OrderID, 1, order.Completed, "")
 	w.mustPost(2, p.ID, 8)
@@ -142,7 +144,8 @@ func TestRetriesInACrowd(t *testing.T) {
 func (w *world) reserveUnsent(user int64, p order.Product, quantity int64, key string) order.Order {
 	w.Helper()
 	w.loadNow(p)
-	_, results, err := w.stock.Reserve(w.Context(), p.ID, 0, []stock.Request{{OrderID: order.NewID(), UserID: user, Quantity: quantity, IdempotencyKey: key}})
+	_, results, err := w.stock.Reserve(w.Context(), p.ID, 0,
+		[]stock.Request{{OrderID: order.NewID(), UserID: user, Quantity: quantity, IdempotencyKey: key}})
 	w.must(err)
 	if results[0].Outcome != stock.Reserved {
 		w.Fatalf("got %+v", results[0])
@@ -155,7 +158,8 @@ func TestRetrySendsWhatAnEdgeLeftBehind(t *testing.T) {
 	w := newWorld(t)
 	p := w.addProduct(10)
 	left := w.reserveUnsent(1, p, 2, "k")
-	w.must(w.rdb.HSet(t.Context(), fmt.Sprintf("sale:{%d}", p.ID), "price", 9999).Err()) // it was promised another price
+	// it was promised another price
+	w.must(w.rdb.HSet(t.Context(), fmt.Sprintf("sale:{%d}", p.ID), "price", 9999).Err())
 	if id := w.mustPost(1, p.ID, 2, "Idempotency-Key", "k"); id != left.ID.String() {
 		t.Errorf("got order %s, want %s", id, left.ID)
 	}
@@ -283,7 +287,8 @@ func TestRedisDown(t *testing.T) {
 	w := newWorld(t)
 	p := w.addProduct(10)
 	pending := w.mustPost(1, p.ID, 1)
-	decided := order.Order{ID: order.NewID(), UserID: 1, ProductID: p.ID, Quantity: 1, UnitPrice: 1500, ReservedAt: time.Now()}
+	decided := order.Order{ID: order.NewID(), UserID: 1, ProductID: p.ID, Quantity: 1, UnitPrice: 1500,
+		ReservedAt: time.Now()}
 	_, err := w.ledger.Decide(t.Context(), p.ID, []order.Order{decided})
 	w.must(err)
 	w.wantSettledOutbox(p.ID)
@@ -292,7 +297,8 @@ func TestRedisDown(t *testing.T) {
 	wantProblem(t, w.post(1, p.ID, 1), 503, stockUnavailable)
 	wantProblem(t, w.get(1, "/readyz"), 503, notReady)
 	wantProblem(t, w.get(1, "/api/orders/"+pending), 503, ordersUnavailable)
-	for _, path := range []string{"/healthz", "/api/orders", "/api/products", fmt.Sprintf("/api/products/%d", p.ID), "/api/orders/" + decided.ID.String()} {
+	for _, path := range []string{"/healthz", "/api/orders", "/api/products", fmt.Sprintf("/api/products/%d", p.ID),
+		"/api/orders/" + decided.ID.String()} {
 		if r := w.get(1, path); r.status != 200 {
 			t.Errorf("%s: %v", path, r)
 		}
@@ -326,7 +332,8 @@ func TestRedisHangs(t *testing.T) {
 		all.Go(func() { took.Store(name, request()) })
 	}
 	all.Wait()
-	for name, want := range map[string]string{"order": "503 stock_unavailable", "status": "503 orders_unavailable", "ready": "503 not_ready", "product": "200"} {
+	for name, want := range map[string]string{"order": "503 stock_unavailable", "status": "503 orders_unavailable",
+		"ready": "503 not_ready", "product": "200"} {
 		v, _ := took.Load(name)
 		if r := v.(reply); count([]reply{r})[want] != 1 || r.took > 12*time.Second {
 			t.Errorf("%s: got %v, want %s", name, r, want)
@@ -376,7 +383,8 @@ func TestMySQLHangs(t *testing.T) {
 // Every outcome that the script can refuse with has a code, and every code a title and a status.
 func TestEveryOutcomeHasACode(t *testing.T) {
 	t.Parallel()
-	for _, outcome := range []stock.Outcome{stock.SoldOut, stock.LimitExceeded, stock.NotStarted, stock.Ended, stock.IdempotencyMismatch} {
+	for _, outcome := range []stock.Outcome{stock.SoldOut, stock.LimitExceeded, stock.NotStarted, stock.Ended,
+		stock.IdempotencyMismatch} {
 		if c := refusals[outcome]; problems[c].status < 400 || problems[c].title == "" {
 			t.Errorf("outcome %d has code %q", outcome, c)
 		}

@@ -62,7 +62,8 @@ func TestStopFinishesWhatIsUnderWay(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.addProduct(10)
-	decided := order.Order{ID: order.NewID(), UserID: 1, ProductID: p.ID, Quantity: 1, UnitPrice: 1500, ReservedAt: time.Now()}
+	decided := order.Order{ID: order.NewID(), UserID: 1, ProductID: p.ID, Quantity: 1, UnitPrice: 1500,
+		ReservedAt: time.Now()}
 	_, err := w.ledger.Decide(t.Context(), p.ID, []order.Order{decided})
 	w.must(err)
 	w.mustPost(1, p.ID, 1) // so that the stock is loaded
@@ -161,7 +162,8 @@ func TestStopIsBounded(t *testing.T) {
 	go func() { answered <- w.post(1, p.ID, 1) }()
 	w.eventually("the order is in the outbox", func() bool { return w.level(p.ID).Outbox == 1 })
 	begin := time.Now()
-	if err := <-w.stop(300*time.Millisecond, 10*time.Second); err == nil || !strings.Contains(err.Error(), "outbox relay") {
+	if err := <-w.stop(300*time.Millisecond, 10*time.Second); err == nil ||
+		!strings.Contains(err.Error(), "outbox relay") {
 		t.Errorf("got %v", err)
 	}
 	if took := time.Since(begin); took > 5*time.Second {
@@ -178,7 +180,8 @@ func TestStopIsBounded(t *testing.T) {
 func TestSlowClients(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(e *Edge) {
-		if e.server.ReadTimeout <= 0 || e.server.WriteTimeout <= 0 || e.server.IdleTimeout <= 60*time.Second || e.server.Concurrency <= 0 {
+		if e.server.ReadTimeout <= 0 || e.server.WriteTimeout <= 0 || e.server.IdleTimeout <= 60*time.Second ||
+			e.server.Concurrency <= 0 {
 			t.Error("the edge has no bound for its clients")
 		}
 		e.server.ReadTimeout, e.server.WriteTimeout = 300*time.Millisecond, 300*time.Millisecond
@@ -230,7 +233,8 @@ func TestClientGoesAway(t *testing.T) {
 	c, err := net.Dial("tcp", w.addr)
 	w.must(err)
 	body := fmt.Sprintf(`{"product_id":%d,"quantity":1}`, p.ID)
-	_, err = io.WriteString(c, fmt.Sprintf("POST /api/orders HTTP/1.1\r\nHost: edge\r\nAuthorization: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+	_, err = io.WriteString(c, fmt.Sprintf("POST /api/orders HTTP/1.1\r\nHost: edge\r\nAuthorization: "+
+		"%s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
 		w.bearer(1), len(body), body))
 	w.must(err)
 	w.eventually("the order is in the outbox", func() bool { return w.level(p.ID).Outbox == 1 })

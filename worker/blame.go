@@ -22,8 +22,8 @@ const (
 	ofOrder
 )
 
-// maxRefusals is how often MySQL must refuse orders for a reason that nobody has foreseen, while a sound order of the same
-// product could be decided, until they are at fault themselves.
+// maxRefusals is how often MySQL must refuse orders for a reason that nobody has foreseen, while a sound order of the
+// same product could be decided, until they are at fault themselves.
 const maxRefusals = 3
 
 // inquest finds out why orders of one product cannot be decided: it is asked after each failure. What MySQL says is not
@@ -67,8 +67,8 @@ func (in *inquest) blame(err error) fault {
 	return ofProduct
 }
 
-// blameInRedis is inquest for what is done in Redis with orders of one product since a time. While some masters of a Cluster
-// answer, it is the product's own that does not: it gets a moment, and then its orders must come back later.
+// blameInRedis is inquest for what is done in Redis with orders of one product since a time. While some masters of a
+// Cluster answer, it is the product's own that does not: it gets a moment, and then its orders must come back later.
 func (w *Worker) blameInRedis(productID int64, since time.Time) func(error) fault {
 	return func(err error) fault {
 		if stock.Rejected(err) {
@@ -90,8 +90,8 @@ func (w *Worker) blameInRedis(productID int64, since time.Time) func(error) faul
 // awayLength is for how long a product whose master in a Cluster is away is not tried again.
 const awayLength = 5 * time.Second
 
-// away notes products whose master in a Cluster is away, and until when they are not tried again: meanwhile the messages of
-// others have the worker to themselves.
+// away notes products whose master in a Cluster is away, and until when they are not tried again: meanwhile the
+// messages of others have the worker to themselves.
 type away struct {
 	mu    sync.Mutex
 	until map[int64]time.Time

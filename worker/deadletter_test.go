@@ -32,8 +32,8 @@ func (r *rig) refuse(condition string) {
 		BEGIN IF ` + condition + ` THEN SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1105, MESSAGE_TEXT = 'sabotage'; END IF; END`)
 }
 
-// TestAnUnforeseenReasonOfOneOrder: what one order fails for, and a sound one does not, is its own reason, though nobody has
-// listed it. It stops no other order, neither those in its message nor those of other products.
+// TestAnUnforeseenReasonOfOneOrder: what one order fails for, and a sound one does not, is its own reason, though
+// nobody has listed it. It stops no other order, neither those in its message nor those of other products.
 func TestAnUnforeseenReasonOfOneOrder(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", "")
@@ -82,7 +82,9 @@ func TestABrokenProductStopsNoOther(t *testing.T) {
 	r.send(5, orders...)
 	r.eventuallyTrue("it has been tried several times", func() bool { return value(t, w.metrics.decideSeconds) > 10 })
 	r.send(10, others...)
-	r.eventuallyTrue("those of the other product are decided", func() bool { return r.level(other.ID).Reservations == 0 })
+	r.eventuallyTrue("those of the other product are decided", func() bool {
+		return r.level(other.ID).Reservations == 0
+	})
 	r.mustBe("", others...)
 	r.mustBePending(orders...)
 	w.gate.mu.Lock()
@@ -135,7 +137,8 @@ func TestAMessageThatCannotBeDecodedIsADeadLetter(t *testing.T) {
 func TestAMessageThatCannotBecomeADeadLetterComesBack(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", "")
-	r.sqs.SetFaults(sqs.Faults{Queue: localstack.DLQName, Actions: []string{"SendMessageBatch"}, Refuse: 1, RefuseWith: "OverLimit"})
+	r.sqs.SetFaults(sqs.Faults{Queue: localstack.DLQName, Actions: []string{"SendMessageBatch"}, Refuse: 1,
+		RefuseWith: "OverLimit"})
 	p := r.product(100, 0)
 	orders := r.reserve(p.ID, 5, 1)
 	w := r.start(impatient)
@@ -166,7 +169,10 @@ func TestAnOrderThatFailsForItsOwnReasonFailsAlone(t *testing.T) {
 	r.eventuallyTrue("the others are settled", func() bool { return r.level(p.ID).Reservations == 1 })
 	r.mustBe("", good...)
 	r.mustBePending(bad)
-	r.eventuallyTrue("it waits for another attempt", func() bool { d := r.depth(); return d.Delayed == 1 && d.InFlight+d.Visible == 0 })
+	r.eventuallyTrue("it waits for another attempt", func() bool {
+		d := r.depth()
+		return d.Delayed == 1 && d.InFlight+d.Visible == 0
+	})
 
 	r.quiet(w)
 	// The envelope, two further attempts of one order, and its dead letter.
@@ -189,10 +195,12 @@ func TestAnOrderThatFailsForItsOwnReasonFailsAlone(t *testing.T) {
 		t.Fatalf("%d dead letters", len(letters))
 	}
 	l := letters[0]
-	if again, err := order.Decode([]byte(l.body)); err != nil || len(again) != 1 || again[0].ID != bad.ID || !again[0].ReservedAt.Equal(bad.ReservedAt) {
+	if again, err := order.Decode([]byte(l.body)); err != nil || len(again) != 1 || again[0].ID != bad.ID ||
+		!again[0].ReservedAt.Equal(bad.ReservedAt) {
 		t.Errorf("the dead letter holds %+v, %v", again, err)
 	}
-	if !strings.Contains(l.reason, "23000") || !strings.Contains(l.reason, bad.ID.String()) || !strings.Contains(l.reason, "3 times") {
+	if !strings.Contains(l.reason, "23000") || !strings.Contains(l.reason, bad.ID.String()) ||
+		!strings.Contains(l.reason, "3 times") {
 		t.Errorf("its reason is %q", l.reason)
 	}
 	// A redrive begins anew, so it must not bring its attempts along.
@@ -272,7 +280,8 @@ func TestADeadLetterThatWasNotWrittenIsWrittenLater(t *testing.T) {
 	p := r.product(20, 0)
 	bad := r.reserve(p.ID, 1, 2)
 	r.sabotage(completing(bad[0]))
-	r.sqs.SetFaults(sqs.Faults{Queue: localstack.DLQName, Actions: []string{"SendMessageBatch"}, Refuse: 1, RefuseWith: "OverLimit"})
+	r.sqs.SetFaults(sqs.Faults{Queue: localstack.DLQName, Actions: []string{"SendMessageBatch"}, Refuse: 1,
+		RefuseWith: "OverLimit"})
 	w := r.start(func(w *Worker) { w.visibility, w.attemptPause = time.Second, 0 })
 	r.send(1, bad...)
 	r.eventuallyTrue("the row is written", func() bool {
@@ -303,9 +312,12 @@ func TestAnOrderThatCannotBeSentAgainComesBack(t *testing.T) {
 	r.sabotage(completing(bad))
 	w := r.worker(func(w *Worker) { w.visibility, w.attemptPause = time.Second, 0 })
 	r.send(4, orders...)
-	r.sqs.SetFaults(sqs.Faults{Queue: localstack.QueueName, Actions: []string{"SendMessageBatch"}, Refuse: 1, RefuseWith: "OverLimit"})
+	r.sqs.SetFaults(sqs.Faults{Queue: localstack.QueueName, Actions: []string{"SendMessageBatch"}, Refuse: 1,
+		RefuseWith: "OverLimit"})
 	r.run(w)
-	r.eventuallyTrue("the others are settled", func() bool { return r.level(p.ID).Reservations == 1 && w.held.len() == 0 })
+	r.eventuallyTrue("the others are settled", func() bool {
+		return r.level(p.ID).Reservations == 1 && w.held.len() == 0
+	})
 	r.mustBePending(bad)
 	if d := r.depth(); d.Empty() {
 		t.Errorf("the queues have %+v", d)

@@ -25,8 +25,8 @@ const (
 
 // handleDeadLetters deals with what the queue itself has moved to the dead-letter queue, since no worker survived it
 // or could decide it. Its orders are decided after all, each alone: they may have shared their workers with whatever
-// killed them. What no worker survives even so fails and gives its units back; the message is then marked with the reason,
-// like those that workers write, and stays for the operator.
+// killed them. What no worker survives even so fails and gives its units back; the message is then marked with the
+// reason, like those that workers write, and stays for the operator.
 func (w *Worker) handleDeadLetters(ctx context.Context) {
 	if w.gate.isShut() {
 		return
@@ -53,7 +53,8 @@ func (w *Worker) handleDeadLetters(ctx context.Context) {
 	}
 }
 
-// handleDeadLetter decides the orders of a message, or fails them. If that cannot be done now, the next look tries again.
+// handleDeadLetter decides the orders of a message, or fails them. If that cannot be done now, the next look tries
+// again.
 func (w *Worker) handleDeadLetter(ctx context.Context, dead *queue.Queue, m queue.Message) {
 	reason := fmt.Sprintf("no worker could handle it in %d receives", m.ReceiveCount)
 	orders, err := order.Decode([]byte(m.Body))
@@ -79,15 +80,16 @@ func (w *Worker) handleDeadLetter(ctx context.Context, dead *queue.Queue, m queu
 		}
 		w.metrics.deadLetters.WithLabelValues(causeRedriven).Inc()
 	}
-	slog.Warn("dead letters: a message that no worker could handle was dealt with", "message", m.ID, "orders", len(orders),
+	slog.Warn("dead letters: a message that no worker could handle was dealt with", "message", m.ID, "orders",
+		len(orders),
 		"remains", undecidable, "reason", reason)
 	if err := dead.Delete(ctx, []string{m.Receipt}); err != nil {
 		slog.Warn("dead letters: a message is there twice", "message", m.ID, "error", err)
 	}
 }
 
-// judge decides an order of a dead letter, alone, and settles it. It fails one that cannot be decided for a reason of its
-// own, and one that a worker has begun to judge and not come back from.
+// judge decides an order of a dead letter, alone, and settles it. It fails one that cannot be decided for a reason of
+// its own, and one that a worker has begun to judge and not come back from.
 func (w *Worker) judge(ctx context.Context, o order.Order) (order.Decision, error) {
 	work, cancel := context.WithTimeout(ctx, decideTimeout)
 	defer cancel()

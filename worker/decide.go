@@ -18,8 +18,8 @@ const (
 	maxAttempts = 3
 	// attemptPause is the wait before an order's second attempt; the third waits twice as long.
 	attemptPause = 5 * time.Second
-	// productPause is the wait before a product is tried again that alone cannot be decided: somebody else has locked its
-	// row for long, or there is something wrong with it.
+	// productPause is the wait before a product is tried again that alone cannot be decided: somebody else has locked
+	// its row for long, or there is something wrong with it.
 	productPause = time.Second
 )
 
@@ -63,8 +63,8 @@ func (w *Worker) decide(productID int64, jobs []*job) {
 }
 
 // persist calls f, which concerns orders of one product, until it succeeds or fails by the fault of an order. While
-// everything is at fault the gate is shut; while only the product is, it waits alone. When receiving has ended, f is not
-// called again.
+// everything is at fault the gate is shut; while only the product is, it waits alone. When receiving has ended, f is
+// not called again.
 func (w *Worker) persist(productID int64, f func(context.Context) error, blame func(error) fault) (fault, error) {
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), decideTimeout)
@@ -97,7 +97,8 @@ func (w *Worker) persist(productID int64, f func(context.Context) error, blame f
 // later; after its last attempt it fails, gives its units back, and becomes a dead letter.
 func (w *Worker) fail(j *job, reason error) {
 	attempts := j.attempts + 1
-	slog.Warn("an order could not be decided", "order", j.order.ID, "attempt", attempts, "error", reason, telemetry.TraceID(j.trace))
+	slog.Warn("an order could not be decided", "order", j.order.ID, "attempt", attempts, "error", reason,
+		telemetry.TraceID(j.trace))
 	if attempts < maxAttempts {
 		w.sendAgain(j, attempts)
 		return
@@ -110,10 +111,12 @@ func (w *Worker) fail(j *job, reason error) {
 	}, in.blame)
 	switch {
 	case err == nil:
-		w.finish(j, decision, fmt.Sprintf("order %s failed %d times: %s", j.order.ID, attempts, telemetry.ErrorText(reason)))
+		w.finish(j, decision, fmt.Sprintf("order %s failed %d times: %s", j.order.ID, attempts,
+			telemetry.ErrorText(reason)))
 	case blame == ofOrder:
 		// Its message comes back, until the queue's redrive policy makes it a dead letter.
-		slog.Error("an order could not be marked as failed", "order", j.order.ID, "error", err, telemetry.TraceID(j.trace))
+		slog.Error("an order could not be marked as failed", "order", j.order.ID, "error", err,
+			telemetry.TraceID(j.trace))
 		w.abandon([]*job{j})
 	}
 }
@@ -151,12 +154,14 @@ func (w *Worker) finish(j *job, decision order.Decision, reason string) {
 	w.metrics.decided([]order.Decision{decision})
 	if decision.FailedReason == order.DeadLetter {
 		if err := w.queue.DeadLetter(context.Background(), body(j.order), reason, maxAttempts); err != nil {
-			slog.Error("a dead letter could not be written; its message will come back", "order", j.order.ID, "error", err, telemetry.TraceID(j.trace))
+			slog.Error("a dead letter could not be written; its message will come back", "order", j.order.ID, "error",
+				err, telemetry.TraceID(j.trace))
 			w.abandon([]*job{j})
 			return
 		}
 		w.metrics.deadLetters.WithLabelValues(causeUndecidable).Inc()
-		slog.Warn("an order has failed too often and is now a dead letter", "order", j.order.ID, "reason", reason, telemetry.TraceID(j.trace))
+		slog.Warn("an order has failed too often and is now a dead letter", "order", j.order.ID, "reason", reason,
+			telemetry.TraceID(j.trace))
 	}
 	w.settles.Add(j.order.ProductID, settlement{[]order.Decision{decision}, []*job{j}})
 }
@@ -194,15 +199,18 @@ func (w *Worker) settle(productID int64, settlements []settlement) {
 			return w.stock.WriteDecided(ctx, records)
 		}, w.blameInRedis(productID, start))
 		addSpans("settle", s.jobs, s.decisions, start, err)
-		// If that failed the decisions stand; who receives the messages next settles them. A stop may have ended it early.
+		// If that failed the decisions stand; who receives the messages next settles them. A stop may have ended it
+		// early.
 		switch {
 		case err == nil:
 			w.done(s.jobs)
 		case stock.Rejected(err):
-			slog.Error("decided orders could not be settled; their messages will come back", "product", productID, "error", err)
+			slog.Error("decided orders could not be settled; their messages will come back", "product", productID,
+				"error", err)
 			w.abandon(s.jobs)
 		case whose == ofOrder:
-			slog.Warn("the master of a product is away; its messages are given back", "product", productID, "error", err)
+			slog.Warn("the master of a product is away; its messages are given back", "product", productID, "error",
+				err)
 			w.rest(w.receiving, productID, deliveriesOf(s.jobs))
 		}
 	}

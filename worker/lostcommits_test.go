@@ -32,8 +32,8 @@ func (r *rig) loseLast(productID int64, orders ...order.Order) {
 }
 
 // TestLostCommitsAreNotSoldAgain has MySQL lose orders that were completed and settled. Redis is not corrected, so that
-// their units are not for sale again, until an operator accepts what MySQL has. It makes no difference whether somebody has
-// looked before MySQL counts on, to the same version or past it.
+// their units are not for sale again, until an operator accepts what MySQL has. It makes no difference whether somebody
+// has looked before MySQL counts on, to the same version or past it.
 func TestLostCommitsAreNotSoldAgain(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

@@ -212,7 +212,8 @@ func (r *rig) reserve(productID int64, n int, units int64) []order.Order {
 	requests := make([]stock.Request, n)
 	for i := range requests {
 		r.users++
-		requests[i] = stock.Request{OrderID: r.stock.NewOrderID(productID), UserID: r.users, Quantity: units, IdempotencyKey: fmt.Sprint("key ", i)}
+		requests[i] = stock.Request{OrderID: r.stock.NewOrderID(productID), UserID: r.users, Quantity: units,
+			IdempotencyKey: fmt.Sprint("key ", i)}
 	}
 	return r.reserveAll(productID, requests...)
 }
@@ -369,7 +370,8 @@ func (r *rig) audit() {
 			r.t.Errorf("product %d: %d decided twice, %d users over the limit", a.ID, a.DecidedTwice, a.UsersOverLimit)
 		}
 		if l := r.level(a.ID); l.Loaded && l.Available+l.Reserved != a.Stock {
-			r.t.Errorf("product %d: %d available + %d reserved in Redis, but MySQL has %d", a.ID, l.Available, l.Reserved, a.Stock)
+			r.t.Errorf("product %d: %d available + %d reserved in Redis, but MySQL has %d", a.ID, l.Available,
+				l.Reserved, a.Stock)
 		}
 	}
 }
@@ -386,8 +388,10 @@ func (r *rig) mustBe(reason order.Reason, orders ...order.Order) {
 	for i, o := range orders {
 		ids[i] = o.ID
 		record, err := r.ledger.Order(r.t.Context(), o.ID)
-		if err != nil || record.Status != status || record.FailedReason != reason || record.TotalPrice() != o.TotalPrice() {
-			r.t.Errorf("order %d is %s %s at %d (%v), want %s %s at %d", i, record.Status, record.FailedReason, record.TotalPrice(), err,
+		if err != nil || record.Status != status || record.FailedReason != reason ||
+			record.TotalPrice() != o.TotalPrice() {
+			r.t.Errorf("order %d is %s %s at %d (%v), want %s %s at %d", i, record.Status, record.FailedReason,
+				record.TotalPrice(), err,
 				status, reason, o.TotalPrice())
 		}
 	}
@@ -447,7 +451,8 @@ func (r *rig) hasTombstone(o order.Order) bool {
 func (r *rig) transactions(productID int64) int {
 	r.t.Helper()
 	var n int
-	err := r.mysql.QueryRowContext(r.t.Context(), "SELECT COUNT(DISTINCT decided_at) FROM orders WHERE product_id = ?", productID).Scan(&n)
+	err := r.mysql.QueryRowContext(r.t.Context(), "SELECT COUNT(DISTINCT decided_at) FROM orders WHERE product_id = ?",
+		productID).Scan(&n)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -514,7 +519,8 @@ func (r *rig) deadLetters() []letter {
 			}
 			l.reason = l.attributes[queue.ReasonAttribute]
 			letters = append(letters, l)
-			if _, err := r.aws.DeleteMessage(r.t.Context(), &awssqs.DeleteMessageInput{QueueUrl: url, ReceiptHandle: m.ReceiptHandle}); err != nil {
+			if _, err := r.aws.DeleteMessage(r.t.Context(),
+				&awssqs.DeleteMessageInput{QueueUrl: url, ReceiptHandle: m.ReceiptHandle}); err != nil {
 				r.t.Fatal(err)
 			}
 		}

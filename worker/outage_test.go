@@ -61,14 +61,18 @@ func TestAWorkerWaitsWhileMySQLIsDown(t *testing.T) {
 		t.Errorf("the metric says %v", n)
 	}
 	// What waits for messages already may still get some; then nothing is received any more.
-	r.eventuallyTrue("the last receive has ended", func() bool { d := r.depth(); return d.InFlight > 0 && d.InFlight == int64(w.held.len()) })
+	r.eventuallyTrue("the last receive has ended", func() bool {
+		d := r.depth()
+		return d.InFlight > 0 && d.InFlight == int64(w.held.len())
+	})
 	receives, before := r.sqs.Requests()["ReceiveMessage"], r.depth()
 	if before.Visible == 0 {
 		t.Errorf("all messages were received: %+v", before)
 	}
 	r.throughout(2*w.visibility, func() error {
 		if d, n := r.depth(), r.sqs.Requests()["ReceiveMessage"]; d != before || n != receives || !w.gate.isShut() {
-			return fmt.Errorf("while MySQL was down the queue went from %+v to %+v after %d more receives; paused: %v", before, d, n-receives, w.gate.isShut())
+			return fmt.Errorf("while MySQL was down the queue went from %+v to %+v after %d more receives; paused: %v",
+				before, d, n-receives, w.gate.isShut())
 		}
 		return nil
 	})
@@ -123,7 +127,9 @@ func TestADecisionIsSettledWhenRedisIsBack(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.enqueue(10, orders...)
-			r.eventuallyTrue("the orders are decided", func() bool { return value(t, w.metrics.decisions) == float64(len(orders)) })
+			r.eventuallyTrue("the orders are decided", func() bool {
+				return value(t, w.metrics.decisions) == float64(len(orders))
+			})
 			r.eventuallyTrue("receiving is paused", w.gate.isShut)
 			r.throughout(2*w.visibility, func() error {
 				if d := r.depth(); d.InFlight != 3 || d.Visible != 0 {
@@ -329,7 +335,9 @@ func TestReceivingGoesOnWhenTheQueueIsBack(t *testing.T) {
 	r.send(1, orders...)
 	r.sqs.SetFaults(sqs.Faults{Actions: []string{"ReceiveMessage"}, Refuse: 1})
 	w := r.start()
-	r.eventuallyTrue("every poller has been refused", func() bool { return r.sqs.Requests()["ReceiveMessage"] >= pollers })
+	r.eventuallyTrue("every poller has been refused", func() bool {
+		return r.sqs.Requests()["ReceiveMessage"] >= pollers
+	})
 	r.throughout(receivePause/2, func() error {
 		if n := r.sqs.Requests()["ReceiveMessage"]; n > 2*pollers {
 			return fmt.Errorf("%d receives in less than a pause", n)
@@ -351,7 +359,8 @@ func TestBrokenKeysConcernTheirProductOnly(t *testing.T) {
 	broken, sound := r.product(20, 0), r.product(20, 0)
 	wait, others := r.reserve(broken.ID, 3, 1), r.reserve(sound.ID, 3, 1)
 	key := fmt.Sprintf("reserved:{%d}", broken.ID)
-	for _, step := range []error{r.redis.Rename(t.Context(), key, "aside").Err(), r.redis.Set(t.Context(), key, "x", 0).Err()} {
+	for _, step := range []error{r.redis.Rename(t.Context(), key, "aside").Err(),
+		r.redis.Set(t.Context(), key, "x", 0).Err()} {
 		if step != nil {
 			t.Fatal(step)
 		}
@@ -365,7 +374,9 @@ func TestBrokenKeysConcernTheirProductOnly(t *testing.T) {
 	r.send(1, others...)
 	r.eventuallyTrue("orders of the other product are settled, and shown to be", func() bool {
 		shown, err := r.stock.Statuses(t.Context(), []uuid.UUID{others[0].ID, others[1].ID, others[2].ID})
-		return err == nil && !slices.ContainsFunc(shown, func(o *order.Record) bool { return o == nil || o.Status == order.Pending })
+		return err == nil && !slices.ContainsFunc(shown, func(o *order.Record) bool {
+			return o == nil || o.Status == order.Pending
+		})
 	})
 	r.mustBe("", others...)
 	if w.gate.isShut() {
@@ -394,14 +405,16 @@ func TestALockedRowConcernsItsProductOnly(t *testing.T) {
 		return nil
 	})
 	r.send(1, others...)
-	r.eventuallyTrue("orders of the other product are settled", func() bool { return r.level(free.ID).Reservations == 0 })
+	r.eventuallyTrue("orders of the other product are settled", func() bool {
+		return r.level(free.ID).Reservations == 0
+	})
 	unlock()
 	r.quiet(w)
 	r.mustBe("", append(wait, others...)...)
 }
 
-// TestWhatEveryOrderFailsForIsNoOrdersFault: whatever MySQL says, what every order fails for is not the fault of any. The
-// orders wait, and are completed once it is mended.
+// TestWhatEveryOrderFailsForIsNoOrdersFault: whatever MySQL says, what every order fails for is not the fault of any.
+// The orders wait, and are completed once it is mended.
 func TestWhatEveryOrderFailsForIsNoOrdersFault(t *testing.T) {
 	t.Parallel()
 	for name, outage := range map[string]struct{ begin, end string }{

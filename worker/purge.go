@@ -15,8 +15,8 @@ const (
 	purgeAge = 7 * 24 * time.Hour
 )
 
-// purge deletes sessions that have been over for long, with their refresh tokens, and idempotency keys of products that are
-// over.
+// purge deletes sessions that have been over for long, with their refresh tokens, and idempotency keys of products that
+// are over.
 func (w *Worker) purge(ctx context.Context) {
 	n, err := w.accounts.PurgeSessions(ctx, time.Now().Add(-purgeAge), purgeLimit)
 	switch {

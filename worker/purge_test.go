@@ -13,7 +13,8 @@ func TestOldSessionsAreDeleted(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", "")
 	w := r.worker()
-	user, err := w.accounts.AddUser(t.Context(), account.User{Email: "ada@example.org", Name: "Ada", PasswordHash: "$argon2id$v=19$m=7168,t=5,p=1$c2FsdHNhbHRzYWx0c2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g", Role: account.Buyer})
+	user, err := w.accounts.AddUser(t.Context(), account.User{Email: "ada@example.org", Name: "Ada",
+		PasswordHash: "$argon2id$v=19$m=7168,t=5,p=1$c2FsdHNhbHRzYWx0c2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g", Role: account.Buyer})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +45,8 @@ func TestOldSessionsAreDeleted(t *testing.T) {
 	if left != 2 {
 		t.Errorf("%d sessions are left, want the live one and the one that ended lately", left)
 	}
-	if err := r.mysql.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM product_keys").Scan(&left); err != nil || left != 0 {
+	if err := r.mysql.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM product_keys").Scan(&left); err != nil ||
+		left != 0 {
 		t.Errorf("%d old keys are left (%v)", left, err)
 	}
 }

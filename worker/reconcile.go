@@ -17,16 +17,16 @@ const (
 	reconcileInterval = 15 * time.Second
 	// reconcileTimeout bounds the reconciling of one product.
 	reconcileTimeout = 15 * time.Second
-	// drainedAge is how long queue and dead-letter queue must have been seen empty for what is older to be on neither. The
-	// counts of SQS may be a minute old.
+	// drainedAge is how long queue and dead-letter queue must have been seen empty for what is older to be on neither.
+	// The counts of SQS may be a minute old.
 	drainedAge = 5 * time.Minute
-	// serversMark is the mark in MySQL that names the servers of Redis by whose data all was well. statesMark names those
-	// whose states of orders were compared. Each product has a mark of its own, in Redis, so that what cannot be compared
-	// concerns nobody else.
+	// serversMark is the mark in MySQL that names the servers of Redis by whose data all was well. statesMark names
+	// those whose states of orders were compared. Each product has a mark of its own, in Redis, so that what cannot be
+	// compared concerns nobody else.
 	serversMark = "redis servers"
 	statesMark  = "redis states"
-	// searchMark is the mark of how far the search for loaded products has come. searchPages bounds what a look of it adds:
-	// some milliseconds of each server's time, for 20,000 of its keys.
+	// searchMark is the mark of how far the search for loaded products has come. searchPages bounds what a look of it
+	// adds: some milliseconds of each server's time, for 20,000 of its keys.
 	searchMark  = "redis search"
 	searchPages = 20
 	// lostMark is the mark of how many products and buckets have lost commits in MySQL, which all workers show.
@@ -43,7 +43,8 @@ func (w *Worker) reconcile(ctx context.Context) {
 	if w.gate.isShut() {
 		return
 	}
-	// Two may do it, so that a lock that nobody can take, as its server is away, keeps nobody from comparing the others.
+	// Two may do it, so that a lock that nobody can take, as its server is away, keeps nobody from comparing the
+	// others.
 	first, err := w.stock.TryLock(ctx, "reconcile", w.reconcileInterval-w.reconcileInterval/8)
 	if err != nil || first {
 		err = errors.Join(err, w.reconcileAll(ctx))
@@ -62,8 +63,8 @@ func (w *Worker) showLostCommits(ctx context.Context) error {
 	return nil
 }
 
-// noteLostCommits keeps for the other workers of how many products MySQL has lost commits. If not all could be looked at
-// there are no fewer than before.
+// noteLostCommits keeps for the other workers of how many products MySQL has lost commits. If not all could be looked
+// at there are no fewer than before.
 func (w *Worker) noteLostCommits(ctx context.Context, n int, all bool) error {
 	text, err := w.db.Mark(ctx, lostMark)
 	if err != nil {
@@ -76,8 +77,8 @@ func (w *Worker) noteLostCommits(ctx context.Context, n int, all bool) error {
 	return w.db.SetMark(ctx, lostMark, strconv.Itoa(n))
 }
 
-// reconcileAll compares all products with MySQL. While a master of a Cluster is away its products fail, and with them what
-// concerns all of Redis; those of the others are compared all the same.
+// reconcileAll compares all products with MySQL. While a master of a Cluster is away its products fail, and with them
+// what concerns all of Redis; those of the others are compared all the same.
 func (w *Worker) reconcileAll(ctx context.Context) error {
 	before, err := w.db.Mark(ctx, serversMark)
 	if err != nil {
@@ -95,7 +96,8 @@ func (w *Worker) reconcileAll(ctx context.Context) error {
 	errs = append(errs, err)
 	moved := known && before != "" && before != servers
 	if moved {
-		slog.Warn("Redis was started again or has failed over; every product is compared with MySQL", "products", len(products))
+		slog.Warn("Redis was started again or has failed over; every product is compared with MySQL", "products",
+			len(products))
 	}
 	drained, err := w.drained(ctx)
 	if err != nil {
@@ -126,8 +128,8 @@ func (w *Worker) reconcileAll(ctx context.Context) error {
 	return w.db.SetMark(ctx, serversMark, servers)
 }
 
-// searchProducts looks through a part of Redis for products that are loaded and not in the set of them, which nobody would
-// relay or compare. Whichever worker reconciles next goes on from there.
+// searchProducts looks through a part of Redis for products that are loaded and not in the set of them, which nobody
+// would relay or compare. Whichever worker reconciles next goes on from there.
 func (w *Worker) searchProducts(ctx context.Context) error {
 	from, err := w.db.Mark(ctx, searchMark)
 	if err != nil {
@@ -135,7 +137,8 @@ func (w *Worker) searchProducts(ctx context.Context) error {
 	}
 	next, found, err := w.stock.SearchProducts(ctx, from, searchPages)
 	if found > 0 {
-		slog.Warn("reconcile: products were loaded that were not in the set of loaded products; they are relayed and compared now",
+		slog.Warn("reconcile: products were loaded that were not in the set of loaded products; they are relayed and "+
+			"compared now",
 			"products", found)
 	}
 	if err != nil || next == from {
@@ -144,8 +147,8 @@ func (w *Worker) searchProducts(ctx context.Context) error {
 	return w.db.SetMark(ctx, searchMark, next)
 }
 
-// drained reports whether the queue and its dead-letter queue have been empty for some minutes, as far as this worker has
-// seen. What came and went between two looks does not matter: it was younger.
+// drained reports whether the queue and its dead-letter queue have been empty for some minutes, as far as this worker
+// has seen. What came and went between two looks does not matter: it was younger.
 func (w *Worker) drained(ctx context.Context) (bool, error) {
 	depth, err := w.queue.Depth(ctx)
 	if err != nil {
@@ -163,7 +166,8 @@ func (w *Worker) drained(ctx context.Context) (bool, error) {
 
 // reconcileProduct reconciles a product. If the servers of Redis have changed its sale is paused for it, unless it was
 // compared by the data of these servers before. It reports whether MySQL has lost commits of the product.
-func (w *Worker) reconcileProduct(ctx context.Context, id int64, moved, drained bool, servers string) (lost bool, err error) {
+func (w *Worker) reconcileProduct(ctx context.Context, id int64, moved, drained bool,
+	servers string) (lost bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
 	defer cancel()
 	r := reconcile.Reconciler{
@@ -187,7 +191,8 @@ func (w *Worker) reconcileProduct(ctx context.Context, id int64, moved, drained 
 		slog.Error("reconcile: Redis has a product that MySQL does not know", "product", id)
 		return false, w.stock.ForgetProduct(ctx, id)
 	case report.LostCommits():
-		slog.Error("reconcile: MySQL has lost commits of a product: completed orders are gone, and nothing is corrected until you say what holds",
+		slog.Error("reconcile: MySQL has lost commits of a product: completed orders are gone, and nothing is "+
+			"corrected until you say what holds",
 			"product", id, "see", "docs/runbook.md#mysqllostcommits")
 		return true, err
 	case err != nil:
@@ -225,7 +230,8 @@ func (w *Worker) countDrift(productID int64, f reconcile.Finding) {
 	if f.Repaired {
 		w.metrics.driftRepaired.WithLabelValues(string(f.Cause)).Add(float64(f.Orders))
 	}
-	slog.Warn("Redis differed from MySQL", "product", productID, "cause", f.Cause, "count", f.Orders, "units", f.Units, "repaired", f.Repaired)
+	slog.Warn("Redis differed from MySQL", "product", productID, "cause", f.Cause, "count", f.Orders, "units", f.Units,
+		"repaired", f.Repaired)
 }
 
 func (w *Worker) warnReconcile(ctx context.Context, err error) {

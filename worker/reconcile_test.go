@@ -320,8 +320,8 @@ func TestReconcileAfterAFailOver(t *testing.T) {
 }
 
 // A reservation whose message is nowhere is sent again, and decided, however often it is found.
-// TestWhatCannotBeComparedPausesNobodyElse: Redis has failed over, and of three products one cannot be read, and one MySQL
-// does not know. The sound one is paused and compared once, and not again with every look.
+// TestWhatCannotBeComparedPausesNobodyElse: Redis has failed over, and of three products one cannot be read, and one
+// MySQL does not know. The sound one is paused and compared once, and not again with every look.
 func TestWhatCannotBeComparedPausesNobodyElse(t *testing.T) {
 	t.Parallel()
 	// Notices go to all who listen to a server, whichever database they use: this one is the test's own.
@@ -390,8 +390,8 @@ func TestWhatCannotBeComparedPausesNobodyElse(t *testing.T) {
 	}
 }
 
-// TestGivingUpIsNoSuccess: orders of a product are on their way for longer than its sale may be paused. It is not taken for
-// compared, and is compared once it comes to rest.
+// TestGivingUpIsNoSuccess: orders of a product are on their way for longer than its sale may be paused. It is not taken
+// for compared, and is compared once it comes to rest.
 func TestGivingUpIsNoSuccess(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", stacktest.NewRedis(t, localstack.RedisOptions{}).URL())
@@ -459,7 +459,8 @@ func TestReconcileSendsLostOrdersAgain(t *testing.T) {
 		t.Fatalf("Redis has %+v", l)
 	}
 	r.decideOnly(orders[:2]...)
-	if _, err := r.aws.PurgeQueue(t.Context(), &awssqs.PurgeQueueInput{QueueUrl: r.url(localstack.QueueName)}); err != nil {
+	if _, err := r.aws.PurgeQueue(t.Context(),
+		&awssqs.PurgeQueueInput{QueueUrl: r.url(localstack.QueueName)}); err != nil {
 		t.Fatal(err)
 	}
 	w.drainedAge = 0
@@ -507,7 +508,9 @@ func TestReconcileUnloadsWhatIsLongOver(t *testing.T) {
 	r := newRig(t, "", "")
 	p, going := r.product(20, 0), r.product(20, 0)
 	orders := r.reserve(p.ID, 1, 1)
-	_, err := r.ledger.UpdateProduct(t.Context(), p.ID, func(p *order.Product) { p.EndsAt = time.Now().Add(-25 * time.Hour) })
+	_, err := r.ledger.UpdateProduct(t.Context(), p.ID, func(p *order.Product) {
+		p.EndsAt = time.Now().Add(-25 * time.Hour)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -572,7 +575,8 @@ func TestReconcileWhileTheSaleGoesOn(t *testing.T) {
 	var loops sync.WaitGroup
 	for _, pause := range []bool{false, true} {
 		loops.Go(func() {
-			rec := reconcile.Reconciler{Redis: r.stock, MySQL: r.ledger, Apply: true, Pause: pause, StaleAge: time.Nanosecond}
+			rec := reconcile.Reconciler{Redis: r.stock, MySQL: r.ledger, Apply: true, Pause: pause,
+				StaleAge: time.Nanosecond}
 			for ctx.Err() == nil {
 				if _, err := rec.Product(ctx, p.ID); err != nil && ctx.Err() == nil {
 					t.Errorf("pause %v: %v", pause, err)
@@ -648,8 +652,8 @@ func (r *rig) giveUp() {
 	})
 }
 
-// TestReconcileSparesWhatIsRedriven: reconcile has read that an order failed as a dead letter, and an operator has it decided
-// anew at the same time. Its reservation and its place in the outbox stay, or nobody would ever send it.
+// TestReconcileSparesWhatIsRedriven: reconcile has read that an order failed as a dead letter, and an operator has it
+// decided anew at the same time. Its reservation and its place in the outbox stay, or nobody would ever send it.
 func TestReconcileSparesWhatIsRedriven(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", "")
@@ -791,7 +795,8 @@ func TestADeadLetterStaysUntilItsCopyIsThere(t *testing.T) {
 	r.judged(orders...)
 	r.send(2, orders...)
 	r.giveUp()
-	r.sqs.SetFaults(sqs.Faults{Queue: localstack.DLQName, Actions: []string{"SendMessageBatch"}, Refuse: 1, RefuseWith: "OverLimit"})
+	r.sqs.SetFaults(sqs.Faults{Queue: localstack.DLQName, Actions: []string{"SendMessageBatch"}, Refuse: 1,
+		RefuseWith: "OverLimit"})
 	w := r.reconciling()
 	w.handleDeadLetters(t.Context())
 	if d := r.depth(); d.Dead != 1 {

@@ -55,7 +55,8 @@ func TestTheRelaySendsWhatEdgesLeftBehind(t *testing.T) {
 	r.mustBe("", orders...)
 	for _, o := range orders {
 		record, err := r.ledger.Order(t.Context(), o.ID)
-		if err != nil || record.IdempotencyKey != o.IdempotencyKey || !record.ReservedAt.Equal(o.ReservedAt) || record.UserID != o.UserID {
+		if err != nil || record.IdempotencyKey != o.IdempotencyKey || !record.ReservedAt.Equal(o.ReservedAt) ||
+			record.UserID != o.UserID {
 			t.Fatalf("%+v was decided as %+v, %v", o, record, err)
 		}
 	}
@@ -255,7 +256,8 @@ func TestTheRelayGoesOnAfterABrokenEntry(t *testing.T) {
 	one, two := r.product(10, 0), r.product(10, 0)
 	orders := slices.Concat(r.reserve(one.ID, 2, 1), r.reserve(two.ID, 2, 1))
 	start := time.Now()
-	if err := r.redis.HSet(t.Context(), fmt.Sprintf("outbox:{%d}", one.ID), order.NewID().String(), "1 0 nonsense").Err(); err != nil {
+	if err := r.redis.HSet(t.Context(), fmt.Sprintf("outbox:{%d}", one.ID), order.NewID().String(),
+		"1 0 nonsense").Err(); err != nil {
 		t.Fatal(err)
 	}
 	w := r.relaying()

@@ -97,7 +97,8 @@ func New(st *stock.Stock, db *mysql.DB, q *queue.Queue, reg prometheus.Registere
 		stock: st, db: db, ledger: ledger.New(db), accounts: account.New(db), queue: q,
 		visibility: queue.VisibilityTimeout, heartbeatInterval: heartbeatInterval,
 		attemptPause: attemptPause, productPause: productPause, relayInterval: relayInterval, relayAge: relayAge,
-		reconcileInterval: reconcileInterval, staleAge: reconcile.StaleAge, lostAge: reconcile.LostAge, drainedAge: drainedAge,
+		reconcileInterval: reconcileInterval, staleAge: reconcile.StaleAge, lostAge: reconcile.LostAge,
+		drainedAge:          drainedAge,
 		deadLettersInterval: deadLettersInterval, stuckAge: stuckAge, restLength: restLength, maxRest: maxRest,
 	}
 	w.metrics = newMetrics(reg, w)

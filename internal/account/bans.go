@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// MaxBans is how many bans there may be at a time, since every edge holds all of them and tries each request against
-	// them. Who has to keep out more keeps them out in front of the edge.
+	// MaxBans is how many bans there may be at a time, since every edge holds all of them and tries each request
+	// against them. Who has to keep out more keeps them out in front of the edge.
 	MaxBans = 10_000
 	// MaxBanReasonChars bounds the reason of a ban, in characters.
 	MaxBanReasonChars = 200
@@ -39,8 +39,8 @@ const (
 // Ban keeps out a user or a range of addresses: either UserID or Prefix is set.
 type Ban struct {
 	UserID int64
-	// Prefix has no bits set beyond its length. A range of IPv4 addresses in their IPv6-mapped form is stored as what it
-	// stands for, so that addresses are to be unmapped before they are compared.
+	// Prefix has no bits set beyond its length. A range of IPv4 addresses in their IPv6-mapped form is stored as what
+	// it stands for, so that addresses are to be unmapped before they are compared.
 	Prefix netip.Prefix
 	// Reason is for the operator and is not shown to who is banned.
 	Reason    string
@@ -94,7 +94,8 @@ func (b Ban) subject() (subject, error) {
 
 func (b Ban) validate(at time.Time) error {
 	switch {
-	case strings.TrimSpace(b.Reason) == "" || !utf8.ValidString(b.Reason) || utf8.RuneCountInString(b.Reason) > MaxBanReasonChars:
+	case strings.TrimSpace(b.Reason) == "" || !utf8.ValidString(b.Reason) ||
+		utf8.RuneCountInString(b.Reason) > MaxBanReasonChars:
 		return fmt.Errorf("the reason does not have 1 to %d characters", MaxBanReasonChars)
 	case plaintext.Fault(b.Reason) != "":
 		return errors.New("the reason: " + plaintext.Fault(b.Reason))
@@ -136,18 +137,21 @@ func ban(ctx context.Context, tx *sqlx.Tx, about subject, b Ban, at time.Time) e
 	if err != nil {
 		return fmt.Errorf("insert ban: %w", err)
 	}
-	if _, err := tx.ExecContext(ctx, `DELETE FROM bans WHERE expires_at <= ? ORDER BY expires_at LIMIT ?`, at, maxBansSwept); err != nil {
+	if _, err := tx.ExecContext(ctx, `DELETE FROM bans WHERE expires_at <= ? ORDER BY expires_at LIMIT ?`, at,
+		maxBansSwept); err != nil {
 		return fmt.Errorf("delete expired bans: %w", err)
 	}
 	// Calls at the same time do not see each other's rows, so that a few more may slip in; Bans has room for them.
 	var count int64
-	if err := tx.GetContext(ctx, &count, `SELECT COUNT(*) FROM bans WHERE expires_at IS NULL OR expires_at > ?`, at); err != nil {
+	if err := tx.GetContext(ctx, &count, `SELECT COUNT(*) FROM bans WHERE expires_at IS NULL OR expires_at > ?`,
+		at); err != nil {
 		return fmt.Errorf("count bans: %w", err)
 	}
 	if count > MaxBans {
 		return fmt.Errorf("%w: there are %d bans already", mysql.ErrInvalid, MaxBans)
 	}
-	return mysql.LogChange(ctx, tx, actBanAdd, about.logged(), nil, mysql.Values{"reason": b.Reason, "expires_at": mysql.TimeOrNil(expires)})
+	return mysql.LogChange(ctx, tx, actBanAdd, about.logged(), nil,
+		mysql.Values{"reason": b.Reason, "expires_at": mysql.TimeOrNil(expires)})
 }
 
 // Unban lifts the ban of b's UserID or Prefix, whatever else b says, and tells whether there was one.

@@ -78,12 +78,14 @@ func TestBan(t *testing.T) {
 		if !b.ExpiresAt.IsZero() {
 			b.ExpiresAt = stored
 		}
-		if got := activeBans(t, a, time.Now()); len(got) != len(given) || got[0].Reason != b.Reason || got[0].Prefix != b.Prefix || got[0].ExpiresAt != b.ExpiresAt {
+		if got := activeBans(t, a, time.Now()); len(got) != len(given) || got[0].Reason != b.Reason ||
+			got[0].Prefix != b.Prefix || got[0].ExpiresAt != b.ExpiresAt {
 			t.Errorf("%+v: %d bans, the newest is %+v", b, len(got), got[0])
 		}
 	}
 
-	for _, b := range []Ban{{UserID: 7}, {Prefix: netip.MustParsePrefix("192.0.2.0/24")}, {Prefix: netip.MustParsePrefix("::ffff:198.51.100.0/120")}} {
+	for _, b := range []Ban{{UserID: 7}, {Prefix: netip.MustParsePrefix("192.0.2.0/24")},
+		{Prefix: netip.MustParsePrefix("::ffff:198.51.100.0/120")}} {
 		for i, want := range []bool{true, false} {
 			if lifted, err := a.Unban(ctx, b); err != nil || lifted != want {
 				t.Errorf("unban %+v, call %d: %t, error %v", b, i, lifted, err)
@@ -125,7 +127,8 @@ func TestBanRefuses(t *testing.T) {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
-	for name, b := range map[string]Ban{"nobody": {}, "both": {UserID: 1, Prefix: addr}, "bits beyond": {Prefix: netip.MustParsePrefix("192.0.2.1/24")}} {
+	for name, b := range map[string]Ban{"nobody": {}, "both": {UserID: 1, Prefix: addr},
+		"bits beyond": {Prefix: netip.MustParsePrefix("192.0.2.1/24")}} {
 		if lifted, err := a.Unban(t.Context(), b); !errors.Is(err, mysql.ErrInvalid) || lifted {
 			t.Errorf("unban %s: %t, error %v", name, lifted, err)
 		}
@@ -146,7 +149,8 @@ func TestBansAreBounded(t *testing.T) {
 			for user := from; user < min(from+1_000, to); user++ {
 				rows = append(rows, fmt.Sprintf("('user', %d, 'x', '2026-01-01', %s)", user, expires))
 			}
-			exec(t, a, "INSERT INTO bans (kind, user_id, reason, created_at, expires_at) VALUES "+strings.Join(rows, ", "))
+			exec(t, a, "INSERT INTO bans (kind, user_id, reason, created_at, expires_at) VALUES "+
+				strings.Join(rows, ", "))
 		}
 	}
 	fill(1, MaxBans, "NULL")
@@ -164,7 +168,8 @@ func TestBansAreBounded(t *testing.T) {
 	if err := a.Ban(t.Context(), Ban{UserID: 1, Reason: "again"}); err != nil {
 		t.Errorf("one that is there: error %v", err)
 	}
-	if got := activeBans(t, a, time.Now()); len(got) != MaxBans || got[0].Reason != "again" || got[1].Reason != "the last" {
+	if got := activeBans(t, a, time.Now()); len(got) != MaxBans || got[0].Reason != "again" ||
+		got[1].Reason != "the last" {
 		t.Errorf("%d bans", len(got))
 	}
 }
@@ -194,7 +199,8 @@ func TestBansRefusesOddRows(t *testing.T) {
 		"('address', NULL, '192.0.2.300/24')", "('address', NULL, '192.0.2.1/24')", "('address', NULL, '0.0.0.0/0')",
 		"('address', 7, NULL)", "('user', NULL, '192.0.2.0/24')", "('user', NULL, NULL)", "('user', 7, '192.0.2.0/24')",
 	} {
-		exec(t, a, "INSERT INTO bans (kind, user_id, cidr, reason, created_at) VALUES "+strings.TrimSuffix(row, ")")+", 'x', '2026-01-01')")
+		exec(t, a, "INSERT INTO bans (kind, user_id, cidr, reason, created_at) VALUES "+strings.TrimSuffix(row, ")")+
+			", 'x', '2026-01-01')")
 		if bans, err := a.Bans(t.Context(), time.Now()); err == nil {
 			t.Errorf("%s: %+v", row, bans)
 		}

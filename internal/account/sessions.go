@@ -20,11 +20,11 @@ const (
 	MaxSessions = 50
 	// MaxSessionTTL is the longest that a session may last.
 	MaxSessionTTL = 90 * 24 * time.Hour
-	// MaxRefreshes is how often a session's token may be replaced, since each replacement leaves a row until the session
-	// is purged. A client that refreshes when its access token of 15 minutes runs out needs 2,880 in 30 days.
+	// MaxRefreshes is how often a session's token may be replaced, since each replacement leaves a row until the
+	// session is purged. A client that refreshes when its access token of 15 minutes runs out needs 2,880 in 30 days.
 	MaxRefreshes = 5_000
-	// RefreshGrace is for how long after its replacement a refresh token is answered with the token that replaced it: long
-	// enough for a client whose answer got lost to try again, and for two tabs that refresh at once.
+	// RefreshGrace is for how long after its replacement a refresh token is answered with the token that replaced it:
+	// long enough for a client whose answer got lost to try again, and for two tabs that refresh at once.
 	RefreshGrace = 10 * time.Second
 	// purgeBatch is how many sessions one transaction of PurgeSessions deletes, with up to MaxRefreshes tokens each.
 	purgeBatch = 20
@@ -67,7 +67,8 @@ const sessionColumns = `id, user_id, created_at, expires_at, revoked_at, refresh
 
 func (r sessionRow) session() Session {
 	return Session{
-		ID: uuid.UUID(r.ID), UserID: r.UserID, CreatedAt: r.CreatedAt, ExpiresAt: r.ExpiresAt, RevokedAt: r.RevokedAt.Time,
+		ID: uuid.UUID(r.ID), UserID: r.UserID, CreatedAt: r.CreatedAt, ExpiresAt: r.ExpiresAt,
+		RevokedAt: r.RevokedAt.Time,
 	}
 }
 
@@ -85,9 +86,9 @@ type tokenRow struct {
 
 // StartSession begins a session of a user that lasts for ttl, with a first refresh token, of which it is given the
 // SHA-256. If the user has MaxSessions live ones the oldest are revoked and returned as Displaced, so that their access
-// tokens can be refused too. ErrNotFound: there is no such user. ErrDisabled: the account is disabled. ErrPasswordChanged:
-// the password is another one than when the user was read, so that nobody has shown to know it. ErrExists: the token is
-// known already. ErrInvalid: ttl is not positive or over MaxSessionTTL.
+// tokens can be refused too. ErrNotFound: there is no such user. ErrDisabled: the account is disabled.
+// ErrPasswordChanged: the password is another one than when the user was read, so that nobody has shown to know it.
+// ErrExists: the token is known already. ErrInvalid: ttl is not positive or over MaxSessionTTL.
 func (a *Accounts) StartSession(
 	ctx context.Context, user User, refreshHash [32]byte, ttl time.Duration,
 ) (Session, error) {
@@ -166,7 +167,8 @@ func revoke(ctx context.Context, tx *sqlx.Tx, ids []mysql.UUID, at time.Time) ([
 }
 
 func insertToken(ctx context.Context, tx *sqlx.Tx, hash [32]byte, id mysql.UUID, at time.Time) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO refresh_tokens (hash, session_id, issued_at) VALUES (?, ?, ?)`, hash[:], id, at)
+	_, err := tx.ExecContext(ctx, `INSERT INTO refresh_tokens (hash, session_id, issued_at) VALUES (?, ?, ?)`, hash[:],
+		id, at)
 	switch {
 	case mysql.ErrorNumber(err) == mysql.DuplicateEntry:
 		return fmt.Errorf("the refresh token %w", mysql.ErrExists)
@@ -180,15 +182,15 @@ func insertToken(ctx context.Context, tx *sqlx.Tx, hash [32]byte, id mysql.UUID,
 // they are now. The session expires when it did before.
 //
 // ErrNotFound: nobody has issued the old token, or its session was purged. ErrEnded: the session has expired, was
-// revoked, or has used up MaxRefreshes. ErrReused: the old token had been replaced more than RefreshGrace ago, or by another token. One of those who hold it may
-// have stolen it, and nobody can tell which, so the session is revoked (RFC 9700, section 4.14.2). With ErrReused, and
-// with no other error, the session is returned as well, for its access tokens to be refused. It is returned each time,
-// so that a word about it which was lost is given again.
+// revoked, or has used up MaxRefreshes. ErrReused: the old token had been replaced more than RefreshGrace ago, or by
+// another token. One of those who hold it may have stolen it, and nobody can tell which, so the session is revoked (RFC
+// 9700, section 4.14.2). With ErrReused, and with no other error, the session is returned as well, for its access
+// tokens to be refused. It is returned each time, so that a word about it which was lost is given again.
 //
 // A repeated call with the same new token within RefreshGrace is no reuse and returns what the first returned, whatever
-// became of the new token since. So callers make the new token of the old one, for a client that has lost the answer and
-// asks again, and for one that asks from two places at once. Of calls with the same old token and different new ones
-// exactly one succeeds; each other ends the session.
+// became of the new token since. So callers make the new token of the old one, for a client that has lost the answer
+// and asks again, and for one that asks from two places at once. Of calls with the same old token and different new
+// ones exactly one succeeds; each other ends the session.
 func (a *Accounts) Refresh(ctx context.Context, oldHash, newHash [32]byte) (Session, User, error) {
 	if oldHash == newHash {
 		return Session{}, User{}, fmt.Errorf("refresh: %w: a token cannot replace itself", mysql.ErrInvalid)
@@ -270,7 +272,8 @@ func refresh(ctx context.Context, tx *sqlx.Tx, row *sessionRow, oldHash, newHash
 	}
 	if old.ReplacedAt.Valid {
 		next := find(newHash)
-		repeated := next != nil && next.IssuedAt.Equal(old.ReplacedAt.Time) && at.Sub(old.ReplacedAt.Time) <= RefreshGrace
+		repeated := next != nil && next.IssuedAt.Equal(old.ReplacedAt.Time) &&
+			at.Sub(old.ReplacedAt.Time) <= RefreshGrace
 		switch {
 		case !repeated:
 			return ErrReused, revokeLocked(ctx, tx, row, at)
@@ -285,7 +288,8 @@ func refresh(ctx context.Context, tx *sqlx.Tx, row *sessionRow, oldHash, newHash
 	case row.Refreshes >= MaxRefreshes:
 		return ErrEnded, revokeLocked(ctx, tx, row, at)
 	}
-	if _, err := tx.ExecContext(ctx, `UPDATE refresh_tokens SET replaced_at = ? WHERE hash = ?`, at, oldHash[:]); err != nil {
+	if _, err := tx.ExecContext(ctx, `UPDATE refresh_tokens SET replaced_at = ? WHERE hash = ?`, at,
+		oldHash[:]); err != nil {
 		return nil, fmt.Errorf("replace refresh token: %w", err)
 	}
 	if _, err := tx.ExecContext(ctx, `UPDATE sessions SET refreshes = refreshes + 1 WHERE id = ?`, row.ID); err != nil {
@@ -386,10 +390,10 @@ func (a *Accounts) RevokedSessions(ctx context.Context, since time.Time, limit i
 	return sessions, nil
 }
 
-// PurgeSessions deletes up to limit sessions, at most MaxPage, that expired or were revoked before olderThan, with their
-// tokens, and returns how many it deleted, also with an error. Their tokens are then ErrNotFound. olderThan must lie
-// further back than the longest access token, or RevokedSessions forgets sessions whose access tokens are still good.
-// ErrInvalid: it lies in the future.
+// PurgeSessions deletes up to limit sessions, at most MaxPage, that expired or were revoked before olderThan, with
+// their tokens, and returns how many it deleted, also with an error. Their tokens are then ErrNotFound. olderThan must
+// lie further back than the longest access token, or RevokedSessions forgets sessions whose access tokens are still
+// good. ErrInvalid: it lies in the future.
 func (a *Accounts) PurgeSessions(ctx context.Context, olderThan time.Time, limit int) (purged int, err error) {
 	if olderThan.After(time.Now()) {
 		return 0, fmt.Errorf("purge sessions: %w: the time lies in the future", mysql.ErrInvalid)

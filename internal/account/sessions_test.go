@@ -56,7 +56,8 @@ func TestStartSession(t *testing.T) {
 	ann := addUser(t, a, "ann")
 	session, token := startSession(t, a, ann.ID)
 	if session.ID.Version() != 7 || session.UserID != ann.ID || time.Since(session.CreatedAt) > time.Minute ||
-		session.ExpiresAt.Sub(session.CreatedAt) != time.Hour || !session.RevokedAt.IsZero() || session.Displaced != nil ||
+		session.ExpiresAt.Sub(session.CreatedAt) != time.Hour || !session.RevokedAt.IsZero() ||
+		session.Displaced != nil ||
 		session.CreatedAt.Location() != time.UTC {
 		t.Errorf("%+v", session)
 	}
@@ -68,7 +69,8 @@ func TestStartSession(t *testing.T) {
 	if _, err := a.StartSession(t.Context(), ann, token, time.Hour); !errors.Is(err, mysql.ErrExists) {
 		t.Errorf("a token that is known: error %v", err)
 	}
-	if _, err := a.StartSession(t.Context(), User{ID: ann.ID + 1000}, newToken(), time.Hour); !errors.Is(err, mysql.ErrNotFound) {
+	if _, err := a.StartSession(t.Context(), User{ID: ann.ID + 1000}, newToken(), time.Hour); !errors.Is(err,
+		mysql.ErrNotFound) {
 		t.Errorf("a user who is not there: error %v", err)
 	}
 	for _, ttl := range []time.Duration{0, -1, MaxSessionTTL + 1, math.MaxInt64} {
@@ -95,7 +97,8 @@ func TestStartSessionDisplaces(t *testing.T) {
 		sessions = append(sessions, session)
 	}
 	next, _ := startSession(t, a, ann.ID)
-	if !slices.Equal(next.Displaced, []uuid.UUID{sessions[0].ID}) || !revokedAt(t, a, sessions[0].ID).Equal(next.CreatedAt) {
+	if !slices.Equal(next.Displaced, []uuid.UUID{sessions[0].ID}) ||
+		!revokedAt(t, a, sessions[0].ID).Equal(next.CreatedAt) {
 		t.Errorf("displaced %v at %s", next.Displaced, revokedAt(t, a, sessions[0].ID))
 	}
 	// Sessions that have ended take no room.
@@ -124,7 +127,8 @@ func TestStartSessionDisplaces(t *testing.T) {
 		})
 	}
 	stacktest.Together(t, functions...)
-	if n := count(t, a, "sessions WHERE user_id = ? AND revoked_at IS NULL AND expires_at > ?", ann.ID, mysql.Now()); n != MaxSessions {
+	if n := count(t, a, "sessions WHERE user_id = ? AND revoked_at IS NULL AND expires_at > ?", ann.ID,
+		mysql.Now()); n != MaxSessions {
 		t.Errorf("%d live sessions, want %d", n, MaxSessions)
 	}
 }
@@ -191,7 +195,8 @@ func TestRefresh(t *testing.T) {
 		"itself":                       {token, token, mysql.ErrInvalid},
 		"the token of another session": {token, otherToken, mysql.ErrExists},
 	} {
-		if got, user, err := a.Refresh(ctx, try.old, try.new); !errors.Is(err, try.want) || got.ID != uuid.Nil || user.ID != 0 {
+		if got, user, err := a.Refresh(ctx, try.old, try.new); !errors.Is(err, try.want) || got.ID != uuid.Nil ||
+			user.ID != 0 {
 			t.Errorf("%s: %+v, %+v, error %v", name, got, user, err)
 		}
 	}
@@ -219,17 +224,20 @@ func TestRefreshReuse(t *testing.T) {
 	var revoked time.Time
 	for i, token := range [][32]byte{first, first, second} {
 		got, user, err := a.Refresh(ctx, token, newToken())
-		if !errors.Is(err, ErrReused) || mysql.Classify(err) != mysql.Own || got.ID != session.ID || got.UserID != ann.ID || user.ID != 0 {
+		if !errors.Is(err, ErrReused) || mysql.Classify(err) != mysql.Own || got.ID != session.ID ||
+			got.UserID != ann.ID || user.ID != 0 {
 			t.Fatalf("reuse %d: %+v, %+v, error %v", i, got, user, err)
 		}
 		if i == 0 {
 			revoked = got.RevokedAt
 		}
-		if stored := revokedAt(t, a, session.ID); stored.IsZero() || !stored.Equal(revoked) || !got.RevokedAt.Equal(revoked) {
+		if stored := revokedAt(t, a, session.ID); stored.IsZero() || !stored.Equal(revoked) ||
+			!got.RevokedAt.Equal(revoked) {
 			t.Fatalf("reuse %d: revoked at %s, stored %s, first %s", i, got.RevokedAt, stored, revoked)
 		}
 	}
-	if got, user, err := a.Refresh(ctx, third, newToken()); !errors.Is(err, ErrEnded) || got.ID != uuid.Nil || user.ID != 0 {
+	if got, user, err := a.Refresh(ctx, third, newToken()); !errors.Is(err, ErrEnded) || got.ID != uuid.Nil ||
+		user.ID != 0 {
 		t.Errorf("the last token of a revoked session: %+v, %+v, error %v", got, user, err)
 	}
 	// The repetition of a refresh is answered by what has become of the session since.
@@ -247,9 +255,11 @@ func TestRefreshRepeated(t *testing.T) {
 	a := newAccounts(t)
 	ann := addUser(t, a, "ann")
 	for name, build := range map[string]func(first, second, third, other [32]byte) (old, new [32]byte){
-		"a token that did not replace it": func(first, _, third, _ [32]byte) (old, new [32]byte) { return first, third },
-		"the token of another session":    func(first, _, _, other [32]byte) (old, new [32]byte) { return first, other },
-		"backwards":                       func(first, second, _, _ [32]byte) (old, new [32]byte) { return second, first },
+		"a token that did not replace it": func(first, _, third, _ [32]byte) (old, new [32]byte) {
+			return first, third
+		},
+		"the token of another session": func(first, _, _, other [32]byte) (old, new [32]byte) { return first, other },
+		"backwards":                    func(first, second, _, _ [32]byte) (old, new [32]byte) { return second, first },
 	} {
 		_, other := startSession(t, a, ann.ID)
 		session, first := startSession(t, a, ann.ID)
@@ -260,7 +270,8 @@ func TestRefreshRepeated(t *testing.T) {
 			}
 		}
 		old, next := build(first, second, third, other)
-		if _, _, err := a.Refresh(t.Context(), old, next); !errors.Is(err, ErrReused) || revokedAt(t, a, session.ID).IsZero() {
+		if _, _, err := a.Refresh(t.Context(), old, next); !errors.Is(err, ErrReused) ||
+			revokedAt(t, a, session.ID).IsZero() {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
@@ -286,7 +297,8 @@ func TestRefreshEnded(t *testing.T) {
 		session, token := startSession(t, a, ann.ID)
 		end(session.ID)
 		for range 2 {
-			if got, user, err := a.Refresh(t.Context(), token, newToken()); !errors.Is(err, ErrEnded) || got.ID != uuid.Nil || user.ID != 0 {
+			if got, user, err := a.Refresh(t.Context(), token, newToken()); !errors.Is(err, ErrEnded) ||
+				got.ID != uuid.Nil || user.ID != 0 {
 				t.Errorf("%s: %+v, %+v, error %v", name, got, user, err)
 			}
 		}
@@ -304,7 +316,8 @@ func TestRefreshEnded(t *testing.T) {
 	}
 	// A replaced token of a session that has expired has nothing left to revoke.
 	exec(t, a, "UPDATE sessions SET expires_at = ? WHERE id = ?", mysql.Now(), mysql.UUID(session.ID))
-	if _, _, err := a.Refresh(t.Context(), token, newToken()); !errors.Is(err, ErrEnded) || !revokedAt(t, a, session.ID).IsZero() {
+	if _, _, err := a.Refresh(t.Context(), token, newToken()); !errors.Is(err, ErrEnded) ||
+		!revokedAt(t, a, session.ID).IsZero() {
 		t.Errorf("reuse after the end: error %v", err)
 	}
 }
@@ -316,8 +329,10 @@ func TestRefreshGrace(t *testing.T) {
 	ann := addUser(t, a, "ann")
 	session, first := startSession(t, a, ann.ID)
 	second, third := newToken(), newToken()
-	for i, pair := range [][2][32]byte{{first, second}, {first, second}, {second, third}, {first, second}, {second, third}} {
-		if got, user, err := a.Refresh(t.Context(), pair[0], pair[1]); err != nil || got.ID != session.ID || user != ann {
+	for i, pair := range [][2][32]byte{{first, second}, {first, second}, {second, third}, {first, second},
+		{second, third}} {
+		if got, user, err := a.Refresh(t.Context(), pair[0], pair[1]); err != nil || got.ID != session.ID ||
+			user != ann {
 			t.Fatalf("refresh %d: %+v, %+v, error %v", i, got, user, err)
 		}
 	}
@@ -327,8 +342,10 @@ func TestRefreshGrace(t *testing.T) {
 
 	// The replacement was longer ago.
 	late := (RefreshGrace + time.Second).Microseconds()
-	exec(t, a, "UPDATE refresh_tokens SET replaced_at = replaced_at - INTERVAL ? MICROSECOND WHERE hash = ?", late, first[:])
-	exec(t, a, "UPDATE refresh_tokens SET issued_at = issued_at - INTERVAL ? MICROSECOND WHERE hash = ?", late, second[:])
+	exec(t, a, "UPDATE refresh_tokens SET replaced_at = replaced_at - INTERVAL ? MICROSECOND WHERE hash = ?", late,
+		first[:])
+	exec(t, a, "UPDATE refresh_tokens SET issued_at = issued_at - INTERVAL ? MICROSECOND WHERE hash = ?", late,
+		second[:])
 	if got, _, err := a.Refresh(t.Context(), first, second); !errors.Is(err, ErrReused) || got.ID != session.ID {
 		t.Errorf("a late repetition: %+v, error %v", got, err)
 	}
@@ -429,7 +446,8 @@ func TestSessionsChurn(t *testing.T) {
 	if n := count(t, a, "sessions s LEFT JOIN refresh_tokens t ON s.id = t.session_id WHERE t.hash IS NULL"); n != 0 {
 		t.Errorf("%d sessions without a token", n)
 	}
-	if n := count(t, a, "(SELECT session_id FROM refresh_tokens WHERE replaced_at IS NULL GROUP BY session_id HAVING COUNT(*) <> 1) AS odd"); n != 0 {
+	if n := count(t, a, "(SELECT session_id FROM refresh_tokens WHERE replaced_at IS NULL GROUP BY session_id HAVING "+
+		"COUNT(*) <> 1) AS odd"); n != 0 {
 		t.Errorf("%d sessions do not have one token that is good", n)
 	}
 }
@@ -455,10 +473,13 @@ func TestEndSessions(t *testing.T) {
 		t.Errorf("an unknown session: %t, error %v", ended, err)
 	}
 	ended, err := accounts.EndSessions(ctx, ann.ID)
-	if slices.SortFunc(ended, func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) }); err != nil || !slices.Equal(ended, []uuid.UUID{ids[0], ids[2]}) {
+	if slices.SortFunc(ended, func(a, b uuid.UUID) int {
+		return slices.Compare(a[:], b[:])
+	}); err != nil || !slices.Equal(ended, []uuid.UUID{ids[0], ids[2]}) {
 		t.Errorf("ended %v of %v, error %v", ended, ids, err)
 	}
-	if revokedAt(t, accounts, ids[0]).IsZero() || revokedAt(t, accounts, ids[2]).IsZero() || !revokedAt(t, accounts, ids[1]).Equal(at) {
+	if revokedAt(t, accounts, ids[0]).IsZero() || revokedAt(t, accounts, ids[2]).IsZero() ||
+		!revokedAt(t, accounts, ids[1]).Equal(at) {
 		t.Error("not all of them are revoked once")
 	}
 	for _, id := range []int64{ann.ID, ann.ID + 1000} {
@@ -509,7 +530,8 @@ func TestRevokedSessions(t *testing.T) {
 	} {
 		got, err := accounts.RevokedSessions(ctx, test.since, test.limit)
 		if err != nil || !slices.Equal(got, want[test.from:test.to]) {
-			t.Errorf("since %s, limit %d: %v, error %v, want %v", test.since, test.limit, got, err, want[test.from:test.to])
+			t.Errorf("since %s, limit %d: %v, error %v, want %v", test.since, test.limit, got, err,
+				want[test.from:test.to])
 		}
 	}
 }
@@ -617,7 +639,8 @@ func TestLateRevocation(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !revokedAt(t, a, ended.ID).Equal(first) || !revokedAt(t, a, live.ID).Equal(later) {
-		t.Errorf("revoked at %s and %s, want %s and %s", revokedAt(t, a, ended.ID), revokedAt(t, a, live.ID), first, later)
+		t.Errorf("revoked at %s and %s, want %s and %s", revokedAt(t, a, ended.ID), revokedAt(t, a, live.ID), first,
+			later)
 	}
 	for i, want := range []int{2, 0} {
 		if n, err := a.purge(t.Context(), ids); err != nil || n != want {
@@ -637,7 +660,8 @@ func TestRefreshRepeatedElsewhere(t *testing.T) {
 	if _, _, err := a.Refresh(t.Context(), first, second); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, a, "UPDATE refresh_tokens o JOIN refresh_tokens f ON f.hash = ? SET o.issued_at = f.replaced_at WHERE o.hash = ?", first[:], other[:])
+	exec(t, a, "UPDATE refresh_tokens o JOIN refresh_tokens f ON f.hash = ? SET o.issued_at = f.replaced_at WHERE "+
+		"o.hash = ?", first[:], other[:])
 	if got, _, err := a.Refresh(t.Context(), first, other); !errors.Is(err, ErrReused) || got.ID != session.ID {
 		t.Errorf("%+v, error %v", got, err)
 	}

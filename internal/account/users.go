@@ -124,7 +124,8 @@ func emailFault(email string) string {
 	}
 	for atom := range strings.SplitSeq(local, ".") {
 		if atom == "" || strings.ContainsFunc(atom, func(r rune) bool { return !isAtomChar(r) }) {
-			return "the part before the @ is not words of letters, digits and !#$%&'*+-/=?^_`{|}~ with single dots between them"
+			return "the part before the @ is not words of letters, digits and !#$%&'*+-/=?^_`{|}~ with single dots " +
+				"between them"
 		}
 	}
 	labels := strings.Split(domain, ".")
@@ -210,7 +211,8 @@ func checkPasswordHash(hash string) error {
 	return nil
 }
 
-// insertUser inserts a row and sets its id. Its errors do not name the address, which is nobody's business but its owner's.
+// insertUser inserts a row and sets its id. Its errors do not name the address, which is nobody's business but its
+// owner's.
 func insertUser(ctx context.Context, tx *sqlx.Tx, row *userRow) error {
 	result, err := tx.NamedExecContext(ctx, `INSERT INTO users (email, email_key, name, password_hash, role, created_at)
 		VALUES (:email, :email_key, :name, :password_hash, :role, :created_at)`, row)
@@ -283,15 +285,17 @@ func (a *Accounts) SetRole(ctx context.Context, id int64, role Role) error {
 	return nil
 }
 
-// ReplacePasswordHash puts a hash of the same password in the place of another: one with newer parameters at a login. It changes nothing and returns false if the user's hash is not the old one any more, so that a login which
-// renews a hash cannot undo a change of the password that happened meanwhile.
+// ReplacePasswordHash puts a hash of the same password in the place of another: one with newer parameters at a login.
+// It changes nothing and returns false if the user's hash is not the old one any more, so that a login which renews a
+// hash cannot undo a change of the password that happened meanwhile.
 func (a *Accounts) ReplacePasswordHash(ctx context.Context, id int64, old, hash string) (bool, error) {
 	if err := checkPasswordHash(hash); err != nil {
 		return false, fmt.Errorf("replace password hash of user %d: %w", id, err)
 	}
 	var replaced int64
 	err := a.db.InTx(ctx, func(tx *sqlx.Tx) error {
-		result, err := tx.ExecContext(ctx, `UPDATE users SET password_hash = ? WHERE id = ? AND password_hash = ?`, hash, id, old)
+		result, err := tx.ExecContext(ctx, `UPDATE users SET password_hash = ? WHERE id = ? AND password_hash = ?`,
+			hash, id, old)
 		if err == nil {
 			replaced, err = result.RowsAffected()
 		}
@@ -303,9 +307,9 @@ func (a *Accounts) ReplacePasswordHash(ctx context.Context, id int64, old, hash 
 	return replaced == 1, nil
 }
 
-// ChangePassword puts the hash of a new password in the place of that of the old one, ends all sessions of the user, and
-// returns those. A login with the old password that is under way begins no session afterwards. ErrPasswordChanged: the
-// hash is not the old one any more. ErrNotFound: there is no such user.
+// ChangePassword puts the hash of a new password in the place of that of the old one, ends all sessions of the user,
+// and returns those. A login with the old password that is under way begins no session afterwards. ErrPasswordChanged:
+// the hash is not the old one any more. ErrNotFound: there is no such user.
 func (a *Accounts) ChangePassword(ctx context.Context, id int64, old, hash string) (ended []uuid.UUID, err error) {
 	if err := checkPasswordHash(hash); err != nil {
 		return nil, fmt.Errorf("change password of user %d: %w", id, err)
@@ -332,8 +336,8 @@ func (a *Accounts) ChangePassword(ctx context.Context, id int64, old, hash strin
 	return ended, nil
 }
 
-// Disable keeps everybody from logging in to an account, ends all its sessions, and returns those. ErrNotFound: there is
-// no such user.
+// Disable keeps everybody from logging in to an account, ends all its sessions, and returns those. ErrNotFound: there
+// is no such user.
 func (a *Accounts) Disable(ctx context.Context, id int64) (ended []uuid.UUID, err error) {
 	err = a.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		user, err := lockUserRow(ctx, tx, id)

@@ -20,7 +20,8 @@ const testHash = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$Rdescudv
 // addUser adds a buyer whose address holds the name.
 func addUser(t testing.TB, a *Accounts, name string) User {
 	t.Helper()
-	u, err := a.AddUser(t.Context(), User{Email: name + "@example.com", Name: name, PasswordHash: testHash, Role: Buyer})
+	u, err := a.AddUser(t.Context(), User{Email: name + "@example.com", Name: name, PasswordHash: testHash,
+		Role: Buyer})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,15 +50,21 @@ func TestNormalizeEmail(t *testing.T) {
 	}
 	for _, email := range []string{
 		"", "@", "ann", "ann@", "@example.com", "ann@example", "ann@@example.com", "ann@ex@mple.com", "a@b@c.d",
-		" ann@example.com", "ann@example.com ", "ann@example.com\n", "ann @example.com", "ann@ example.com", "ann@exam ple.com", "\tann@example.com",
-		"Ann <ann@example.com>", "<ann@example.com>", "ann@example.com (Ann)", "(c)ann@example.com", "ann@example.com,bob@example.com",
+		" ann@example.com", "ann@example.com ", "ann@example.com\n", "ann @example.com", "ann@ example.com",
+		"ann@exam ple.com", "\tann@example.com",
+		"Ann <ann@example.com>", "<ann@example.com>", "ann@example.com (Ann)", "(c)ann@example.com",
+		"ann@example.com,bob@example.com",
 		`"ann"@example.com`, `"a b"@example.com`, `a\@b@example.com`, "mailto:ann@example.com",
 		".ann@example.com", "ann.@example.com", "a..b@example.com",
-		"ann@.example.com", "ann@example.com.", "ann@example..com", "ann@-example.com", "ann@example-.com", "ann@exa_mple.com",
+		"ann@.example.com", "ann@example.com.", "ann@example..com", "ann@-example.com", "ann@example-.com",
+		"ann@exa_mple.com",
 		"ann@[192.0.2.1]", "ann@[IPv6:2001:db8::1]", "ann@192.0.2.1", "ann@example.123",
-		"änn@example.com", "ann@exämple.com", "аnn@example.com", "ann@example.com\x00", "ann\x00@example.com", "ann\r\nBcc: x@example.com", "\xff@example.com",
-		"ann@example。com", "ann＠example.com", "\u212a@example.com", // full-width stop and at, the Kelvin sign, whose lower case is k
-		strings.Repeat("l", 65) + "@example.com", "a@" + label63 + "a.example", longest + "b", strings.Repeat("a", 1<<20) + "@example.com",
+		"änn@example.com", "ann@exämple.com", "аnn@example.com", "ann@example.com\x00", "ann\x00@example.com",
+		"ann\r\nBcc: x@example.com", "\xff@example.com",
+		// full-width stop and at, the Kelvin sign, whose lower case is k
+		"ann@example。com", "ann＠example.com", "\u212a@example.com",
+		strings.Repeat("l", 65) + "@example.com", "a@" + label63 + "a.example", longest + "b",
+		strings.Repeat("a", 1<<20) + "@example.com",
 	} {
 		if key, err := NormalizeEmail(email); !errors.Is(err, mysql.ErrInvalid) || key != "" {
 			t.Errorf("%.60q: %q, error %v", email, key, err)
@@ -67,7 +74,8 @@ func TestNormalizeEmail(t *testing.T) {
 
 // FuzzNormalizeEmail holds what is accepted against net/mail, which accepts more.
 func FuzzNormalizeEmail(f *testing.F) {
-	for _, seed := range []string{"Ann.O'Hara+x@Example.com", "a@b.c", `"a"@b.c`, "a@[1.2.3.4]", "@", "a@b..c", "ſ@k.com", "a@xn--.com"} {
+	for _, seed := range []string{"Ann.O'Hara+x@Example.com", "a@b.c", `"a"@b.c`, "a@[1.2.3.4]", "@", "a@b..c",
+		"ſ@k.com", "a@xn--.com"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, email string) {
@@ -105,7 +113,8 @@ func TestNormalizeName(t *testing.T) {
 		}
 	}
 	for _, name := range []string{
-		"", " ", "\u3000\u00a0\n", longest + "x", "a\x00b", "a\nb", "a\tb", "a\x7f", "\u202eevil", "a\u200bb", "\ufeffa", "a\xffb", "\xff", "\U000e0001",
+		"", " ", "\u3000\u00a0\n", longest + "x", "a\x00b", "a\nb", "a\tb", "a\x7f", "\u202eevil", "a\u200bb",
+		"\ufeffa", "a\xffb", "\xff", "\U000e0001",
 		strings.Repeat("x", 1<<20),
 	} {
 		if got, err := NormalizeName(name); !errors.Is(err, mysql.ErrInvalid) || got != "" {
@@ -127,7 +136,8 @@ func FuzzNormalizeName(f *testing.F) {
 			return
 		}
 		again, err := NormalizeName(got)
-		if got == "" || again != got || err != nil || !utf8.ValidString(got) || strings.ContainsFunc(got, unicode.IsControl) {
+		if got == "" || again != got || err != nil || !utf8.ValidString(got) ||
+			strings.ContainsFunc(got, unicode.IsControl) {
 			t.Errorf("%q became %q and then %q, error %v", name, got, again, err)
 		}
 	})
@@ -137,7 +147,8 @@ func TestAddUser(t *testing.T) {
 	t.Parallel()
 	a := newAccounts(t)
 	ctx := t.Context()
-	given := User{ID: 99, Email: "Ann.O'Hara@Example.com", Name: " Ann 🎟 ", PasswordHash: testHash, Role: Merchant, CreatedAt: time.Unix(1, 0)}
+	given := User{ID: 99, Email: "Ann.O'Hara@Example.com", Name: " Ann 🎟 ", PasswordHash: testHash, Role: Merchant,
+		CreatedAt: time.Unix(1, 0)}
 	added, err := a.AddUser(ctx, given)
 	if err != nil {
 		t.Fatal(err)
@@ -156,11 +167,13 @@ func TestAddUser(t *testing.T) {
 		}
 		taken := given
 		taken.Email = email
-		if _, err := a.AddUser(ctx, taken); !errors.Is(err, mysql.ErrExists) || mysql.Classify(err) != mysql.Own || strings.Contains(strings.ToLower(err.Error()), "hara") {
+		if _, err := a.AddUser(ctx, taken); !errors.Is(err, mysql.ErrExists) || mysql.Classify(err) != mysql.Own ||
+			strings.Contains(strings.ToLower(err.Error()), "hara") {
 			t.Errorf("%s again: error %v", email, err)
 		}
 	}
-	for _, email := range []string{"nn.o'hara@example.com", "ann.o'hara+1@example.com", "ann.o'hara@example.com ", "", "%", "' OR 1=1 --"} {
+	for _, email := range []string{"nn.o'hara@example.com", "ann.o'hara+1@example.com", "ann.o'hara@example.com ", "",
+		"%", "' OR 1=1 --"} {
 		if _, err := a.UserByEmail(ctx, email); !errors.Is(err, mysql.ErrNotFound) {
 			t.Errorf("%q: error %v", email, err)
 		}
@@ -198,14 +211,16 @@ func TestAddUser(t *testing.T) {
 	// The longest of everything fits.
 	label := strings.Repeat("a", 63)
 	long := User{
-		Email: strings.Repeat("l", 64) + "@" + label + "." + label + "." + label[:61], Name: strings.Repeat("𝒜", MaxUserNameChars),
+		Email:        strings.Repeat("l", 64) + "@" + label + "." + label + "." + label[:61],
+		Name:         strings.Repeat("𝒜", MaxUserNameChars),
 		PasswordHash: "$" + strings.Repeat("x", maxPasswordHashBytes-1), Role: Merchant,
 	}
 	added, err = a.AddUser(ctx, long)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if stored, err := a.User(ctx, added.ID); err != nil || stored != added || stored.Email != long.Email || stored.Name != long.Name {
+	if stored, err := a.User(ctx, added.ID); err != nil || stored != added || stored.Email != long.Email ||
+		stored.Name != long.Name {
 		t.Errorf("the longest: %+v, error %v", stored, err)
 	}
 }
@@ -223,7 +238,8 @@ func TestAddUserConcurrently(t *testing.T) {
 			if i >= len(users)/2 {
 				email = strings.ToUpper(email)
 			}
-			users[i], errs[i] = a.AddUser(t.Context(), User{Email: email, Name: fmt.Sprint(i), PasswordHash: testHash, Role: Buyer})
+			users[i], errs[i] = a.AddUser(t.Context(), User{Email: email, Name: fmt.Sprint(i), PasswordHash: testHash,
+				Role: Buyer})
 			return nil
 		})
 	}

@@ -32,7 +32,8 @@ const (
 )
 
 // errFull says that no more viewers are taken.
-var errFull = fmt.Errorf("this process has %d viewers of its board, and takes no more: close one, or use the board of another process", maxViewers)
+var errFull = fmt.Errorf("this process has %d viewers of its board, and takes no more: close one, or use the board "+
+	"of another process", maxViewers)
 
 // errClosed says that the process ends.
 var errClosed = errors.New("this process is stopping")

@@ -61,7 +61,8 @@ func rigOf(t *testing.T, dsn, redisURL string) *rig {
 	}
 	t.Cleanup(func() { _ = r.stock.Close() })
 	r.sqs = stacktest.NewSQS(t, sqs.Options{})
-	if err := localstack.CreateQueues(t.Context(), localstack.SQSClient(r.sqs.URL()), localstack.QueueName, localstack.DLQName); err != nil {
+	if err := localstack.CreateQueues(t.Context(), localstack.SQSClient(r.sqs.URL()), localstack.QueueName,
+		localstack.DLQName); err != nil {
 		t.Fatal(err)
 	}
 	environment.Lock()
@@ -97,7 +98,9 @@ func (r *rig) add(t *testing.T, p order.Product) order.Product {
 		t.Fatal(err)
 	}
 	for _, id := range p.StockIDs() {
-		if _, err := r.stock.Load(t.Context(), id, func(ctx context.Context) (order.Product, error) { return r.ledger.Product(ctx, id) }); err != nil {
+		if _, err := r.stock.Load(t.Context(), id, func(ctx context.Context) (order.Product, error) {
+			return r.ledger.Product(ctx, id)
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}

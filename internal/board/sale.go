@@ -206,8 +206,8 @@ func millis(seconds float64, known bool) *float64 {
 	return &seconds
 }
 
-// choose picks the products to show: those of which most has moved lately, and then those that were added last. Where one
-// of the two servers is silent, it goes by what the other says.
+// choose picks the products to show: those of which most has moved lately, and then those that were added last. Where
+// one of the two servers is silent, it goes by what the other says.
 func (s *sampler) choose(ctx context.Context) {
 	newest, errMySQL := ask(ctx, func(ctx context.Context) ([]int64, error) {
 		return s.ledger.Newest(ctx, maxProducts)
@@ -248,9 +248,9 @@ func (s *sampler) choose(ctx context.Context) {
 	s.chosen = candidates[:min(len(candidates), maxProducts)]
 }
 
-// products reads those that were chosen, from MySQL first: an order takes its units out of Redis before it takes them out
-// of MySQL, so that what Redis says next is never too much for it. The error says that MySQL is silent; that Redis is
-// leaves units unknown.
+// products reads those that were chosen, from MySQL first: an order takes its units out of Redis before it takes them
+// out of MySQL, so that what Redis says next is never too much for it. The error says that MySQL is silent; that Redis
+// is leaves units unknown.
 func (s *sampler) products(ctx context.Context) ([]product, error) {
 	sales, errMySQL := ask(ctx, func(ctx context.Context) ([]ledger.Sale, error) {
 		return s.ledger.Sales(ctx, s.chosen)

@@ -13,7 +13,8 @@ import (
 
 // line is a product in a line.
 func (p product) line() string {
-	return fmt.Sprintf("%s: %s, available %s, reserved %s in %s orders, sold %s", p.Name, p.State, show(p.Available), show(p.Reserved), show(p.Orders), show(p.Sold))
+	return fmt.Sprintf("%s: %s, available %s, reserved %s in %s orders, sold %s", p.Name, p.State, show(p.Available),
+		show(p.Reserved), show(p.Orders), show(p.Sold))
 }
 
 func lines(u update) []string {
@@ -31,7 +32,8 @@ func TestProducts(t *testing.T) {
 	whole := r.add(t, order.Product{Name: "whole", Stock: 10})
 	split := r.add(t, order.Product{Name: "split", Stock: 30, Buckets: 3})
 	gone := r.add(t, order.Product{Name: "gone", Stock: 2})
-	if _, err := r.ledger.AddProduct(t.Context(), order.Product{Name: "not loaded", Currency: "EUR", Stock: 7}); err != nil {
+	if _, err := r.ledger.AddProduct(t.Context(), order.Product{Name: "not loaded", Currency: "EUR",
+		Stock: 7}); err != nil {
 		t.Fatal(err)
 	}
 	r.add(t, order.Product{Name: "off sale", Stock: 1, State: order.OffSale})
@@ -56,7 +58,8 @@ func TestProducts(t *testing.T) {
 		"earlier: ended, available 1, reserved 0 in 0 orders, sold 0",
 	}
 	if got := lines(u); !slices.Equal(got, want) || len(u.Silent) > 0 || u.More {
-		t.Errorf("silent: %v, more: %v, got\n%s\nwant\n%s", u.Silent, u.More, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		t.Errorf("silent: %v, more: %v, got\n%s\nwant\n%s", u.Silent, u.More, strings.Join(got, "\n"),
+			strings.Join(want, "\n"))
 	}
 	if u.Queue == nil || !u.Queue.Empty() || u.Fleet == nil || u.Fleet.Edges+u.Fleet.Workers != 0 {
 		t.Errorf("queue %+v, fleet %+v", u.Queue, u.Fleet)

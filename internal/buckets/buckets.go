@@ -59,9 +59,9 @@ func (m Mover) Move(ctx context.Context, donor, receiver, units int64) (int64, e
 	return lent, nil
 }
 
-// Correct takes units out of a product's stock, once for each id of a restock. Only units that are for sale can be taken:
-// those of accepted orders are not among them. Its errors are those of Ledger.Correct, and after any other reconcile
-// finishes what has begun; the same call again tells how it ended.
+// Correct takes units out of a product's stock, once for each id of a restock. Only units that are for sale can be
+// taken: those of accepted orders are not among them. Its errors are those of Ledger.Correct, and after any other
+// reconcile finishes what has begun; the same call again tells how it ended.
 func (m Mover) Correct(ctx context.Context, productID, units int64, id string) (ledger.Restock, error) {
 	done, before, err := m.MySQL.Corrected(ctx, productID, units, id)
 	if err != nil || before {
@@ -106,8 +106,9 @@ func (m Mover) giveBack(ctx context.Context, donor, units int64, loan stock.Loan
 	return m.Redis.SettleLoan(work, donor, units, 0, loan, false)
 }
 
-// Finish brings a decided move to Redis. It may be repeated, by anybody, if the move is not fresh: the receiver gets the
-// units once, and the donor's loan is cleared once. The receiver comes first, so that units on their way can be seen.
+// Finish brings a decided move to Redis. It may be repeated, by anybody, if the move is not fresh: the receiver gets
+// the units once, and the donor's loan is cleared once. The receiver comes first, so that units on their way can be
+// seen.
 func (m Mover) Finish(ctx context.Context, decided ledger.Move) error {
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
@@ -121,8 +122,8 @@ func (m Mover) Finish(ctx context.Context, decided ledger.Move) error {
 	return m.Redis.SettleLoan(work, decided.Donor, decided.Units, decided.DonorVersion, loan, decided.Fresh)
 }
 
-// Restock brings a restock that MySQL has to Redis, each bucket's part of it. It reports whether units were added there by
-// this call. Repeating it is harmless, and needed if the answer is an error.
+// Restock brings a restock that MySQL has to Redis, each bucket's part of it. It reports whether units were added there
+// by this call. Repeating it is harmless, and needed if the answer is an error.
 func Restock(ctx context.Context, redis *stock.Stock, done ledger.Restock) (added bool, err error) {
 	for _, part := range done.Parts {
 		one, err := redis.Restock(ctx, part.ProductID, part.Units, part.Version, done.ID)

@@ -21,8 +21,8 @@ type ProductAudit struct {
 	Buckets int64
 	// Stock is the number of units not sold, and Version the number of changes that led to it.
 	Stock, Version int64
-	// Initial and Restocked are the units ever put on sale, by the ledger, less those that were taken out again. Moved are those that came from other buckets
-	// of the product, less those that went to them.
+	// Initial and Restocked are the units ever put on sale, by the ledger, less those that were taken out again. Moved
+	// are those that came from other buckets of the product, less those that went to them.
 	Initial, Restocked, Moved int64
 	// CompletedUnits, CompletedOrders and FailedOrders are counted from the orders.
 	CompletedUnits, CompletedOrders, FailedOrders int64
@@ -157,8 +157,8 @@ var auditQueries = []string{
 		HAVING SUM(o.quantity) > p.limit_ceiling
 	) AS users GROUP BY product_id`,
 
-	// The three below are of split products as a whole: the ids of buckets are above 2^40, and the rest of such an id is
-	// the product's.
+	// The three below are of split products as a whole: the ids of buckets are above 2^40, and the rest of such an id
+	// is the product's.
 	`SELECT l.product_id & 1099511627775 AS product_id, SUM(l.delta) AS whole_moved FROM stock_ledger l
 	WHERE l.reason IN ('move', 'split') GROUP BY l.product_id & 1099511627775`,
 
@@ -220,7 +220,8 @@ func (f *findings) audit(id int64) ProductAudit {
 			p.Problems = append(p.Problems, fmt.Sprintf(format, args...))
 		}
 	}
-	problem(!p.Known && f.CompletedOrders > 0, "%d orders are completed, but the product does not exist", f.CompletedOrders)
+	problem(!p.Known && f.CompletedOrders > 0, "%d orders are completed, but the product does not exist",
+		f.CompletedOrders)
 	problem(!p.Known && f.LedgerRows > 0, "the ledger has %d rows, but the product does not exist", f.LedgerRows)
 	problem(f.Stock < 0, "the stock is negative: %d", f.Stock)
 	expected := f.Initial + f.Restocked + f.Moved - f.CompletedUnits
@@ -231,8 +232,10 @@ func (f *findings) audit(id int64) ProductAudit {
 	problem(f.Strays > 0, "the rows of its buckets are not those that it has: %d", f.Strays)
 	problem(p.Known && f.InitialRows != 1, "the ledger has %d initial rows, not 1", f.InitialRows)
 	problem(f.LedgerSum != f.Stock, "the changes in the ledger add up to %d, but the stock is %d", f.LedgerSum, f.Stock)
-	problem(f.LastBalance != f.Stock, "the last balance in the ledger is %d, but the stock is %d", f.LastBalance, f.Stock)
-	problem(f.LastVersion != f.Version, "the last version in the ledger is %d, but the product's is %d", f.LastVersion, f.Version)
+	problem(f.LastBalance != f.Stock, "the last balance in the ledger is %d, but the stock is %d", f.LastBalance,
+		f.Stock)
+	problem(f.LastVersion != f.Version, "the last version in the ledger is %d, but the product's is %d", f.LastVersion,
+		f.Version)
 	problem(f.Gaps > 0, "the ledger's versions have gaps: %d", f.Gaps)
 	problem(f.BrokenLinks > 0, "ledger rows whose balance is not the balance before plus the change: %d", f.BrokenLinks)
 	problem(f.BelowZero > 0, "ledger rows with a negative balance: %d", f.BelowZero)

@@ -52,7 +52,8 @@ func wantStocks(t testing.TB, l *Ledger, id int64, want ...int64) {
 func TestSplit(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
-	p, err := l.AddProduct(t.Context(), order.Product{Name: "thing", Price: 7, Currency: "EUR", Stock: 10, State: order.OffSale, LimitPerUser: 2})
+	p, err := l.AddProduct(t.Context(), order.Product{Name: "thing", Price: 7, Currency: "EUR", Stock: 10,
+		State: order.OffSale, LimitPerUser: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +61,8 @@ func TestSplit(t *testing.T) {
 		buckets int64
 		want    []int64
 	}{
-		{4, []int64{0, 3, 3, 2, 2}}, {4, []int64{0, 3, 3, 2, 2}}, {3, []int64{0, 4, 3, 3, 0}}, {0, []int64{10, 0, 0, 0, 0}},
+		{4, []int64{0, 3, 3, 2, 2}}, {4, []int64{0, 3, 3, 2, 2}}, {3, []int64{0, 4, 3, 3, 0}},
+		{0, []int64{10, 0, 0, 0, 0}},
 		{2, []int64{0, 5, 5, 0, 0}}, {0, []int64{10, 0, 0, 0, 0}}, {4, []int64{0, 3, 3, 2, 2}},
 	} {
 		before := mustProduct(t, l, p.ID)
@@ -69,7 +71,8 @@ func TestSplit(t *testing.T) {
 			t.Fatalf("%d buckets: %+v, %v", step.buckets, after, err)
 		}
 		if changed := before.Buckets != step.buckets; (after.Revision == before.Revision+1) != changed {
-			t.Errorf("%d buckets after %d: revision %d after %d", step.buckets, before.Buckets, after.Revision, before.Revision)
+			t.Errorf("%d buckets after %d: revision %d after %d", step.buckets, before.Buckets, after.Revision,
+				before.Revision)
 		}
 		wantStocks(t, l, p.ID, step.want...)
 		for _, id := range order.BucketIDs(p.ID, 4) {
@@ -93,12 +96,15 @@ func TestSplit(t *testing.T) {
 	mustBeSound(t, l)
 
 	// Its settings are those of its buckets.
-	changed, err := l.UpdateProduct(t.Context(), p.ID, func(p *order.Product) { p.Price, p.LimitPerUser, p.State = 9, 0, order.OnSale })
+	changed, err := l.UpdateProduct(t.Context(), p.ID, func(p *order.Product) {
+		p.Price, p.LimitPerUser, p.State = 9, 0, order.OnSale
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, id := range order.BucketIDs(p.ID, 4) {
-		if b := mustProduct(t, l, id); b.Price != 9 || b.LimitPerUser != 0 || b.State != order.OnSale || b.Revision != changed.Revision {
+		if b := mustProduct(t, l, id); b.Price != 9 || b.LimitPerUser != 0 || b.State != order.OnSale ||
+			b.Revision != changed.Revision {
 			t.Errorf("bucket %d is %+v after a change of the product", order.BucketOf(id), b)
 		}
 	}
@@ -118,11 +124,13 @@ func TestSplitRefuses(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
 	on := addProduct(t, l, 10, 0)
-	soon, err := l.AddProduct(t.Context(), order.Product{Name: "soon", Currency: "EUR", Stock: 1, StartsAt: time.Now().Add(splitMargin / 2)})
+	soon, err := l.AddProduct(t.Context(), order.Product{Name: "soon", Currency: "EUR", Stock: 1,
+		StartsAt: time.Now().Add(splitMargin / 2)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	late, err := l.AddProduct(t.Context(), order.Product{Name: "late", Currency: "EUR", Stock: 1, StartsAt: time.Now().Add(time.Hour)})
+	late, err := l.AddProduct(t.Context(), order.Product{Name: "late", Currency: "EUR", Stock: 1,
+		StartsAt: time.Now().Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +139,9 @@ func TestSplitRefuses(t *testing.T) {
 	}
 	bought := addSplit(t, l, 10, 2, 0)
 	mustDecide(t, l, order.BucketID(bought.ID, 2), newOrder(order.BucketID(bought.ID, 2), 7, 1, ""))
-	if _, err := l.UpdateProduct(t.Context(), bought.ID, func(p *order.Product) { p.State = order.OffSale }); err != nil {
+	if _, err := l.UpdateProduct(t.Context(), bought.ID, func(p *order.Product) {
+		p.State = order.OffSale
+	}); err != nil {
 		t.Fatal(err)
 	}
 	for what, test := range map[string]struct {
@@ -159,7 +169,8 @@ func TestSplitRefuses(t *testing.T) {
 	if _, err := l.Restock(t.Context(), bucket, 1, "x"); !errors.Is(err, mysql.ErrNotFound) {
 		t.Errorf("a restock of a bucket: %v", err)
 	}
-	if _, err := l.AddProduct(t.Context(), order.Product{ID: bucket, Name: "x", Currency: "EUR"}); !errors.Is(err, mysql.ErrInvalid) {
+	if _, err := l.AddProduct(t.Context(), order.Product{ID: bucket, Name: "x", Currency: "EUR"}); !errors.Is(err,
+		mysql.ErrInvalid) {
 		t.Errorf("a product with the id of a bucket: %v", err)
 	}
 	wantStocks(t, l, bought.ID, 0, 5, 4)
@@ -253,7 +264,8 @@ func TestMove(t *testing.T) {
 	}
 	// The receiver's part is what a restock would be to it, should Redis miss it.
 	missed, err := l.Restocks(t.Context(), to, moved.ReceiverVersion-1)
-	if err != nil || len(missed) != 1 || missed[0].ID != m.ID.String() || missed[0].Units != 3 || missed[0].Version != moved.ReceiverVersion {
+	if err != nil || len(missed) != 1 || missed[0].ID != m.ID.String() || missed[0].Units != 3 ||
+		missed[0].Version != moved.ReceiverVersion {
 		t.Errorf("the receiver's part is %+v, %v", missed, err)
 	}
 	if missed, err := l.Restocks(t.Context(), from, 0); err != nil || len(missed) != 0 {
@@ -322,7 +334,8 @@ func TestMoveConcurrently(t *testing.T) {
 		}, func() error {
 			for i := range 10 {
 				id := []int64{one, two}[i%2]
-				if _, err := l.Decide(t.Context(), id, []order.Order{newOrder(id, int64(100*n+i+1), 1, "")}); err != nil {
+				if _, err := l.Decide(t.Context(), id, []order.Order{newOrder(id, int64(100*n+i+1), 1,
+					"")}); err != nil {
 					return err
 				}
 			}
@@ -368,7 +381,8 @@ func TestAuditOfBuckets(t *testing.T) {
 		}
 	}
 	text := strings.Join(found, "; ")
-	if !strings.Contains(text, "have made 1 units") || !strings.Contains(text, "users over the limit of 2 by all buckets together: 1") {
+	if !strings.Contains(text, "have made 1 units") || !strings.Contains(text,
+		"users over the limit of 2 by all buckets together: 1") {
 		t.Errorf("the audit found %q", text)
 	}
 }

@@ -21,7 +21,8 @@ var errCancelled = errors.New("the correction was cancelled since it took too lo
 
 // Corrected looks, before a correction, whether there can be one, and returns what was done under its id before, if
 // something was. Units are those to be taken out. Its errors are those of Correct.
-func (l *Ledger) Corrected(ctx context.Context, productID, units int64, id string) (done Restock, before bool, err error) {
+func (l *Ledger) Corrected(ctx context.Context, productID, units int64,
+	id string) (done Restock, before bool, err error) {
 	err = validateRestock(units, id)
 	if err == nil && productID > order.MaxProductID {
 		err = mysql.ErrNotFound
@@ -51,8 +52,8 @@ func correctable(buckets int64) error {
 }
 
 // Correct takes the units of a move without a receiver out of the stock of its donor, which is a product, once for each
-// id of a restock. They must be lent in Redis. If they were taken out under this id before, by another move, it returns what that
-// did, which is not Applied, and the loan is to be given back.
+// id of a restock. They must be lent in Redis. If they were taken out under this id before, by another move, it returns
+// what that did, which is not Applied, and the loan is to be given back.
 //
 // ErrTooFew: the stock has fewer units. Its other errors are those of Restock, and an ErrInvalid for a product with
 // buckets. Undone tells of an error whether the loan may be given back.

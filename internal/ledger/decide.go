@@ -19,7 +19,8 @@ import (
 )
 
 const (
-	// MaxBatch is the most orders of one call of Decide. Beyond it a transaction gains nothing and holds its lock longer.
+	// MaxBatch is the most orders of one call of Decide. Beyond it a transaction gains nothing and holds its lock
+	// longer.
 	MaxBatch = 1_000
 	// noCurrency is the code of ISO 4217 for a transaction that involves no currency, for orders of unknown products.
 	noCurrency = "XXX"
@@ -37,14 +38,15 @@ const (
 //   - SoldOut if it asks for more units than are left; a smaller one after it may still be completed,
 //
 // whichever comes first in this list. Orders that were placed order.IdempotencyLifetime apart are not in conflict: the
-// key belongs to the later one, and the row of the earlier one has none any more. A fresh decision has the product's version after the whole transaction, and 0 for an
-// unknown product. An order of another product, or one that is not valid, is ErrInvalid, and then none is decided.
+// key belongs to the later one, and the row of the earlier one has none any more. A fresh decision has the product's
+// version after the whole transaction, and 0 for an unknown product. An order of another product, or one that is not
+// valid, is ErrInvalid, and then none is decided.
 func (l *Ledger) Decide(ctx context.Context, productID int64, orders []order.Order) ([]order.Decision, error) {
 	return l.decide(ctx, productID, orders, "")
 }
 
-// Fail decides an order as failed for a reason that the caller gives. If the order has a row already, it changes nothing
-// and the decision is what the row says, as with Decide.
+// Fail decides an order as failed for a reason that the caller gives. If the order has a row already, it changes
+// nothing and the decision is what the row says, as with Decide.
 func (l *Ledger) Fail(ctx context.Context, o order.Order, reason order.Reason) (order.Decision, error) {
 	if reason == "" {
 		return order.Decision{}, fmt.Errorf("fail order %s: %w: no reason is given", o.ID, mysql.ErrInvalid)
@@ -59,8 +61,8 @@ func (l *Ledger) Fail(ctx context.Context, o order.Order, reason order.Reason) (
 // rehearsalUser buys what is decided in rehearsals. No account has this id.
 const rehearsalUser = math.MaxInt64
 
-// Rehearse decides an order of a product that nobody has made, and undoes it. If that fails, then not even a sound order
-// can be decided now: what other orders of the product fail for is not a reason of their own.
+// Rehearse decides an order of a product that nobody has made, and undoes it. If that fails, then not even a sound
+// order can be decided now: what other orders of the product fail for is not a reason of their own.
 func (l *Ledger) Rehearse(ctx context.Context, productID int64) error {
 	if err := l.rehearse(ctx, productID, nil); err != nil {
 		return fmt.Errorf("rehearse a decision of product %d: %w", productID, err)
@@ -68,7 +70,8 @@ func (l *Ledger) Rehearse(ctx context.Context, productID int64) error {
 	return nil
 }
 
-// RehearseAny is Rehearse with a product that nobody has made either. If that fails, no order of any product can be decided.
+// RehearseAny is Rehearse with a product that nobody has made either. If that fails, no order of any product can be
+// decided.
 func (l *Ledger) RehearseAny(ctx context.Context) error {
 	// Ids of products are positive. A negative one is nobody's, and leaves the table's counter of ids alone.
 	product := productRow{
@@ -112,7 +115,8 @@ func (l *Ledger) rehearse(ctx context.Context, productID int64, product *product
 }
 
 // decide decides orders; if a verdict is given, that is the reason for which all of them fail.
-func (l *Ledger) decide(ctx context.Context, productID int64, orders []order.Order, verdict order.Reason) ([]order.Decision, error) {
+func (l *Ledger) decide(ctx context.Context, productID int64, orders []order.Order,
+	verdict order.Reason) ([]order.Decision, error) {
 	if len(orders) == 0 {
 		return nil, nil
 	}
@@ -124,14 +128,15 @@ func (l *Ledger) decide(ctx context.Context, productID int64, orders []order.Ord
 			return nil, fmt.Errorf("decide order %s: %w: %w", o.ID, mysql.ErrInvalid, err)
 		}
 		if o.ProductID != productID {
-			return nil, fmt.Errorf("decide order %s: %w: it is of product %d, not %d", o.ID, mysql.ErrInvalid, o.ProductID, productID)
+			return nil, fmt.Errorf("decide order %s: %w: it is of product %d, not %d", o.ID, mysql.ErrInvalid,
+				o.ProductID, productID)
 		}
 	}
 	if err := failpoint.Before(failpoint.Decide); err != nil {
 		return nil, err
 	}
-	// Of many orders hardly any has a row already. That is found out by inserting them, and only if one has, the rows are
-	// looked for. An order that comes alone may well have come before.
+	// Of many orders hardly any has a row already. That is found out by inserting them, and only if one has, the rows
+	// are looked for. An order that comes alone may well have come before.
 	look := len(orders) == 1
 	var decisions []order.Decision
 	err := l.db.InTx(ctx, func(tx *sqlx.Tx) error {
@@ -171,7 +176,8 @@ type book struct {
 
 // openBook locks the product and reads what judging the orders takes; the rows that orders have already only if look
 // says so. Who does not look at them cannot insert their orders.
-func (l *Ledger) openBook(ctx context.Context, tx *sqlx.Tx, productID int64, orders []order.Order, look bool) (*book, error) {
+func (l *Ledger) openBook(ctx context.Context, tx *sqlx.Tx, productID int64, orders []order.Order,
+	look bool) (*book, error) {
 	start := time.Now()
 	product, err := lockProduct(ctx, tx, productID)
 	l.db.Ended(CallLock, start, err)
@@ -179,7 +185,8 @@ func (l *Ledger) openBook(ctx context.Context, tx *sqlx.Tx, productID int64, ord
 		return nil, err
 	}
 	b := &book{
-		product: product, time: mysql.Now(), decided: make(map[uuid.UUID]*orderRow, len(orders)), holders: make(map[keyScope]*orderRow),
+		product: product, time: mysql.Now(), decided: make(map[uuid.UUID]*orderRow, len(orders)),
+		holders: make(map[keyScope]*orderRow),
 	}
 	if look {
 		related, err := readRelated(ctx, tx, orders)

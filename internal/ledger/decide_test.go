@@ -44,12 +44,14 @@ func TestDecide(t *testing.T) {
 			{[]ask{{"c", 3, 1, ""}}, []string{"sold_out"}, 0},
 		}},
 		{"a smaller order fits where a larger one did not", 5, 0, []call{
-			{[]ask{{"a", 1, 3, ""}, {"b", 2, 3, ""}, {"c", 3, 2, ""}, {"d", 4, 1, ""}}, []string{"completed", "sold_out", "completed", "sold_out"}, 0},
+			{[]ask{{"a", 1, 3, ""}, {"b", 2, 3, ""}, {"c", 3, 2, ""}, {"d", 4, 1, ""}},
+				[]string{"completed", "sold_out", "completed", "sold_out"}, 0},
 		}},
 		{"no stock at all", 0, 0, []call{{[]ask{{"a", 1, 1, ""}}, []string{"sold_out"}, 0}}},
 		{"decided once", 10, 0, []call{
 			{[]ask{{"a", 1, 4, ""}, {"b", 2, 7, ""}}, []string{"completed", "sold_out"}, 6},
-			{[]ask{{"b", 2, 1, ""}, {"c", 3, 6, ""}, {"a", 1, 4, ""}}, []string{"sold_out again", "completed", "completed again"}, 0},
+			{[]ask{{"b", 2, 1, ""}, {"c", 3, 6, ""}, {"a", 1, 4, ""}},
+				[]string{"sold_out again", "completed", "completed again"}, 0},
 			{[]ask{{"a", 1, 4, ""}, {"b", 2, 7, ""}}, []string{"completed again", "sold_out again"}, 0},
 		}},
 		{"the same id twice in a call", 10, 2, []call{
@@ -57,8 +59,10 @@ func TestDecide(t *testing.T) {
 				[]string{"completed", "completed again", "limit_exceeded", "limit_exceeded again"}, 8},
 		}},
 		{"limit within a call and across calls", 100, 3, []call{
-			{[]ask{{"a", 1, 2, ""}, {"b", 1, 2, ""}, {"c", 1, 1, ""}, {"d", 2, 3, ""}}, []string{"completed", "limit_exceeded", "completed", "completed"}, 94},
-			{[]ask{{"e", 1, 1, ""}, {"f", 2, 1, ""}, {"g", 3, 4, ""}, {"h", 3, 3, ""}}, []string{"limit_exceeded", "limit_exceeded", "limit_exceeded", "completed"}, 91},
+			{[]ask{{"a", 1, 2, ""}, {"b", 1, 2, ""}, {"c", 1, 1, ""}, {"d", 2, 3, ""}},
+				[]string{"completed", "limit_exceeded", "completed", "completed"}, 94},
+			{[]ask{{"e", 1, 1, ""}, {"f", 2, 1, ""}, {"g", 3, 4, ""}, {"h", 3, 3, ""}},
+				[]string{"limit_exceeded", "limit_exceeded", "limit_exceeded", "completed"}, 91},
 		}},
 		{"failed orders do not count for the limit", 2, 3, []call{
 			{[]ask{{"a", 1, 3, ""}}, []string{"sold_out"}, 2},
@@ -66,18 +70,22 @@ func TestDecide(t *testing.T) {
 		}},
 		{"the limit is judged before the stock", 1, 2, []call{{[]ask{{"a", 1, 3, ""}}, []string{"limit_exceeded"}, 1}}},
 		{"a key is a user's own", 10, 0, []call{
-			{[]ask{{"a", 1, 1, "k"}, {"b", 2, 1, "k"}, {"c", 1, 1, "k"}, {"d", 1, 1, "l"}, {"e", 1, 1, ""}, {"f", 1, 1, ""}},
+			{[]ask{{"a", 1, 1, "k"}, {"b", 2, 1, "k"}, {"c", 1, 1, "k"}, {"d", 1, 1, "l"}, {"e", 1, 1, ""},
+				{"f", 1, 1, ""}},
 				[]string{"completed", "completed", "idempotency_conflict", "completed", "completed", "completed"}, 5},
-			{[]ask{{"g", 2, 1, "k"}, {"h", 3, 1, "k"}, {"c", 1, 1, "k"}}, []string{"idempotency_conflict", "completed", "idempotency_conflict again"}, 4},
+			{[]ask{{"g", 2, 1, "k"}, {"h", 3, 1, "k"}, {"c", 1, 1, "k"}},
+				[]string{"idempotency_conflict", "completed", "idempotency_conflict again"}, 4},
 		}},
 		{"a failed order keeps its key", 1, 0, []call{
 			{[]ask{{"a", 1, 2, "k"}, {"b", 1, 1, "k"}}, []string{"sold_out", "idempotency_conflict"}, 1},
 			{[]ask{{"c", 1, 1, "k"}}, []string{"idempotency_conflict"}, 1},
 		}},
 		{"keys are bytes", 10, 0, []call{
-			{[]ask{{"a", 1, 1, "k"}, {"b", 1, 1, "K"}, {"c", 1, 1, "k "}, {"d", 1, 1, "é"}, {"e", 1, 1, "e"}, {"f", 1, 1, `'\"` + "\x00"}},
+			{[]ask{{"a", 1, 1, "k"}, {"b", 1, 1, "K"}, {"c", 1, 1, "k "}, {"d", 1, 1, "é"}, {"e", 1, 1, "e"},
+				{"f", 1, 1, `'\"` + "\x00"}},
 				[]string{"completed", "completed", "completed", "completed", "completed", "completed"}, 4},
-			{[]ask{{"g", 1, 1, "k "}, {"h", 1, 1, "é"}, {"i", 1, 1, `'\"` + "\x00"}, {"j", 1, 1, strings.Repeat("k", 255)}},
+			{[]ask{{"g", 1, 1, "k "}, {"h", 1, 1, "é"}, {"i", 1, 1, `'\"` + "\x00"},
+				{"j", 1, 1, strings.Repeat("k", 255)}},
 				[]string{"idempotency_conflict", "idempotency_conflict", "idempotency_conflict", "completed"}, 3},
 		}},
 		{"a stored order later in the call holds its key", 10, 0, []call{
@@ -113,7 +121,8 @@ func TestDecide(t *testing.T) {
 				}
 				p := mustProduct(t, l, product.ID)
 				if p.Stock != call.left || p.Version != version {
-					t.Errorf("call %d left stock %d and version %d, want %d and %d", i, p.Stock, p.Version, call.left, version)
+					t.Errorf("call %d left stock %d and version %d, want %d and %d", i, p.Stock, p.Version, call.left,
+						version)
 				}
 				for j, d := range decisions {
 					if want := map[bool]int64{true: version}[d.Fresh]; d.Version != want {
@@ -143,16 +152,19 @@ func TestDecideRecord(t *testing.T) {
 	want := completed
 	want.ReservedAt = time.Date(2026, 5, 4, 2, 2, 1, 987_000_000, time.UTC)
 	record := decisions[0].Record
-	if record.DecidedAt.Before(before) || record.DecidedAt.After(time.Now()) || record.DecidedAt.Location() != time.UTC {
+	if record.DecidedAt.Before(before) || record.DecidedAt.After(time.Now()) ||
+		record.DecidedAt.Location() != time.UTC {
 		t.Errorf("decided at %v", record.DecidedAt)
 	}
-	if got, want := record, (order.Record{Order: want, Currency: "EUR", Status: order.Completed, DecidedAt: record.DecidedAt}); got != want {
+	if got, want := record, (order.Record{Order: want, Currency: "EUR", Status: order.Completed,
+		DecidedAt: record.DecidedAt}); got != want {
 		t.Errorf("completed:\n got %+v\nwant %+v", got, want)
 	}
 
 	want.ID, want.Quantity, want.IdempotencyKey = conflict.ID, 3, ""
 	record = decisions[1].Record
-	if got, want := record, (order.Record{Order: want, Currency: "EUR", Status: order.Failed, FailedReason: order.IdempotencyConflict, DecidedAt: record.DecidedAt}); got != want {
+	if got, want := record, (order.Record{Order: want, Currency: "EUR", Status: order.Failed,
+		FailedReason: order.IdempotencyConflict, DecidedAt: record.DecidedAt}); got != want {
 		t.Errorf("failed:\n got %+v\nwant %+v", got, want)
 	}
 }
@@ -162,7 +174,8 @@ func TestDecideUnknownProduct(t *testing.T) {
 	l := newLedger(t)
 	const unknown = 404
 	first, second := newOrder(unknown, 1, 1, "k"), newOrder(unknown, 1, 1, "k")
-	for i, want := range [][]string{{"unknown_product", "idempotency_conflict"}, {"unknown_product again", "idempotency_conflict again"}} {
+	for i, want := range [][]string{{"unknown_product", "idempotency_conflict"},
+		{"unknown_product again", "idempotency_conflict again"}} {
 		decisions := mustDecide(t, l, unknown, first, second)
 		for j, d := range decisions {
 			if short(d) != want[j] || d.Currency != "XXX" || d.Version != 0 {
@@ -188,7 +201,8 @@ func TestDecideRefuses(t *testing.T) {
 		"not valid":       {good, negative},
 		"too many":        make([]order.Order, MaxBatch+1),
 	} {
-		if _, err := l.Decide(t.Context(), product.ID, orders); !errors.Is(err, mysql.ErrInvalid) || mysql.Classify(err) != mysql.Own {
+		if _, err := l.Decide(t.Context(), product.ID, orders); !errors.Is(err, mysql.ErrInvalid) ||
+			mysql.Classify(err) != mysql.Own {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
@@ -263,7 +277,8 @@ func TestFail(t *testing.T) {
 		t.Errorf("a completed order: %s, error %v", short(d), err)
 	}
 	dead := newOrder(product.ID, 1, 1, "k") // its key is taken, which must not keep it from failing
-	if d, err := l.Fail(t.Context(), dead, order.DeadLetter); err != nil || short(d) != "dead_letter" || d.Version != 2 || d.IdempotencyKey != "" {
+	if d, err := l.Fail(t.Context(), dead, order.DeadLetter); err != nil || short(d) != "dead_letter" ||
+		d.Version != 2 || d.IdempotencyKey != "" {
 		t.Errorf("an order without a row: %+v, error %v", d, err)
 	}
 	if d, err := l.Fail(t.Context(), dead, order.SoldOut); err != nil || short(d) != "dead_letter again" {
@@ -272,7 +287,8 @@ func TestFail(t *testing.T) {
 	if d := mustDecide(t, l, product.ID, dead)[0]; short(d) != "dead_letter again" {
 		t.Errorf("decided after: %s", short(d))
 	}
-	if d, err := l.Fail(t.Context(), newOrder(404, 1, 1, ""), order.DeadLetter); err != nil || short(d) != "dead_letter" {
+	if d, err := l.Fail(t.Context(), newOrder(404, 1, 1, ""), order.DeadLetter); err != nil ||
+		short(d) != "dead_letter" {
 		t.Errorf("an order of an unknown product: %s, error %v", short(d), err)
 	}
 	if p := mustProduct(t, l, product.ID); p.Stock != 9 || p.Version != 2 {
@@ -320,7 +336,8 @@ func TestDecideConcurrently(t *testing.T) {
 					Name  string `db:"Variable_name"`
 					Value string `db:"Value"`
 				}
-				if err := open(t, dsn).db.Select(&found, "SHOW VARIABLES LIKE 'innodb_snapshot_isolation'"); err != nil || len(found) == 0 {
+				if err := open(t, dsn).db.Select(&found,
+					"SHOW VARIABLES LIKE 'innodb_snapshot_isolation'"); err != nil || len(found) == 0 {
 					t.Skipf("the server does not have it (error %v)", err)
 				}
 				separator := "?"
@@ -405,7 +422,8 @@ func TestDecideConcurrently(t *testing.T) {
 			if sold < initial {
 				t.Errorf("only %d units are sold; the test is not about scarcity", sold)
 			}
-			if a := mustBeSound(t, l)[product.ID]; a.CompletedUnits != sold || a.CompletedOrders+a.FailedOrders != int64(len(orders)) {
+			if a := mustBeSound(t, l)[product.ID]; a.CompletedUnits != sold || a.CompletedOrders+
+				a.FailedOrders != int64(len(orders)) {
 				t.Errorf("audit: %+v", a)
 			}
 			if left, err := l.Undecided(t.Context(), idsOf(orders)); err != nil || len(left) != 0 {
@@ -542,9 +560,11 @@ func TestKeysOfAnotherDay(t *testing.T) {
 		want   []string
 		holder int
 	}{
-		{"within the lifetime", order.IdempotencyLifetime - keyMargin, false, []string{"completed", "idempotency_conflict"}, 0},
+		{"within the lifetime", order.IdempotencyLifetime - keyMargin, false,
+			[]string{"completed", "idempotency_conflict"}, 0},
 		{"when Redis forgets it", order.IdempotencyLifetime, false, []string{"completed", "completed"}, 1},
-		{"the earlier one was on its way for a day", order.IdempotencyLifetime, true, []string{"completed", "completed"}, 1},
+		{"the earlier one was on its way for a day", order.IdempotencyLifetime, true,
+			[]string{"completed", "completed"}, 1},
 	} {
 		for _, together := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, together %t", test.name, together), func(t *testing.T) {
@@ -565,7 +585,8 @@ func TestKeysOfAnotherDay(t *testing.T) {
 				for i, d := range mustDecide(t, l, product.ID, orders...) {
 					key := map[bool]string{true: "k"}[i == test.holder]
 					if short(d) != test.want[i]+" again" || d.IdempotencyKey != key {
-						t.Errorf("order %d is %s with key %q, want %s with %q", i, short(d), d.IdempotencyKey, test.want[i], key)
+						t.Errorf("order %d is %s with key %q, want %s with %q", i, short(d), d.IdempotencyKey,
+							test.want[i], key)
 					}
 				}
 			})
@@ -590,8 +611,8 @@ func TestKeyOfARedrivenOrder(t *testing.T) {
 	}
 }
 
-// TestAWorkerOfBeforeTheKeysOfProducts runs the statement that workers sent before a key was of one product: in a rolling
-// upgrade they meet the new index, and must find what they look for by it, and without reading the table.
+// TestAWorkerOfBeforeTheKeysOfProducts runs the statement that workers sent before a key was of one product: in a
+// rolling upgrade they meet the new index, and must find what they look for by it, and without reading the table.
 func TestAWorkerOfBeforeTheKeysOfProducts(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)

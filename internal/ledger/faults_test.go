@@ -18,8 +18,8 @@ import (
 	"stampede/localstack/stacktest"
 )
 
-// TestServerFaults has a server killed, stopped and started under a stream of orders: every error is the system's fault,
-// and a repeated call finds out what became of the first.
+// TestServerFaults has a server killed, stopped and started under a stream of orders: every error is the system's
+// fault, and a repeated call finds out what became of the first.
 func TestServerFaults(t *testing.T) {
 	t.Parallel()
 	server := stacktest.NewMariaDB(t, localstack.MariaDBOptions{})
@@ -36,8 +36,8 @@ func TestServerFaults(t *testing.T) {
 		order order.Order
 		err   error
 	}
-	// stream sends one order after the other until the fault has shown, and returns the orders it sent. The fault is told
-	// when it has shown.
+	// stream sends one order after the other until the fault has shown, and returns the orders it sent. The fault is
+	// told when it has shown.
 	stream := func(fault func(shown <-chan struct{}) error) (answers []answer) {
 		t.Helper()
 		const before = 20
@@ -87,7 +87,8 @@ func TestServerFaults(t *testing.T) {
 	answers := stream(func(shown <-chan struct{}) error {
 		for {
 			var ids []int64
-			if err := other.db.Select(&ids, "SELECT id FROM information_schema.processlist WHERE id <> CONNECTION_ID() AND db = 'shop'"); err != nil {
+			if err := other.db.Select(&ids,
+				"SELECT id FROM information_schema.processlist WHERE id <> CONNECTION_ID() AND db = 'shop'"); err != nil {
 				return err
 			}
 			for _, id := range ids {

@@ -10,9 +10,9 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// insert is an INSERT of many rows, as text. The product's row is locked while it is made, and to pass each value through
-// database/sql and the driver takes several times as long. Whatever may hold any bytes is written as hexadecimal, so
-// that nothing has to be escaped.
+// insert is an INSERT of many rows, as text. The product's row is locked while it is made, and to pass each value
+// through database/sql and the driver takes several times as long. Whatever may hold any bytes is written as
+// hexadecimal, so that nothing has to be escaped.
 type insert struct{ text []byte }
 
 // inserts keeps the room that the text of the last ones took.

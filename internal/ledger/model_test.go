@@ -77,13 +77,15 @@ func TestLedgerDoesAsTheModel(t *testing.T) {
 		round++ // sets the users of this round apart from others', and so their keys
 		m := &model{
 			stock: map[int64]int64{}, limit: map[int64]int64{}, version: map[int64]int64{},
-			outcome: map[uuid.UUID]string{}, holder: map[string]time.Time{}, bought: map[string]int64{}, restocks: map[string]int64{},
+			outcome: map[uuid.UUID]string{}, holder: map[string]time.Time{}, bought: map[string]int64{},
+			restocks: map[string]int64{},
 		}
 		unknown := 1_000_000_000 + round
 		var products []int64
 		for i := range 2 {
 			p, err := l.AddProduct(t.Context(), order.Product{
-				Name: "x", Currency: "EUR", Stock: rapid.Int64Range(0, 20).Draw(t, "stock"), LimitPerUser: int64(i) * rapid.Int64Range(1, 8).Draw(t, "limit"),
+				Name: "x", Currency: "EUR", Stock: rapid.Int64Range(0, 20).Draw(t, "stock"),
+				LimitPerUser: int64(i) * rapid.Int64Range(1, 8).Draw(t, "limit"),
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -98,9 +100,11 @@ func TestLedgerDoesAsTheModel(t *testing.T) {
 					return o
 				}
 			}
-			o := newOrder(product, 10*round+rapid.Int64Range(1, 3).Draw(t, "user"), rapid.Int64Range(1, 5).Draw(t, "quantity"),
+			o := newOrder(product, 10*round+rapid.Int64Range(1, 3).Draw(t, "user"),
+				rapid.Int64Range(1, 5).Draw(t, "quantity"),
 				rapid.SampledFrom([]string{"", "", "a", "b", "a "}).Draw(t, "key"))
-			o.ReservedAt = o.ReservedAt.Add(time.Duration(rapid.SampledFrom([]int{0, 0, 0, 23, 25, 50}).Draw(t, "hours")) * time.Hour)
+			o.ReservedAt = o.ReservedAt.Add(time.Duration(rapid.SampledFrom([]int{0, 0, 0, 23, 25, 50}).Draw(t,
+				"hours")) * time.Hour)
 			known = append(known, o)
 			return o
 		}
@@ -137,7 +141,8 @@ func TestLedgerDoesAsTheModel(t *testing.T) {
 			},
 			"restock": func(t *rapid.T) {
 				product := rapid.SampledFrom(products).Draw(t, "product")
-				units, id := rapid.Int64Range(1, 3).Draw(t, "units"), rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "id")
+				units, id := rapid.Int64Range(1, 3).Draw(t, "units"),
+					rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "id")
 				r, err := l.Restock(t.Context(), product, units, id)
 				got := map[bool]string{true: "applied", false: "again"}[r.Applied]
 				if err != nil {
@@ -161,7 +166,8 @@ func TestLedgerDoesAsTheModel(t *testing.T) {
 				for _, id := range products {
 					p, err := l.Product(t.Context(), id)
 					if err != nil || p.Stock != m.stock[id] || p.Version != m.version[id] {
-						t.Fatalf("stock %d version %d, want %d and %d, error %v", p.Stock, p.Version, m.stock[id], m.version[id], err)
+						t.Fatalf("stock %d version %d, want %d and %d, error %v", p.Stock, p.Version, m.stock[id],
+							m.version[id], err)
 					}
 				}
 			},

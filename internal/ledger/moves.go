@@ -108,7 +108,8 @@ func (l *Ledger) decideMove(ctx context.Context, m Move, cancel bool) (decided M
 
 // possible tells whether units can be moved between these rows.
 func possible(m Move, rows []productRow) bool {
-	if m.Units <= 0 || m.Donor == m.Receiver || len(rows) != 2 || order.ProductOf(m.Donor) != order.ProductOf(m.Receiver) {
+	if m.Units <= 0 || m.Donor == m.Receiver || len(rows) != 2 ||
+		order.ProductOf(m.Donor) != order.ProductOf(m.Receiver) {
 		return false
 	}
 	for _, row := range rows {

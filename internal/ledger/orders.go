@@ -39,7 +39,8 @@ func (r orderRow) record() order.Record {
 			ID: uuid.UUID(r.ID), UserID: r.UserID, ProductID: r.ProductID, Quantity: r.Quantity, UnitPrice: r.UnitPrice,
 			ReservedAt: r.ReservedAt, IdempotencyKey: string(r.IdempotencyKey),
 		},
-		Currency: r.Currency, Status: r.Status, FailedReason: order.Reason(r.FailedReason.String), DecidedAt: r.DecidedAt,
+		Currency: r.Currency, Status: r.Status, FailedReason: order.Reason(r.FailedReason.String),
+		DecidedAt: r.DecidedAt,
 	}
 }
 
@@ -63,7 +64,8 @@ func (l *Ledger) Orders(ctx context.Context, userID int64, before uuid.UUID, lim
 		before = uuid.Max
 	}
 	var rows []orderRow
-	err := l.db.SelectContext(ctx, &rows, `SELECT `+orderColumns+` FROM orders WHERE user_id = ? AND id < ? ORDER BY id DESC LIMIT ?`,
+	err := l.db.SelectContext(ctx, &rows, `SELECT `+orderColumns+
+		` FROM orders WHERE user_id = ? AND id < ? ORDER BY id DESC LIMIT ?`,
 		userID, mysql.UUID(before), mysql.PageSize(limit))
 	if err != nil {
 		return nil, fmt.Errorf("read orders of user %d: %w", userID, err)
@@ -121,8 +123,8 @@ const keyMargin = time.Minute
 // scope is what an order's key is unique in. It has no key if the order has none.
 func (r *orderRow) scope() keyScope { return keyScope{r.UserID, r.ProductID, string(r.IdempotencyKey)} }
 
-// usedKeyAt is when an order began to hold its key in Redis. An order that was redriven was reserved again since, but its
-// id is as old as its key.
+// usedKeyAt is when an order began to hold its key in Redis. An order that was redriven was reserved again since, but
+// its id is as old as its key.
 func (r *orderRow) usedKeyAt() time.Time {
 	id := uuid.UUID(r.ID)
 	if id.Version() != 7 {

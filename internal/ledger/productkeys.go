@@ -78,12 +78,13 @@ func insertProductKey(ctx context.Context, tx *sqlx.Tx, key *ProductKey, added p
 	return nil
 }
 
-// PurgeProductKeys deletes up to limit keys whose lifetime is over, at most MaxPage, and returns how many it deleted, also
-// with an error.
+// PurgeProductKeys deletes up to limit keys whose lifetime is over, at most MaxPage, and returns how many it deleted,
+// also with an error.
 func (l *Ledger) PurgeProductKeys(ctx context.Context, limit int) (purged int, err error) {
 	over := mysql.Now().Add(-order.IdempotencyLifetime)
 	var old []productKeyRow
-	err = l.db.SelectContext(ctx, &old, `SELECT user_id, idempotency_key FROM product_keys WHERE created_at < ? LIMIT ?`,
+	err = l.db.SelectContext(ctx, &old,
+		`SELECT user_id, idempotency_key FROM product_keys WHERE created_at < ? LIMIT ?`,
 		over, mysql.PageSize(limit))
 	if err != nil {
 		return 0, fmt.Errorf("purge product keys: %w", err)

@@ -62,7 +62,8 @@ func TestPurgeProductKeys(t *testing.T) {
 	s, ctx := newLedger(t), t.Context()
 	for i := range 5 {
 		key := ProductKey{UserID: 7, Key: fmt.Sprint(i)}
-		if _, err := s.AddProductOnce(ctx, order.Product{Name: "p", Price: 1, Currency: "EUR", Stock: 1}, key); err != nil {
+		if _, err := s.AddProductOnce(ctx, order.Product{Name: "p", Price: 1, Currency: "EUR", Stock: 1},
+			key); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -64,8 +64,8 @@ func (r productRow) product() order.Product {
 
 // AddProduct puts a product into the catalogue with its first stock, and returns it as stored: with its id, version and
 // revision 1, and the time. An id of 0 lets the database choose one; a taken one is ErrExists, so that repeating a call
-// with an id is safe. With a number of buckets it is split, as Split does it. Without a state it is on sale. Bounds of the sale are kept to the millisecond. A product that is
-// not valid is an InvalidError.
+// with an id is safe. With a number of buckets it is split, as Split does it. Without a state it is on sale. Bounds of
+// the sale are kept to the millisecond. A product that is not valid is an InvalidError.
 func (l *Ledger) AddProduct(ctx context.Context, p order.Product) (order.Product, error) {
 	return l.addProduct(ctx, p, nil)
 }
@@ -85,7 +85,8 @@ func (l *Ledger) addProduct(ctx context.Context, p order.Product, key *ProductKe
 	}
 	// Only here: a currency may be withdrawn, and the settings of what is sold in it must still be changeable.
 	if !order.IsCurrency(p.Currency) {
-		return order.Product{}, fmt.Errorf("add product: %w", mysql.Invalidf("currency must be a code of ISO 4217, such as EUR"))
+		return order.Product{}, fmt.Errorf("add product: %w",
+			mysql.Invalidf("currency must be a code of ISO 4217, such as EUR"))
 	}
 	if err := validateBuckets(p.Buckets); err != nil {
 		return order.Product{}, fmt.Errorf("add product: %w", err)
@@ -255,7 +256,8 @@ func (l *Ledger) Stocks(ctx context.Context, ids []int64) (map[int64]int64, erro
 	return stocks, nil
 }
 
-// Products reads up to limit products, at most MaxPage, with ids greater than afterID, by id. Buckets are not among them.
+// Products reads up to limit products, at most MaxPage, with ids greater than afterID, by id. Buckets are not among
+// them.
 func (l *Ledger) Products(ctx context.Context, afterID int64, limit int) ([]order.Product, error) {
 	const query = `SELECT ` + productColumns + ` FROM products WHERE id > ? AND id <= ? ORDER BY id LIMIT ?`
 	return l.selectProducts(ctx, query, afterID, int64(order.MaxProductID), mysql.PageSize(limit))
@@ -263,7 +265,8 @@ func (l *Ledger) Products(ctx context.Context, afterID int64, limit int) ([]orde
 
 // ProductsOnSale is Products without those that are off sale.
 func (l *Ledger) ProductsOnSale(ctx context.Context, afterID int64, limit int) ([]order.Product, error) {
-	const query = `SELECT ` + productColumns + ` FROM products WHERE id > ? AND id <= ? AND state = ? ORDER BY id LIMIT ?`
+	const query = `SELECT ` + productColumns +
+		` FROM products WHERE id > ? AND id <= ? AND state = ? ORDER BY id LIMIT ?`
 	return l.selectProducts(ctx, query, afterID, int64(order.MaxProductID), order.OnSale, mysql.PageSize(limit))
 }
 
@@ -279,9 +282,9 @@ func (l *Ledger) selectProducts(ctx context.Context, query string, args ...any) 
 	return products, nil
 }
 
-// lockProduct locks a product's row until the transaction ends and reads it, or returns nil if there is none. It must be
-// the first statement of its transaction: under REPEATABLE READ the first plain read takes the snapshot that all later
-// ones see, so every plain read that follows sees all that was committed under this lock before.
+// lockProduct locks a product's row until the transaction ends and reads it, or returns nil if there is none. It must
+// be the first statement of its transaction: under REPEATABLE READ the first plain read takes the snapshot that all
+// later ones see, so every plain read that follows sees all that was committed under this lock before.
 func lockProduct(ctx context.Context, tx *sqlx.Tx, id int64) (*productRow, error) {
 	var row productRow
 	err := tx.GetContext(ctx, &row, `SELECT `+productColumns+` FROM products WHERE id = ? FOR UPDATE`, id)
@@ -347,7 +350,8 @@ func changeStock(ctx context.Context, tx *sqlx.Tx, p *productRow, changes []ledg
 		return fmt.Errorf("update product %d: %w", p.ID, err)
 	}
 	if n, err := result.RowsAffected(); err != nil || n != 1 {
-		return fmt.Errorf("update product %d: version %d is gone though its row is locked (%d rows, %v)", p.ID, p.Version, n, err)
+		return fmt.Errorf("update product %d: version %d is gone though its row is locked (%d rows, %v)", p.ID,
+			p.Version, n, err)
 	}
 	return nil
 }

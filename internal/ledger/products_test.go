@@ -24,7 +24,8 @@ func TestAddProduct(t *testing.T) {
 	start := time.Date(2026, 11, 27, 9, 0, 0, 123_999_999, time.FixedZone("", 2*3600))
 
 	full := order.Product{
-		ID: 77, Name: strings.Repeat("é", MaxNameChars), Description: strings.Repeat("🎟", MaxDescriptionChars), Price: order.MaxUnitPrice,
+		ID: 77, Name: strings.Repeat("é", MaxNameChars), Description: strings.Repeat("🎟", MaxDescriptionChars),
+		Price:    order.MaxUnitPrice,
 		Currency: "JPY", Stock: MaxStock, StartsAt: start, EndsAt: start.Add(time.Hour), LimitPerUser: 4,
 	}
 	added, err := l.AddProduct(ctx, full)
@@ -107,7 +108,8 @@ func TestProducts(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
 	for id := range int64(7) {
-		if _, err := l.AddProduct(t.Context(), order.Product{ID: 10 * (id + 1), Name: "x", Currency: "EUR"}); err != nil {
+		if _, err := l.AddProduct(t.Context(), order.Product{ID: 10 * (id + 1), Name: "x",
+			Currency: "EUR"}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -157,7 +159,8 @@ func TestOrders(t *testing.T) {
 	product := addProduct(t, l, 1000, 0)
 	var want []order.Record
 	for i := range 25 {
-		for _, d := range mustDecide(t, l, product.ID, newOrder(product.ID, 1, 1, fmt.Sprint(i)), newOrder(product.ID, 2, 1, "")) {
+		for _, d := range mustDecide(t, l, product.ID, newOrder(product.ID, 1, 1, fmt.Sprint(i)),
+			newOrder(product.ID, 2, 1, "")) {
 			if d.UserID == 1 {
 				want = append(want, d.Record)
 			}
@@ -224,14 +227,17 @@ func TestRestock(t *testing.T) {
 
 	first, err := l.Restock(ctx, product.ID, 5, "monday")
 	part := Restock{product.ID, "monday", 5, 3, 11, false, nil}
-	if want := (Restock{product.ID, "monday", 5, 3, 11, true, []Restock{part}}); err != nil || !reflect.DeepEqual(first, want) {
+	if want := (Restock{product.ID, "monday", 5, 3, 11, true, []Restock{part}}); err != nil ||
+		!reflect.DeepEqual(first, want) {
 		t.Fatalf("first: %+v, error %v", first, err)
 	}
-	if second, err := l.Restock(ctx, product.ID, 5, "tuesday"); err != nil || second.Version != 4 || second.Balance != 16 {
+	if second, err := l.Restock(ctx, product.ID, 5, "tuesday"); err != nil || second.Version != 4 ||
+		second.Balance != 16 {
 		t.Fatalf("second: %+v, error %v", second, err)
 	}
 	again, err := l.Restock(ctx, product.ID, 5, "monday")
-	if want := (Restock{product.ID, "monday", 5, 3, 11, false, []Restock{part}}); err != nil || !reflect.DeepEqual(again, want) {
+	if want := (Restock{product.ID, "monday", 5, 3, 11, false, []Restock{part}}); err != nil ||
+		!reflect.DeepEqual(again, want) {
 		t.Errorf("again: %+v, error %v", again, err)
 	}
 	other := addProduct(t, l, 0, 0)

@@ -69,9 +69,9 @@ type Restock struct {
 }
 
 // Restock adds units to a product's stock, once for each product and id; of a split product they go to its buckets as
-// evenly as possible. A repeated call changes nothing and returns what the first returned, but for Applied. ErrInvalid: the id is not 1 to MaxRestockIDBytes of visible ASCII, units are
-// not positive or would take the stock over MaxStock, or the id was used with other units, which is an ErrMismatch as
-// well. ErrNotFound: no such product.
+// evenly as possible. A repeated call changes nothing and returns what the first returned, but for Applied. ErrInvalid:
+// the id is not 1 to MaxRestockIDBytes of visible ASCII, units are not positive or would take the stock over MaxStock,
+// or the id was used with other units, which is an ErrMismatch as well. ErrNotFound: no such product.
 func (l *Ledger) Restock(ctx context.Context, productID, units int64, id string) (Restock, error) {
 	if err := validateRestock(units, id); err != nil {
 		return Restock{}, fmt.Errorf("restock: %w", err)
@@ -152,7 +152,8 @@ func restockedBefore(
 	// It may have been applied when the product had other buckets, or none.
 	query, args, err := sqlx.In(`SELECT product_id, version, delta, balance, reason, ref, created_at FROM stock_ledger
 		WHERE product_id IN (?) AND reason IN (?, ?) AND ref = ? ORDER BY product_id`,
-		append([]int64{productID}, order.BucketIDs(productID, order.MaxBuckets)...), ledgerRestock, ledgerCorrection, []byte(id))
+		append([]int64{productID}, order.BucketIDs(productID, order.MaxBuckets)...), ledgerRestock, ledgerCorrection,
+		[]byte(id))
 	if err != nil {
 		return Restock{}, false, fmt.Errorf("read ledger: %w", err)
 	}

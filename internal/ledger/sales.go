@@ -59,8 +59,8 @@ type saleRow struct {
 	Supplied int64 `db:"supplied"`
 }
 
-// salesQuery is one statement, so that stock and ledger are of the same moment. It has a subquery for each reason: MariaDB
-// reads all rows of a product for a list of reasons.
+// salesQuery is one statement, so that stock and ledger are of the same moment. It has a subquery for each reason:
+// MariaDB reads all rows of a product for a list of reasons.
 var salesQuery = func() string {
 	var supplied []string
 	for _, reason := range []string{ledgerInitial, ledgerRestock, ledgerCorrection, ledgerMove, ledgerSplit} {

@@ -12,8 +12,9 @@ import (
 
 // UpdateProduct changes the settings of a product as change does, and returns the product as it is then. What change
 // does to anything but the settings is without effect. The revision is raised if a setting has become another, so
-// repeating a call is safe. The buckets of a split product get the same settings and revision. Change may be called more than once, each time with the product as it is. ErrNotFound: no
-// such product. An InvalidError says what is wrong with the product as it would be.
+// repeating a call is safe. The buckets of a split product get the same settings and revision. Change may be called
+// more than once, each time with the product as it is. ErrNotFound: no such product. An InvalidError says what is wrong
+// with the product as it would be.
 //
 // Orders that were accepted before keep their price, and are decided by the limit that is in force then.
 func (l *Ledger) UpdateProduct(ctx context.Context, id int64, change func(*order.Product)) (order.Product, error) {

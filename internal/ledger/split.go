@@ -23,8 +23,8 @@ func validateBuckets(n int64) error {
 	return nil
 }
 
-// Split spreads the units of a product over a number of buckets, as evenly as possible, or gives them back to the product
-// itself if that is 0, and returns the product as it is then. The same number as before changes nothing.
+// Split spreads the units of a product over a number of buckets, as evenly as possible, or gives them back to the
+// product itself if that is 0, and returns the product as it is then. The same number as before changes nothing.
 //
 // ErrNotFound: no such product. ErrOnSale: it is on sale and starts in less than a minute, or orders of it are decided.
 // That none are on their way is for the caller to find out. An InvalidError: there cannot be so many buckets.
@@ -73,7 +73,8 @@ func (l *Ledger) Split(ctx context.Context, id, buckets int64) (order.Product, e
 		}
 		was := product.Buckets
 		product = after.product()
-		return mysql.LogChange(ctx, tx, actProductSplit, aboutProduct(id), mysql.Values{"buckets": was}, mysql.Values{"buckets": product.Buckets})
+		return mysql.LogChange(ctx, tx, actProductSplit, aboutProduct(id), mysql.Values{"buckets": was},
+			mysql.Values{"buckets": product.Buckets})
 	})
 	if err != nil {
 		return order.Product{}, fmt.Errorf("split product %d into %d buckets: %w", id, buckets, err)

@@ -53,7 +53,8 @@ func (l *Ledger) Decided(ctx context.Context, orders []uuid.UUID) (map[uuid.UUID
 }
 
 // readDecided reads those of the orders that have a row, from a transaction or outside of one.
-func readDecided(ctx context.Context, from sqlx.QueryerContext, orders []uuid.UUID) (map[uuid.UUID]order.Record, error) {
+func readDecided(ctx context.Context, from sqlx.QueryerContext,
+	orders []uuid.UUID) (map[uuid.UUID]order.Record, error) {
 	decided := make(map[uuid.UUID]order.Record)
 	for chunk := range slices.Chunk(orders, mysql.MaxInList) {
 		query, args, err := sqlx.In(`SELECT `+orderColumns+` FROM orders WHERE id IN (?)`, orderIDs(chunk))
@@ -83,7 +84,8 @@ func (l *Ledger) Restocks(ctx context.Context, productID, afterVersion int64) ([
 	}
 	restocks := make([]Restock, len(rows))
 	for i, row := range rows {
-		restocks[i] = Restock{ProductID: row.ProductID, ID: string(row.Ref), Units: row.Delta, Version: row.Version, Balance: row.Balance}
+		restocks[i] = Restock{ProductID: row.ProductID, ID: string(row.Ref), Units: row.Delta, Version: row.Version,
+			Balance: row.Balance}
 	}
 	return restocks, nil
 }

@@ -88,7 +88,8 @@ func TestRestocks(t *testing.T) {
 		}
 	}
 	got, err := l.Restocks(t.Context(), product.ID, 3)
-	if want := []Restock{{product.ID, "r1", 2, 4, 7, false, nil}, {product.ID, "r2", 3, 5, 10, false, nil}}; err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
+	if want := []Restock{{product.ID, "r1", 2, 4, 7, false, nil},
+		{product.ID, "r2", 3, 5, 10, false, nil}}; err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%+v, want %+v, error %v", got, want, err)
 	}
 	if got, err := l.Restocks(t.Context(), product.ID, 5); err != nil || len(got) != 0 {
@@ -122,7 +123,8 @@ func TestRedrive(t *testing.T) {
 		}
 	}
 	var noted int
-	if err := l.db.Get(&noted, "SELECT COUNT(*) FROM redrives WHERE order_id = ? AND user_id = 1", mysql.UUID(o.ID)); err != nil || noted != 1 {
+	if err := l.db.Get(&noted, "SELECT COUNT(*) FROM redrives WHERE order_id = ? AND user_id = 1",
+		mysql.UUID(o.ID)); err != nil || noted != 1 {
 		t.Errorf("%d redrives are noted, error %v", noted, err)
 	}
 	mustBeSound(t, l)

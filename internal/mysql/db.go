@@ -173,7 +173,8 @@ func parseDSN(dsn string) (*mysql.Config, error) {
 // driverParams are the parameters whose values the driver checks.
 var driverParams = []string{
 	"allowAllFiles", "allowCleartextPasswords", "allowFallbackToPlaintext", "allowNativePasswords", "allowOldPasswords",
-	"charset", "checkConnLiveness", "clientFoundRows", "collation", "columnsWithAlias", "compress", "connectionAttributes",
+	"charset", "checkConnLiveness", "clientFoundRows", "collation", "columnsWithAlias", "compress",
+	"connectionAttributes",
 	"interpolateParams", "loc", "maxAllowedPacket", "multiStatements", "parseTime", "readTimeout", "rejectReadOnly",
 	"serverPubKey", "strict", "timeTruncate", "timeout", "tls", "writeTimeout",
 }

@@ -59,10 +59,12 @@ func TestOpenSettings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !c.ParseTime || c.Loc != time.UTC || !c.InterpolateParams || !c.RejectReadOnly || c.MultiStatements || c.Params["sql_mode"] != sessionMode {
+	if !c.ParseTime || c.Loc != time.UTC || !c.InterpolateParams || !c.RejectReadOnly || c.MultiStatements ||
+		c.Params["sql_mode"] != sessionMode {
 		t.Errorf("settings of the DSN were kept: %+v", c)
 	}
-	if c.Timeout != 5*time.Second || c.ReadTimeout != 30*time.Second || c.WriteTimeout != 10*time.Second || c.Params["innodb_lock_wait_timeout"] != "5" {
+	if c.Timeout != 5*time.Second || c.ReadTimeout != 30*time.Second || c.WriteTimeout != 10*time.Second ||
+		c.Params["innodb_lock_wait_timeout"] != "5" {
 		t.Errorf("defaults: %v %v %v %v", c.Timeout, c.ReadTimeout, c.WriteTimeout, c.Params)
 	}
 	if strings.Contains(c.FormatDSN(), "latin1") {
@@ -73,7 +75,8 @@ func TestOpenSettings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Timeout != time.Second || c.ReadTimeout != 4*time.Second || c.WriteTimeout != 3*time.Second || c.Params["innodb_lock_wait_timeout"] != "2" {
+	if c.Timeout != time.Second || c.ReadTimeout != 4*time.Second || c.WriteTimeout != 3*time.Second ||
+		c.Params["innodb_lock_wait_timeout"] != "2" {
 		t.Errorf("timeouts of the DSN: %v %v %v %v", c.Timeout, c.ReadTimeout, c.WriteTimeout, c.Params)
 	}
 
@@ -116,7 +119,8 @@ func TestMigrateConcurrently(t *testing.T) {
 	}
 	stacktest.Together(t, functions...)
 	var twice int
-	if err := db.Get(&twice, "SELECT COUNT(*) - COUNT(DISTINCT version_id) FROM goose_db_version"); err != nil || twice != 0 {
+	if err := db.Get(&twice, "SELECT COUNT(*) - COUNT(DISTINCT version_id) FROM goose_db_version"); err != nil ||
+		twice != 0 {
 		t.Errorf("%d migrations were applied twice, error %v", twice, err)
 	}
 
@@ -133,7 +137,8 @@ func TestMigrateConcurrently(t *testing.T) {
 	var late int
 	if _, err := db.Migrate(t.Context()); err != nil {
 		t.Errorf("a migration is missing: error %v", err)
-	} else if err := db.Get(&late, "SELECT COUNT(*) FROM goose_db_version WHERE version_id = 14"); err != nil || late != 1 {
+	} else if err := db.Get(&late, "SELECT COUNT(*) FROM goose_db_version WHERE version_id = 14"); err != nil ||
+		late != 1 {
 		t.Errorf("the missing migration was applied %d times, error %v", late, err)
 	}
 	// One that died between making the table of versions and its first row leaves this.
@@ -239,10 +244,13 @@ func TestClassify(t *testing.T) {
 		{number(3159, "HY000"), Systemic}, {number(1874, "HY000"), Systemic}, {number(1036, "HY000"), Systemic},
 		{number(1105, "HY000"), Systemic}, {number(1524, "HY000"), Systemic}, {number(1412, "HY000"), Systemic},
 		{number(1364, "HY000"), Systemic}, {number(9999, "XX000"), Systemic}, {number(9999, ""), Systemic},
-		{number(1062, "23000"), Own}, {number(1406, "22001"), Own}, {number(1292, "22007"), Own}, {number(1264, "22003"), Own},
-		{number(1366, "HY000"), Own}, {number(3819, "HY000"), Own}, {number(4025, "23000"), Own}, {number(1242, "21000"), Own},
+		{number(1062, "23000"), Own}, {number(1406, "22001"), Own}, {number(1292, "22007"), Own},
+		{number(1264, "22003"), Own},
+		{number(1366, "HY000"), Own}, {number(3819, "HY000"), Own}, {number(4025, "23000"), Own},
+		{number(1242, "21000"), Own},
 		{context.Canceled, Systemic}, {context.DeadlineExceeded, Systemic},
-		{driver.ErrBadConn, Systemic}, {mysql.ErrInvalidConn, Systemic}, {sql.ErrConnDone, Systemic}, {sql.ErrTxDone, Systemic},
+		{driver.ErrBadConn, Systemic}, {mysql.ErrInvalidConn, Systemic}, {sql.ErrConnDone, Systemic},
+		{sql.ErrTxDone, Systemic},
 		{io.EOF, Systemic}, {io.ErrUnexpectedEOF, Systemic}, {syscall.ECONNREFUSED, Systemic},
 		{&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, Systemic}, {&net.DNSError{}, Systemic},
 		{ErrSchema, Systemic}, {errors.New("anything"), Systemic},

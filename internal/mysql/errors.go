@@ -40,8 +40,8 @@ const (
 	// Transient: the server undid the transaction, or refused to wait longer, for the sake of others. Roll back and
 	// repeat at once, with jitter.
 	Transient Class = iota + 1
-	// Systemic: the database, the way to it or the caller's context is at fault, and no order could be decided now. Wait,
-	// probe, and count it against no order.
+	// Systemic: the database, the way to it or the caller's context is at fault, and no order could be decided now.
+	// Wait, probe, and count it against no order.
 	Systemic
 	// Own: the fault lies in what was asked, and it will fail again. Nothing else is the fault of an order.
 	Own
@@ -96,8 +96,8 @@ func OwnError(text string) error { return &ownError{text} }
 
 // Classify says of an error of a call to MySQL whose fault it is. It looks through wrapped errors. Of nil it says 0.
 //
-// Own is the class that is small and closed: an outage has more faces than anybody can list, and one that is taken for an
-// order's own fault fails orders that were accepted.
+// Own is the class that is small and closed: an outage has more faces than anybody can list, and one that is taken for
+// an order's own fault fails orders that were accepted.
 func Classify(err error) Class {
 	if err == nil {
 		return 0
@@ -125,7 +125,8 @@ func Classify(err error) Class {
 	return Systemic
 }
 
-// Answered reports whether err is what the server itself said of a statement, so that the server and the way to it are up.
+// Answered reports whether err is what the server itself said of a statement, so that the server and the way to it are
+// up.
 func Answered(err error) bool { return ErrorNumber(err) != 0 }
 
 // ErrorNumber is the number of the server's error in err, or 0.

@@ -37,7 +37,8 @@ func (db *DB) EnsureUser(ctx context.Context, user, password string) error {
 	}
 	// In the name of a database that rights are granted for, _ and % stand for others, unless they are escaped.
 	database := strings.NewReplacer("`", "``", "_", `\_`, "%", `\%`).Replace(db.config.DBName)
-	if _, err := db.ExecContext(ctx, "GRANT SELECT, INSERT, UPDATE, DELETE ON `"+database+"`.* TO ?@'%'", user); err != nil {
+	if _, err := db.ExecContext(ctx, "GRANT SELECT, INSERT, UPDATE, DELETE ON `"+database+"`.* TO ?@'%'",
+		user); err != nil {
 		return fmt.Errorf("grant database user %q its rights: %w", user, err)
 	}
 	return nil

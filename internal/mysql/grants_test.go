@@ -60,7 +60,8 @@ func TestEnsureUser(t *testing.T) {
 	t.Cleanup(func() { _, _ = owner.Exec("DROP DATABASE " + other) })
 	mysql.ExecForTest(t, owner, "CREATE TABLE "+other+".t (id INT PRIMARY KEY)")
 	for _, statement := range []string{
-		"DROP TABLE stock_ledger", "TRUNCATE TABLE orders", "ALTER TABLE products ADD COLUMN x INT", "CREATE TABLE t (id INT)",
+		"DROP TABLE stock_ledger", "TRUNCATE TABLE orders", "ALTER TABLE products ADD COLUMN x INT",
+		"CREATE TABLE t (id INT)",
 		"DROP DATABASE " + owner.Config().DBName, "SELECT * FROM " + other + ".t", "SELECT user FROM mysql.user",
 		"CREATE USER u", "GRANT SELECT ON *.* TO '" + name + "'@'%'",
 	} {

@@ -39,10 +39,11 @@ var addBuckets = goose.NewGoMigration(10, &goose.GoFunc{RunDB: func(ctx context.
 	return err
 }}, nil)
 
-// addAccountTimes adds since when an account is disabled, and when its password was last changed. Like addBuckets it can
-// be repeated; the two columns come together.
+// addAccountTimes adds since when an account is disabled, and when its password was last changed. Like addBuckets it
+// can be repeated; the two columns come together.
 var addAccountTimes = goose.NewGoMigration(16, &goose.GoFunc{RunDB: func(ctx context.Context, db *sql.DB) error {
-	_, err := db.ExecContext(ctx, `ALTER TABLE users ADD COLUMN password_changed_at DATETIME(6) NULL, ADD COLUMN disabled_at DATETIME(6) NULL`)
+	_, err := db.ExecContext(ctx,
+		`ALTER TABLE users ADD COLUMN password_changed_at DATETIME(6) NULL, ADD COLUMN disabled_at DATETIME(6) NULL`)
 	if ErrorNumber(err) == errDuplicateColumn {
 		return nil
 	}
@@ -87,7 +88,8 @@ func (db *DB) Migrate(ctx context.Context) (version int64, err error) {
 		return 0, fmt.Errorf("migrate: %w", err)
 	}
 	if !guarded {
-		slog.Warn("migrate: the server allows no triggers without SUPER, or log_bin_trust_function_creators: that rows of staff_log are only added is not enforced")
+		slog.Warn("migrate: the server allows no triggers without SUPER, or log_bin_trust_function_creators: that " +
+			"rows of staff_log are only added is not enforced")
 	}
 	return schemaVersion(ctx, pool.DB)
 }
@@ -140,7 +142,8 @@ func newProvider(db *sql.DB) (*goose.Provider, error) {
 // schemaVersion reads the version of the schema, which is 0 where none was ever applied. It does not create the table
 // of versions, so it needs no more than the right to read.
 func schemaVersion(ctx context.Context, db *sql.DB) (version int64, err error) {
-	err = db.QueryRowContext(ctx, `SELECT COALESCE(MAX(version_id), 0) FROM `+versionTable+` WHERE is_applied`).Scan(&version)
+	err = db.QueryRowContext(ctx, `SELECT COALESCE(MAX(version_id), 0) FROM `+versionTable+
+		` WHERE is_applied`).Scan(&version)
 	switch {
 	case ErrorNumber(err) == errNoSuchTable:
 		return 0, nil
@@ -150,7 +153,8 @@ func schemaVersion(ctx context.Context, db *sql.DB) (version int64, err error) {
 	return version, nil
 }
 
-// migrationLockName names the lock after the database, because user-level locks are shared by all databases of a server.
+// migrationLockName names the lock after the database, because user-level locks are shared by all databases of a
+// server.
 func migrationLockName(database string) string {
 	name := "stampede.migrate." + database
 	if len(name) <= maxLockName {

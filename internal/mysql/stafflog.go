@@ -83,8 +83,8 @@ func (db *DB) LogAction(ctx context.Context, action, subject string, before map[
 	return db.InTx(ctx, func(tx *sqlx.Tx) error { return LogChange(ctx, tx, action, subject, before, nil) })
 }
 
-// LogEntry is a row of the staff log: who did what, to what, and what that changed. Before and After are JSON objects, or
-// nil.
+// LogEntry is a row of the staff log: who did what, to what, and what that changed. Before and After are JSON objects,
+// or nil.
 type LogEntry struct {
 	ID      int64     `db:"id"`
 	At      time.Time `db:"at"`
@@ -95,8 +95,8 @@ type LogEntry struct {
 	After   []byte    `db:"after_value"`
 }
 
-// StaffLog reads up to limit rows of the staff log, at most MaxPage, the newest first: those about a subject, unless it is
-// empty, and not older than since, unless that is zero.
+// StaffLog reads up to limit rows of the staff log, at most MaxPage, the newest first: those about a subject, unless it
+// is empty, and not older than since, unless that is zero.
 func (db *DB) StaffLog(ctx context.Context, subject string, since time.Time, limit int) ([]LogEntry, error) {
 	entries := []LogEntry{}
 	err := db.SelectContext(ctx, &entries, `SELECT id, at, actor, action, subject, before_value, after_value FROM staff_log
@@ -115,8 +115,8 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// guardStaffLog makes the server refuse changes of the staff log's rows. A server with a binary log wants a right for that
-// which the owner of a database need not have; then it reports false.
+// guardStaffLog makes the server refuse changes of the staff log's rows. A server with a binary log wants a right for
+// that which the owner of a database need not have; then it reports false.
 func guardStaffLog(ctx context.Context, db *sql.Conn) (bool, error) {
 	for _, change := range []string{"UPDATE", "DELETE"} {
 		_, err := db.ExecContext(ctx, `CREATE TRIGGER IF NOT EXISTS staff_log_no_`+strings.ToLower(change)+` BEFORE `+change+` ON staff_log

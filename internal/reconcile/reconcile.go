@@ -28,8 +28,9 @@ type Cause string
 
 // The causes, in the order in which they are looked for.
 const (
-	// LostCommits: Redis has seen a newer version of the product than MySQL has, or MySQL has counted on from before it. A
-	// fail-over to a replica that lags has lost commits. Only an operator can say what holds, until when nothing is repaired.
+	// LostCommits: Redis has seen a newer version of the product than MySQL has, or MySQL has counted on from before
+	// it. A fail-over to a replica that lags has lost commits. Only an operator can say what holds, until when nothing
+	// is repaired.
 	LostCommits Cause = "lost_commits"
 	// Settings: a change of the product's settings has not reached Redis.
 	Settings Cause = "missed_settings"
@@ -44,8 +45,8 @@ const (
 	// Stock: the units available are not what MySQL says. What made them so is over, such as a worker that died
 	// between commit and settle while Redis lost its data, or a fail-over to a replica that lagged.
 	Stock Cause = "wrong_stock"
-	// Bought: buyers count as having more units than their orders have, so that they are refused units that they may buy. A
-	// redrive was interrupted, or somebody has written to Redis.
+	// Bought: buyers count as having more units than their orders have, so that they are refused units that they may
+	// buy. A redrive was interrupted, or somebody has written to Redis.
 	Bought Cause = "wrong_bought"
 	// Status: orders are decided, and their buyers are shown that they are pending. A fail-over forgets states.
 	Status Cause = "stale_status"
@@ -59,8 +60,8 @@ var Causes = []Cause{LostCommits, Settings, Restock, Move, Unsettled, Lost, Stoc
 const (
 	// StaleAge is how old an order must be to be settled here: until then it is left to the worker that has it.
 	StaleAge = 2 * time.Minute
-	// LoanAge is how old a move between buckets, or a correction, must be to be finished here, or cancelled: an edge gives up after some
-	// seconds.
+	// LoanAge is how old a move between buckets, or a correction, must be to be finished here, or cancelled: an edge
+	// gives up after some seconds.
 	LoanAge = 10 * time.Second
 	// LostAge is how old an undecided order must be to be sent again: older than a message becomes by all the
 	// redeliveries of a poison one.
@@ -82,8 +83,8 @@ const (
 // Finding is a difference.
 type Finding struct {
 	Cause Cause `json:"cause"`
-	// Orders are the orders concerned, of settings and restocks the number of those that were missed, of what buyers have the
-	// number of buyers.
+	// Orders are the orders concerned, of settings and restocks the number of those that were missed, of what buyers
+	// have the number of buyers.
 	Orders int `json:"count"`
 	// Units are the units that are reserved in vain, missed by a restock, or available though they must not be; the
 	// last may be negative.
@@ -120,8 +121,8 @@ type Reconciler struct {
 	Pause bool
 	// AcceptMySQL has what MySQL says hold where it has lost commits, with Apply and Pause.
 	AcceptMySQL bool
-	// Drained says that queue and dead-letter queue were seen empty some minutes ago and all the time since: no message has an
-	// order that is older.
+	// Drained says that queue and dead-letter queue were seen empty some minutes ago and all the time since: no message
+	// has an order that is older.
 	Drained bool
 	// StaleAge, LoanAge and LostAge are what the constants of these names say, unless they are set.
 	StaleAge, LoanAge, LostAge time.Duration
@@ -215,9 +216,10 @@ func (r *Reconciler) look(ctx context.Context, productID int64, report *Report) 
 	return r.units(ctx, l, standing, report)
 }
 
-// lostCommits notes that MySQL has lost commits of a product, or accepts it. Redis was read first, and hears of a version
-// only when it is committed, so that MySQL cannot have an older one for another reason.
-func (r *Reconciler) lostCommits(ctx context.Context, l stock.Look, s ledger.Standing, report *Report) (again bool, err error) {
+// lostCommits notes that MySQL has lost commits of a product, or accepts it. Redis was read first, and hears of a
+// version only when it is committed, so that MySQL cannot have an older one for another reason.
+func (r *Reconciler) lostCommits(ctx context.Context, l stock.Look, s ledger.Standing,
+	report *Report) (again bool, err error) {
 	f := Finding{Cause: LostCommits, Orders: int(max(l.Seen-s.Product.Version, 1))}
 	switch {
 	case r.AcceptMySQL && r.Apply:
@@ -280,7 +282,8 @@ func (r *Reconciler) restocks(ctx context.Context, l stock.Look, s ledger.Standi
 				continue
 			}
 			if r.Apply {
-				if _, err := r.Redis.Restock(ctx, s.Product.ID, restock.Units, restock.Version, restock.ID); err != nil {
+				if _, err := r.Redis.Restock(ctx, s.Product.ID, restock.Units, restock.Version,
+					restock.ID); err != nil {
 					return f, err
 				}
 			}
@@ -293,7 +296,8 @@ func (r *Reconciler) restocks(ctx context.Context, l stock.Look, s ledger.Standi
 	}
 }
 
-// loans finishes moves to other buckets and corrections: as MySQL has decided, and those that it has not decided are cancelled.
+// loans finishes moves to other buckets and corrections: as MySQL has decided, and those that it has not decided are
+// cancelled.
 func (r *Reconciler) loans(ctx context.Context, l stock.Look, s ledger.Standing) (Finding, error) {
 	f := Finding{Cause: Move}
 	for loan, units := range l.Lent {
@@ -367,8 +371,8 @@ func records(decisions []order.Decision) []order.Record {
 }
 
 // lost sends orders again that should have been decided long ago. If they are on the queue after all, they are
-// decided once all the same. The order itself is in its state for its buyer. Where that is lost as well nobody knows whose
-// order it was; its units are given back once no message can have it.
+// decided once all the same. The order itself is in its state for its buyer. Where that is lost as well nobody knows
+// whose order it was; its units are given back once no message can have it.
 func (r *Reconciler) lost(ctx context.Context, l stock.Look, s ledger.Standing) (Finding, error) {
 	f := Finding{Cause: Lost}
 	var ids []uuid.UUID
@@ -424,7 +428,8 @@ func (r *Reconciler) lost(ctx context.Context, l stock.Look, s ledger.Standing) 
 
 // units compares the units available with what they must be: MySQL's stock less what is reserved and undecided.
 // That can be said only while nothing moves: the sale is quiet or paused.
-func (r *Reconciler) units(ctx context.Context, l stock.Look, s ledger.Standing, report *Report) (again bool, err error) {
+func (r *Reconciler) units(ctx context.Context, l stock.Look, s ledger.Standing,
+	report *Report) (again bool, err error) {
 	quiet := len(l.Reserved) == 0 && len(l.Outbox) == 0 && len(l.Lent) == 0
 	if !quiet && !(r.Pause && r.Apply) {
 		report.Busy = true
@@ -488,7 +493,8 @@ var errMoved = errors.New("something has moved")
 
 // bought compares what the buyers of a quiet product have with their orders. A count may be too low, since Redis begins
 // anew when it loads a product: MySQL judges by the orders. One that is too high refuses a buyer for ever.
-func (r *Reconciler) bought(ctx context.Context, l stock.Look, s ledger.Standing, report *Report) (moved bool, err error) {
+func (r *Reconciler) bought(ctx context.Context, l stock.Look, s ledger.Standing,
+	report *Report) (moved bool, err error) {
 	id := s.Product.ID
 	f := Finding{Cause: Bought}
 	lower := func(bought map[int64]int64, all bool) error {

@@ -25,7 +25,8 @@ type Durability struct {
 	AllowGalera bool // MYSQL_ALLOW_GALERA
 }
 
-var errGalera = errors.New("MYSQL_DSN: this server is a node of a Galera cluster (wsrep_on=ON), which may lose orders that " +
+var errGalera = errors.New("MYSQL_DSN: this server is a node of a Galera cluster (wsrep_on=ON), which may lose " +
+	"orders that " +
 	"it has committed; use a server that is none, or accept that with MYSQL_ALLOW_GALERA=true")
 
 // Check asks MySQL once and logs what is wrong with its settings. It returns an error if they forbid to start.
@@ -46,16 +47,19 @@ func (d Durability) Check(ctx context.Context) error {
 // judge logs what the settings mean.
 func (d Durability) judge(says mysql.Durability) error {
 	if unknown := says.Unknown(); len(unknown) > 0 {
-		slog.Warn("mysql: it is not known whether its commits outlast a power cut: the server does not say all of its settings",
+		slog.Warn("mysql: it is not known whether its commits outlast a power cut: the server does not say all of "+
+			"its settings",
 			"unknown", strings.Join(unknown, " "))
 	}
 	switch unsafe := strings.Join(says.Unsafe(), " "); {
 	case unsafe == "":
 	case d.Local:
-		slog.Info("mysql: a crash of this machine may lose the last commits, which is fine for a local server (MYSQL_LOCAL)",
+		slog.Info("mysql: a crash of this machine may lose the last commits, which is fine for a local server "+
+			"(MYSQL_LOCAL)",
 			"settings", unsafe)
 	default:
-		slog.Error("mysql: a power cut may lose orders that were decided, for good: set innodb_flush_log_at_trx_commit=1 and sync_binlog=1",
+		slog.Error("mysql: a power cut may lose orders that were decided, for good: set "+
+			"innodb_flush_log_at_trx_commit=1 and sync_binlog=1",
 			"settings", unsafe)
 	}
 	switch {
@@ -64,7 +68,8 @@ func (d Durability) judge(says mysql.Durability) error {
 	case !d.AllowGalera:
 		return errGalera
 	}
-	slog.Warn("mysql: the server is a node of a Galera cluster, which may lose orders that it has committed (MYSQL_ALLOW_GALERA)")
+	slog.Warn("mysql: the server is a node of a Galera cluster, which may lose orders that it has committed " +
+		"(MYSQL_ALLOW_GALERA)")
 	return nil
 }
 

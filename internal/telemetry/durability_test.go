@@ -21,13 +21,14 @@ func TestDurabilityIsJudged(t *testing.T) {
 		log        string // of the only line
 		ends, lose bool
 	}{
-		"safe":           {Durability{}, safe, "", false, false},
-		"lazy":           {Durability{}, lazy, "level=ERROR innodb_flush_log_at_trx_commit=2", false, true},
-		"lazy and local": {Durability{Local: true}, lazy, "level=INFO MYSQL_LOCAL innodb_flush_log_at_trx_commit=2", false, false},
-		"says nothing":   {Durability{}, mysql.Durability{}, "level=WARN not known sync_binlog", false, false},
-		"node":           {Durability{}, node, "", true, true},
-		"node, local":    {Durability{Local: true}, node, "", true, true},
-		"node, allowed":  {Durability{AllowGalera: true}, node, "level=WARN Galera MYSQL_ALLOW_GALERA", false, false},
+		"safe": {Durability{}, safe, "", false, false},
+		"lazy": {Durability{}, lazy, "level=ERROR innodb_flush_log_at_trx_commit=2", false, true},
+		"lazy and local": {Durability{Local: true}, lazy, "level=INFO MYSQL_LOCAL innodb_flush_log_at_trx_commit=2",
+			false, false},
+		"says nothing":  {Durability{}, mysql.Durability{}, "level=WARN not known sync_binlog", false, false},
+		"node":          {Durability{}, node, "", true, true},
+		"node, local":   {Durability{Local: true}, node, "", true, true},
+		"node, allowed": {Durability{AllowGalera: true}, node, "level=WARN Galera MYSQL_ALLOW_GALERA", false, false},
 	} {
 		var log bytes.Buffer
 		slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))

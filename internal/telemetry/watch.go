@@ -33,7 +33,8 @@ func Watch(reg prometheus.Registerer, st *stock.Stock, db *mysql.DB, q *queue.Qu
 		redisConns("idle", func() uint32 { return st.PoolStats().IdleConns }),
 		redisConns("used", func() uint32 { s := st.PoolStats(); return s.TotalConns - min(s.IdleConns, s.TotalConns) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "stampede_redis_pool_timeouts_total", Help: "Calls that got no connection to Redis in time, since all were in use.",
+			Name: "stampede_redis_pool_timeouts_total",
+			Help: "Calls that got no connection to Redis in time, since all were in use.",
 		}, func() float64 { return float64(st.PoolStats().Timeouts) }),
 	)
 }

@@ -71,7 +71,8 @@ func TestImports(t *testing.T) {
 			}
 
 			if !slices.Contains(allowedImports[f.dir()], name) {
-				t.Errorf("%s: %s may not import %s: allowedImports in internal/tidy says what it may", f.path, f.dir(), name)
+				t.Errorf("%s: %s may not import %s: allowedImports in internal/tidy says what it may", f.path, f.dir(),
+					name)
 			}
 			if imported[f.dir()] == nil {
 				imported[f.dir()] = map[string]bool{}
@@ -124,8 +125,8 @@ func TestTestsImports(t *testing.T) {
 }
 
 // TestPrograms looks at what is linked into what is shipped: nothing of the local stack, of the tests or of another
-// program. But for ctl, whose release (the tag leaves out the commands that start a stack) still has code in common with
-// them.
+// program. But for ctl, whose release (the tag leaves out the commands that start a stack) still has code in common
+// with them.
 func TestPrograms(t *testing.T) {
 	programs := map[string]struct{ also []string }{
 		"edge":   {},

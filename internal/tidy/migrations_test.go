@@ -60,7 +60,8 @@ func TestMigrationNumbers(t *testing.T) {
 		reason, unused := unusedMigrations[number]
 		switch {
 		case is && unused:
-			t.Errorf("migration %d is in %v, and unusedMigrations says that there is none: %s", number, where[number], reason)
+			t.Errorf("migration %d is in %v, and unusedMigrations says that there is none: %s", number, where[number],
+				reason)
 		case !is && !unused:
 			t.Errorf("there is no migration %d, and no reason in unusedMigrations", number)
 		}
@@ -90,7 +91,8 @@ func goMigration(n ast.Node) (number int, ok bool) {
 	return number, err == nil
 }
 
-// TestColumnComments holds the comments of the migrations that list the values of a column to the constants in the code.
+// TestColumnComments holds the comments of the migrations that list the values of a column to the constants in the
+// code.
 func TestColumnComments(t *testing.T) {
 	columns := []struct {
 		table, column string
