@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -64,12 +65,15 @@ func completions(node *kong.Node, words []string) []string {
 			flag = nil
 		case strings.HasPrefix(word, "--"):
 			name, _, hasValue := strings.Cut(word[2:], "=")
-			if f := flagOf(node, name); f != nil && !f.IsBool() && !hasValue {
-				flag = f
+			flags := flagsOf(node)
+			i := slices.IndexFunc(flags, func(f *kong.Flag) bool { return f.Name == name })
+			if i >= 0 && !hasValue && !flags[i].IsBool() {
+				flag = flags[i]
 			}
 		default:
-			if child := childOf(node, word); child != nil {
-				node = child
+			i := slices.IndexFunc(node.Children, func(n *kong.Node) bool { return n.Name == word })
+			if i >= 0 {
+				node = node.Children[i]
 			}
 		}
 	}
@@ -83,10 +87,8 @@ func completions(node *kong.Node, words []string) []string {
 	case flag != nil:
 		known = flag.EnumSlice()
 	case strings.HasPrefix(last, "-"):
-		for _, group := range node.AllFlags(true) {
-			for _, f := range group {
-				known = append(known, "--"+f.Name)
-			}
+		for _, f := range flagsOf(node) {
+			known = append(known, "--"+f.Name)
 		}
 	default:
 		for _, child := range node.Children {
@@ -96,31 +98,8 @@ func completions(node *kong.Node, words []string) []string {
 			known = append(known, argument.EnumSlice()...)
 		}
 	}
-	var fitting []string
-	for _, word := range known {
-		if word != "" && strings.HasPrefix(word, last) {
-			fitting = append(fitting, word)
-		}
-	}
-	return fitting
+	return slices.DeleteFunc(known, func(word string) bool { return word == "" || !strings.HasPrefix(word, last) })
 }
 
-func flagOf(node *kong.Node, name string) *kong.Flag {
-	for _, group := range node.AllFlags(true) {
-		for _, f := range group {
-			if f.Name == name {
-				return f
-			}
-		}
-	}
-	return nil
-}
-
-func childOf(node *kong.Node, name string) *kong.Node {
-	for _, child := range node.Children {
-		if child.Name == name {
-			return child
-		}
-	}
-	return nil
-}
+// flagsOf are the flags that a command takes, its own and those of the commands that it is part of.
+func flagsOf(node *kong.Node) []*kong.Flag { return slices.Concat(node.AllFlags(true)...) }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -77,6 +78,17 @@ func (c *RedisCluster) Wait(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// MasterOf is the index of the master that owned a key when the Cluster was started. It asks the first one for the
+// key's slot.
+func (c *RedisCluster) MasterOf(ctx context.Context, key string) (int, error) {
+	first := redis.NewClient(&redis.Options{Addr: c.Masters[0].Addr()})
+	defer first.Close()
+	slot, err := first.ClusterKeySlot(ctx, key).Result()
+	return slices.IndexFunc(c.Masters, func(m *Redis) bool {
+		return m.slots[0] <= int(slot) && int(slot) <= m.slots[1]
+	}), err
 }
 
 // URL returns what REDIS_URL takes.

@@ -12,10 +12,7 @@ import (
 	"stampede/localstack"
 )
 
-const (
-	masters = 3
-	slots   = 16384 // of a Redis Cluster
-)
+const masters = 3
 
 // TestAMasterThatIsAway: what a dead master of a Cluster holds can be neither relayed, compared nor settled; all else
 // is, though the worker is full of what cannot. When the master is back the rest is settled as well. The dead one is
@@ -38,7 +35,7 @@ func TestAMasterThatIsAway(t *testing.T) {
 			})
 			client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{cluster.Masters[0].Addr()}})
 			t.Cleanup(func() { _ = client.Close() })
-			dead := (masterOf(t, client, "products") + other) % masters
+			dead := (masterOf(t, cluster, "products") + other) % masters
 			r := newRig(t, "", "")
 			r.redisURL = cluster.URL()
 			r.stock = r.openStock(r.redisURL)
@@ -49,7 +46,7 @@ func TestAMasterThatIsAway(t *testing.T) {
 			for range 10 {
 				p := r.product(1000, 0)
 				left := r.reserve(p.ID, 1, 1)
-				if masterOf(t, client, fmt.Sprintf("stock:{%d}", p.ID)) != dead {
+				if masterOf(t, cluster, fmt.Sprintf("stock:{%d}", p.ID)) != dead {
 					kept = append(kept, left...)
 					continue
 				}
@@ -124,12 +121,11 @@ func productsOf(orders []order.Order) (ids []int64) {
 	return ids
 }
 
-// masterOf is the index of the master that has a key.
-func masterOf(t *testing.T, cluster *redis.ClusterClient, key string) int {
+func masterOf(t *testing.T, cluster *localstack.RedisCluster, key string) int {
 	t.Helper()
-	slot, err := cluster.ClusterKeySlot(t.Context(), key).Result()
+	master, err := cluster.MasterOf(t.Context(), key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return int(slot * masters / slots)
+	return master
 }

@@ -542,45 +542,33 @@ type sum struct{ fields, units int64 }
 func (s *Stock) sumPages(ctx context.Context, key string, first *redis.ScanCmd) (total sum, more bool, err error) {
 	page, cursor := first.Val()
 	seen := make(map[string]struct{}, len(page)/2) // a page may have what another had
-	for {
-		for i := 0; i+1 < len(page); i += 2 {
-			if _, twice := seen[page[i]]; twice {
-				continue
-			}
-			seen[page[i]] = struct{}{}
-			n, err := strconv.ParseInt(page[i+1], 10, 64)
-			if err != nil {
-				return sum{}, more, fmt.Errorf("%q: %w", page[i], err)
-			}
-			total.units += n
+	add := func(field, value string) error {
+		if _, twice := seen[field]; twice {
+			return nil
 		}
-		if cursor == 0 {
-			total.fields = int64(len(seen))
-			return total, more, nil
-		}
-		more = true
-		if page, cursor, err = s.rdb.HScan(ctx, key, cursor, "", lookPage).Result(); err != nil {
-			return sum{}, more, err
-		}
+		seen[field] = struct{}{}
+		n, err := strconv.ParseInt(value, 10, 64)
+		total.units += n
+		return err
 	}
+	if err = visitFields(page, add); err == nil && cursor != 0 {
+		err = pagesFrom(ctx, s.rdb.HScan, key, cursor, func(page []string) error { return visitFields(page, add) })
+	}
+	total.fields = int64(len(seen))
+	return total, cursor != 0, err
 }
 
 // Available reads the units available of several products; a product that is not loaded is left out. With an error it
 // returns those that it could read.
-func (s *Stock) Available(ctx context.Context, productIDs []int64) (map[int64]int64, error) {
+func (s *Stock) Available(ctx context.Context, productIDs []int64) (available map[int64]int64, err error) {
 	cmds := make([]*redis.StringCmd, len(productIDs))
-	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, _ = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error { // each command has its own error
 		for i, id := range productIDs {
 			cmds[i] = p.Get(ctx, keysOf(id).stock)
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, redis.Nil) {
-		err = fmt.Errorf("read available units: %w", err)
-	} else {
-		err = nil
-	}
-	available := make(map[int64]int64, len(productIDs))
+	available = make(map[int64]int64, len(productIDs))
 	for i, cmd := range cmds {
 		n, failed := cmd.Int64()
 		switch {
