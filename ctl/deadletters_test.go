@@ -78,7 +78,7 @@ func (p parts) mustHave(t *testing.T, id, available int64) {
 	if level.Available != available || level.Reservations != 0 || level.Outbox != 0 {
 		t.Errorf("Redis has %+v, want %d available", level, available)
 	}
-	if problems := p.excess(t.Context(), id); len(problems) > 0 {
+	if problems := p.sale().Excess(t.Context(), id); len(problems) > 0 {
 		t.Errorf("%q", problems)
 	}
 }
@@ -115,7 +115,7 @@ func TestAuditOfWhatBuyersHave(t *testing.T) {
 		}
 	}
 	want := []string{"2 buyers count as having 2 units more than their orders have, and are refused as many"}
-	if problems := p.excess(t.Context(), product.ID); !slices.Equal(problems, want) {
+	if problems := p.sale().Excess(t.Context(), product.ID); !slices.Equal(problems, want) {
 		t.Errorf("the audit finds %q, want %q", problems, want)
 	}
 	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.ledger, Apply: true}

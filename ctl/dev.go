@@ -2,6 +2,17 @@
 
 package main
 
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"stampede/internal/lab"
+	"stampede/internal/order"
+)
+
 // workshop are the commands that start a stack of their own from the sources of the program. The images of a release
 // have no use for them.
 type workshop struct {
@@ -9,4 +20,118 @@ type workshop struct {
 	Bench benchCmd `cmd:"" help:"Measure how fast it is, against baselines."`
 	Up    upCmd    `cmd:"" help:"Keep a local stack with a few products running until Ctrl-C."`
 	Run   runCmd   `cmd:"" help:"Run a command on a local stack of its own, such as a load test, then audit."`
+}
+
+// stackFlags are part of the commands that start a stack.
+type stackFlags struct {
+	Edges   int    `default:"1" help:"Edge processes, 1 to 32."`
+	Workers int    `default:"2" help:"Worker processes, 1 to 32."`
+	Dir     string `default:"${dir}" help:"Where to keep programs, data and logs while it runs."`
+}
+
+func (f *stackFlags) Validate() error {
+	if f.Edges < 1 || f.Edges > 32 || f.Workers < 1 || f.Workers > 32 {
+		return errors.New("--edges and --workers must be 1 to 32")
+	}
+	return nil
+}
+
+func (f *stackFlags) size() lab.Size { return lab.Size{Edges: f.Edges, Workers: f.Workers, Dir: f.Dir} }
+
+// demoCmd says what sale to run.
+type demoCmd struct {
+	Units    int64   `default:"500" help:"Units on sale."`
+	Buyers   int     `default:"2000" help:"Buyers who come."`
+	Rate     float64 `default:"1000" help:"Buyers per second, in an open model."`
+	Quantity int64   `default:"1" help:"Units that each buyer orders."`
+	stackFlags
+	Hold bool `help:"Keep the stack and its board running after the sale until Ctrl-C."`
+	JSON bool `help:"Print the result as one JSON object on stdout."`
+}
+
+func (c *demoCmd) Validate() error {
+	switch {
+	case c.Units < 0 || c.Buyers < 1 || c.Buyers > 10_000_000:
+		return errors.New("--units must be at least 0, --buyers 1 to 10000000")
+	case !(c.Rate > 0 && c.Rate <= 1_000_000):
+		return errors.New("--rate must be above 0 and at most 1000000")
+	case c.Quantity < 1 || c.Quantity > order.MaxQuantity:
+		return fmt.Errorf("--quantity must be 1 to %d", order.MaxQuantity)
+	}
+	return c.stackFlags.Validate()
+}
+
+func (c *demoCmd) Run(ctx context.Context) error {
+	demo := lab.Demo{
+		Size: c.size(), Units: c.Units, Buyers: c.Buyers, Rate: c.Rate, Quantity: c.Quantity,
+		Hold: c.Hold, JSON: c.JSON,
+	}
+	return verdict(demo.Run(ctx))
+}
+
+// verdict ends a command that has printed whether all is well.
+func verdict(isWell bool, err error) error {
+	if err == nil && !isWell {
+		return errBroken
+	}
+	return err
+}
+
+type upCmd struct{ stackFlags }
+
+func (c *upCmd) Run(ctx context.Context) error { return lab.Up(ctx, c.size()) }
+
+// runCmd runs a command on a stack.
+type runCmd struct {
+	stackFlags
+	Users   int64    `default:"20000" help:"Buyers for whom there is a token."`
+	Command []string `arg:"" optional:"" passthrough:"" help:"What to run, after --."`
+}
+
+func (c *runCmd) Validate() error {
+	// With its flags before it and none of them unknown, what follows is the command's own.
+	if len(c.Command) > 0 && c.Command[0] == "--" {
+		c.Command = c.Command[1:]
+	}
+	if len(c.Command) == 0 {
+		return errors.New("name a command after --, such as: ctl run -- sh -c 'curl $EDGE/api/products'")
+	}
+	if c.Users < 1 || c.Users > lab.MaxUsers {
+		return fmt.Errorf("--users must be 1 to %d", lab.MaxUsers)
+	}
+	return c.stackFlags.Validate()
+}
+
+func (c *runCmd) Run(ctx context.Context) error {
+	run := lab.Run{Size: c.size(), Users: c.Users, Command: c.Command}
+	return verdict(run.Run(ctx))
+}
+
+type benchCmd struct {
+	Only     string        `placeholder:"REGEXP" help:"Measure what matches it by name or baseline."`
+	Duration time.Duration `default:"2s" help:"Of each measurement."`
+	Rounds   int           `default:"5" help:"How often each is measured."`
+	Dir      string        `default:"${dir}" help:"Where the report goes, and programs, data and logs while it runs."`
+	JSON     bool          `help:"Print the result as one JSON object on stdout."`
+
+	only *regexp.Regexp
+}
+
+func (c *benchCmd) Validate() (err error) {
+	if c.Rounds < 1 || c.Rounds > lab.MaxRounds ||
+		c.Duration < 50*time.Millisecond || c.Duration > lab.MaxBenchDuration {
+		return fmt.Errorf("--rounds must be 1 to %d, --duration 50ms to %s", lab.MaxRounds, lab.MaxBenchDuration)
+	}
+	if c.only, err = regexp.Compile(c.Only); err != nil {
+		return fmt.Errorf("--only: %w", err)
+	}
+	if !lab.Measured(c.only) {
+		return errors.New("--only: nothing that is measured has such a name")
+	}
+	return nil
+}
+
+func (c *benchCmd) Run(ctx context.Context) error {
+	bench := lab.Bench{Only: c.only, Duration: c.Duration, Rounds: c.Rounds, Dir: c.Dir, JSON: c.JSON}
+	return verdict(bench.Run(ctx))
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -57,7 +56,7 @@ func (c *tokenCmd) Run() error {
 	if users == (userRange{}) {
 		users = userRange{c.User, c.User}
 	}
-	return writeTokens(os.Stdout, token.NewKeeper(*c.secret), users, string(c.Role), c.TTL)
+	return token.NewKeeper(*c.secret).WriteTokens(os.Stdout, users.first, users.last, string(c.Role), c.TTL)
 }
 
 // maxTokens bounds the tokens that are made at a time, of some 200 bytes each.
@@ -75,19 +74,6 @@ func (r *userRange) UnmarshalText(text []byte) error {
 		return fmt.Errorf("it must be two positive numbers, such as 1-5000, with at most %d ids", maxTokens)
 	}
 	return nil
-}
-
-// writeTokens makes a token for each user and writes it on a line.
-func writeTokens(w io.Writer, tokens *token.Keeper, users userRange, role string, ttl time.Duration) error {
-	buffered := bufio.NewWriter(w)
-	for i := range users.last - users.first + 1 {
-		raw, err := tokens.Sign(token.Claims{UserID: users.first + i, Role: role}, ttl)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintln(buffered, raw)
-	}
-	return buffered.Flush()
 }
 
 type migrateCmd struct {

@@ -13,8 +13,8 @@ const module = "stampede/"
 // allowedImports says which packages of this module each of them imports, tests apart. What is not here imports none.
 //
 // The programs (edge, worker, ctl) import none of each other. A domain package knows the order, and not another's
-// technology; stock (Redis), mysql with its ledger and accounts, and queue (SQS) are joined only by board, buckets,
-// reconcile and telemetry. Ledger and account know nothing of each other.
+// technology; stock (Redis), mysql with its ledger and accounts, and queue (SQS) are joined only by audit, board,
+// buckets, lab, reconcile and telemetry. Ledger and account know nothing of each other.
 // A new edge in this graph is a decision: make it here, and in README's "Where things live".
 var allowedImports = map[string][]string{
 	"edge": {
@@ -29,17 +29,24 @@ var allowedImports = map[string][]string{
 		"internal/telemetry", "internal/version",
 	},
 	"ctl": {
-		"internal/account", "internal/buckets", "internal/config", "internal/ledger", "internal/mysql",
-		"internal/order", "internal/plaintext", "internal/queue", "internal/reconcile", "internal/stock",
-		"internal/telemetry", "internal/token", "internal/version", "localstack", "lua",
+		"internal/account", "internal/audit", "internal/buckets", "internal/config", "internal/lab", "internal/ledger",
+		"internal/mysql", "internal/order", "internal/plaintext", "internal/queue", "internal/reconcile",
+		"internal/stock", "internal/telemetry", "internal/token", "internal/version", "localstack",
 	},
 
 	"internal/account": {"internal/mysql", "internal/plaintext"},
 	"internal/admin":   {"internal/version"},
+	"internal/audit": {
+		"internal/ledger", "internal/order", "internal/queue", "internal/reconcile", "internal/stock",
+	},
 	"internal/board": {
 		"internal/ledger", "internal/order", "internal/queue", "internal/stock", "internal/telemetry",
 	},
-	"internal/buckets":   {"internal/ledger", "internal/mysql", "internal/order", "internal/stock"},
+	"internal/buckets": {"internal/ledger", "internal/mysql", "internal/order", "internal/stock"},
+	"internal/lab": {
+		"internal/account", "internal/audit", "internal/ledger", "internal/mysql", "internal/order", "internal/queue",
+		"internal/stock", "internal/token", "localstack", "lua",
+	},
 	"internal/ledger":    {"internal/failpoint", "internal/mysql", "internal/order", "internal/plaintext"},
 	"internal/order":     {"internal/strictjson"},
 	"internal/otlp":      {"internal/telemetry"},

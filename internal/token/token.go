@@ -3,11 +3,13 @@
 package token
 
 import (
+	"bufio"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"strconv"
 	"strings"
@@ -152,6 +154,19 @@ func (k *Keeper) Sign(c Claims, ttl time.Duration) (string, error) {
 	t := jwt.NewWithClaims(jwt.SigningMethodHS256, claims)
 	t.Header["kid"] = k.keys[0].id
 	return t.SignedString(k.keys[0].secret)
+}
+
+// WriteTokens signs a token for each user from first to last, with a role, and writes it on a line.
+func (k *Keeper) WriteTokens(w io.Writer, first, last int64, role string, ttl time.Duration) error {
+	buffered := bufio.NewWriter(w)
+	for i := range last - first + 1 {
+		raw, err := k.Sign(Claims{UserID: first + i, Role: role}, ttl)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(buffered, raw)
+	}
+	return buffered.Flush()
 }
 
 // Verify returns what a token says at a time, or ErrInvalid. It keeps nothing of raw. A token that was valid before is

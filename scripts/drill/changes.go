@@ -200,8 +200,8 @@ var changes = []change{
 		pkg: "internal/stock", test: "TestScripts/readmit", says: "stock, reserved, bought",
 	}, {
 		promise: "P4", what: "the audit takes Redis's word for its stock",
-		file: "ctl/audit.go", old: "level.Loaded && held != s.stock", new: "false && held != s.stock",
-		pkg: "ctl", test: "TestCompare", says: "5 in MySQL",
+		file: "internal/audit/audit.go", old: "level.Loaded && held != s.stock", new: "false && held != s.stock",
+		pkg: "internal/audit", test: "TestCompare", says: "5 in MySQL",
 	}, {
 		promise: "P4", what: "the epoch is got after MySQL is read",
 		file: "internal/stock/stock.go",

@@ -1,4 +1,4 @@
-package main
+package lab
 
 import (
 	"context"
@@ -12,11 +12,11 @@ import (
 	"stampede/internal/order"
 )
 
-type upCmd struct{ stackFlags }
-
-func (c *upCmd) Run(ctx context.Context) (err error) {
+// Up keeps a stack with a few products running until the context ends. It prints how to use it by hand, and leaves the
+// same for shells in up.env.
+func Up(ctx context.Context, size Size) (err error) {
 	tell := func(text string) { fmt.Fprintln(os.Stderr, text) }
-	f, err := startFleet(ctx, c.Dir, "up", tell)
+	f, err := startFleet(ctx, size.Dir, "up", tell)
 	stopped := false
 	defer func() {
 		tell("\nstopping")
@@ -25,7 +25,7 @@ func (c *upCmd) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := f.run(ctx, c.Edges, c.Workers); err != nil {
+	if err := f.run(ctx, size.Edges, size.Workers); err != nil {
 		return err
 	}
 	for _, p := range []order.Product{
@@ -33,15 +33,15 @@ func (c *upCmd) Run(ctx context.Context) (err error) {
 		{Name: "Sneaker, limited edition", Price: 18900, Currency: "EUR", Stock: 50, LimitPerUser: 1},
 		{Name: "Console", Price: 49900, Currency: "EUR", Stock: 10_000},
 	} {
-		if _, err := f.parts.ledger.AddProduct(ctx, p); err != nil {
+		if _, err := f.sale.Ledger.AddProduct(ctx, p); err != nil {
 			return err
 		}
 	}
-	variables, err := f.assignments(c.Edges)
+	variables, err := f.assignments()
 	if err != nil {
 		return err
 	}
-	file := filepath.Join(c.Dir, "up.env")
+	file := filepath.Join(size.Dir, "up.env")
 	removeEnv, err := writeEnv(file, variables)
 	if err != nil {
 		return err
@@ -50,15 +50,13 @@ func (c *upCmd) Run(ctx context.Context) (err error) {
 
 	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(tab, "board\t%s\n", f.board())
-	for i, url := range f.urls {
-		fmt.Fprintf(tab, "edge %d\t%s\n", i+1, url)
-	}
-	for i, admin := range f.admins {
-		name := fmt.Sprintf("edge %d admin", i+1)
-		if i >= c.Edges {
-			name = fmt.Sprintf("worker %d admin", i-c.Edges+1)
+	for _, p := range f.all() {
+		if p.Addr != "" {
+			fmt.Fprintf(tab, "%s\thttp://%s\n", strings.Replace(p.Name, "-", " ", 1), p.Addr)
 		}
-		fmt.Fprintf(tab, "%s\thttp://%s/metrics\n", name, admin)
+	}
+	for _, p := range f.all() {
+		fmt.Fprintf(tab, "%s admin\thttp://%s/metrics\n", strings.Replace(p.Name, "-", " ", 1), p.Admin)
 	}
 	fmt.Fprintf(tab, "logs\t%s\n", f.dir)
 	tab.Flush()

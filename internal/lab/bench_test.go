@@ -1,4 +1,4 @@
-package main
+package lab
 
 import (
 	"bytes"
@@ -23,7 +23,7 @@ import (
 // TestBench measures everything for a moment. What it finds says nothing about speed, but each measure must work, and
 // nothing may be left behind.
 func TestBench(t *testing.T) {
-	t.Chdir("..") // where the programs are built
+	t.Chdir("../..") // where the programs are built
 	dir := t.TempDir()
 	environment := os.Environ()
 	t.Cleanup(func() { // of which startFleet has changed a few
@@ -52,7 +52,7 @@ func TestBench(t *testing.T) {
 			t.Errorf("%s: %v, %v before", m.Measure, m.Values, m.Baselines)
 		}
 	}
-	var again benchReport
+	var again BenchReport
 	text, err := os.ReadFile(filepath.Join(dir, "bench.json"))
 	err = errors.Join(err, json.Unmarshal(text, &again))
 	if err != nil || len(again.Measures) != len(report.Measures) || len(again.Curves) == 0 {
@@ -75,7 +75,7 @@ func TestBench(t *testing.T) {
 
 // TestBenchStops ends a bench in its middle.
 func TestBenchStops(t *testing.T) {
-	t.Chdir("..")
+	t.Chdir("../..")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	o := benchOptions{only: regexp.MustCompile(""), duration: time.Second, rounds: 1, dir: t.TempDir()}

@@ -1,4 +1,4 @@
-package main
+package lab
 
 import (
 	"cmp"
@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -112,8 +111,9 @@ func startBench(ctx context.Context, o benchOptions, show *progress) (*bench, er
 	if err := b.run(ctx, 1, 0); err != nil {
 		return b, err
 	}
-	b.edge = strings.TrimPrefix(b.urls[0], "http://")
-	b.note("edge", b.edges[0])
+	edge := b.running["edge"][0]
+	b.edge = edge.Addr
+	b.note("edge", edge.Process)
 	if b.noop, err = b.startServer(ctx, "noop"); err != nil {
 		return b, err
 	}
@@ -151,8 +151,9 @@ func (b *bench) close(keep bool) error {
 		errs = append(errs, b.db.Close())
 	}
 	for _, p := range b.procs {
-		// Edges and workers that are still there are the fleet's, which stops them in order.
-		if !slices.Contains(b.edges, p) && !slices.Contains(b.workers, p) {
+		// The fleet's own that are still there it stops itself, in order.
+		isOwn := func(own *Process) bool { return own.Process == p }
+		if !slices.ContainsFunc(b.all(), isOwn) {
 			errs = append(errs, p.Kill())
 		}
 	}
@@ -196,7 +197,7 @@ func (b *bench) startProgram(name string, args ...string) (*localstack.Process, 
 
 // startServer starts one of the baselines that listen, and returns its address.
 func (b *bench) startServer(ctx context.Context, name string) (string, error) {
-	addr, err := freeAddr()
+	addr, err := FreeAddr()
 	if err != nil {
 		return "", err
 	}
@@ -204,7 +205,7 @@ func (b *bench) startServer(ctx context.Context, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for end := time.Now().Add(startWait); ; wait(ctx, pollStart) {
+	for end := time.Now().Add(StartWait); ; wait(ctx, pollStart) {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 		if err == nil {
 			return addr, conn.Close()
@@ -223,34 +224,29 @@ func (b *bench) startServer(ctx context.Context, name string) (string, error) {
 // startBare builds an edge without telemetry and starts it.
 func (b *bench) startBare(ctx context.Context) error {
 	const name = "edge-uninstrumented"
-	build := exec.CommandContext(ctx, "go", "build", "-tags", "uninstrumented", "-o", filepath.Join(b.bin, name),
-		"./edge")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build an edge without telemetry: %w\n%s", err, out)
+	if err := Build(ctx, "", "-tags", "uninstrumented", "-o", filepath.Join(b.bin, name), "./edge"); err != nil {
+		return err
 	}
-	p, addr, _, err := b.launch(ctx, name, name)
+
+	p, err := b.launch(ctx, "edge", name, name)
 	if p != nil {
-		b.note(name, p)
+		b.note(name, p.Process)
+		b.bare = p.Addr
 	}
-	b.bare = addr
 	return err
 }
 
-// pollStart is how often it is looked whether a program listens.
-const pollStart = 10 * time.Millisecond
-
 // startWorker starts a worker. Unless the process is nil the caller kills it, when it has nothing left to do.
-func (b *bench) startWorker(ctx context.Context) (*localstack.Process, error) {
-	p, _, _, err := b.launch(ctx, "worker", "worker")
+func (b *bench) startWorker(ctx context.Context) (*Process, error) {
+	p, err := b.launch(ctx, "worker", "worker", "worker")
 	if p != nil {
-		b.note("worker", p)
+		b.note("worker", p.Process)
 	}
 	return p, err
 }
 
 func (b *bench) addProduct(ctx context.Context, units int64) (order.Product, error) {
-	return b.parts.ledger.AddProduct(ctx, order.Product{Name: "Concert ticket", Price: 1999, Currency: "EUR",
+	return b.sale.Ledger.AddProduct(ctx, order.Product{Name: "Concert ticket", Price: 1999, Currency: "EUR",
 		Stock: units})
 }
 
@@ -267,8 +263,8 @@ func (b *bench) requests(productID int64) [][]byte {
 
 // load brings a product to Redis.
 func (b *bench) load(ctx context.Context, productID int64) error {
-	_, err := b.parts.stock.Load(ctx, productID, func(ctx context.Context) (order.Product, error) {
-		return b.parts.ledger.Product(ctx, productID)
+	_, err := b.sale.Stock.Load(ctx, productID, func(ctx context.Context) (order.Product, error) {
+		return b.sale.Ledger.Product(ctx, productID)
 	})
 	return err
 }

@@ -1,4 +1,4 @@
-package main
+package lab
 
 import (
 	"bytes"
@@ -7,10 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"stampede/internal/account"
-	"stampede/internal/token"
 	"strings"
 	"time"
+
+	"stampede/internal/account"
+	"stampede/internal/token"
 )
 
 const (
@@ -24,7 +25,7 @@ const (
 type assignment struct{ name, value string }
 
 // assignments are what a shell needs to use the fleet by hand: addresses, tokens, and the servers for ctl.
-func (f *fleet) assignments(edges int) ([]assignment, error) {
+func (f *fleet) assignments() ([]assignment, error) {
 	buyer, err := f.tokens.Sign(token.Claims{UserID: demoBuyer}, demoTokenTTL)
 	if err != nil {
 		return nil, err
@@ -35,11 +36,11 @@ func (f *fleet) assignments(edges int) ([]assignment, error) {
 	}
 
 	all := []assignment{
-		{"EDGE", f.urls[0]},
+		{"EDGE", f.urls()[0]},
 		{"TOKEN", buyer},
 		{"MERCHANT", merchant},
-		{"EDGE_ADMIN", "http://" + f.admins[0]},
-		{"WORKER_ADMIN", "http://" + f.admins[edges]},
+		{"EDGE_ADMIN", "http://" + f.running["edge"][0].Admin},
+		{"WORKER_ADMIN", "http://" + f.running["worker"][0].Admin},
 	}
 	servers := []string{
 		"REDIS_URL", "MYSQL_DSN", "JWT_SECRET", "AWS_REGION", "AWS_ENDPOINT_URL_SQS", "AWS_ACCESS_KEY_ID",

@@ -1,4 +1,4 @@
-package main
+package lab
 
 import (
 	"context"
@@ -11,37 +11,26 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"stampede/internal/audit"
 	"stampede/internal/order"
 )
 
 // drainWait bounds the wait for the queue to drain; the outbox relay, the slowest part, needs 40 s.
 const drainWait = 90 * time.Second
 
-// demoCmd says what sale to run.
-type demoCmd struct {
-	Units    int64   `default:"500" help:"Units on sale."`
-	Buyers   int     `default:"2000" help:"Buyers who come."`
-	Rate     float64 `default:"1000" help:"Buyers per second, in an open model."`
-	Quantity int64   `default:"1" help:"Units that each buyer orders."`
-	stackFlags
-	Hold bool `help:"Keep the stack and its board running after the sale until Ctrl-C."`
-	JSON bool `help:"Print the result as one JSON object on stdout."`
+// Demo is a sale that is run to be judged.
+type Demo struct {
+	Size
+	Units    int64   // on sale
+	Buyers   int     // who come
+	Rate     float64 // buyers a second, in an open model
+	Quantity int64   // units that each buyer orders
+	Hold     bool    // keep the stack and its board running after the sale until the context ends
+	JSON     bool    // print the result as one JSON object, and not as tables
 }
 
-func (c *demoCmd) Validate() error {
-	switch {
-	case c.Units < 0 || c.Buyers < 1 || c.Buyers > 10_000_000:
-		return errors.New("--units must be at least 0, --buyers 1 to 10000000")
-	case !(c.Rate > 0 && c.Rate <= 1_000_000):
-		return errors.New("--rate must be above 0 and at most 1000000")
-	case c.Quantity < 1 || c.Quantity > order.MaxQuantity:
-		return fmt.Errorf("--quantity must be 1 to %d", order.MaxQuantity)
-	}
-	return c.stackFlags.Validate()
-}
-
-// demoResult is what a demo measured and found. Counts are of buyers and orders, units of goods.
-type demoResult struct {
+// DemoResult is what a demo measured and found. Counts are of buyers and orders, units of goods.
+type DemoResult struct {
 	Buyers       int     `json:"buyers"`
 	Accepted     int     `json:"accepted"`
 	SoldOut      int     `json:"sold_out"`
@@ -75,7 +64,8 @@ type promise struct {
 	kept            bool
 }
 
-func (c *demoCmd) Run(ctx context.Context) (err error) {
+// Run runs the sale, prints what became of it, and reports whether all promises were kept.
+func (c *Demo) Run(ctx context.Context) (kept bool, err error) {
 	show := newProgress(os.Stderr)
 	f, err := startFleet(ctx, c.Dir, "demo", show.step)
 	keep := true // the logs of a run that went wrong
@@ -87,28 +77,28 @@ func (c *demoCmd) Run(ctx context.Context) (err error) {
 		}
 	}()
 	if err != nil {
-		return err
+		return false, err
 	}
 	show.step(fmt.Sprintf("starting %d edge and %d worker processes", c.Edges, c.Workers))
 	if err := f.run(ctx, c.Edges, c.Workers); err != nil {
-		return err
+		return false, err
 	}
 	show.step("watch it live: " + f.board())
-	product, err := f.parts.ledger.AddProduct(ctx, order.Product{
+	product, err := f.sale.Ledger.AddProduct(ctx, order.Product{
 		Name: "Concert ticket", Price: 4990, Currency: "EUR", Stock: c.Units, LimitPerUser: c.Quantity,
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
 	show.step(fmt.Sprintf("%d buyers want %d of %d units each, %g buyers a second", c.Buyers, c.Quantity, c.Units,
 		c.Rate))
 	result, err := c.sell(ctx, f, product.ID, show)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if c.JSON {
 		if err := json.NewEncoder(os.Stdout).Encode(result); err != nil {
-			return err
+			return false, err
 		}
 	} else {
 		result.print(os.Stdout)
@@ -117,29 +107,26 @@ func (c *demoCmd) Run(ctx context.Context) (err error) {
 		show.step("the board stays until Ctrl-C: " + f.board())
 		<-ctx.Done()
 	}
-	if result.Audit != "ok" {
-		return errBroken
-	}
-	keep = false
-	return nil
+	keep = result.Audit != "ok"
+	return !keep, nil
 }
 
 // sell sends the buyers, waits for their orders to be decided, and checks what became of them.
-func (c *demoCmd) sell(ctx context.Context, f *fleet, productID int64, show *progress) (*demoResult, error) {
-	l := &load{urls: f.urls, tokens: f.tokens, productID: productID, quantity: c.Quantity, buyers: c.Buyers,
+func (c *Demo) sell(ctx context.Context, f *fleet, productID int64, show *progress) (*DemoResult, error) {
+	l := &load{urls: f.urls(), tokens: f.tokens, productID: productID, quantity: c.Quantity, buyers: c.Buyers,
 		rate: c.Rate}
 	watch, stopWatching := context.WithCancel(ctx)
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
 		for watch.Err() == nil {
-			look, err := f.parts.look(watch)
+			look, err := f.sale.Look(watch)
 			if err == nil {
 				show.show(l.sent.Load(), int64(c.Buyers),
 					fmt.Sprintf("%d/%d buyers  accepted %d  sold out %d  errors %d  |  in stock %d  reserved %d  "+
 						"messages %d",
 						l.sent.Load(), c.Buyers, l.accepted.Load(), l.soldOut.Load(), l.failed.Load(),
-						look.available, look.reserved, look.queue.Visible+look.queue.InFlight))
+						look.Available, look.Reserved, look.Queue.Visible+look.Queue.InFlight))
 			}
 			select {
 			case <-watch.Done():
@@ -155,19 +142,19 @@ func (c *demoCmd) sell(ctx context.Context, f *fleet, productID int64, show *pro
 	}
 	show.step("waiting until all orders are decided")
 	accepted := l.accepted.Load()
-	err := f.parts.waitQuiet(ctx, drainWait, func(look look) {
-		show.show(accepted*c.Quantity-look.reserved, accepted*c.Quantity,
-			fmt.Sprintf("reserved %d  messages %d", look.reserved, look.queue.Visible+look.queue.InFlight))
+	err := f.sale.WaitQuiet(ctx, drainWait, func(look audit.Look) {
+		show.show(accepted*c.Quantity-look.Reserved, accepted*c.Quantity,
+			fmt.Sprintf("reserved %d  messages %d", look.Reserved, look.Queue.Visible+look.Queue.InFlight))
 	})
 	if err != nil {
 		return nil, err
 	}
 	show.step("auditing")
-	report, err := f.parts.audit(ctx)
+	report, err := f.sale.Audit(ctx)
 	if err != nil {
 		return nil, err
 	}
-	undecided, err := f.parts.ledger.Undecided(ctx, l.orders)
+	undecided, err := f.sale.Ledger.Undecided(ctx, l.orders)
 	if err != nil {
 		return nil, err
 	}
@@ -175,8 +162,8 @@ func (c *demoCmd) sell(ctx context.Context, f *fleet, productID int64, show *pro
 }
 
 // judge compares what the buyers were told with what the audit found.
-func (c *demoCmd) judge(l *load, report auditReport, productID int64, undecided int) *demoResult {
-	r := &demoResult{
+func (c *Demo) judge(l *load, report audit.Report, productID int64, undecided int) *DemoResult {
+	r := &DemoResult{
 		Buyers: c.Buyers, Accepted: len(l.orders), SoldOut: int(l.soldOut.Load()), Errors: int(l.failed.Load()),
 		DurationS: l.duration.Seconds(), OrdersPerS: float64(c.Buyers) / l.duration.Seconds(),
 		units: c.Units, errors: l.errors,
@@ -185,8 +172,8 @@ func (c *demoCmd) judge(l *load, report auditReport, productID int64, undecided 
 	r.LatencyMS.P50, r.LatencyMS.P99, r.LatencyMS.P999 = percentile(sorted, .5), percentile(sorted, .99),
 		percentile(sorted, .999)
 
-	var p productAudit
-	if i := slices.IndexFunc(report.Products, func(p productAudit) bool { return p.ID == productID }); i >= 0 {
+	var p audit.Product
+	if i := slices.IndexFunc(report.Products, func(p audit.Product) bool { return p.ID == productID }); i >= 0 {
 		p = report.Products[i]
 	}
 	r.Completed, r.Failed, r.UnitsSold = p.Completed, p.Failed, p.CompletedUnits
@@ -232,7 +219,7 @@ func (c *demoCmd) judge(l *load, report auditReport, productID int64, undecided 
 }
 
 // print writes the result as tables that line up.
-func (r *demoResult) print(w io.Writer) {
+func (r *DemoResult) print(w io.Writer) {
 	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w)
 	fmt.Fprintln(tab, "buyers\taccepted\tsold out\terrors\tcompleted\tfailed\tpending\t")

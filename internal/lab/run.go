@@ -1,4 +1,4 @@
-package main
+package lab
 
 import (
 	"context"
@@ -7,53 +7,32 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"stampede/internal/account"
-	"stampede/internal/token"
-	"stampede/localstack"
 	"strings"
 	"syscall"
 	"time"
+
+	"stampede/internal/account"
+	"stampede/internal/audit"
+	"stampede/internal/token"
 )
 
-// merchantID is the user whose token run gives to its command for putting products on sale. No buyer has it.
-const merchantID = maxTokens + 1
+const (
+	// MaxUsers bounds the buyers for whom there is a token in the file of a run, of some 200 bytes each.
+	MaxUsers = 1_000_000
+	// merchantID is the user whose token a run gives to its command for putting products on sale. No buyer has it.
+	merchantID = MaxUsers + 1
+)
 
-// stackFlags are part of the commands that start a stack.
-type stackFlags struct {
-	Edges   int    `default:"1" help:"Edge processes, 1 to 32."`
-	Workers int    `default:"2" help:"Worker processes, 1 to 32."`
-	Dir     string `default:"${dir}" help:"Where to keep programs, data and logs while it runs."`
+// Run is a command that is run on a stack of its own.
+type Run struct {
+	Size
+	Users   int64 // buyers for whom there is a token
+	Command []string
 }
 
-func (f *stackFlags) Validate() error {
-	if f.Edges < 1 || f.Edges > 32 || f.Workers < 1 || f.Workers > 32 {
-		return errors.New("--edges and --workers must be 1 to 32")
-	}
-	return nil
-}
-
-// runCmd starts a stack, runs a command on it, waits until all orders are decided, audits, and stops everything.
-type runCmd struct {
-	stackFlags
-	Users   int64    `default:"20000" help:"Buyers for whom there is a token."`
-	Command []string `arg:"" optional:"" passthrough:"" help:"What to run, after --."`
-}
-
-func (c *runCmd) Validate() error {
-	// With its flags before it and none of them unknown, what follows is the command's own.
-	if len(c.Command) > 0 && c.Command[0] == "--" {
-		c.Command = c.Command[1:]
-	}
-	if len(c.Command) == 0 {
-		return errors.New("name a command after --, such as: ctl run -- sh -c 'curl $EDGE/api/products'")
-	}
-	if c.Users < 1 || c.Users > maxTokens {
-		return fmt.Errorf("--users must be 1 to %d", maxTokens)
-	}
-	return c.stackFlags.Validate()
-}
-
-func (c *runCmd) Run(ctx context.Context) (err error) {
+// Run starts a stack, runs the command on it, waits until all orders are decided, audits, and stops everything. It
+// reports whether the audit found all promises kept.
+func (c *Run) Run(ctx context.Context) (kept bool, err error) {
 	tell := func(text string) { fmt.Fprintln(os.Stderr, text) }
 	f, err := startFleet(ctx, c.Dir, "run", tell)
 	keep := true // the logs of a run that went wrong
@@ -65,42 +44,36 @@ func (c *runCmd) Run(ctx context.Context) (err error) {
 		}
 	}()
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := f.run(ctx, c.Edges, c.Workers); err != nil {
-		return err
+		return false, err
 	}
 	variables, err := f.forCommand(c.Users)
 	if err != nil {
-		return err
+		return false, err
 	}
 	ended := f.ended()
 	tell("running " + strings.Join(c.Command, " "))
 	failed := runCommand(ctx, c.Command, append(f.env[:len(f.env):len(f.env)], variables...))
 	if ctx.Err() != nil {
-		return errors.Join(ctx.Err(), failed)
+		return false, errors.Join(ctx.Err(), failed)
 	}
 	tell("waiting until all orders are decided")
-	if err := f.parts.waitQuiet(ctx, drainWait, func(look) {}); err != nil {
-		return errors.Join(err, failed)
+	if err := f.sale.WaitQuiet(ctx, drainWait, func(audit.Look) {}); err != nil {
+		return false, errors.Join(err, failed)
 	}
-	report, err := f.parts.audit(ctx)
+	report, err := f.sale.Audit(ctx)
 	if err != nil {
-		return errors.Join(err, failed)
+		return false, errors.Join(err, failed)
 	}
 	for range len(ended) {
 		report.OK, report.Problems = false, append(report.Problems, <-ended)
 	}
 	fmt.Println()
-	report.print()
-	switch {
-	case failed != nil:
-		return failed
-	case !report.OK:
-		return errBroken
-	}
-	keep = false
-	return nil
+	report.Print(os.Stdout)
+	keep = failed != nil || !report.OK
+	return report.OK, failed
 }
 
 // forCommand makes what a command needs to know of the stack: where the edges are, a file with a token of each buyer,
@@ -114,12 +87,12 @@ func (f *fleet) forCommand(users int64) (env []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = writeTokens(file, f.tokens, userRange{1, users}, string(account.Buyer), demoTokenTTL)
+	err = f.tokens.WriteTokens(file, 1, users, string(account.Buyer), demoTokenTTL)
 	if err := errors.Join(err, file.Close()); err != nil {
 		return nil, err
 	}
 	merchant, err := f.tokens.Sign(token.Claims{UserID: merchantID, Role: string(account.Merchant)}, demoTokenTTL)
-	return []string{"EDGE=" + strings.Join(f.urls, ","), "TOKENS=" + path, "MERCHANT=" + merchant}, err
+	return []string{"EDGE=" + strings.Join(f.urls(), ","), "TOKENS=" + path, "MERCHANT=" + merchant}, err
 }
 
 // runCommand runs a command with this process's outputs. When the context ends, the command and whatever it has started
@@ -131,14 +104,14 @@ func runCommand(ctx context.Context, command, env []string) error {
 	// has no input: from a terminal it may not read there.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = stopWait
+	cmd.WaitDelay = StopWait
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("the command: %w", err)
 	}
 	err := cmd.Wait()
 	// A script that was asked to end may be gone before what it has started. The signal 0 fails when nobody is left.
 	group := -cmd.Process.Pid
-	for deadline := time.Now().Add(stopWait); ctx.Err() != nil && syscall.Kill(group, 0) == nil &&
+	for deadline := time.Now().Add(StopWait); ctx.Err() != nil && syscall.Kill(group, 0) == nil &&
 		time.Now().Before(deadline); {
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -147,18 +120,4 @@ func runCommand(ctx context.Context, command, env []string) error {
 		return fmt.Errorf("%s: %w", command[0], err)
 	}
 	return nil
-}
-
-// ended gives a line for each edge and worker that ends, also when all are stopped.
-func (f *fleet) ended() <-chan string {
-	ended := make(chan string, len(f.edges)+len(f.workers))
-	for program, list := range map[string][]*localstack.Process{"edge": f.edges, "worker": f.workers} {
-		for i, p := range list {
-			go func() {
-				<-p.Done()
-				ended <- fmt.Sprintf("%s-%d ended by itself; the end of its log: %s", program, i+1, p.LogTail())
-			}()
-		}
-	}
-	return ended
 }

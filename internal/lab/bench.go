@@ -1,4 +1,4 @@
-package main
+package lab
 
 import (
 	"cmp"
@@ -19,13 +19,10 @@ import (
 const (
 	// benchLimit bounds a whole run, so that a system that hangs is noticed.
 	benchLimit = 15 * time.Minute
-	// maxRounds and maxBenchDuration bound what can be asked for.
-	maxRounds        = 50
-	maxBenchDuration = 30 * time.Second
+	// MaxRounds and MaxBenchDuration bound what can be asked for.
+	MaxRounds        = 50
+	MaxBenchDuration = 30 * time.Second
 )
-
-// errMissed ends a bench whose table shows that a bar was missed.
-var errMissed = errors.New("a bar was missed")
 
 // benchOptions say what to measure, and how long.
 type benchOptions struct {
@@ -115,55 +112,45 @@ func measures() []measure {
 	}
 }
 
-type benchCmd struct {
-	Only     string        `placeholder:"REGEXP" help:"Measure what matches it by name or baseline."`
-	Duration time.Duration `default:"2s" help:"Of each measurement."`
-	Rounds   int           `default:"5" help:"How often each is measured."`
-	Dir      string        `default:"${dir}" help:"Where the report goes, and programs, data and logs while it runs."`
-	JSON     bool          `help:"Print the result as one JSON object on stdout."`
+// Bench says what is measured, and how.
+type Bench struct {
+	Only     *regexp.Regexp // of measures, by their name or baseline
+	Duration time.Duration  // of each measurement
+	Rounds   int            // how often each is measured
+	Dir      string         // where the report goes, and programs, data and logs while it runs
+	JSON     bool           // print the result as one JSON object, and not as a table
 }
 
-func (c *benchCmd) Validate() error {
-	if c.Rounds < 1 || c.Rounds > maxRounds || c.Duration < 50*time.Millisecond || c.Duration > maxBenchDuration {
-		return fmt.Errorf("--rounds must be 1 to %d, --duration 50ms to %s", maxRounds, maxBenchDuration)
-	}
-	return nil
+// Measured reports whether anything that a bench measures has such a name or baseline.
+func Measured(only *regexp.Regexp) bool { return len(chosen(only)) > 0 }
+
+func chosen(only *regexp.Regexp) []measure {
+	return slices.DeleteFunc(measures(), func(m measure) bool {
+		return !only.MatchString(m.name) && !only.MatchString(m.over)
+	})
 }
 
-func (c *benchCmd) Run(ctx context.Context) error {
-	only, err := regexp.Compile(c.Only)
-	if err != nil {
-		return usagef("bench: --only: %w", err)
-	}
-	o := benchOptions{only: only, duration: c.Duration, rounds: c.Rounds, dir: c.Dir, idleConns: idleConns}
+// Run measures, prints and writes the report, and reports whether every bar was met.
+func (c *Bench) Run(ctx context.Context) (met bool, err error) {
+	o := benchOptions{only: c.Only, duration: c.Duration, rounds: c.Rounds, dir: c.Dir, idleConns: idleConns}
 	report, err := o.run(ctx, newProgress(os.Stderr))
 	if err != nil {
-		return err
+		return false, err
 	}
+
 	if c.JSON {
 		err = json.NewEncoder(os.Stdout).Encode(report)
 	} else {
 		report.print(os.Stdout)
 	}
-	if err != nil {
-		return err
-	}
-	if !report.OK {
-		return errMissed
-	}
-	return nil
+	return report.OK, err
 }
 
 // run measures everything that was asked for and writes the reports.
-func (o benchOptions) run(ctx context.Context, show *progress) (report *benchReport, err error) {
+func (o benchOptions) run(ctx context.Context, show *progress) (report *BenchReport, err error) {
 	ctx, cancel := context.WithTimeout(ctx, benchLimit)
 	defer cancel()
-	chosen := slices.DeleteFunc(measures(), func(m measure) bool {
-		return !o.only.MatchString(m.name) && !o.only.MatchString(m.over)
-	})
-	if len(chosen) == 0 {
-		return nil, usagef("bench: nothing that is measured has such a name")
-	}
+	chosen := chosen(o.only)
 	start := time.Now()
 	b, err := startBench(ctx, o, show)
 	defer func() {
@@ -224,8 +211,8 @@ func (b *bench) rounds(ctx context.Context, chosen []measure) error {
 	return nil
 }
 
-// benchReport is the result of a bench.
-type benchReport struct {
+// BenchReport is the result of a bench.
+type BenchReport struct {
 	StartedAt time.Time `json:"started_at"`
 	TookS     float64   `json:"took_s"`
 	OK        bool      `json:"ok"`
@@ -262,8 +249,8 @@ type curve struct {
 	Points [][2]float64 `json:"points"` // share, ms
 }
 
-func (b *bench) report(chosen []measure) *benchReport {
-	r := &benchReport{
+func (b *bench) report(chosen []measure) *BenchReport {
+	r := &BenchReport{
 		OK: true, Rounds: b.o.rounds, DurationS: b.o.duration.Seconds(), Others: map[string][]float64{},
 		Curves: b.curves,
 		Machine: fmt.Sprintf("%s/%s, %d processors, %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(),
@@ -339,7 +326,7 @@ func median(values []float64) float64 {
 }
 
 // write writes bench.json and bench.html.
-func (r *benchReport) write(dir string) error {
+func (r *BenchReport) write(dir string) error {
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err

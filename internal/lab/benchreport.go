@@ -1,4 +1,4 @@
-package main
+package lab
 
 import (
 	"fmt"
@@ -11,7 +11,7 @@ import (
 )
 
 // print writes the table: words to the left, figures to the right.
-func (r *benchReport) print(w io.Writer) {
+func (r *BenchReport) print(w io.Writer) {
 	lines := [][]string{benchTitles}
 	for i := range r.Measures {
 		lines = append(lines, r.Measures[i].cells())
@@ -75,7 +75,7 @@ circle.c0 { fill: var(--subject); } circle.c1 { fill: var(--baseline); }
 `
 
 // html is a page that needs nothing else.
-func (r *benchReport) html() string {
+func (r *BenchReport) html() string {
 	var b strings.Builder
 	b.WriteString("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">" +
 		"<meta name=\"viewport\" content=\"width=device-width\"><title>Stampede: the bench</title>" +
@@ -190,7 +190,7 @@ const (
 
 // plotCurves draws the latencies: to the right the rarer and worse answers, upwards the later ones, both on
 // logarithmic scales, a line for each round.
-func (r *benchReport) plotCurves(b *strings.Builder) {
+func (r *BenchReport) plotCurves(b *strings.Builder) {
 	if len(r.Curves) == 0 {
 		return
 	}

@@ -1,4 +1,4 @@
-package main
+package lab
 
 import (
 	"context"
@@ -148,7 +148,7 @@ func probeTelemetry(ctx context.Context, b *bench) (figures, error) {
 		var scraping sync.WaitGroup
 		if name == "telemetry/on" {
 			addr = b.edge
-			scraping.Go(func() { scrape(watch, b.admins[0]) })
+			scraping.Go(func() { scrape(watch, b.running["edge"][0].Admin) })
 		}
 		r, err := b.rate(ctx, addr, b.orders, fasthttp.StatusAccepted)
 		stop()
@@ -277,7 +277,7 @@ func (b *bench) drain(ctx context.Context, name string, limit time.Duration, sta
 	before := b.stack.SQS.Requests()[receive]
 	started := make(chan error, 1)
 	go func() { started <- start() }() // a worker that is ready has begun already
-	end := time.Now().Add(startWait)
+	end := time.Now().Add(StartWait)
 	for b.stack.SQS.Requests()[receive] == before && time.Now().Before(end) && ctx.Err() == nil {
 		wait(ctx, drainLook)
 	}
@@ -331,7 +331,7 @@ func (b *bench) checkDecided(ctx context.Context, productID, orders int64) error
 	if err != nil {
 		return err
 	}
-	level, err := b.parts.stock.Level(ctx, productID)
+	level, err := b.sale.Stock.Level(ctx, productID)
 	if err != nil {
 		return err
 	}
@@ -444,7 +444,7 @@ func (b *bench) reserveAll(ctx context.Context, call reserveCall) (float64, erro
 	if err := b.reset(ctx); err != nil {
 		return 0, err
 	}
-	product, err := b.parts.ledger.AddProduct(ctx, order.Product{
+	product, err := b.sale.Ledger.AddProduct(ctx, order.Product{
 		Name: "limited", Price: 1999, Currency: "EUR", Stock: ledger.MaxStock, LimitPerUser: 2,
 	})
 	if err != nil {
@@ -481,7 +481,7 @@ func (b *bench) reserveAll(ctx context.Context, call reserveCall) (float64, erro
 	if err := errors.Join(errs...); err != nil {
 		return 0, err
 	}
-	level, err := b.parts.stock.Level(ctx, product.ID)
+	level, err := b.sale.Stock.Level(ctx, product.ID)
 	if err == nil && (level.Reservations != done.Load() || level.Outbox != done.Load()) {
 		err = fmt.Errorf("of %d orders %d are reserved and %d in the outbox", done.Load(), level.Reservations,
 			level.Outbox)
@@ -494,7 +494,7 @@ const maxReserve = 2 * time.Second
 
 func probeReserve(ctx context.Context, b *bench) (figures, error) {
 	rate, err := b.reserveAll(ctx, func(ctx context.Context, productID int64, requests []stock.Request) error {
-		_, _, err := b.parts.stock.Reserve(ctx, productID, 0, requests)
+		_, _, err := b.sale.Stock.Reserve(ctx, productID, 0, requests)
 		return err
 	})
 	return figures{"reserve": rate}, err
@@ -540,9 +540,9 @@ func probeIdle(ctx context.Context, b *bench) (figures, error) {
 	if err := b.reset(ctx); err != nil {
 		return nil, err
 	}
-	edge, addr, _, err := b.launch(ctx, "edge", "edge-idle")
+	edge, err := b.launch(ctx, "edge", "edge", "edge-idle")
 	if edge != nil {
-		b.edges = append(b.edges, edge)
+		b.running["edge"] = append(b.running["edge"], edge)
 		defer func() { _ = edge.Kill() }()
 	}
 	if err != nil {
@@ -552,7 +552,7 @@ func probeIdle(ctx context.Context, b *bench) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := rawLoad{addr: addr, conns: b.o.idleConns, requests: b.orders}
+	l := rawLoad{addr: edge.Addr, conns: b.o.idleConns, requests: b.orders}
 	conns, err := l.dial(ctx, drainLimit)
 	defer closeAll(conns)
 	if err != nil {
@@ -621,7 +621,7 @@ func probeMemory(ctx context.Context, b *bench) (figures, error) {
 			p := order.Product{
 				ID: product, Price: 1999, Currency: "EUR", Stock: 1000, Version: 1, Revision: 1, State: order.OnSale,
 			}
-			_, err := b.parts.stock.Load(ctx, p.ID, func(context.Context) (order.Product, error) { return p, nil })
+			_, err := b.sale.Stock.Load(ctx, p.ID, func(context.Context) (order.Product, error) { return p, nil })
 			if err != nil {
 				return err
 			}
@@ -662,7 +662,7 @@ func (b *bench) placeOrders(ctx context.Context, n int, user func() int64) error
 		for i := range requests {
 			requests[i].UserID = user()
 		}
-		sale, results, err := b.parts.stock.Reserve(ctx, b.hot.ID, 0, requests)
+		sale, results, err := b.sale.Stock.Reserve(ctx, b.hot.ID, 0, requests)
 		if err != nil {
 			return err
 		}
@@ -673,7 +673,7 @@ func (b *bench) placeOrders(ctx context.Context, n int, user func() int64) error
 			}
 			records[i] = order.Record{Order: results[i].Order, Currency: sale.Currency, Status: order.Pending}
 		}
-		if err := b.parts.stock.WritePending(ctx, records); err != nil {
+		if err := b.sale.Stock.WritePending(ctx, records); err != nil {
 			return err
 		}
 	}
