@@ -98,12 +98,15 @@ func (l *Ledger) rehearse(ctx context.Context, productID int64, product *product
 				return err
 			}
 		}
-		b, err := l.openBook(ctx, tx, productID, orders, true)
+		d, err := l.lockToDecide(ctx, tx, productID, orders)
 		if err != nil {
 			return err
 		}
-		b.judge(orders, "")
-		if err := b.write(ctx, tx); err != nil {
+		if err := d.readRows(ctx, tx, orders); err != nil {
+			return err
+		}
+		d.judge(orders, "")
+		if err := d.write(ctx, tx); err != nil {
 			return err
 		}
 		return mysql.ErrRehearsed
@@ -120,37 +123,24 @@ func (l *Ledger) decide(ctx context.Context, productID int64, orders []order.Ord
 	if len(orders) == 0 {
 		return nil, nil
 	}
-	if len(orders) > MaxBatch {
-		return nil, fmt.Errorf("decide: %w: %d orders are more than %d", mysql.ErrInvalid, len(orders), MaxBatch)
-	}
-	for _, o := range orders {
-		if err := o.Validate(); err != nil {
-			return nil, fmt.Errorf("decide order %s: %w: %w", o.ID, mysql.ErrInvalid, err)
-		}
-		if o.ProductID != productID {
-			return nil, fmt.Errorf("decide order %s: %w: it is of product %d, not %d", o.ID, mysql.ErrInvalid,
-				o.ProductID, productID)
-		}
+	if err := validateOrders(productID, orders); err != nil {
+		return nil, err
 	}
 	if err := failpoint.Before(failpoint.Decide); err != nil {
 		return nil, err
 	}
-	// Of many orders hardly any has a row already. That is found out by inserting them, and only if one has, the rows
-	// are looked for. An order that comes alone may well have come before.
-	look := len(orders) == 1
+
+	// Of many orders hardly any has a row already, so that rows are read only after an insert has met one. A lone
+	// order is checked for an existing row first: it may well have come before.
 	var decisions []order.Decision
-	err := l.db.InTx(ctx, func(tx *sqlx.Tx) error {
-		b, err := l.openBook(ctx, tx, productID, orders, look)
-		if err != nil {
-			return err
-		}
-		decisions = b.judge(orders, verdict)
-		if err := b.write(ctx, tx); err != nil {
-			look = true
-			return err
-		}
-		return failpoint.Before(failpoint.Commit)
-	})
+	err := errKnown
+	if len(orders) > 1 {
+		decisions, err = l.decideNew(ctx, productID, orders, verdict)
+	}
+	if errors.Is(err, errKnown) {
+		decisions, err = l.decideKnown(ctx, productID, orders, verdict)
+	}
+
 	if err == nil {
 		err = failpoint.After(failpoint.Commit)
 	}
@@ -160,12 +150,77 @@ func (l *Ledger) decide(ctx context.Context, productID int64, orders []order.Ord
 	return decisions, nil
 }
 
-// book is what a deciding transaction knows, and what it is going to write.
-type book struct {
+// validateOrders returns ErrInvalid unless Decide can decide these orders.
+func validateOrders(productID int64, orders []order.Order) error {
+	if len(orders) > MaxBatch {
+		return fmt.Errorf("decide: %w: %d orders are more than %d", mysql.ErrInvalid, len(orders), MaxBatch)
+	}
+	for i := range orders {
+		o := &orders[i]
+		if err := o.Validate(); err != nil {
+			return fmt.Errorf("decide order %s: %w: %w", o.ID, mysql.ErrInvalid, err)
+		}
+		if o.ProductID != productID {
+			return fmt.Errorf("decide order %s: %w: it is of product %d, not %d", o.ID, mysql.ErrInvalid,
+				o.ProductID, productID)
+		}
+	}
+	return nil
+}
+
+// errKnown says that an order, or another one with its idempotency key, may have a row already.
+var errKnown = mysql.OwnError("an order, or its idempotency key, has a row already")
+
+// decideNew decides orders without a look for rows that they have already. It returns errKnown if one has, and then
+// nothing is decided.
+func (l *Ledger) decideNew(ctx context.Context, productID int64, orders []order.Order,
+	verdict order.Reason) (decisions []order.Decision, err error) {
+	err = l.db.InTx(ctx, func(tx *sqlx.Tx) error {
+		d, err := l.lockToDecide(ctx, tx, productID, orders)
+		if err != nil {
+			return err
+		}
+
+		decisions = d.judge(orders, verdict)
+
+		if err := d.write(ctx, tx); errors.Is(err, mysql.ErrLostRace) {
+			return errKnown // and not the error itself, after which InTx would do the same again
+		} else if err != nil {
+			return err
+		}
+		return failpoint.Before(failpoint.Commit)
+	})
+	return decisions, err
+}
+
+// decideKnown decides orders of which some may have rows already: those are read first, and hold.
+func (l *Ledger) decideKnown(ctx context.Context, productID int64, orders []order.Order,
+	verdict order.Reason) (decisions []order.Decision, err error) {
+	err = l.db.InTx(ctx, func(tx *sqlx.Tx) error {
+		d, err := l.lockToDecide(ctx, tx, productID, orders)
+		if err != nil {
+			return err
+		}
+		if err := d.readRows(ctx, tx, orders); err != nil {
+			return err
+		}
+
+		decisions = d.judge(orders, verdict)
+
+		if err := d.write(ctx, tx); err != nil {
+			return err
+		}
+		return failpoint.Before(failpoint.Commit)
+	})
+	return decisions, err
+}
+
+// decider is what a deciding transaction knows, and what it is going to write.
+type decider struct {
 	product *productRow // as locked; nil if it is unknown
 	time    time.Time
 
-	decided map[uuid.UUID]*orderRow // rows of the orders in question, as far as looked at, and those about to be stored
+	decided map[uuid.UUID]*orderRow // rows of the orders in question that were read, and those about to be stored
 	holders map[keyScope]*orderRow  // those of these rows that hold an idempotency key
 	bought  map[int64]int64         // units by user; empty if there is no limit
 
@@ -174,53 +229,55 @@ type book struct {
 	changes  []ledgerRow
 }
 
-// openBook locks the product and reads what judging the orders takes; the rows that orders have already only if look
-// says so. Who does not look at them cannot insert their orders.
-func (l *Ledger) openBook(ctx context.Context, tx *sqlx.Tx, productID int64, orders []order.Order,
-	look bool) (*book, error) {
+// lockToDecide locks the product, and reads what the buyers of the orders have of it if it has a limit.
+func (l *Ledger) lockToDecide(ctx context.Context, tx *sqlx.Tx, productID int64,
+	orders []order.Order) (*decider, error) {
 	start := time.Now()
 	product, err := lockProduct(ctx, tx, productID)
 	l.db.Ended(CallLock, start, err)
 	if err != nil {
 		return nil, err
 	}
-	b := &book{
+	d := &decider{
 		product: product, time: mysql.Now(), decided: make(map[uuid.UUID]*orderRow, len(orders)),
 		holders: make(map[keyScope]*orderRow),
 	}
-	if look {
-		related, err := readRelated(ctx, tx, orders)
-		if err != nil {
-			return nil, err
-		}
-		for i := range related {
-			b.note(&related[i])
-		}
+	if product == nil || product.LimitPerUser == 0 {
+		return d, nil
 	}
-	if product != nil && product.LimitPerUser > 0 {
-		users := make([]int64, len(orders))
-		for i, o := range orders {
-			users[i] = o.UserID
-		}
-		slices.Sort(users)
-		if b.bought, err = readBought(ctx, tx, productID, slices.Compact(users)); err != nil {
-			return nil, err
-		}
+
+	users := make([]int64, len(orders))
+	for i := range orders {
+		users[i] = orders[i].UserID
 	}
-	return b, nil
+	slices.Sort(users)
+	d.bought, err = readBought(ctx, tx, productID, slices.Compact(users))
+	return d, err
 }
 
-func (b *book) note(row *orderRow) {
-	b.decided[uuid.UUID(row.ID)] = row
+// readRows reads the rows that the orders have already, and those that hold their idempotency keys.
+func (d *decider) readRows(ctx context.Context, tx *sqlx.Tx, orders []order.Order) error {
+	related, err := readRelated(ctx, tx, orders)
+	if err != nil {
+		return err
+	}
+	for i := range related {
+		d.note(&related[i])
+	}
+	return nil
+}
+
+func (d *decider) note(row *orderRow) {
+	d.decided[uuid.UUID(row.ID)] = row
 	if row.IdempotencyKey != nil {
-		b.holders[row.scope()] = row
+		d.holders[row.scope()] = row
 	}
 }
 
 // claimKey sees to it that at most one of the orders under a key holds it: the latest, if they are no retries of each
 // other. It reports false if the order must not be placed, since another one has been under its key.
-func (b *book) claimKey(row *orderRow) bool {
-	holder := b.holders[row.scope()]
+func (d *decider) claimKey(row *orderRow) bool {
+	holder := d.holders[row.scope()]
 	switch {
 	case row.IdempotencyKey == nil || holder == nil:
 		return true
@@ -233,57 +290,64 @@ func (b *book) claimKey(row *orderRow) bool {
 	}
 
 	holder.IdempotencyKey = nil
-	if !slices.Contains(b.orders, holder) {
-		b.released = append(b.released, holder.ID)
+	if !slices.Contains(d.orders, holder) {
+		d.released = append(d.released, holder.ID)
 	}
 	return true
 }
 
 // judge decides the orders one after the other, each in the light of those before it.
-func (b *book) judge(orders []order.Order, verdict order.Reason) []order.Decision {
+func (d *decider) judge(orders []order.Order, verdict order.Reason) []order.Decision {
 	decisions := make([]order.Decision, len(orders))
-	b.orders, b.changes = make([]*orderRow, 0, len(orders)), make([]ledgerRow, 0, len(orders))
+	d.orders, d.changes = make([]*orderRow, 0, len(orders)), make([]ledgerRow, 0, len(orders))
+
 	var stock, version int64
-	if b.product != nil {
-		stock, version = b.product.Stock, b.product.Version
+	if d.product != nil {
+		stock, version = d.product.Stock, d.product.Version
 	}
+
 	for i := range orders {
 		o := &orders[i]
-		if row, ok := b.decided[o.ID]; ok {
+		if row, ok := d.decided[o.ID]; ok {
 			decisions[i].Record = row.record()
 			continue
 		}
-		reason, row := verdict, b.row(o)
-		keyFree := b.claimKey(row)
+
+		// Why it fails, if it does.
+		reason, row := verdict, d.row(o)
+		keyFree := d.claimKey(row)
 		switch {
 		case reason != "":
 		case !keyFree:
 			reason = order.IdempotencyConflict
-		case b.product == nil:
+		case d.product == nil:
 			reason = order.UnknownProduct
-		case b.product.LimitPerUser > 0 && b.bought[o.UserID]+o.Quantity > b.product.LimitPerUser:
+		case d.product.LimitPerUser > 0 && d.bought[o.UserID]+o.Quantity > d.product.LimitPerUser:
 			reason = order.LimitExceeded
 		case o.Quantity > stock:
 			reason = order.SoldOut
 		}
+
 		if reason != "" {
 			row.Status, row.FailedReason = order.Failed, sql.NullString{String: string(reason), Valid: true}
 		} else {
 			stock -= o.Quantity
 			version++
-			if b.product.LimitPerUser > 0 {
-				b.bought[o.UserID] += o.Quantity
+			if d.product.LimitPerUser > 0 {
+				d.bought[o.UserID] += o.Quantity
 			}
-			b.changes = append(b.changes, ledgerRow{
+			d.changes = append(d.changes, ledgerRow{
 				ProductID: o.ProductID, Version: version, Delta: -o.Quantity, Balance: stock,
-				Reason: ledgerOrder, Ref: o.ID[:], CreatedAt: b.time,
+				Reason: ledgerOrder, Ref: o.ID[:], CreatedAt: d.time,
 			})
 		}
-		b.note(row)
-		b.orders = append(b.orders, row)
+
+		d.note(row)
+		d.orders = append(d.orders, row)
 		decisions[i] = order.Decision{Record: row.record(), Fresh: true}
 	}
-	for i := range decisions {
+
+	for i := range decisions { // of one commit, so that all have its last version
 		if decisions[i].Fresh {
 			decisions[i].Version = version
 		}
@@ -292,14 +356,15 @@ func (b *book) judge(orders []order.Order, verdict order.Reason) []order.Decisio
 }
 
 // row is the row of an order that is completed.
-func (b *book) row(o *order.Order) *orderRow {
+func (d *decider) row(o *order.Order) *orderRow {
 	row := &orderRow{
 		ID: mysql.UUID(o.ID), UserID: o.UserID, ProductID: o.ProductID, Quantity: o.Quantity, UnitPrice: o.UnitPrice,
 		Currency: noCurrency, Status: order.Completed,
-		ReservedAt: o.ReservedAt.UTC().Truncate(time.Millisecond), DecidedAt: b.time,
+		ReservedAt: o.ReservedAt.UTC().Truncate(time.Millisecond), DecidedAt: d.time,
 	}
-	if b.product != nil {
-		row.Currency = b.product.Currency
+
+	if d.product != nil {
+		row.Currency = d.product.Currency
 	}
 	if o.IdempotencyKey != "" {
 		row.IdempotencyKey = []byte(o.IdempotencyKey)
@@ -308,15 +373,15 @@ func (b *book) row(o *order.Order) *orderRow {
 }
 
 // write stores what was judged.
-func (b *book) write(ctx context.Context, tx *sqlx.Tx) error {
-	if len(b.orders) == 0 {
+func (d *decider) write(ctx context.Context, tx *sqlx.Tx) error {
+	if len(d.orders) == 0 {
 		return nil
 	}
-	if err := releaseKeys(ctx, tx, b.released); err != nil {
+	if err := releaseKeys(ctx, tx, d.released); err != nil {
 		return err
 	}
-	if err := insertOrders(ctx, tx, b.orders); err != nil {
+	if err := insertOrders(ctx, tx, d.orders); err != nil {
 		return err
 	}
-	return changeStock(ctx, tx, b.product, b.changes)
+	return changeStock(ctx, tx, d.product, d.changes)
 }
