@@ -170,35 +170,15 @@ func (w *Worker) finish(j *job, decision order.Decision, reason string) {
 // messages deleted. Until that is done the messages are kept.
 func (w *Worker) settle(productID int64, settlements []settlement) {
 	for _, s := range settlements {
-		records := make([]order.Record, len(s.decisions))
-		for i := range s.decisions {
-			records[i] = s.decisions[i].Record
-		}
 		if w.away.is(productID) {
 			w.rest(w.receiving, productID, deliveriesOf(s.jobs))
 			continue
 		}
-		settled := false
+
 		start := time.Now()
-		whose, err := w.persist(productID, func(ctx context.Context) error {
-			if !settled {
-				moved, err := w.stock.Settle(ctx, productID, s.decisions)
-				if err != nil {
-					if !stock.NotExecuted(err) {
-						// It may have been carried out. Repeating it must not take units out again.
-						for i := range s.decisions {
-							s.decisions[i].Fresh = false
-						}
-					}
-					return err
-				}
-				settled = true
-				w.metrics.givenBack.Add(float64(moved.GivenBack))
-				w.metrics.takenOut.Add(float64(moved.TakenOut))
-			}
-			return w.stock.WriteDecided(ctx, records)
-		}, w.blameInRedis(productID, start))
+		whose, err := w.settleInRedis(productID, s.decisions, w.blameInRedis(productID, start))
 		addSpans("settle", s.jobs, s.decisions, start, err)
+
 		// If that failed the decisions stand; who receives the messages next settles them. A stop may have ended it
 		// early.
 		switch {
@@ -214,4 +194,51 @@ func (w *Worker) settle(productID int64, settlements []settlement) {
 			w.rest(w.receiving, productID, deliveriesOf(s.jobs))
 		}
 	}
+}
+
+// settleInRedis clears reservations and then shows the decisions.
+func (w *Worker) settleInRedis(productID int64, decisions []order.Decision, blame func(error) fault) (fault, error) {
+	if whose, err := w.clearReservations(productID, decisions, blame); err != nil {
+		return whose, err
+	}
+
+	records := make([]order.Record, len(decisions))
+	for i := range decisions {
+		records[i] = decisions[i].Record
+	}
+	return w.persist(productID, func(ctx context.Context) error {
+		return w.stock.WriteDecided(ctx, records)
+	}, blame)
+}
+
+// clearReservations settles decisions until that has succeeded, and does so as fresh only for as long as it has
+// certainly not been done.
+func (w *Worker) clearReservations(productID int64, decisions []order.Decision,
+	blame func(error) fault) (fault, error) {
+	unknown := func(err error) bool { return !stock.NotExecuted(err) && !stock.Rejected(err) }
+	count := func(moved stock.Settled, err error) error {
+		w.metrics.givenBack.Add(float64(moved.GivenBack))
+		w.metrics.takenOut.Add(float64(moved.TakenOut))
+		return err
+	}
+
+	whose, err := w.persist(productID, func(ctx context.Context) error {
+		return count(w.stock.Settle(ctx, productID, decisions))
+	}, func(err error) fault {
+		if unknown(err) {
+			return ofOrder // so that it is not repeated as it is
+		}
+		return blame(err)
+	})
+	switch {
+	case err == nil || !unknown(err):
+		return whose, err
+	case w.receiving.Err() != nil: // the messages go back to the queue
+		return ofAll, err
+	}
+
+	// It may have been carried out. Repeating it must not take units out again.
+	return w.persist(productID, func(ctx context.Context) error {
+		return count(w.stock.SettleAgain(ctx, productID, decisions))
+	}, blame)
 }

@@ -3,6 +3,7 @@ package stock
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -22,7 +23,7 @@ type Settled struct {
 
 // Settle clears the reservations of up to MaxBatch decided orders of one product. Fresh decisions
 // must be all those of one commit, whose version counts for all, and may be settled as fresh once: if the
-// outcome of a call is unknown, repeat it with Fresh false. Otherwise settling again changes nothing.
+// outcome of a call is unknown, repeat it by SettleAgain. Otherwise settling again changes nothing.
 func (s *Stock) Settle(ctx context.Context, productID int64, decisions []order.Decision) (Settled, error) {
 	var version, made int64
 	var last uuid.UUID
@@ -38,6 +39,15 @@ func (s *Stock) Settle(ctx context.Context, productID int64, decisions []order.D
 		return s.settle(ctx, productID, version, decisions)
 	}
 	return s.settle(ctx, productID, fmt.Sprintf("%d %d %s", version, version-made, last), decisions)
+}
+
+// SettleAgain is Settle for decisions that may have been settled by a call without an answer: none counts as fresh.
+func (s *Stock) SettleAgain(ctx context.Context, productID int64, decisions []order.Decision) (Settled, error) {
+	again := slices.Clone(decisions)
+	for i := range again {
+		again[i].Fresh = false
+	}
+	return s.Settle(ctx, productID, again)
 }
 
 // SettleLeft is Settle for decisions, none of them fresh, that were read some time ago: it passes over orders that are

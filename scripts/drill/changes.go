@@ -150,7 +150,7 @@ var changes = []change{
 		pkg: "internal/ledger", test: "TestDecide", says: "has a row already",
 	}, {
 		promise: "P3", what: "a settle whose answer is lost is repeated as fresh",
-		file: "worker/decide.go", old: "s.decisions[i].Fresh = false", new: "s.decisions[i].Fresh = true",
+		file: "internal/stock/settle.go", old: "again[i].Fresh = false", new: "again[i].Fresh = true",
 		pkg: "worker", test: "TestASettleWhoseAnswerIsLostIsNotRepeatedAsFresh", says: "want 88 available",
 	}, {
 		promise: "P3", what: "no tombstone",
