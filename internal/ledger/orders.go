@@ -246,3 +246,15 @@ func nullable(s sql.NullString) []byte {
 	}
 	return []byte(s.String)
 }
+
+// Bought reads how many units of a product these users have by completed orders. Who has none is missing.
+func (l *Ledger) Bought(ctx context.Context, productID int64, users []int64) (bought map[int64]int64, err error) {
+	err = l.db.InTx(ctx, func(tx *sqlx.Tx) (err error) {
+		bought, err = readBought(ctx, tx, productID, users)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("product %d: %w", productID, err)
+	}
+	return bought, nil
+}

@@ -52,6 +52,7 @@ type productRow struct {
 }
 
 const productColumns = `id, name, description, price, currency, stock, starts_at, ends_at, limit_per_user, version,
+
 	created_at, state, revision, limit_ceiling, buckets`
 
 func (r productRow) product() order.Product {
@@ -331,27 +332,4 @@ func lockRows(ctx context.Context, tx *sqlx.Tx, ids []int64) ([]productRow, erro
 		return nil, fmt.Errorf("lock products: %w", err)
 	}
 	return rows, nil
-}
-
-// changeStock writes the stock and version of a product that this transaction has locked, and the ledger rows that
-// led from its old version to the new one. That the old version is still there is checked, so that a fault in locking
-// is an error and never a wrong stock.
-func changeStock(ctx context.Context, tx *sqlx.Tx, p *productRow, changes []ledgerRow) error {
-	if len(changes) == 0 {
-		return nil
-	}
-	if err := insertLedger(ctx, tx, changes); err != nil {
-		return err
-	}
-	last := changes[len(changes)-1]
-	result, err := tx.ExecContext(ctx, `UPDATE products SET stock = ?, version = ? WHERE id = ? AND version = ?`,
-		last.Balance, last.Version, p.ID, p.Version)
-	if err != nil {
-		return fmt.Errorf("update product %d: %w", p.ID, err)
-	}
-	if n, err := result.RowsAffected(); err != nil || n != 1 {
-		return fmt.Errorf("update product %d: version %d is gone though its row is locked (%d rows, %v)", p.ID,
-			p.Version, n, err)
-	}
-	return nil
 }

@@ -3,7 +3,6 @@ package ledger
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/jmoiron/sqlx"
 
@@ -13,45 +12,6 @@ import (
 
 // MaxRestockIDBytes is the longest id of a restock.
 const MaxRestockIDBytes = 64
-
-// The reasons for which a product's stock changes, as stored.
-const (
-	ledgerInitial = "initial"
-	ledgerOrder   = "order"
-	ledgerRestock = "restock"
-	ledgerMove    = "move"  // from one bucket to another
-	ledgerSplit   = "split" // between a product and its buckets, when their number changes
-	// Unsold units that were taken out. Its ref is the id of a restock.
-	ledgerCorrection = "correction"
-)
-
-// ledgerRow is a row of the table stock_ledger.
-type ledgerRow struct {
-	ProductID int64     `db:"product_id"`
-	Version   int64     `db:"version"`
-	Delta     int64     `db:"delta"`
-	Balance   int64     `db:"balance"`
-	Reason    string    `db:"reason"`
-	Ref       []byte    `db:"ref"`
-	CreatedAt time.Time `db:"created_at"`
-}
-
-// insertLedger writes rows, of which there must be at least one.
-func insertLedger(ctx context.Context, tx *sqlx.Tx, rows []ledgerRow) error {
-	insert := newInsert("stock_ledger", "product_id, version, delta, balance, reason, ref, created_at")
-	for i := range rows {
-		r := &rows[i]
-		insert.row()
-		insert.ints(r.ProductID, r.Version, r.Delta, r.Balance)
-		insert.bytes([]byte(r.Reason))
-		insert.bytes(r.Ref)
-		insert.time(r.CreatedAt)
-	}
-	if err := insert.exec(ctx, tx); err != nil {
-		return fmt.Errorf("insert ledger: %w", err)
-	}
-	return nil
-}
 
 // Restock is units put on sale after the first or, if they are negative, taken out: a correction.
 type Restock struct {
@@ -172,15 +132,6 @@ func restockedBefore(
 	return done, true, nil
 }
 
-// share is part i of n parts that are as equal as possible, of units.
-func share(units int64, n, i int) int64 {
-	part := units / int64(n)
-	if int64(i) < units%int64(n) {
-		part++
-	}
-	return part
-}
-
 // newRestock adds up the ledger rows of a restock.
 func newRestock(productID int64, id string, rows []ledgerRow) Restock {
 	done := Restock{ProductID: productID, ID: id}
@@ -197,4 +148,23 @@ func newRestock(productID int64, id string, rows []ledgerRow) Restock {
 		}
 	}
 	return done
+}
+
+// Restocks reads what was added to the stock of a product or bucket by restocks, and by moves from other buckets, after
+// a version of it, oldest first. A page of MaxPage may not be all: go on after the version of its last.
+func (l *Ledger) Restocks(ctx context.Context, productID, afterVersion int64) ([]Restock, error) {
+	var rows []ledgerRow
+	err := l.db.SelectContext(ctx, &rows, `SELECT product_id, version, delta, balance, reason, ref, created_at
+		FROM stock_ledger WHERE product_id = ? AND version > ? AND reason IN (?, ?) AND delta > 0
+		ORDER BY version LIMIT ?`,
+		productID, afterVersion, ledgerRestock, ledgerMove, mysql.MaxPage)
+	if err != nil {
+		return nil, fmt.Errorf("read restocks of product %d: %w", productID, err)
+	}
+	restocks := make([]Restock, len(rows))
+	for i, row := range rows {
+		restocks[i] = Restock{ProductID: row.ProductID, ID: string(row.Ref), Units: row.Delta, Version: row.Version,
+			Balance: row.Balance}
+	}
+	return restocks, nil
 }

@@ -138,3 +138,12 @@ func split(ctx context.Context, tx *sqlx.Tx, rows []productRow, n int64) (produc
 	}
 	return product, nil
 }
+
+// share is part i of n parts that are as equal as possible, of units.
+func share(units int64, n, i int) int64 {
+	part := units / int64(n)
+	if int64(i) < units%int64(n) {
+		part++
+	}
+	return part
+}

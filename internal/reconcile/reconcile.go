@@ -180,11 +180,11 @@ func (r *Reconciler) look(ctx context.Context, productID int64, report *Report) 
 		youngest := min(cmp.Or(r.StaleAge, StaleAge), cmp.Or(r.LostAge, LostAge))
 		ids = slices.DeleteFunc(ids, func(id uuid.UUID) bool { return !older(l, id, youngest) })
 	}
-	standing, err := r.MySQL.Standing(ctx, productID, ids)
+	snapshot, err := r.MySQL.Snapshot(ctx, productID, ids)
 	if err != nil {
 		return false, err
 	}
-	report.Loaded, report.Available, report.Stock = l.Loaded, l.Available, standing.Product.Stock
+	report.Loaded, report.Available, report.Stock = l.Loaded, l.Available, snapshot.Product.Stock
 	report.Reserved, report.Lent, report.Busy = 0, 0, false
 	for _, units := range l.Reserved {
 		report.Reserved += units
@@ -192,16 +192,16 @@ func (r *Reconciler) look(ctx context.Context, productID int64, report *Report) 
 	for _, units := range l.Lent {
 		report.Lent += units
 	}
-	if l.LostCommits || l.Seen > standing.Product.Version {
-		return r.lostCommits(ctx, l, standing, report)
+	if l.LostCommits || l.Seen > snapshot.Product.Version {
+		return r.lostCommits(ctx, l, snapshot, report)
 	}
 	if !l.Loaded {
 		return false, nil
 	}
-	for _, step := range []func(context.Context, stock.Look, ledger.Standing) (Finding, error){
+	for _, step := range []func(context.Context, stock.Look, ledger.Snapshot) (Finding, error){
 		r.settings, r.restocks, r.loans, r.unsettled, r.lost,
 	} {
-		f, err := step(ctx, l, standing)
+		f, err := step(ctx, l, snapshot)
 		if err != nil {
 			return false, err
 		}
@@ -213,12 +213,12 @@ func (r *Reconciler) look(ctx context.Context, productID int64, report *Report) 
 	if again {
 		return true, nil
 	}
-	return r.units(ctx, l, standing, report)
+	return r.units(ctx, l, snapshot, report)
 }
 
 // lostCommits notes that MySQL has lost commits of a product, or accepts it. Redis was read first, and hears of a
 // version only when it is committed, so that MySQL cannot have an older one for another reason.
-func (r *Reconciler) lostCommits(ctx context.Context, l stock.Look, s ledger.Standing,
+func (r *Reconciler) lostCommits(ctx context.Context, l stock.Look, s ledger.Snapshot,
 	report *Report) (again bool, err error) {
 	f := Finding{Cause: LostCommits, Orders: int(max(l.Seen-s.Product.Version, 1))}
 	switch {
@@ -254,7 +254,7 @@ func (r *Report) add(f Finding) {
 }
 
 // settings brings a change to Redis that it has missed.
-func (r *Reconciler) settings(ctx context.Context, l stock.Look, s ledger.Standing) (Finding, error) {
+func (r *Reconciler) settings(ctx context.Context, l stock.Look, s ledger.Snapshot) (Finding, error) {
 	f := Finding{Cause: Settings}
 	if missed := s.Product.Revision - l.Revision; missed > 0 {
 		f.Orders, f.Repaired = int(missed), r.Apply
@@ -267,7 +267,7 @@ func (r *Reconciler) settings(ctx context.Context, l stock.Look, s ledger.Standi
 }
 
 // restocks brings restocks to Redis that it has missed.
-func (r *Reconciler) restocks(ctx context.Context, l stock.Look, s ledger.Standing) (Finding, error) {
+func (r *Reconciler) restocks(ctx context.Context, l stock.Look, s ledger.Snapshot) (Finding, error) {
 	f := Finding{Cause: Restock}
 	if s.Product.Version <= l.Version {
 		return f, nil
@@ -298,7 +298,7 @@ func (r *Reconciler) restocks(ctx context.Context, l stock.Look, s ledger.Standi
 
 // loans finishes moves to other buckets and corrections: as MySQL has decided, and those that it has not decided are
 // cancelled.
-func (r *Reconciler) loans(ctx context.Context, l stock.Look, s ledger.Standing) (Finding, error) {
+func (r *Reconciler) loans(ctx context.Context, l stock.Look, s ledger.Snapshot) (Finding, error) {
 	f := Finding{Cause: Move}
 	for loan, units := range l.Lent {
 		if !r.Pause && !older(l, loan.Move, cmp.Or(r.LoanAge, LoanAge)) {
@@ -321,7 +321,7 @@ func (r *Reconciler) loans(ctx context.Context, l stock.Look, s ledger.Standing)
 }
 
 // unsettled settles orders that are decided. They are not fresh: who has decided them may come yet.
-func (r *Reconciler) unsettled(ctx context.Context, l stock.Look, s ledger.Standing) (Finding, error) {
+func (r *Reconciler) unsettled(ctx context.Context, l stock.Look, s ledger.Snapshot) (Finding, error) {
 	f := Finding{Cause: Unsettled}
 	var decisions, dead []order.Decision
 	for id, record := range s.Decided {
@@ -373,7 +373,7 @@ func records(decisions []order.Decision) []order.Record {
 // lost sends orders again that should have been decided long ago. If they are on the queue after all, they are
 // decided once all the same. The order itself is in its state for its buyer. Where that is lost as well nobody knows
 // whose order it was; its units are given back once no message can have it.
-func (r *Reconciler) lost(ctx context.Context, l stock.Look, s ledger.Standing) (Finding, error) {
+func (r *Reconciler) lost(ctx context.Context, l stock.Look, s ledger.Snapshot) (Finding, error) {
 	f := Finding{Cause: Lost}
 	var ids []uuid.UUID
 	for id, units := range l.Reserved {
@@ -428,7 +428,7 @@ func (r *Reconciler) lost(ctx context.Context, l stock.Look, s ledger.Standing) 
 
 // units compares the units available with what they must be: MySQL's stock less what is reserved and undecided.
 // That can be said only while nothing moves: the sale is quiet or paused.
-func (r *Reconciler) units(ctx context.Context, l stock.Look, s ledger.Standing,
+func (r *Reconciler) units(ctx context.Context, l stock.Look, s ledger.Snapshot,
 	report *Report) (again bool, err error) {
 	quiet := len(l.Reserved) == 0 && len(l.Outbox) == 0 && len(l.Lent) == 0
 	if !quiet && !(r.Pause && r.Apply) {
@@ -493,7 +493,7 @@ var errMoved = errors.New("something has moved")
 
 // bought compares what the buyers of a quiet product have with their orders. A count may be too low, since Redis begins
 // anew when it loads a product: MySQL judges by the orders. One that is too high refuses a buyer for ever.
-func (r *Reconciler) bought(ctx context.Context, l stock.Look, s ledger.Standing,
+func (r *Reconciler) bought(ctx context.Context, l stock.Look, s ledger.Snapshot,
 	report *Report) (moved bool, err error) {
 	id := s.Product.ID
 	f := Finding{Cause: Bought}

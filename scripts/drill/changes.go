@@ -87,7 +87,7 @@ var changes = []change{
 		pkg: "internal/queue", test: "TestConnectionsAreKept", says: "requests, one after the other, took",
 	}, {
 		promise: "P2", what: "nobody notices that MySQL has lost commits, and their units are sold again",
-		file: "internal/reconcile/reconcile.go", old: "if l.LostCommits || l.Seen > standing.Product.Version {", new: "if false {",
+		file: "internal/reconcile/reconcile.go", old: "if l.LostCommits || l.Seen > snapshot.Product.Version {", new: "if false {",
 		pkg: "worker", test: "TestLostCommitsAreNotSoldAgain", says: "units are available, want",
 	}, {
 		promise: "P2", what: "lost commits are forgotten when MySQL has counted on",
@@ -166,7 +166,7 @@ var changes = []change{
 		pkg: "internal/ledger", test: "TestMove", says: "again: ",
 	}, {
 		promise: "P3", what: "a completed order is redriven",
-		file: "internal/ledger/standing.go", old: "case row.Status != order.Failed || order.Reason(row.FailedReason.String) != order.DeadLetter:", new: "case false:",
+		file: "internal/ledger/redrive.go", old: "case row.Status != order.Failed || order.Reason(row.FailedReason.String) != order.DeadLetter:", new: "case false:",
 		pkg: "internal/ledger", test: "TestRedrive", says: "an order that did not fail as a dead letter",
 	}, {
 		promise: "P3", what: "reconcile settles as if it had decided",

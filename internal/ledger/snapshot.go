@@ -1,0 +1,73 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/google/uuid"
+	"github.com/jmoiron/sqlx"
+
+	"stampede/internal/mysql"
+	"stampede/internal/order"
+)
+
+// Snapshot is what is true of a product, and of some of its orders, at one moment.
+type Snapshot struct {
+	Product order.Product
+	// Decided holds those of the orders that have a row.
+	Decided map[uuid.UUID]order.Record
+}
+
+// Snapshot reads a product and those of the orders that are decided, from one snapshot. ErrNotFound: no such product.
+func (l *Ledger) Snapshot(ctx context.Context, productID int64, orders []uuid.UUID) (Snapshot, error) {
+	snapshot := Snapshot{}
+	err := l.db.InTx(ctx, func(tx *sqlx.Tx) error {
+		var product productRow
+		err := tx.GetContext(ctx, &product, `SELECT `+productColumns+` FROM products WHERE id = ?`, productID)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			return mysql.ErrNotFound
+		case err != nil:
+			return err
+		}
+		snapshot = Snapshot{Product: product.product()}
+		snapshot.Decided, err = readDecided(ctx, tx, orders)
+		return err
+	})
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("read a snapshot of product %d: %w", productID, err)
+	}
+	return snapshot, nil
+}
+
+// Decided reads those of the orders that have a row.
+func (l *Ledger) Decided(ctx context.Context, orders []uuid.UUID) (map[uuid.UUID]order.Record, error) {
+	decided, err := readDecided(ctx, l.db, orders)
+	if err != nil {
+		return nil, fmt.Errorf("read decided orders: %w", err)
+	}
+	return decided, nil
+}
+
+// readDecided reads those of the orders that have a row, from a transaction or outside of one.
+func readDecided(ctx context.Context, from sqlx.QueryerContext,
+	orders []uuid.UUID) (map[uuid.UUID]order.Record, error) {
+	decided := make(map[uuid.UUID]order.Record)
+	for chunk := range slices.Chunk(orders, mysql.MaxInList) {
+		query, args, err := sqlx.In(`SELECT `+orderColumns+` FROM orders WHERE id IN (?)`, orderIDs(chunk))
+		if err != nil {
+			return nil, err
+		}
+		var rows []orderRow
+		if err := sqlx.SelectContext(ctx, from, &rows, query, args...); err != nil {
+			return nil, err
+		}
+		for _, row := range rows {
+			decided[uuid.UUID(row.ID)] = row.record()
+		}
+	}
+	return decided, nil
+}
