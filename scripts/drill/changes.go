@@ -166,7 +166,7 @@ var changes = []change{
 		pkg: "internal/ledger", test: "TestMove", says: "again: ",
 	}, {
 		promise: "P3", what: "a completed order is redriven",
-		file: "internal/ledger/redrive.go", old: "case row.Status != order.Failed || order.Reason(row.FailedReason.String) != order.DeadLetter:", new: "case false:",
+		file: "internal/ledger/redrive.go", old: "case row.Status != order.Failed || order.Reason(row.FailedReason.String) != order.DeadLetter:", new: "case row.Status == order.Pending:",
 		pkg: "internal/ledger", test: "TestRedrive", says: "an order that did not fail as a dead letter",
 	}, {
 		promise: "P3", what: "reconcile settles as if it had decided",
@@ -300,7 +300,7 @@ var changes = []change{
 		pkg: "internal/stock", test: "TestScripts/other_buckets", says: "an order by another number of buckets has changed the keys",
 	}, {
 		promise: "P7", what: "MySQL does not judge the limit",
-		file: "internal/ledger/decide.go", old: "d.bought[o.UserID]+o.Quantity > b.product.LimitPerUser:", new: "o.Quantity > b.product.LimitPerUser:",
+		file: "internal/ledger/decide.go", old: "d.bought[o.UserID]+o.Quantity > d.product.LimitPerUser:", new: "o.Quantity > d.product.LimitPerUser:",
 		pkg: "internal/ledger", test: "TestDecide", says: `got ["completed" "completed" "completed" "completed"]`,
 	}, {
 		promise: "P7", what: "a failed order still counts for its buyer",
