@@ -66,9 +66,10 @@ lint: gofmt ## gofmt, go vet, staticcheck, actionlint
 	go tool staticcheck -tags failpoints ./internal/failpoint
 	go tool actionlint -shellcheck= -pyflakes=
 
-generate: deps ## write the files that are made from others: the page at /docs, and Grafana's dashboards
+generate: deps ## write the files that are made from others: the page at /docs, Grafana's dashboards, nginx's configuration
 	go test ./edge -run '^TestDocsPage$$' -update
 	go run ./infra/grafana
+	go run ./infra/nginx
 
 build: ## build edge, worker and ctl into bin/
 	go build -o bin/ ./edge ./worker ./ctl

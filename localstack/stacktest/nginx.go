@@ -18,8 +18,6 @@ import (
 // nginxConfig passes all requests on to one server, over connections that are kept, and as they come: also headers that
 // nginx would drop by itself. Its log has what was passed on, with the status of the answer.
 const nginxConfig = `
-daemon off;
-master_process off;
 pid %[1]s/pid;
 events { worker_connections 256; }
 http {
@@ -81,27 +79,41 @@ func FramingsThroughNginx(t *testing.T, addr, line, headers, next string) {
 // startNginx starts an nginx in front of a server, and returns its address and that of its log.
 func startNginx(t *testing.T, behind string) (addr, log string) {
 	t.Helper()
+	dir := t.TempDir()
+	addr = freeAddr(t)
+	StartNginx(t, dir, addr, fmt.Sprintf(nginxConfig, dir, addr, behind))
+	return addr, filepath.Join(dir, "access.log")
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	port, err := localstack.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", port)
+}
+
+// StartNginx starts an nginx with a configuration, which has it listen at an address and write to nothing but the
+// directory.
+func StartNginx(t *testing.T, dir, addr, config string) {
+	t.Helper()
 	path, err := exec.LookPath("nginx")
 	if err != nil {
 		if path, err = exec.LookPath("/usr/sbin/nginx"); err != nil {
 			t.Fatal("there is no nginx: scripts/install-deps nginx installs it")
 		}
 	}
-	dir := t.TempDir()
-	port, err := localstack.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr = fmt.Sprintf("127.0.0.1:%d", port)
 	file := filepath.Join(dir, "nginx.conf")
-	if err := os.WriteFile(file, fmt.Appendf(nil, nginxConfig, dir, addr, behind), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
 
 	// The error log comes first: nginx opens it before it reads the configuration.
-	errorLog := filepath.Join(dir, "error.log")
 	server, err := localstack.StartProcess(localstack.ProcessOptions{
-		Path: path, Args: []string{"-e", errorLog, "-p", dir, "-c", file}, LogFile: filepath.Join(dir, "output"),
+		Path: path, Args: []string{"-e", filepath.Join(dir, "error.log"), "-p", dir, "-c", file,
+			"-g", "daemon off; master_process off;"},
+		LogFile: filepath.Join(dir, "output"),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -110,7 +122,7 @@ func startNginx(t *testing.T, behind string) (addr, log string) {
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		if conn, err := net.Dial("tcp", addr); err == nil {
 			_ = conn.Close()
-			return addr, filepath.Join(dir, "access.log")
+			return
 		}
 		select {
 		case <-server.Done():
