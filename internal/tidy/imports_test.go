@@ -55,6 +55,9 @@ var allowedImports = map[string][]string{
 	"internal/stock":     {"internal/failpoint", "internal/order", "lua"},
 	"internal/telemetry": {"internal/mysql", "internal/queue", "internal/stock"},
 
+	"infra/nginx":          {"internal/front"},
+	"internal/front/proxy": {"internal/front"},
+
 	"localstack":           {"internal/queue", "localstack/sqs"},
 	"localstack/sqs":       {"internal/framing"},
 	"localstack/stacktest": {"localstack", "localstack/sqs"},

@@ -255,3 +255,36 @@ func readAnswers(from io.Reader, each func(answer)) error {
 		each(answer{response.StatusCode, string(body)})
 	}
 }
+
+// FramingsThroughProxy sends the requests of AmbiguousFramings to a proxy in front of a server, which start starts and
+// which may write them anew. However many requests the proxy sees in one, the server must see no more.
+func FramingsThroughProxy(t *testing.T, addr, line, headers, next string, start func(behind string) string) {
+	t.Helper()
+	behind := newTap(t, addr)
+	front := start(behind.ln.Addr().String())
+	told := 0 // answers that clients got, so many as the proxy saw requests
+	for _, f := range framings {
+		t.Run(f.name, func(t *testing.T) {
+			got, err := converse(front, f.raw(line, headers)+next)
+			if err != nil {
+				t.Fatalf("after %v: %v", got, err)
+			}
+
+			// What were left over on the connection to the server would be answered now.
+			after, err := converse(front, next)
+			if err != nil || len(after) != 1 || after[0].status != http.StatusOK {
+				t.Fatalf("afterwards an ordinary request is answered with %v, %v", after, err)
+			}
+
+			told += len(got) + len(after)
+			if n := behind.answers(); n > told {
+				t.Errorf("the server has given %d answers, and clients got %d, of this request %v", n, told, got)
+			}
+			for _, a := range got {
+				if a.status == http.StatusBadGateway {
+					t.Errorf("what the client did wrong is taken for the server's fault: %v", got)
+				}
+			}
+		})
+	}
+}
