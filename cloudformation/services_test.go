@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"stampede/internal/config/configtest"
+	"stampede/internal/queue"
 	"stampede/localstack"
 )
 
@@ -421,10 +422,10 @@ func TestQueues(t *testing.T) {
 		if q["QueueName"] != want || len(want) > 80 || q["SqsManagedSseEnabled"] != true || q["FifoQueue"] != nil {
 			t.Errorf("%s: %v", logical, q)
 		}
-		if got := number(t, q["VisibilityTimeout"]); got != localstack.VisibilityTimeout.Seconds() || got > 43_200 {
+		if got := number(t, q["VisibilityTimeout"]); got != queue.VisibilityTimeout.Seconds() || got > 43_200 {
 			t.Errorf("%s: a visibility timeout of %v s", logical, got)
 		}
-		if got := number(t, q["MessageRetentionPeriod"]); got != localstack.MessageRetention.Seconds() ||
+		if got := number(t, q["MessageRetentionPeriod"]); got != queue.MessageRetention.Seconds() ||
 			got > 1_209_600 {
 			t.Errorf("%s: a retention of %v s", logical, got)
 		}
@@ -444,7 +445,7 @@ func TestQueues(t *testing.T) {
 	}
 	redrive := queues["Orders"]["RedrivePolicy"]
 	if at(redrive, "deadLetterTargetArn") != "<DeadLetters.Arn>" ||
-		number(t, at(redrive, "maxReceiveCount")) != localstack.MaxReceiveCount {
+		number(t, at(redrive, "maxReceiveCount")) != queue.MaxReceiveCount {
 		t.Errorf("the redrive policy is %v", redrive)
 	}
 	allow := queues["DeadLetters"]["RedriveAllowPolicy"]

@@ -23,11 +23,11 @@ import (
 	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/plaintext"
+	"stampede/internal/queue"
 	"stampede/internal/reconcile"
 	"stampede/internal/stock"
 	"stampede/internal/telemetry"
 	"stampede/internal/token"
-	"stampede/localstack"
 )
 
 // tokenCmd makes access tokens without the edge, for tests and loads.
@@ -127,7 +127,7 @@ func (c *queuesCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("AWS_…: %w", err)
 	}
-	if err := localstack.CreateQueues(ctx, sqs.NewFromConfig(cfg), *c.queue, *c.dlq); err != nil {
+	if err := queue.Create(ctx, sqs.NewFromConfig(cfg), *c.queue, *c.dlq); err != nil {
 		return err
 	}
 	fmt.Printf("queues %s and %s are there\n", *c.queue, *c.dlq)

@@ -12,6 +12,7 @@ import (
 	"stampede/internal/ledger"
 	"stampede/internal/mysql"
 	"stampede/internal/order"
+	"stampede/internal/queue"
 	"stampede/internal/stock"
 	"stampede/internal/token"
 	"stampede/localstack"
@@ -43,7 +44,7 @@ func benchmarkPostOrders(b *testing.B, clients int) {
 	must(err)
 	defer st.Close()
 	server := stacktest.NewSQS(b, sqs.Options{Region: localstack.Region})
-	must(localstack.CreateQueues(b.Context(), localstack.SQSClient(server.URL()), localstack.QueueName,
+	must(queue.Create(b.Context(), localstack.SQSClient(server.URL()), localstack.QueueName,
 		localstack.DLQName))
 	tokens := token.NewKeeper(secret)
 	e := New(st, db, openQueue(b, server.URL()), tokens, newHasher(b), prometheus.NewRegistry())

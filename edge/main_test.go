@@ -117,7 +117,7 @@ func newWorldOn(t *testing.T, redisURL string, tune ...func(*Edge)) *world {
 	dsn := stacktest.DSN(t)
 	w.sqs = stacktest.NewSQS(t, sqs.Options{Region: localstack.Region})
 	w.sqsClient = localstack.SQSClient(w.sqs.URL())
-	w.must(localstack.CreateQueues(t.Context(), w.sqsClient, localstack.QueueName, localstack.DLQName))
+	w.must(queue.Create(t.Context(), w.sqsClient, localstack.QueueName, localstack.DLQName))
 	found, err := w.sqsClient.GetQueueUrl(t.Context(),
 		&awssqs.GetQueueUrlInput{QueueName: aws.String(localstack.QueueName)})
 	w.must(err)

@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"stampede/internal/config/configtest"
+	"stampede/internal/queue"
 )
 
 // composeFile has the keys that our files use. A key that it does not know is an error, and so is a misspelt one.
@@ -380,14 +381,14 @@ func TestElasticMQ(t *testing.T) {
 		t.Errorf("the programs use port %s, and health is asked for with %s", port, health)
 	}
 
-	seconds := fmt.Sprintf("%.0f seconds", VisibilityTimeout.Seconds())
+	seconds := fmt.Sprintf("%.0f seconds", queue.VisibilityTimeout.Seconds())
 	want := map[string]string{
 		"node-address.host": "*", "node-address.port": port,
 		"rest-sqs.bind-hostname": "0.0.0.0", "rest-sqs.bind-port": port, "rest-sqs.sqs-limits": "strict",
 		"aws.region": Region,
 		"queues." + QueueName + ".defaultVisibilityTimeout":         seconds,
 		"queues." + QueueName + ".deadLettersQueue.name":            DLQName,
-		"queues." + QueueName + ".deadLettersQueue.maxReceiveCount": strconv.Itoa(MaxReceiveCount),
+		"queues." + QueueName + ".deadLettersQueue.maxReceiveCount": strconv.Itoa(queue.MaxReceiveCount),
 		"queues." + DLQName + ".defaultVisibilityTimeout":           seconds,
 	}
 	got := hocon(t, "elasticmq.conf")

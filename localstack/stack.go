@@ -26,8 +26,12 @@ const (
 	SecretAccessKey = "local"
 )
 
-// DatabaseName is the database of the stack.
-const DatabaseName = "stampede"
+// The names that the programs expect unless they are told others, and the database of the stack.
+const (
+	QueueName    = "orders"
+	DLQName      = "orders-dlq"
+	DatabaseName = "stampede"
+)
 
 // Options say how to run a stack.
 type Options struct {
@@ -84,7 +88,7 @@ func Start(ctx context.Context, o Options) (*Stack, error) {
 	wg.Go(func() {
 		s.SQS, sqsErr = sqs.Start(sqs.Options{Region: Region})
 		if sqsErr == nil {
-			sqsErr = CreateQueues(ctx, SQSClient(s.SQS.URL()), QueueName, DLQName)
+			sqsErr = queue.Create(ctx, SQSClient(s.SQS.URL()), QueueName, DLQName)
 			s.SQS.SetFaults(o.SQSFaults)
 		}
 	})

@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/redis/go-redis/v9"
 
+	"stampede/internal/queue"
 	"stampede/localstack/sqs"
 )
 
@@ -208,7 +209,7 @@ func TestCreateQueues(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := CreateQueues(t.Context(), client, name, "queue-dead"); err != nil {
+		if err := queue.Create(t.Context(), client, name, "queue-dead"); err != nil {
 			t.Fatal(err)
 		}
 		orders := queueAttributes(t, client, name)

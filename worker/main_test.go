@@ -100,7 +100,7 @@ func newRig(t testing.TB, dsn, redisURL string) *rig {
 
 	r.sqs = stacktest.NewSQS(t, sqs.Options{})
 	r.aws = localstack.SQSClient(r.sqs.URL())
-	if err := localstack.CreateQueues(t.Context(), r.aws, localstack.QueueName, localstack.DLQName); err != nil {
+	if err := queue.Create(t.Context(), r.aws, localstack.QueueName, localstack.DLQName); err != nil {
 		t.Fatal(err)
 	}
 	r.queue = r.openQueue()

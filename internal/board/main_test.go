@@ -61,7 +61,7 @@ func rigOf(t *testing.T, dsn, redisURL string) *rig {
 	}
 	t.Cleanup(func() { _ = r.stock.Close() })
 	r.sqs = stacktest.NewSQS(t, sqs.Options{})
-	if err := localstack.CreateQueues(t.Context(), localstack.SQSClient(r.sqs.URL()), localstack.QueueName,
+	if err := queue.Create(t.Context(), localstack.SQSClient(r.sqs.URL()), localstack.QueueName,
 		localstack.DLQName); err != nil {
 		t.Fatal(err)
 	}

@@ -278,13 +278,13 @@ func (b *bench) reset(ctx context.Context) error {
 		return err
 	}
 	// A purge is allowed once a minute only.
-	for queue, dlq := range map[string]string{localstack.QueueName: localstack.DLQName, textbookQueue: textbookDLQ} {
-		if url, err := b.sqs.GetQueueUrl(ctx, &awssqs.GetQueueUrlInput{QueueName: &queue}); err == nil {
+	for name, dlq := range map[string]string{localstack.QueueName: localstack.DLQName, textbookQueue: textbookDLQ} {
+		if url, err := b.sqs.GetQueueUrl(ctx, &awssqs.GetQueueUrlInput{QueueName: &name}); err == nil {
 			if _, err := b.sqs.DeleteQueue(ctx, &awssqs.DeleteQueueInput{QueueUrl: url.QueueUrl}); err != nil {
 				return err
 			}
 		}
-		if err := localstack.CreateQueues(ctx, b.sqs, queue, dlq); err != nil {
+		if err := queue.Create(ctx, b.sqs, name, dlq); err != nil {
 			return err
 		}
 	}

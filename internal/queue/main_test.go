@@ -49,7 +49,7 @@ func openAt(t testing.TB, endpoint string) *queue.Queue {
 func newServer(t testing.TB) *sqs.Server {
 	t.Helper()
 	server := stacktest.NewSQS(t, sqs.Options{})
-	if err := localstack.CreateQueues(t.Context(), localstack.SQSClient(server.URL()), ordersName,
+	if err := queue.Create(t.Context(), localstack.SQSClient(server.URL()), ordersName,
 		dlqName); err != nil {
 		t.Fatal(err)
 	}

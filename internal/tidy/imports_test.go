@@ -31,7 +31,7 @@ var allowedImports = map[string][]string{
 	"ctl": {
 		"internal/account", "internal/audit", "internal/buckets", "internal/config", "internal/lab", "internal/ledger",
 		"internal/mysql", "internal/order", "internal/plaintext", "internal/queue", "internal/reconcile",
-		"internal/stock", "internal/telemetry", "internal/token", "internal/version", "localstack",
+		"internal/stock", "internal/telemetry", "internal/token", "internal/version",
 	},
 
 	"internal/account": {"internal/mysql", "internal/plaintext"},
@@ -60,7 +60,7 @@ var allowedImports = map[string][]string{
 
 	"localstack":           {"internal/queue", "localstack/sqs"},
 	"localstack/sqs":       {"internal/framing"},
-	"localstack/stacktest": {"localstack", "localstack/sqs"},
+	"localstack/stacktest": {"internal/queue", "localstack", "localstack/sqs"},
 
 	"e2e/faults":                    {"localstack", "localstack/sqs"},
 	"scripts/bench/textbook-edge":   {"internal/order"},
@@ -106,9 +106,10 @@ func TestTestsImports(t *testing.T) {
 	everyTest := []string{"internal/config/configtest", "internal/contract", "localstack", "localstack/sqs",
 		"localstack/stacktest"}
 	more := map[string][]string{
-		"edge":   {"internal/reconcile"},
-		"e2e":    {"infra"},
-		"worker": {"lua"},
+		"cloudformation": {"internal/queue"},
+		"edge":           {"internal/reconcile"},
+		"e2e":            {"infra"},
+		"worker":         {"lua"},
 
 		"internal/board": {"internal/mysql"},
 		"internal/mysql": {"internal/account", "internal/ledger", "internal/order"},
@@ -134,36 +135,24 @@ func TestTestsImports(t *testing.T) {
 	}
 }
 
-// TestPrograms looks at what is linked into what is shipped: nothing of the local stack, of the tests or of another
-// program. But for ctl, whose release (the tag leaves out the commands that start a stack) still has code in common
-// with them.
+// TestPrograms looks at what is linked into the release of what is shipped: nothing of the local stack, of what starts
+// and loads one, of the tests, or of another program.
 func TestPrograms(t *testing.T) {
-	programs := map[string]struct{ also []string }{
-		"edge":   {},
-		"worker": {},
-		"ctl":    {also: []string{"localstack", "localstack/sqs"}},
-	}
-	forTests := []string{"internal/contract", "internal/config/configtest", "internal/tidy"}
+	notShipped := []string{"internal/contract", "internal/config/configtest", "internal/lab", "internal/tidy"}
 
-	for program, rule := range programs {
+	for _, program := range []string{"edge", "worker", "ctl"} {
 		list := exec.Command("go", "list", "-tags", "release", "-deps", "./"+program)
 		list.Dir = root
 		out, err := list.CombinedOutput()
 		if err != nil {
 			t.Fatalf("go list: %v\n%s", err, out)
 		}
-		linked := strings.Fields(string(out))
 
-		for _, full := range linked {
+		for _, full := range strings.Fields(string(out)) {
 			name, ours := strings.CutPrefix(full, module)
 			shipped := !ours || name == program || name == "lua" || strings.HasPrefix(name, "internal/")
-			if (!shipped || slices.Contains(forTests, name) || full == "testing") && !slices.Contains(rule.also, name) {
+			if !shipped || slices.Contains(notShipped, name) || full == "testing" {
 				t.Errorf("%s is linked into the release of %s", name, program)
-			}
-		}
-		for _, name := range rule.also {
-			if !slices.Contains(linked, module+name) {
-				t.Errorf("%s is not linked into the release of %s any more: forbid it", name, program)
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
 
+	"stampede/internal/queue"
 	"stampede/localstack"
 	"stampede/localstack/sqs"
 )
@@ -42,7 +43,7 @@ func Queues(t testing.TB) QueuePair {
 		DLQ:      fmt.Sprintf("test-%d-orders-dlq", n),
 	}
 	client := q.Client()
-	if err := localstack.CreateQueues(t.Context(), client, q.Orders, q.DLQ); err != nil {
+	if err := queue.Create(t.Context(), client, q.Orders, q.DLQ); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# LocalStack runs this when it is ready. It makes the orders queue and its dead-letter queue as localstack.CreateQueues
+# LocalStack runs this when it is ready. It makes the orders queue and its dead-letter queue as queue.Create
 # does. Running it again changes nothing. The orders queue comes last, so whoever finds it finds all of it.
 set -euo pipefail
 

@@ -1,4 +1,4 @@
-package localstack
+package queue
 
 import (
 	"context"
@@ -11,24 +11,18 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
-
-	"stampede/internal/queue"
 )
 
-// The names that the programs expect, and what the queues are specified with. init/ready.d/queues.sh makes the same
-// queues in LocalStack.
+// What the queues are specified with, in CloudFormation too. localstack/init/ready.d/queues.sh makes the same queues in
+// LocalStack.
 const (
-	QueueName = "orders"
-	DLQName   = "orders-dlq"
-
-	VisibilityTimeout = queue.VisibilityTimeout
-	MessageRetention  = 14 * 24 * time.Hour // the longest that SQS has
-	MaxReceiveCount   = 10                  // deliveries before SQS itself moves a message to the dead-letter queue
+	MessageRetention = 14 * 24 * time.Hour // the longest that SQS has
+	MaxReceiveCount  = 10                  // deliveries before SQS itself moves a message to the dead-letter queue
 )
 
-// CreateQueues makes the orders queue and its dead-letter queue at any SQS endpoint. Queues that exist already are
+// Create makes the orders queue and its dead-letter queue at any SQS endpoint. Queues that exist already are
 // given these attributes and keep their messages.
-func CreateQueues(ctx context.Context, client *sqs.Client, queue, dlq string) error {
+func Create(ctx context.Context, client *sqs.Client, name, dlq string) error {
 	attributes := map[string]string{
 		string(types.QueueAttributeNameVisibilityTimeout):      seconds(VisibilityTimeout),
 		string(types.QueueAttributeNameMessageRetentionPeriod): seconds(MessageRetention),
@@ -52,7 +46,7 @@ func CreateQueues(ctx context.Context, client *sqs.Client, queue, dlq string) er
 		return err
 	}
 	attributes[string(types.QueueAttributeNameRedrivePolicy)] = string(redrive)
-	_, err = createQueue(ctx, client, queue, attributes)
+	_, err = createQueue(ctx, client, name, attributes)
 	return err
 }
 
