@@ -1,6 +1,7 @@
 // Package e2e tests Stampede from outside: the programs as an operator builds them, each a process of
-// its own, on real servers, with faults that kill real processes. Nothing of Stampede's own packages is
-// used to judge the outcome but "ctl audit" as a program, and the public contract for every answer over HTTP.
+// its own, on real servers, with faults that kill real processes. Package lab launches and awaits them; nothing of
+// Stampede's own packages is used to judge the outcome but "ctl audit" as a program, and the public contract for
+// every answer over HTTP.
 package e2e
 
 import (
@@ -16,13 +17,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"stampede/internal/lab"
 	"stampede/localstack"
-	"stampede/localstack/stacktest"
 )
 
 // bin is the directory of the programs, built with the race detector.
@@ -42,14 +42,12 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		bin = dir
-		args := []string{"build", "-race", "-o", dir + string(filepath.Separator), "./edge", "./worker", "./ctl"}
+		args := []string{"-race", "-o", dir + string(filepath.Separator), "./edge", "./worker", "./ctl"}
 		if *screenshot != "" { // of a system at its usual speed
-			args = slices.Delete(args, 1, 2)
+			args = args[1:]
 		}
-		build := exec.Command("go", args...)
-		build.Dir = ".."
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
+		if err := lab.Build(context.Background(), "..", args...); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		return m.Run()
@@ -105,10 +103,7 @@ type program struct {
 
 func (s *system) startEdge() *program {
 	s.t.Helper()
-	addr := freeAddr(s.t)
-	p := s.start("edge", "EDGE_ADDR="+addr)
-	s.url = "http://" + addr
-	return p
+	return s.start("edge")
 }
 
 func (s *system) startWorker() *program {
@@ -119,18 +114,23 @@ func (s *system) startWorker() *program {
 func (s *system) start(name string, env ...string) *program {
 	s.t.Helper()
 	s.started++
-	admin := freeAddr(s.t)
 	log := filepath.Join(s.dir, fmt.Sprintf("%d-%s.log", s.started, name))
-	process, err := localstack.StartProcess(localstack.ProcessOptions{
-		Name: name, Path: filepath.Join(bin, name), Dir: s.dir, LogFile: log,
-		Env: append(append(s.env[:len(s.env):len(s.env)], "ADMIN_ADDR="+admin), env...),
+	p, err := lab.NewProgram(name, lab.Program{
+		Name: name, Path: filepath.Join(bin, name), Dir: s.dir, LogFile: log, Env: s.env,
 	})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	p := &program{process, "http://" + admin}
+	if p.Addr != "" {
+		s.url = "http://" + p.Addr
+	}
+
+	process, err := p.Launch(s.t.Context(), env...)
+	if process == nil {
+		s.t.Fatal(err)
+	}
 	s.t.Cleanup(func() {
-		process.Stop(30 * time.Second)
+		process.Stop(lab.StopWait)
 		content, _ := os.ReadFile(log)
 		if secret := used.in(content, append(s.env[:len(s.env):len(s.env)], env...)); secret != "" {
 			s.t.Errorf("%s has logged the secret %q", name, secret)
@@ -141,24 +141,19 @@ func (s *system) start(name string, env ...string) *program {
 			s.t.Logf("end of the log of %s %d:\n%s", name, process.Pid(), process.LogTail())
 		}
 	})
-	stacktest.Eventually(s.t, 30*time.Second, func() error {
-		select {
-		case <-process.Done():
-			s.t.Fatalf("%s ended at its start:\n%s", name, process.LogTail())
-		default:
-		}
-		return expectStatus(p.admin+"/readyz", http.StatusOK)
-	})
-	return p
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return &program{process.Process, "http://" + process.Admin}
 }
 
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	port, err := localstack.FreePort()
+	addr, err := lab.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprintf("127.0.0.1:%d", port)
+	return addr
 }
 
 func expectStatus(url string, want int) error {

@@ -68,8 +68,9 @@ func TestDockerfile(t *testing.T) {
 	}
 }
 
-// maxProgram is how large a program may be: an image has at most 30 MB, and its base has not quite 3.
-const maxProgram = 27_000_000
+// maxProgram is how many bytes a program may have: what it has, and a little more. Its image has not quite 3 MB besides.
+// That of ctl keeps every method of every library, since kong looks methods up by name.
+var maxProgram = map[string]int64{"edge": 24_000_000, "worker": 20_000_000, "ctl": 26_100_000}
 
 // TestPrograms builds the programs as the Dockerfile does, and starts them where there is nothing else: as a user
 // without rights, in a file system that has nothing but the program and that this user cannot write to.
@@ -99,9 +100,9 @@ func TestPrograms(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Logf("%s has %.1f MB", program, float64(info.Size())/1e6)
-		if info.Size() > maxProgram {
+		if info.Size() > maxProgram[program] {
 			t.Errorf("%s has %d bytes, more than %d: does it use text/template or reflect's Method?", program,
-				info.Size(), maxProgram)
+				info.Size(), maxProgram[program])
 		}
 		binary, err := elf.Open(file)
 		if err != nil {

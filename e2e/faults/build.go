@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"stampede/internal/lab"
 )
 
 // moduleRoot is the folder of go.mod.
@@ -25,12 +27,7 @@ func moduleRoot(ctx context.Context) (string, error) {
 // build builds the programs with failpoints into dir, and an edge whose clock can be wrong if that is wanted.
 func build(ctx context.Context, root, dir string, skewed bool) (programs, error) {
 	run := func(args ...string) error {
-		cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-tags", "failpoints"}, args...)...)
-		cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("build: %w\n%s", err, out)
-		}
-		return nil
+		return lab.Build(ctx, root, append([]string{"-tags", "failpoints"}, args...)...)
 	}
 	p := programs{
 		edge: filepath.Join(dir, "edge"), worker: filepath.Join(dir, "worker"), ctl: filepath.Join(dir, "ctl"),

@@ -11,6 +11,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"stampede/internal/lab"
 	"stampede/localstack"
 	"stampede/localstack/sqs"
 )
@@ -63,7 +64,7 @@ type row struct {
 // env is what a member gets at its first start.
 func (r row) env(m *member) []string {
 	var terms []string
-	for _, name := range []string{m.role, m.name()} {
+	for _, name := range []string{m.role, m.Name} {
 		if t := r.points[name]; t != "" {
 			terms = append(terms, t)
 		}
@@ -362,8 +363,8 @@ func terminate(name string) func(context.Context, *run) error {
 		case <-p.Done():
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(stopWait):
-			return fmt.Errorf("%s has not stopped %s after SIGTERM", name, stopWait)
+		case <-time.After(lab.StopWait):
+			return fmt.Errorf("%s has not stopped %s after SIGTERM", name, lab.StopWait)
 		}
 		if p.ExitCode() != 0 {
 			return fmt.Errorf("%s ended with code %d after SIGTERM", name, p.ExitCode())
@@ -445,7 +446,7 @@ func (s *system) startReplica(ctx context.Context) error {
 	}
 	rdb := newRedis(s.replica.Addr())
 	defer rdb.Close()
-	ctx, cancel := context.WithTimeout(ctx, startWait)
+	ctx, cancel := context.WithTimeout(ctx, lab.StartWait)
 	defer cancel()
 	for {
 		info, err := rdb.Info(ctx, "replication").Result()
@@ -546,9 +547,9 @@ func noAttemptUsed(r *run) (broken []finding) {
 		broken = append(broken, finding{"P2", 1, fmt.Sprintf("a message was received %d times", n)})
 	}
 	for _, m := range r.system.workers {
-		if content, err := os.ReadFile(m.log); err != nil || strings.Contains(string(content), `"attempt":`) {
+		if content, err := os.ReadFile(m.LogFile); err != nil || strings.Contains(string(content), `"attempt":`) {
 			broken = append(broken, finding{"P2", 1,
-				fmt.Sprintf("%s has counted an attempt against an order (%v)", m.name(), err)})
+				fmt.Sprintf("%s has counted an attempt against an order (%v)", m.Name, err)})
 		}
 	}
 	during := 0

@@ -212,20 +212,20 @@ func (r *run) judgeProcesses() (broken []finding) {
 			// 1 is a start while something is down, and SIGKILL is ours.
 			if e.code > 1 || e.signal != 0 && e.signal != syscall.SIGKILL {
 				broken = append(broken, finding{"process", 1,
-					fmt.Sprintf("%s ended with code %d, signal %d", m.name(), e.code, e.signal)})
+					fmt.Sprintf("%s ended with code %d, signal %d", m.Name, e.code, e.signal)})
 			}
 		}
-		content, err := os.ReadFile(m.log)
+		content, err := os.ReadFile(m.LogFile)
 		if err != nil {
 			broken = append(broken, finding{"process", 1, err.Error()})
 			continue
 		}
 		if i := strings.Index(string(content), "panic:"); i >= 0 {
 			broken = append(broken, finding{"process", 1,
-				m.name() + " panicked: " + string(content[i:min(len(content), i+200)])})
+				m.Name + " panicked: " + string(content[i:min(len(content), i+200)])})
 		}
 		if strings.Contains(string(content), r.system.secret) || strings.Contains(string(content), "eyJhbGciOi") {
-			broken = append(broken, finding{"process", 1, m.name() + " has logged a token or the secret"})
+			broken = append(broken, finding{"process", 1, m.Name + " has logged a token or the secret"})
 		}
 	}
 	for _, s := range r.sampler.taken() {
@@ -295,19 +295,11 @@ func (r *run) waitRestock(ctx context.Context) error {
 	return err
 }
 
-// waitReady waits until all programs answer that they are ready.
+// waitReady waits until all programs answer that they are ready, also those that are being started again.
 func (r *run) waitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startWait)
-	defer cancel()
 	for _, m := range r.system.members() {
-		for {
-			err := m.ready(ctx)
-			if err == nil {
-				break
-			}
-			if sleep(ctx, 20*time.Millisecond) != nil {
-				return fmt.Errorf("%s is not ready: %w", m.name(), err)
-			}
+		if err := m.Await(ctx, nil); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,18 +20,15 @@ import (
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/rs/zerolog"
 
+	"stampede/internal/lab"
 	"stampede/localstack"
 )
 
 const (
-	// startWait bounds the start of a program until it is ready.
-	startWait = 30 * time.Second
 	// startAttempts bounds how often a start is repeated because somebody else had taken the port.
 	startAttempts = 5
 	// restartPause is how long an orchestrator takes to notice that a process has ended.
 	restartPause = 300 * time.Millisecond
-	// stopWait is a little more than the 25 s that a graceful stop may take.
-	stopWait = 27 * time.Second
 )
 
 // system is a whole Stampede of one run: two edges and two workers, with a proxy between each kind of program and each
@@ -127,8 +123,8 @@ func newSystem(ctx context.Context, dir string, bin programs, r row, sold []prod
 		s.edges, s.workers = append(s.edges, edge), append(s.workers, worker)
 	}
 	if r.skew != 0 {
-		s.edges[0].path = bin.skewedEdge
-		s.edges[0].env = append(s.edges[0].env, fmt.Sprintf("%s=%d", skewVariable, int(r.skew.Seconds())))
+		s.edges[0].Path = bin.skewedEdge
+		s.edges[0].Env = append(s.edges[0].Env, fmt.Sprintf("%s=%d", skewVariable, int(r.skew.Seconds())))
 	}
 	members := s.members()
 	errs := make([]error, len(members))
@@ -152,7 +148,7 @@ func (s *system) env(redisAddr, mysqlAddr, sqsAddr string) []string {
 // startProxy starts a proxy on a free port, and on another if somebody else was quicker to take that.
 func startProxy(proxies *toxiproxy.ApiServer, name, to string) (*toxiproxy.Proxy, error) {
 	for attempt := 1; ; attempt++ {
-		addr, err := freeAddr()
+		addr, err := lab.FreeAddr()
 		if err != nil {
 			return nil, err
 		}
@@ -167,14 +163,9 @@ func startProxy(proxies *toxiproxy.ApiServer, name, to string) (*toxiproxy.Proxy
 	}
 }
 
-func freeAddr() (string, error) {
-	port, err := localstack.FreePort()
-	return fmt.Sprintf("127.0.0.1:%d", port), err
-}
-
 // ctl runs the operator's command with the addresses of the servers themselves.
 func (s *system) ctl(ctx context.Context, bin programs, env []string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, startWait)
+	ctx, cancel := context.WithTimeout(ctx, lab.StartWait)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, bin.ctl, args...)
 	cmd.Dir = s.dir
@@ -195,7 +186,7 @@ func (s *system) members() []*member { return slices.Concat(s.edges, s.workers) 
 
 func (s *system) member(name string) *member {
 	for _, m := range s.members() {
-		if m.name() == name {
+		if m.Name == name {
 			return m
 		}
 	}
@@ -206,7 +197,7 @@ func (s *system) member(name string) *member {
 func (s *system) urls() []string {
 	urls := make([]string, len(s.edges))
 	for i, m := range s.edges {
-		urls[i] = "http://" + m.addr
+		urls[i] = "http://" + m.Addr
 	}
 	return urls
 }
@@ -287,12 +278,8 @@ func (s *system) cure(name string) {
 
 // member is an edge or a worker. While it is wanted it is started again whenever it has ended, as an orchestrator does.
 type member struct {
-	role        string
-	n           int
-	path        string
-	env         []string
-	addr, admin string
-	log         string
+	*lab.Program
+	role string
 
 	mu      sync.Mutex
 	process *localstack.Process
@@ -308,24 +295,17 @@ type ended struct {
 }
 
 func (s *system) newMember(role string, n int, path string) (*member, error) {
-	m := &member{role: role, n: n, path: path, log: filepath.Join(s.dir, fmt.Sprintf("%s-%d.log", role, n))}
-	var err error
-	if m.addr, err = freeAddr(); err != nil {
-		return nil, err
-	}
-	if m.admin, err = freeAddr(); err != nil {
-		return nil, err
-	}
 	redisAddr := s.redisAddr()
 	if link := s.links[role+"-redis"]; link != nil {
 		redisAddr = link.Listen
 	}
-	m.env = append(s.env(redisAddr, s.links[role+"-mysql"].Listen, s.links[role+"-sqs"].Listen),
-		"EDGE_ADDR="+m.addr, "ADMIN_ADDR="+m.admin)
-	return m, nil
+	name := fmt.Sprintf("%s-%d", role, n)
+	p, err := lab.NewProgram(role, lab.Program{
+		Name: name, Path: path, LogFile: filepath.Join(s.dir, name+".log"),
+		Env: s.env(redisAddr, s.links[role+"-mysql"].Listen, s.links[role+"-sqs"].Listen),
+	})
+	return &member{Program: p, role: role}, err
 }
-
-func (m *member) name() string { return fmt.Sprintf("%s-%d", m.role, m.n) }
 
 // begin starts the process, with more variables for the first time only, and returns when it is ready.
 func (m *member) begin(ctx context.Context, first []string) error {
@@ -335,34 +315,10 @@ func (m *member) begin(ctx context.Context, first []string) error {
 	if err := m.start(first); err != nil {
 		return err
 	}
-	m.watch.Go(m.keep)
-	ctx, cancel := context.WithTimeout(ctx, startWait)
-	defer cancel()
-	for {
-		err := m.ready(ctx)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%s is not ready: %w; the end of its log:\n%s", m.name(), err, m.current().LogTail())
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-}
 
-func (m *member) ready(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+m.admin+"/readyz", nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return errors.New(resp.Status)
+	m.watch.Go(m.keep)
+	if err := m.Await(ctx, nil); err != nil { // it is started again if it ends
+		return fmt.Errorf("%w; the end of its log:\n%s", err, m.current().LogTail())
 	}
 	return nil
 }
@@ -373,9 +329,7 @@ func (m *member) start(more []string) error {
 	if !m.wanted {
 		return nil
 	}
-	p, err := localstack.StartProcess(localstack.ProcessOptions{
-		Name: m.name(), Path: m.path, LogFile: m.log, Env: append(m.env[:len(m.env):len(m.env)], more...),
-	})
+	p, err := m.Start(more...)
 	if err == nil {
 		m.process = p
 	}
@@ -436,14 +390,14 @@ func (m *member) end() {
 	m.mu.Unlock()
 	if p != nil {
 		_ = p.Signal(syscall.SIGCONT) // one that was stopped would not see SIGTERM
-		p.Stop(stopWait)
+		p.Stop(lab.StopWait)
 	}
 	m.watch.Wait()
 }
 
 // fired counts how often the failpoints of a process have done something, as its log says.
 func (m *member) fired(what string) int {
-	content, err := os.ReadFile(m.log)
+	content, err := os.ReadFile(m.LogFile)
 	if err != nil {
 		return 0
 	}

@@ -62,7 +62,7 @@ var allowedImports = map[string][]string{
 	"localstack/sqs":       {"internal/framing"},
 	"localstack/stacktest": {"internal/queue", "localstack", "localstack/sqs"},
 
-	"e2e/faults":                    {"localstack", "localstack/sqs"},
+	"e2e/faults":                    {"internal/lab", "localstack", "localstack/sqs"},
 	"scripts/bench/textbook-edge":   {"internal/order"},
 	"scripts/bench/textbook-worker": {"internal/order"},
 }
@@ -108,7 +108,7 @@ func TestTestsImports(t *testing.T) {
 	more := map[string][]string{
 		"cloudformation": {"internal/queue"},
 		"edge":           {"internal/reconcile"},
-		"e2e":            {"infra"},
+		"e2e":            {"infra", "internal/lab"},
 		"worker":         {"lua"},
 
 		"internal/board": {"internal/mysql"},
