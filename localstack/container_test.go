@@ -68,7 +68,7 @@ func TestDockerfile(t *testing.T) {
 	}
 }
 
-// maxProgram is how many bytes a program may have: what it has, and a little more. Its image has not quite 3 MB besides.
+// maxProgram is how many bytes a program may have: what it has, and a little more. Its image has 3 MB besides.
 // That of ctl keeps every method of every library, since kong looks methods up by name.
 var maxProgram = map[string]int64{"edge": 24_000_000, "worker": 20_000_000, "ctl": 26_100_000}
 

@@ -15,7 +15,7 @@ const module = "stampede/"
 // The programs (edge, worker, ctl) import none of each other. A domain package knows the order, and not another's
 // technology; stock (Redis), mysql with its ledger and accounts, and queue (SQS) are joined only by audit, board,
 // buckets, lab, reconcile and telemetry. Ledger and account know nothing of each other.
-// A new edge in this graph is a decision: make it here, and in README's "Where things live".
+// A new edge in this graph is a decision: make it here, and in "Where things live" of docs/architecture.md.
 var allowedImports = map[string][]string{
 	"edge": {
 		"internal/account", "internal/admin", "internal/batch", "internal/board", "internal/buckets", "internal/config",
