@@ -5,10 +5,13 @@
 -- KEYS  1 sale:{p}
 -- ARGV  1 newest version that was seen, as the caller has read it   2 version in MySQL
 -- Returns  1 forgotten   0 a newer version was seen meanwhile, nothing changed: look again
-if redis.call('HGET', KEYS[1], 'seen') ~= ARGV[1] then
+local sale_key = KEYS[1]
+local seen, version = ARGV[1], ARGV[2]
+
+if redis.call('HGET', sale_key, SEEN) ~= seen then
   return 0
 end
-redis.call('HSET', KEYS[1], 'version', ARGV[2], 'seen', ARGV[2])
-redis.call('HDEL', KEYS[1], 'seen_by', 'lost_commits')
-redis.call('HINCRBY', KEYS[1], 'changes', 1)
+redis.call('HSET', sale_key, VERSION, version, SEEN, version)
+redis.call('HDEL', sale_key, SEEN_BY, LOST_COMMITS)
+count_change(sale_key)
 return 1

@@ -9,17 +9,19 @@
 -- ARGV  for each order: order id, user id, 1 if it has an idempotency key, else 0
 -- Publishes on notices, if units are available again, that the product is reopened.
 -- Returns for each order  1 cancelled   0 there is no such reservation   -1 too late, nothing changed
-local n = #ARGV / 3
+local stock_key, reserved_key, bought_key, outbox_key, sale_key = unpack(KEYS, 1, 5)
+
 local reply, k, given = {}, 5, false
-for i = 1, n do
-  local id, user = ARGV[i * 3 - 2], ARGV[i * 3 - 1]
+for i = 1, #ARGV / 3 do
+  local id, user, has_idem = unpack(ARGV, i * 3 - 2, i * 3)
   local idem = nil
-  if ARGV[i * 3] == '1' then
+  if has_idem == '1' then
     k = k + 1
     idem = KEYS[k]
   end
-  local units = redis.call('HGET', KEYS[2], id)
-  local entry = redis.call('HGET', KEYS[4], id)
+  local units = redis.call('HGET', reserved_key, id)
+  local entry = redis.call('HGET', outbox_key, id)
+
   if not units then
     reply[i] = 0
   elseif not entry or string.match(entry, '^%d+ (%d+)') ~= '0' then
@@ -27,22 +29,23 @@ for i = 1, n do
   else
     reply[i] = 1
     local record = idem and redis.call('GET', idem)
-    if redis.call('EXISTS', KEYS[1]) == 1 then
-      redis.call('INCRBY', KEYS[1], units)
+    if redis.call('EXISTS', stock_key) == 1 then
+      redis.call('INCRBY', stock_key, units)
       given = true
     end
-    redis.call('HDEL', KEYS[2], id)
-    redis.call('HDEL', KEYS[4], id)
-    if redis.call('HINCRBY', KEYS[3], user, -units) <= 0 then
-      redis.call('HDEL', KEYS[3], user)
+    redis.call('HDEL', reserved_key, id)
+    redis.call('HDEL', outbox_key, id)
+    if redis.call('HINCRBY', bought_key, user, -units) <= 0 then
+      redis.call('HDEL', bought_key, user)
     end
     if record and string.sub(record, 1, #id) == id then
       redis.call('DEL', idem)
     end
   end
 end
+
 if given then
-  redis.call('HINCRBY', KEYS[5], 'changes', 1)
-  reopened(KEYS[1])
+  count_change(sale_key)
+  reopened(stock_key)
 end
 return reply

@@ -6,22 +6,27 @@
 --       then order ids
 -- Returns for each id  the outbox entry as it was, if it is claimed now   false if it is gone, too
 --       young, or claimed by another not long ago
+local outbox_key = KEYS[1]
+local min_age = tonumber(ARGV[1])
 local now = milliseconds()
-local oldest = now - tonumber(ARGV[1])
+local oldest = now - min_age
+
 local reply, claims = {}, {}
 for i = 2, #ARGV do
+  local id = ARGV[i]
+  local entry = redis.call('HGET', outbox_key, id)
   reply[i - 1] = false
-  local entry = redis.call('HGET', KEYS[1], ARGV[i])
   if entry then
-    local at, claimed, rest = string.match(entry, '^(%d+) (%d+) (.*)$')
-    if tonumber(at) <= oldest and tonumber(claimed) <= oldest then
-      claims[#claims + 1] = ARGV[i]
-      claims[#claims + 1] = at .. ' ' .. text_of(now) .. ' ' .. rest
+    local reserved_at, claimed, rest = string.match(entry, '^(%d+) (%d+) (.*)$')
+    if tonumber(reserved_at) <= oldest and tonumber(claimed) <= oldest then
+      claims[#claims + 1] = id
+      claims[#claims + 1] = reserved_at .. ' ' .. text_of(now) .. ' ' .. rest
       reply[i - 1] = entry
     end
   end
 end
+
 if #claims > 0 then
-  redis.call('HSET', KEYS[1], unpack(claims))
+  redis.call('HSET', outbox_key, unpack(claims))
 end
 return reply

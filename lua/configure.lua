@@ -12,16 +12,19 @@
 -- Publishes on notices that the product is reopened, also when a change is repeated.
 -- Returns  1 the settings hold from now on   0 the product is not loaded, the revision is noted
 --         -1 a newer change was here before, nothing changed
-local revision = tonumber(redis.call('HGET', KEYS[2], 'revision') or 0)
-if tonumber(ARGV[1]) < revision then
+local stock_key, sale_key = unpack(KEYS)
+local revision, price, currency, starts_at, ends_at, limit, state, buckets = unpack(ARGV)
+
+local known = tonumber(redis.call('HGET', sale_key, REVISION) or 0)
+if tonumber(revision) < known then
   return -1
 end
-local loaded = redis.call('EXISTS', KEYS[1])
+local loaded = redis.call('EXISTS', stock_key)
 if loaded == 1 then
-  redis.call('HSET', KEYS[2], 'revision', ARGV[1], 'price', ARGV[2], 'currency', ARGV[3],
-    'starts_at', ARGV[4], 'ends_at', ARGV[5], 'limit', ARGV[6], 'state', ARGV[7], 'buckets', ARGV[8])
+  redis.call('HSET', sale_key, REVISION, revision, PRICE, price, CURRENCY, currency, STARTS_AT, starts_at,
+    ENDS_AT, ends_at, LIMIT, limit, STATE, state, BUCKETS, buckets)
 else
-  redis.call('HSET', KEYS[2], 'revision', ARGV[1])
+  redis.call('HSET', sale_key, REVISION, revision)
 end
-reopened(KEYS[1])
+reopened(stock_key)
 return loaded

@@ -7,18 +7,21 @@
 -- ARGV  1 epoch and 2 number of changes, as the caller has seen them   3 units available   4 version in MySQL
 -- Publishes on notices, if there are more units than before, that the product is reopened.
 -- Returns  1 set   0 something has moved, nothing changed: look again
-local known = redis.call('HMGET', KEYS[2], 'epoch', 'changes', 'seen')
-local stock = redis.call('GET', KEYS[1])
-if not stock or known[1] ~= ARGV[1] or known[2] ~= ARGV[2] then
+local stock_key, sale_key = unpack(KEYS)
+local epoch, changes, available, version = unpack(ARGV)
+
+local before = redis.call('GET', stock_key)
+local seen = tonumber(redis.call('HGET', sale_key, SEEN) or 0)
+if not before or not is_still(sale_key, epoch, changes) then
   return 0
 end
-redis.call('SET', KEYS[1], ARGV[3])
-redis.call('HSET', KEYS[2], 'version', ARGV[4])
-redis.call('HINCRBY', KEYS[2], 'changes', 1)
-if tonumber(ARGV[4]) > tonumber(known[3] or 0) then
-  redis.call('HSET', KEYS[2], 'seen', ARGV[4])
+redis.call('SET', stock_key, available)
+redis.call('HSET', sale_key, VERSION, version)
+count_change(sale_key)
+if tonumber(version) > seen then
+  redis.call('HSET', sale_key, SEEN, version)
 end
-if tonumber(ARGV[3]) > tonumber(stock) then
-  reopened(KEYS[1])
+if tonumber(available) > tonumber(before) then
+  reopened(stock_key)
 end
 return 1

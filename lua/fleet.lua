@@ -4,11 +4,14 @@
 -- KEYS  1 fleet
 -- ARGV  1 up to which age reports count, in ms
 -- Returns  the reports, in no order
+local fleet_key = KEYS[1]
+local max_age = tonumber(ARGV[1])
+
 local now = milliseconds()
 local reports = {}
-for _, value in ipairs(redis.call('HVALS', KEYS[1])) do
+for _, value in ipairs(redis.call('HVALS', fleet_key)) do
   local at, report = string.match(value, '^(%d+) (.*)$')
-  if now - tonumber(at) <= tonumber(ARGV[1]) then
+  if now - tonumber(at) <= max_age then
     reports[#reports + 1] = report
   end
 end

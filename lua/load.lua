@@ -16,18 +16,20 @@
 --       10 epoch   11 number of buckets, 0 for none
 -- Publishes on notices, if it has loaded, that the product is reopened.
 -- Returns  1 loaded   0 was loaded already, nothing changed   -1 out of date, nothing changed: read MySQL again
-if redis.call('EXISTS', KEYS[1]) == 1 then
+local stock_key, sale_key = unpack(KEYS)
+local units, version, price, currency, starts_at, ends_at, limit, state, revision, epoch, buckets = unpack(ARGV)
+
+if redis.call('EXISTS', stock_key) == 1 then
   return 0
 end
-local known = redis.call('HMGET', KEYS[2], 'seen', 'revision', 'epoch')
-if tonumber(ARGV[2]) < tonumber(known[1] or 0) or tonumber(ARGV[9]) < tonumber(known[2] or 0)
-  or known[3] ~= ARGV[10] then
+local known = redis.call('HMGET', sale_key, SEEN, REVISION, EPOCH)
+local seen, known_revision, known_epoch = tonumber(known[1] or 0), tonumber(known[2] or 0), known[3]
+if tonumber(version) < seen or tonumber(revision) < known_revision or epoch ~= known_epoch then
   return -1
 end
-redis.call('SET', KEYS[1], ARGV[1])
-redis.call('HSET', KEYS[2], 'version', ARGV[2], 'seen', ARGV[2], 'price', ARGV[3], 'currency', ARGV[4],
-  'starts_at', ARGV[5], 'ends_at', ARGV[6], 'limit', ARGV[7], 'state', ARGV[8], 'revision', ARGV[9],
-  'buckets', ARGV[11])
-redis.call('HINCRBY', KEYS[2], 'changes', 1)
-reopened(KEYS[1])
+redis.call('SET', stock_key, units)
+redis.call('HSET', sale_key, VERSION, version, SEEN, version, PRICE, price, CURRENCY, currency, STARTS_AT, starts_at,
+  ENDS_AT, ends_at, LIMIT, limit, STATE, state, REVISION, revision, BUCKETS, buckets)
+count_change(sale_key)
+reopened(stock_key)
 return 1

@@ -4,7 +4,8 @@
 //
 // The scripts that end what was begun, and those by which operators help, have a first line with the flag allow-oom:
 // they free memory, or take a little that is bounded, so that a Redis that is full can be drained. Those that
-// begin something (reserve, readmit, lend, load) have none, and a full Redis refuses them before they change anything.
+// begin something (reserve, readmit, transfer, load) have none, and a full Redis refuses them before they change
+// anything.
 package lua
 
 import (

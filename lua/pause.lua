@@ -5,11 +5,13 @@
 -- KEYS  1 sale:{p}
 -- ARGV  1 length of the pause from now in ms, 0 to end it
 -- Publishes on notices, when a pause is ended, that the product is reopened.
-if tonumber(ARGV[1]) > 0 then
-  local now = milliseconds()
-  redis.call('HSET', KEYS[1], 'paused_until', text_of(now + tonumber(ARGV[1])))
+local sale_key = KEYS[1]
+local length = tonumber(ARGV[1])
+
+if length > 0 then
+  redis.call('HSET', sale_key, PAUSED_UNTIL, text_of(milliseconds() + length))
 else
-  redis.call('HDEL', KEYS[1], 'paused_until')
-  reopened(KEYS[1])
+  redis.call('HDEL', sale_key, PAUSED_UNTIL)
+  reopened(sale_key)
 end
 return 1

@@ -4,6 +4,16 @@
 local RESERVED, REPLAYED, SOLD_OUT, LIMIT_EXCEEDED, NOT_STARTED, ENDED = 1, 2, -1, -2, -3, -4
 local IDEMPOTENCY_MISMATCH, NOT_ON_SALE, PAUSED, OTHER_BUCKETS = -5, -6, -7, -8
 
+-- The fields of sale:{p}. Internal/stock has the same names of those that it uses.
+local PRICE, CURRENCY, STARTS_AT, ENDS_AT, LIMIT = 'price', 'currency', 'starts_at', 'ends_at', 'limit'
+local STATE, BUCKETS, PAUSED_UNTIL, REVISION = 'state', 'buckets', 'paused_until', 'revision'
+local VERSION, SEEN, SEEN_BY, LOST_COMMITS = 'version', 'seen', 'seen_by', 'lost_commits'
+local EPOCH, CHANGES, COUNTED = 'epoch', 'changes', 'counted'
+
+-- Other words that internal/stock uses as well: a state of a sale, the channel of notices, what is before the id of a
+-- restock in settled:{p}, and arguments of settle.lua and transfer.lua.
+local OFF_SALE, NOTICES, RESTOCK_MARK, SPARE, WHOLE = 'off_sale', 'notices', 'restock:', 'spare', 'whole'
+
 -- The time in milliseconds, by the clock of Redis.
 local function milliseconds()
   local time = redis.call('TIME')
@@ -15,8 +25,19 @@ local function text_of(time)
   return string.format('%.0f', time)
 end
 
+-- Counts a change of what Redis holds of a product, so that who has read it in several calls sees that it has moved.
+local function count_change(sale_key)
+  redis.call('HINCRBY', sale_key, CHANGES, 1)
+end
+
+-- Reports whether nothing has moved since the caller has read the epoch and the number of changes.
+local function is_still(sale_key, epoch, changes)
+  local known = redis.call('HMGET', sale_key, EPOCH, CHANGES)
+  return known[1] == epoch and known[2] == changes
+end
+
 -- Tells all edges that more may be had of a product than before. The key is one of the product's.
 local function reopened(key)
-  redis.call('PUBLISH', 'notices', '{"reopened":[' .. string.match(key, '{(.-)}') .. ']}')
+  redis.call('PUBLISH', NOTICES, '{"reopened":[' .. string.match(key, '{(.-)}') .. ']}')
 end
 

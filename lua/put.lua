@@ -5,8 +5,11 @@
 -- KEYS  1 the key
 -- ARGV  1 value   2 lifetime in ms   3 1 if a value that is there stays, else 0
 -- Returns  1 set   0 a value was there and stays
-if ARGV[3] == '1' and redis.call('EXISTS', KEYS[1]) == 1 then
+local key = KEYS[1]
+local value, lifetime, stays = ARGV[1], ARGV[2], ARGV[3] == '1'
+
+if stays and redis.call('EXISTS', key) == 1 then
   return 0
 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('SET', key, value, 'PX', lifetime)
 return 1

@@ -8,32 +8,37 @@
 -- ARGV  1 order id   2 user id   3 quantity   4 unit price   5 idempotency key or ''
 -- Returns  1 reserved   2 is reserved already   0 the product is not loaded
 --         -1 sold out   -2 limit exceeded   -7 the sale is paused for a moment
-local stock = tonumber(redis.call('GET', KEYS[1]) or nil)
+local stock_key, reserved_key, bought_key, sale_key, outbox_key = unpack(KEYS)
+local id, user, quantity_text, unit_price, idempotency_key = unpack(ARGV)
+
+local stock = tonumber(redis.call('GET', stock_key) or nil)
 if not stock then
   return 0
 end
 local now = milliseconds()
 local now_text = text_of(now)
-local entry = now_text .. ' ' .. now_text .. ' ' .. ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4] .. ' ' .. ARGV[5]
-if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then
-  redis.call('HINCRBY', KEYS[4], 'changes', 1)
-  redis.call('HSET', KEYS[5], ARGV[1], entry)
+local entry = table.concat({now_text, now_text, user, quantity_text, unit_price, idempotency_key}, ' ')
+if redis.call('HEXISTS', reserved_key, id) == 1 then
+  count_change(sale_key)
+  redis.call('HSET', outbox_key, id, entry)
   return REPLAYED
 end
-local sale = redis.call('HMGET', KEYS[4], 'limit', 'paused_until')
-local limit, quantity = tonumber(sale[1]), tonumber(ARGV[3])
-if tonumber(sale[2] or 0) > now then
+
+local sale = redis.call('HMGET', sale_key, LIMIT, PAUSED_UNTIL)
+local limit, paused_until, quantity = tonumber(sale[1]), tonumber(sale[2] or 0), tonumber(quantity_text)
+if paused_until > now then
   return PAUSED
 end
-if limit > 0 and tonumber(redis.call('HGET', KEYS[3], ARGV[2]) or 0) + quantity > limit then
+if limit > 0 and tonumber(redis.call('HGET', bought_key, user) or 0) + quantity > limit then
   return LIMIT_EXCEEDED
 end
 if stock < quantity then
   return SOLD_OUT
 end
-redis.call('DECRBY', KEYS[1], quantity)
-redis.call('HINCRBY', KEYS[4], 'changes', 1)
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
-redis.call('HINCRBY', KEYS[3], ARGV[2], quantity)
-redis.call('HSET', KEYS[5], ARGV[1], entry)
+
+redis.call('DECRBY', stock_key, quantity)
+count_change(sale_key)
+redis.call('HSET', reserved_key, id, quantity_text)
+redis.call('HINCRBY', bought_key, user, quantity)
+redis.call('HSET', outbox_key, id, entry)
 return RESERVED

@@ -5,17 +5,22 @@
 -- KEYS  1 fleet
 -- ARGV  1 id of the process   2 its report, or nothing if the process ends   3 for how long a report is kept, in ms
 -- Returns  1
+local fleet_key = KEYS[1]
+local process, report, kept = ARGV[1], ARGV[2], tonumber(ARGV[3])
+
 local now = milliseconds()
-if ARGV[2] == '' then
-  redis.call('HDEL', KEYS[1], ARGV[1])
+if report == '' then
+  redis.call('HDEL', fleet_key, process)
 else
-  redis.call('HSET', KEYS[1], ARGV[1], text_of(now) .. ' ' .. ARGV[2])
+  redis.call('HSET', fleet_key, process, text_of(now) .. ' ' .. report)
 end
-local some = redis.call('HRANDFIELD', KEYS[1], 3, 'WITHVALUES')
+
+local some = redis.call('HRANDFIELD', fleet_key, 3, 'WITHVALUES')
 for i = 1, #some, 2 do
-  if now - tonumber(string.match(some[i + 1], '^%d+')) > tonumber(ARGV[3]) then
-    redis.call('HDEL', KEYS[1], some[i])
+  local other, at = some[i], string.match(some[i + 1], '^%d+')
+  if now - tonumber(at) > kept then
+    redis.call('HDEL', fleet_key, other)
   end
 end
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('PEXPIRE', fleet_key, kept)
 return 1

@@ -44,10 +44,10 @@ for i = 1, n do
   ids[i], users[i], quantities[i], keys[i] = unpack(ARGV, i * 4 - 1, i * 4 + 2)
 end
 
-local sale = redis.call('HMGET', sale_key, 'price', 'currency', 'starts_at', 'ends_at', 'limit', 'state', 'paused_until',
-  'buckets')
-local price, limit = sale[1], tonumber(sale[5])
-local starts_at, ends_at = tonumber(sale[3]), tonumber(sale[4])
+local sale = redis.call('HMGET', sale_key, PRICE, CURRENCY, STARTS_AT, ENDS_AT, LIMIT, STATE, PAUSED_UNTIL, BUCKETS)
+local price, currency, state = sale[1], sale[2], sale[6]
+local starts_at, ends_at, limit = tonumber(sale[3]), tonumber(sale[4]), tonumber(sale[5])
+local paused_until, buckets = tonumber(sale[7] or 0), tonumber(sale[8] or 0)
 local now = milliseconds()
 local now_text = text_of(now)
 
@@ -81,12 +81,12 @@ local function replay(id, quantity, unit_price, reserved_at)
   return {id, quantity, unit, at, 1}
 end
 
-local closed, buckets = nil, tonumber(sale[8] or 0)
+local closed = nil
 if buckets ~= callers_buckets then
   closed = OTHER_BUCKETS
-elseif tonumber(sale[7] or 0) > now then
+elseif paused_until > now then
   closed = PAUSED
-elseif sale[6] == 'off_sale' then
+elseif state == OFF_SALE then
   closed = NOT_ON_SALE
 elseif starts_at > 0 and now < starts_at then
   closed = NOT_STARTED
@@ -95,7 +95,7 @@ elseif ends_at > 0 and now >= ends_at then
 end
 
 local left = 8 -- where the units that are left go
-local reply = {price, sale[2], now, starts_at, ends_at, limit, sale[6], 0, buckets}
+local reply = {price, currency, now, starts_at, ends_at, limit, state, 0, buckets}
 local head = #reply
 local taken, reserve, outbox, buyers, idem_set = 0, {}, {}, {}, {}
 local here, here_idem = {}, {}
@@ -150,7 +150,7 @@ reply[left] = stock - taken
 
 if taken > 0 then
   redis.call('DECRBY', stock_key, taken)
-  redis.call('HINCRBY', sale_key, 'changes', 1)
+  count_change(sale_key)
   redis.call('HSET', reserved_key, unpack(reserve))
   redis.call('HSET', outbox_key, unpack(outbox))
   for j = 1, #buyers do

@@ -11,7 +11,7 @@
 -- loaded stock is already without them. A fresh decision may be settled as fresh once only: who does
 -- not know whether a call was carried out repeats it with fresh = 0.
 --
--- A move between buckets is settled in the donor like an order without a buyer: user 0, and lent:{p} for reserved:{p}.
+-- A transfer between buckets is settled in the donor like an order without a buyer: user 0, and lent:{p} for reserved:{p}.
 --
 -- Who settles what others have left behind may have read the decisions of orders that are being redriven: those are in the
 -- outbox until they are decided anew. Such a caller says 'spare', and orders in the outbox are then passed over. They will
@@ -29,10 +29,11 @@
 -- Publishes on notices, if units are available again, that the product is reopened.
 -- Returns  {units given back, units taken out, orders passed over}
 local stock_key, reserved_key, bought_key, sale_key, outbox_key, settled_key = unpack(KEYS)
+local commit, spare = ARGV[1], ARGV[1] == SPARE
 
 local loaded = redis.call('EXISTS', stock_key) == 1
-local sale = redis.call('HMGET', sale_key, 'version', 'seen', 'seen_by')
-local version_text, before, by = string.match(ARGV[1], '^(%d+) ?(%d*) ?(%S*)$')
+local sale = redis.call('HMGET', sale_key, VERSION, SEEN, SEEN_BY)
+local version_text, before, by = string.match(commit, '^(%d+) ?(%d*) ?(%S*)$')
 local loaded_version, version, seen = tonumber(sale[1] or 0), tonumber(version_text) or 0, tonumber(sale[2] or 0)
 
 local n = (#ARGV - 1) / 5
@@ -45,7 +46,7 @@ end
 local held = redis.call('HMGET', reserved_key, unpack(ids))
 
 local done, here, spared = ids, {}, 0
-if ARGV[1] == 'spare' then
+if spare then
   local outbox = redis.call('HMGET', outbox_key, unpack(ids))
   done = {}
   for i = 1, n do
@@ -87,17 +88,17 @@ if by and by ~= '' then
   local maker, maker_before = version_text .. ' ' .. by, sale[3] or ''
   if (tonumber(before) < seen and seen < version)
     or (seen == version and maker_before ~= maker and string.match(maker_before, '^%d+') == version_text) then
-    redis.call('HSET', sale_key, 'lost_commits', 1)
+    redis.call('HSET', sale_key, LOST_COMMITS, 1)
   end
   if version >= seen then
-    redis.call('HSET', sale_key, 'seen_by', maker)
+    redis.call('HSET', sale_key, SEEN_BY, maker)
   end
 end
 if version > seen then
-  redis.call('HSET', sale_key, 'seen', version_text)
+  redis.call('HSET', sale_key, SEEN, version_text)
 end
 if changed or taken > 0 then
-  redis.call('HINCRBY', sale_key, 'changes', 1)
+  count_change(sale_key)
 end
 redis.call('HDEL', reserved_key, unpack(done))
 redis.call('HDEL', outbox_key, unpack(done))

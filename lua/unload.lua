@@ -6,9 +6,11 @@
 --       7 lent:{p}
 -- ARGV  1 epoch and 2 number of changes, as the caller has seen them
 -- Returns  1 forgotten   0 something has moved or is on its way, nothing changed
-local known = redis.call('HMGET', KEYS[4], 'epoch', 'changes')
-if known[1] ~= ARGV[1] or known[2] ~= ARGV[2] or redis.call('EXISTS', KEYS[2], KEYS[5], KEYS[7]) > 0 then
+local stock_key, reserved_key, bought_key, sale_key, outbox_key, settled_key, lent_key = unpack(KEYS)
+local epoch, changes = unpack(ARGV)
+
+if not is_still(sale_key, epoch, changes) or redis.call('EXISTS', reserved_key, outbox_key, lent_key) > 0 then
   return 0
 end
-redis.call('DEL', unpack(KEYS))
+redis.call('DEL', stock_key, reserved_key, bought_key, sale_key, outbox_key, settled_key, lent_key)
 return 1

@@ -18,6 +18,26 @@ const fleetKey = "fleet"
 // stockPrefix is before the hash tag in the key of a product's stock.
 const stockPrefix = "stock:"
 
+// The fields of the hash sale:{p} that this package reads or writes itself. The scripts have the same names of them in
+// lua/prelude.lua, except for the last, which they do not use.
+const (
+	fieldCurrency    = "currency"
+	fieldVersion     = "version"  // of the product's row in MySQL, when it was loaded or corrected
+	fieldRevision    = "revision" // of the settings
+	fieldSeen        = "seen"     // the newest version that Redis has heard of
+	fieldLostCommits = "lost_commits"
+	fieldEpoch       = "epoch"   // a random word, for as long as Redis keeps the product
+	fieldChanges     = "changes" // how often what is held of the product has changed
+	fieldCounted     = "counted" // the number of changes at which what buyers have was compared with MySQL
+	fieldComparedBy  = "compared_by"
+)
+
+// Arguments of scripts.
+const (
+	argSpare = "spare" // of settle: orders in the outbox are passed over
+	argWhole = "whole" // of transfer: all units or none
+)
+
 // noticesChannel is the channel on which edges hear what they must know at once.
 const noticesChannel = "notices"
 

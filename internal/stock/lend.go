@@ -45,7 +45,7 @@ func parseLoan(name string) (l Loan, err error) {
 // which NotExecuted is false they may be lent.
 func (s *Stock) Lend(ctx context.Context, donor, units int64, l Loan) (int64, error) {
 	k := keysOf(donor)
-	n, err := s.run(ctx, failpoint.Lend, lendScript, []string{k.stock, k.lent, k.sale}, l.name(), units).Int64()
+	n, err := s.run(ctx, failpoint.Lend, transferScript, []string{k.stock, k.lent, k.sale}, l.name(), units).Int64()
 	if err != nil {
 		return 0, fmt.Errorf("lend units of bucket %d: %w", donor, err)
 	}
@@ -59,8 +59,8 @@ var errPaused = errors.New("the sale is paused for a moment")
 // then has changed nothing. A pause is an error, and so is a product that is not loaded.
 func (s *Stock) LendWhole(ctx context.Context, productID, units int64, l Loan) (bool, error) {
 	k := keysOf(productID)
-	n, err := s.run(ctx, failpoint.Lend, lendScript, []string{k.stock, k.lent, k.sale}, l.name(), units,
-		"whole").Int64()
+	n, err := s.run(ctx, failpoint.Lend, transferScript, []string{k.stock, k.lent, k.sale}, l.name(), units,
+		argWhole).Int64()
 	switch {
 	case err != nil:
 	case n == -1:

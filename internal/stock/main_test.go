@@ -360,6 +360,43 @@ func equal(t testing.TB, what string, got, want any) {
 // background is for calls that outlive a test's context.
 var background = context.Background()
 
+// TestWordsOfScripts: the scripts and this package call the same fields and arguments by the same names, and have each
+// in one place.
+func TestWordsOfScripts(t *testing.T) {
+	t.Parallel()
+	want := map[string]string{
+		"CURRENCY": fieldCurrency, "VERSION": fieldVersion, "REVISION": fieldRevision, "SEEN": fieldSeen,
+		"LOST_COMMITS": fieldLostCommits, "EPOCH": fieldEpoch, "CHANGES": fieldChanges, "COUNTED": fieldCounted,
+		"OFF_SALE": string(order.OffSale), "NOTICES": noticesChannel, "RESTOCK_MARK": restockMark,
+		"SPARE": argSpare, "WHOLE": argWhole,
+	}
+	prelude := lua.Script("put")
+	found := map[string]string{}
+	constants := regexp.MustCompile(`(?m)^local ([A-Z_, ]+) = ('[a-z_:', ]+')$`)
+	for _, line := range constants.FindAllStringSubmatch(prelude, -1) {
+		words := strings.Split(line[2], ", ")
+		for i, name := range strings.Split(line[1], ", ") {
+			found[name] = strings.Trim(words[i], "'")
+		}
+	}
+	for name, word := range want {
+		if found[name] != word {
+			t.Errorf("the scripts have %s = %q, want %q", name, found[name], word)
+		}
+	}
+	for _, name := range scriptNames {
+		text := comments.ReplaceAllString(lua.Script(name), "")
+		for constant, word := range found {
+			if strings.Count(text, "'"+word+"'") != 1 {
+				t.Errorf("%s.lua has '%s', which is %s in prelude.lua", name, word, constant)
+			}
+		}
+	}
+}
+
+// comments are those of a script.
+var comments = regexp.MustCompile(`(?m)--.*$`)
+
 // TestOutcomesOfScripts: the scripts and this package call the same outcomes by the same numbers.
 func TestOutcomesOfScripts(t *testing.T) {
 	t.Parallel()

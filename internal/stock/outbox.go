@@ -108,7 +108,7 @@ func readOutboxEntry(productID int64, id, entry string) (order.Order, error) {
 
 // Currency reads the currency in which a loaded product is sold, or ErrNotLoaded.
 func (s *Stock) Currency(ctx context.Context, productID int64) (string, error) {
-	currency, err := s.rdb.HGet(ctx, keysOf(productID).sale, "currency").Result()
+	currency, err := s.rdb.HGet(ctx, keysOf(productID).sale, fieldCurrency).Result()
 	if errors.Is(err, redis.Nil) {
 		return "", ErrNotLoaded
 	}

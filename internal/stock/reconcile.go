@@ -130,7 +130,8 @@ func (s *Stock) readSale(ctx context.Context, k productKeys, l *Look) error {
 	var sale *redis.SliceCmd
 	var now *redis.TimeCmd
 	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		sale = p.HMGet(ctx, k.sale, "version", "revision", "changes", "counted", "seen", "lost_commits", "epoch")
+		sale = p.HMGet(ctx, k.sale, fieldVersion, fieldRevision, fieldChanges, fieldCounted, fieldSeen,
+			fieldLostCommits, fieldEpoch)
 		available = p.Get(ctx, k.stock)
 		now = p.Time(ctx)
 		return nil
@@ -214,7 +215,7 @@ func (s *Stock) Correct(ctx context.Context, productID int64, l Look, available,
 
 // NoteLostCommits notes that MySQL has lost commits of a product, so that it is known when MySQL has counted on.
 func (s *Stock) NoteLostCommits(ctx context.Context, productID int64) error {
-	if err := s.rdb.HSet(ctx, keysOf(productID).sale, "lost_commits", 1).Err(); err != nil {
+	if err := s.rdb.HSet(ctx, keysOf(productID).sale, fieldLostCommits, 1).Err(); err != nil {
 		return fmt.Errorf("note that commits of product %d are lost: %w", productID, err)
 	}
 	return nil
@@ -360,7 +361,7 @@ func runID(ctx context.Context, c *redis.Client) (string, error) {
 // ComparedBy reads the servers by whose data a product was last compared with MySQL while its sale was paused, as
 // Servers names them. Who has lost the product's data has lost this as well.
 func (s *Stock) ComparedBy(ctx context.Context, productID int64) (servers string, err error) {
-	servers, err = s.rdb.HGet(ctx, keysOf(productID).sale, "compared_by").Result()
+	servers, err = s.rdb.HGet(ctx, keysOf(productID).sale, fieldComparedBy).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return "", fmt.Errorf("read who has compared product %d: %w", productID, err)
 	}
@@ -369,7 +370,7 @@ func (s *Stock) ComparedBy(ctx context.Context, productID int64) (servers string
 
 // SetComparedBy notes what ComparedBy reads.
 func (s *Stock) SetComparedBy(ctx context.Context, productID int64, servers string) error {
-	if err := s.rdb.HSet(ctx, keysOf(productID).sale, "compared_by", servers).Err(); err != nil {
+	if err := s.rdb.HSet(ctx, keysOf(productID).sale, fieldComparedBy, servers).Err(); err != nil {
 		return fmt.Errorf("note that product %d was compared: %w", productID, err)
 	}
 	return nil

@@ -53,7 +53,7 @@ func (s *Stock) SettleAgain(ctx context.Context, productID int64, decisions []or
 // SettleLeft is Settle for decisions, none of them fresh, that were read some time ago: it passes over orders that are
 // in the outbox, since they may be about to be decided anew.
 func (s *Stock) SettleLeft(ctx context.Context, productID int64, decisions []order.Decision) (Settled, error) {
-	return s.settle(ctx, productID, "spare", decisions)
+	return s.settle(ctx, productID, argSpare, decisions)
 }
 
 func (s *Stock) settle(ctx context.Context, productID int64, version any, decisions []order.Decision) (Settled, error) {

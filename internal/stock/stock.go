@@ -3,6 +3,7 @@
 package stock
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -51,22 +52,22 @@ var (
 )
 
 var (
-	loadScript    = newScript("load")
-	reserveScript = newScript("reserve")
-	cancelScript  = newScript("cancel")
-	settleScript  = newScript("settle")
-	acceptScript  = newScript("accept")
-	restockScript = newScript("restock")
-	claimScript   = newScript("claim")
-	readmitScript = newScript("readmit")
-	pauseScript   = newScript("pause")
-	correctScript = newScript("correct")
-	lowerScript   = newScript("lower")
-	unloadScript  = newScript("unload")
-	lendScript    = newScript("lend")
-	reportScript  = newScript("report")
-	fleetScript   = newScript("fleet")
-	putScript     = newScript("put")
+	loadScript     = newScript("load")
+	reserveScript  = newScript("reserve")
+	cancelScript   = newScript("cancel")
+	settleScript   = newScript("settle")
+	acceptScript   = newScript("accept")
+	restockScript  = newScript("restock")
+	claimScript    = newScript("claim")
+	readmitScript  = newScript("readmit")
+	pauseScript    = newScript("pause")
+	correctScript  = newScript("correct")
+	lowerScript    = newScript("lower")
+	unloadScript   = newScript("unload")
+	transferScript = newScript("transfer")
+	reportScript   = newScript("report")
+	fleetScript    = newScript("fleet")
+	putScript      = newScript("put")
 
 	rememberScript = newScript("remember")
 
@@ -79,6 +80,9 @@ var putText = lua.Script("put")
 
 // scriptNames names the scripts by what a call of one says: its hash, or its text the first time.
 var scriptNames = make(map[string]string)
+
+// callNames are what calls of scripts are called in metrics, where it is not the name of the script.
+var callNames = map[string]string{"transfer": "lend"}
 
 func newScript(name string) *redis.Script {
 	text := lua.Script(name)
@@ -121,7 +125,8 @@ func (o observer) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 		}
 		if args := cmd.Args(); (name == "evalsha" || name == "eval") && len(args) > 1 {
 			if text, ok := args[1].(string); ok && scriptNames[text] != "" {
-				name = scriptNames[text]
+				script := scriptNames[text]
+				name = cmp.Or(callNames[script], script)
 			}
 		}
 		o(name, time.Since(start), failure(err))
@@ -370,8 +375,8 @@ func (s *Stock) epoch(ctx context.Context, productID int64) (string, error) {
 	var epoch *redis.StringCmd
 	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		key := keysOf(productID).sale
-		p.HSetNX(ctx, key, "epoch", rand.Text())
-		epoch = p.HGet(ctx, key, "epoch")
+		p.HSetNX(ctx, key, fieldEpoch, rand.Text())
+		epoch = p.HGet(ctx, key, fieldEpoch)
 		return nil
 	})
 	if err != nil {
@@ -495,13 +500,13 @@ func (s *Stock) readLevel(ctx context.Context, k productKeys) (Level, error) {
 		outbox         *redis.IntCmd
 	)
 	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		before = p.HMGet(ctx, k.sale, "epoch", "changes")
+		before = p.HMGet(ctx, k.sale, fieldEpoch, fieldChanges)
 		stock = p.Get(ctx, k.stock)
-		version = p.HGet(ctx, k.sale, "version")
+		version = p.HGet(ctx, k.sale, fieldVersion)
 		outbox = p.HLen(ctx, k.outbox)
 		reserved = p.HScan(ctx, k.reserved, 0, "", lookPage)
 		lent = p.HScan(ctx, k.lent, 0, "", lookPage)
-		after = p.HMGet(ctx, k.sale, "epoch", "changes")
+		after = p.HMGet(ctx, k.sale, fieldEpoch, fieldChanges)
 		return nil
 	})
 	if err != nil && !errors.Is(err, redis.Nil) {
@@ -526,7 +531,7 @@ func (s *Stock) readLevel(ctx context.Context, k productKeys) (Level, error) {
 	level.Reserved, level.Reservations, level.Lent = orders.units, orders.fields, moves.units
 
 	if more || moreMoves { // the other pages were read later
-		after = s.rdb.HMGet(ctx, k.sale, "epoch", "changes")
+		after = s.rdb.HMGet(ctx, k.sale, fieldEpoch, fieldChanges)
 		if err := after.Err(); err != nil {
 			return Level{}, err
 		}

@@ -91,7 +91,7 @@ var changes = []change{
 		pkg: "worker", test: "TestLostCommitsAreNotSoldAgain", says: "units are available, want",
 	}, {
 		promise: "P2", what: "lost commits are forgotten when MySQL has counted on",
-		file: "lua/settle.lua", old: "    redis.call('HSET', sale_key, 'lost_commits', 1)\n", new: "",
+		file: "lua/settle.lua", old: "    redis.call('HSET', sale_key, LOST_COMMITS, 1)\n", new: "",
 		pkg: "worker", test: "TestLostCommitsAreNotSoldAgain", says: "units are available, want",
 	}, {
 		promise: "P2", what: "an error that nobody has listed counts as an order's own fault",
@@ -180,23 +180,23 @@ var changes = []change{
 		pkg: "internal/stock", test: "TestScripts/settle_without_reservation", says: "completed, as old as the load",
 	}, {
 		promise: "P4", what: "a load across a loss of Redis",
-		file: "lua/load.lua", old: "\n  or known[3] ~= ARGV[10] then", new: " then",
+		file: "lua/load.lua", old: " or epoch ~= known_epoch then", new: " then",
 		pkg: "internal/stock", test: "TestScripts/load_across_a_loss", says: "after 2 reads",
 	}, {
 		promise: "P4", what: "a row is loaded that a settle has shown to be out of date",
-		file: "lua/load.lua", old: "tonumber(ARGV[2]) < tonumber(known[1] or 0) or ", new: "",
+		file: "lua/load.lua", old: "tonumber(version) < seen or ", new: "",
 		pkg: "internal/stock", test: "TestScripts/load_out_of_date", says: "Load: <nil>",
 	}, {
 		promise: "P4", what: "a restock is applied twice in Redis",
-		file: "lua/restock.lua", old: " or known == 1", new: "",
+		file: "lua/restock.lua", old: " or applied or ", new: " or ",
 		pkg: "internal/stock", test: "TestScripts/restock", says: "the same again: Restock = true",
 	}, {
 		promise: "P4", what: "a correction by an old look",
-		file: "lua/correct.lua", old: " or known[2] ~= ARGV[2]", new: "",
+		file: "lua/prelude.lua", old: " and known[2] == changes", new: "",
 		pkg: "internal/stock", test: "TestScripts/correct", says: "corrected by an old look",
 	}, {
 		promise: "P4", what: "a redrive without a reservation",
-		file: "lua/readmit.lua", old: "redis.call('DECRBY', KEYS[1], quantity)\n", new: "",
+		file: "lua/readmit.lua", old: "redis.call('DECRBY', stock_key, quantity)\n", new: "",
 		pkg: "internal/stock", test: "TestScripts/readmit", says: "stock, reserved, bought",
 	}, {
 		promise: "P4", what: "the audit takes Redis's word for its stock",
@@ -248,7 +248,7 @@ var changes = []change{
 		pkg: "edge", test: "TestLateMoverChangesNothing", says: "want unfinished_move",
 	}, {
 		promise: "P4", what: "a correction takes what it gets, not all or none",
-		file: "lua/lend.lua", old: " or ARGV[3] == 'whole' and lent < tonumber(ARGV[2])", new: "",
+		file: "lua/transfer.lua", old: " or all_or_none and units < wanted", new: "",
 		pkg: "edge", test: "TestCorrection", says: "a correction that was refused",
 	}, {
 		promise: "P5", what: "reconcile does not send lost orders again",
