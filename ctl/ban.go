@@ -45,7 +45,7 @@ func who(b account.Ban) string {
 
 type banAddCmd struct {
 	banSubject
-	Reason string        `placeholder:"TEXT" help:"Why, for the operators."`
+	Reason string        `placeholder:"TEXT" help:"The reason, for other operators."`
 	For    time.Duration `placeholder:"DURATION" help:"How long, such as 24h; for ever if not given."`
 	needsMySQL
 }

@@ -12,8 +12,8 @@ import (
 // completionCmd prints the script that a shell sources. The script asks ctl itself what may come next, so that it need
 // not be made anew for each version.
 type completionCmd struct {
-	Shell string   `arg:"" enum:"bash,zsh,fish" help:"Shell, bash, zsh or fish, whose script is printed, to be sourced: source <(ctl completion bash)"`
-	Words []string `arg:"" optional:"" passthrough:"" help:"With words of a command line: what the last one may become."`
+	Shell string   `arg:"" enum:"bash,zsh,fish" help:"Shell: bash, zsh or fish. Source what is printed: source <(ctl completion bash)"`
+	Words []string `arg:"" optional:"" passthrough:"" help:"Words of a command line: prints what the last one may be completed to."`
 }
 
 // scripts are what a shell needs, by its name.

@@ -129,7 +129,7 @@ type letterFlags struct {
 // chosenLetters are part of those that change something.
 type chosenLetters struct {
 	ID     string `required:"" xor:"letters" placeholder:"ID" help:"Id of the message."`
-	All    bool   `required:"" xor:"letters" help:"Take every dead letter."`
+	All    bool   `required:"" xor:"letters" help:"Take all dead letters."`
 	DryRun bool   `help:"Only say what would be done."`
 }
 

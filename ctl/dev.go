@@ -17,7 +17,7 @@ import (
 // have no use for them.
 type workshop struct {
 	Demo  demoCmd  `cmd:"" help:"Run a whole sale on a stack of its own, audit it, and show the result."`
-	Bench benchCmd `cmd:"" help:"Measure how fast it is, against baselines."`
+	Bench benchCmd `cmd:"" help:"Measure the speed, each thing against a baseline."`
 	Up    upCmd    `cmd:"" help:"Keep a local stack with a few products running until Ctrl-C."`
 	Run   runCmd   `cmd:"" help:"Run a command on a local stack of its own, such as a load test, then audit."`
 }
@@ -41,7 +41,7 @@ func (f *stackFlags) size() lab.Size { return lab.Size{Edges: f.Edges, Workers: 
 // demoCmd says what sale to run.
 type demoCmd struct {
 	Units    int64   `default:"500" help:"Units on sale."`
-	Buyers   int     `default:"2000" help:"Buyers who come."`
+	Buyers   int     `default:"2000" help:"Number of buyers."`
 	Rate     float64 `default:"1000" help:"Buyers per second, in an open model."`
 	Quantity int64   `default:"1" help:"Units that each buyer orders."`
 	stackFlags
@@ -84,8 +84,8 @@ func (c *upCmd) Run(ctx context.Context) error { return lab.Up(ctx, c.size()) }
 // runCmd runs a command on a stack.
 type runCmd struct {
 	stackFlags
-	Users   int64    `default:"20000" help:"Buyers for whom there is a token."`
-	Command []string `arg:"" optional:"" passthrough:"" help:"What to run, after --."`
+	Users   int64    `default:"20000" help:"Number of buyers to make tokens for."`
+	Command []string `arg:"" optional:"" passthrough:"" help:"The command to run, after --."`
 }
 
 func (c *runCmd) Validate() error {
@@ -108,9 +108,9 @@ func (c *runCmd) Run(ctx context.Context) error {
 }
 
 type benchCmd struct {
-	Only     string        `placeholder:"REGEXP" help:"Measure what matches it by name or baseline."`
-	Duration time.Duration `default:"2s" help:"Of each measurement."`
-	Rounds   int           `default:"5" help:"How often each is measured."`
+	Only     string        `placeholder:"REGEXP" help:"Measure only what matches by its name or its baseline."`
+	Duration time.Duration `default:"2s" help:"Duration of each measurement."`
+	Rounds   int           `default:"5" help:"How often everything is measured."`
 	Dir      string        `default:"${dir}" help:"Where the report goes, and programs, data and logs while it runs."`
 	JSON     bool          `help:"Print the result as one JSON object on stdout."`
 

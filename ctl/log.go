@@ -23,8 +23,8 @@ type logRow struct {
 
 type logCmd struct {
 	Subject string  `placeholder:"TEXT" help:"Only what was done to it, such as \"product 7\", \"user 3\" or \"order ID\"."`
-	Since   instant `placeholder:"TIME" help:"Only what was done since, as RFC 3339 has times."`
-	Limit   int     `default:"50" help:"Most rows, up to 1000."`
+	Since   instant `placeholder:"TIME" help:"Only changes since this time, in RFC 3339."`
+	Limit   int     `default:"50" help:"Number of rows at most, up to 1000."`
 	jsonFlag
 	needsMySQL
 }

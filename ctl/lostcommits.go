@@ -20,7 +20,7 @@ import (
 // have: a fail-over has lost them.
 type productLostOrdersCmd struct {
 	ID     int64 `required:"" placeholder:"N" help:"Id of the product."`
-	Resend bool  `help:"Put them on the queue, to be decided again under their ids and at their prices."`
+	Resend bool  `help:"Put them on the queue again, with the same ids and prices, to be decided once more."`
 	needsAll
 }
 

@@ -32,45 +32,45 @@ type cli struct {
 
 	workshop
 
-	Token   tokenCmd   `cmd:"" help:"Print access tokens for users, one a line."`
+	Token   tokenCmd   `cmd:"" help:"Print access tokens for users, one per line."`
 	Migrate migrateCmd `cmd:"" help:"Bring the database schema up to date."`
 	Queues  queuesCmd  `cmd:"" help:"Create the queue, its dead-letter queue and the redrive policy."`
 	Product struct {
 		Add         productAddCmd         `cmd:"" help:"Put a product on sale."`
-		Set         productSetCmd         `cmd:"" help:"Change a product, but no order that was accepted."`
+		Set         productSetCmd         `cmd:"" help:"Change a product; orders that were accepted stay as they are."`
 		List        productListCmd        `cmd:"" help:"List the products."`
 		LostOrders  productLostOrdersCmd  `cmd:"" help:"List the completed orders that MySQL has lost, or have them decided again."`
-		AcceptMySQL productAcceptMySQLCmd `cmd:"" name:"accept-mysql" help:"After MySQL has lost commits: correct Redis by what MySQL has."`
+		AcceptMySQL productAcceptMySQLCmd `cmd:"" name:"accept-mysql" help:"After MySQL has lost commits, correct Redis to match MySQL."`
 	} `cmd:"" help:"Add, change and list products."`
 	Restock restockCmd `cmd:"" help:"Add units to a product, or take unsold ones out, once per id."`
 	Order   struct {
-		Show orderShowCmd `cmd:"" help:"Tell an order's whole story, from Redis, the queue and MySQL."`
-	} `cmd:"" help:"Look at orders."`
+		Show orderShowCmd `cmd:"" help:"Show an order's whole story, from Redis, the queue and MySQL."`
+	} `cmd:"" help:"Show orders."`
 	User struct {
 		Show    userShowCmd    `cmd:"" help:"Show an account, its bans, its sessions and its latest orders."`
 		Role    userRoleCmd    `cmd:"" help:"Make a user a buyer, merchant or admin."`
 		Logout  userLogoutCmd  `cmd:"" help:"End all sessions of a user, on every edge."`
-		Disable userDisableCmd `cmd:"" help:"End all sessions of a user, and let nobody log in to the account."`
-		Enable  userEnableCmd  `cmd:"" help:"Let the user log in again."`
-	} `cmd:"" help:"Look at accounts, and change them."`
+		Disable userDisableCmd `cmd:"" help:"End all sessions of a user, and refuse further logins."`
+		Enable  userEnableCmd  `cmd:"" help:"Allow the user to log in again."`
+	} `cmd:"" help:"Show and change accounts."`
 	Ban struct {
-		Add  banAddCmd  `cmd:"" help:"Keep a user or a range of addresses out."`
+		Add  banAddCmd  `cmd:"" help:"Ban a user or a range of addresses."`
 		List banListCmd `cmd:"" help:"List the bans."`
-		Lift banLiftCmd `cmd:"" help:"Let a user or a range of addresses in again."`
-	} `cmd:"" help:"Keep users and addresses out."`
+		Lift banLiftCmd `cmd:"" help:"Lift the ban of a user or of a range of addresses."`
+	} `cmd:"" help:"Ban users and addresses."`
 	Reconcile reconcileCmd `cmd:"" help:"Show where Redis differs from MySQL and why, and repair it."`
 	DLQ       struct {
 		List    dlqListCmd    `cmd:"" help:"List the dead letters, with reason, attempts and age."`
 		Show    dlqShowCmd    `cmd:"" help:"Show a dead letter with its body."`
-		Redrive dlqRedriveCmd `cmd:"" help:"Reserve the orders of dead letters anew and have them decided."`
+		Redrive dlqRedriveCmd `cmd:"" help:"Reserve the orders of dead letters again, and have them decided."`
 		Discard dlqDiscardCmd `cmd:"" help:"Delete dead letters."`
-	} `cmd:"" help:"Look at dead letters, and decide about them."`
-	Log   logCmd `cmd:"" help:"Show who of the staff changed what, the newest first."`
+	} `cmd:"" help:"Show dead letters, and redrive or discard them."`
+	Log   logCmd `cmd:"" help:"Show what members of staff have changed, newest first."`
 	Audit struct {
 		Promises auditCmd      `cmd:"" default:"withargs" help:"Check the promises in MySQL, Redis and the queue; exit 1 if one is broken."`
-		Books    auditBooksCmd `cmd:"" help:"Check the books in MySQL alone, as of a restored backup; exit 1 if they do not add up."`
-	} `cmd:"" help:"Check the promises, which is what audit does by itself, or the books alone."`
-	Completion completionCmd `cmd:"" help:"Print the script by which a shell completes the commands and flags of ctl."`
+		Books    auditBooksCmd `cmd:"" help:"Check the books in MySQL alone, such as those of a restored backup; exit 1 if they do not add up."`
+	} `cmd:"" help:"Check the promises (the default), or the books alone."`
+	Completion completionCmd `cmd:"" help:"Print the script with which a shell completes commands and flags."`
 }
 
 func main() {

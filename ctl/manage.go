@@ -33,7 +33,7 @@ import (
 // tokenCmd makes access tokens without the edge, for tests and loads.
 type tokenCmd struct {
 	User  int64         `placeholder:"N" required:"" xor:"users" help:"User id, a positive number."`
-	Users userRange     `placeholder:"N-M" required:"" xor:"users" help:"Several user ids, such as 1-5000; gives a token on each line."`
+	Users userRange     `placeholder:"N-M" required:"" xor:"users" help:"Range of user ids, such as 1-5000; prints one token per line."`
 	Role  account.Role  `enum:"buyer,merchant,admin" default:"buyer" help:"What the users may do: buyer, merchant or admin."`
 	TTL   time.Duration `default:"1h" help:"How long the token is valid."`
 
@@ -77,7 +77,7 @@ func (r *userRange) UnmarshalText(text []byte) error {
 }
 
 type migrateCmd struct {
-	AppUser string `placeholder:"USER" help:"Also make this database user, or give it its password anew: it may read and write, and not change the schema."`
+	AppUser string `placeholder:"USER" help:"Also create this database user, or set its password again: it may read and write, but not change the schema."`
 
 	needsMySQL
 	password           *string
@@ -138,14 +138,14 @@ type productAddCmd struct {
 	ID          int64           `placeholder:"N" help:"Id of the product; 0 takes the next free one."`
 	Name        string          `required:"" placeholder:"TEXT" help:"Name that buyers see."`
 	Description string          `placeholder:"TEXT" help:"Description that buyers see."`
-	Price       int64           `placeholder:"N" help:"Price of one unit in minor units, such as cents; nothing if not given."`
+	Price       int64           `placeholder:"N" help:"Price of one unit in minor units, such as cents; 0 if not given."`
 	Currency    string          `default:"EUR" help:"ISO 4217 code of the price."`
-	Stock       int64           `placeholder:"N" help:"Units on sale; none if not given."`
+	Stock       int64           `placeholder:"N" help:"Units on sale; 0 if not given."`
 	Limit       int64           `placeholder:"N" help:"Most units that one user may buy; 0 is no limit."`
 	Starts      instant         `placeholder:"TIME" help:"Start of the sale in RFC 3339, such as 2026-11-27T08:00:00Z; none if not given."`
-	Ends        instant         `placeholder:"TIME" help:"End of the sale, likewise."`
+	Ends        instant         `placeholder:"TIME" help:"End of the sale, in the same form."`
 	State       order.SaleState `enum:"on_sale,off_sale" default:"on_sale" help:"Whether it can be ordered: on_sale or off_sale."`
-	Buckets     int64           `placeholder:"N" help:"Number of buckets, 2 to 64, over which the units are spread, so that several Redis masters can sell them; 0 for none."`
+	Buckets     int64           `placeholder:"N" help:"Number of buckets, 2 to 64, to spread the units over, so that several Redis masters can sell them; 0 for none."`
 
 	needsMySQL
 }
@@ -194,10 +194,10 @@ type productSetCmd struct {
 	NoLimit     bool             `xor:"limit" help:"Let users buy as many units as they like."`
 	Starts      *instant         `placeholder:"TIME" xor:"starts" help:"Start of the sale in RFC 3339, such as 2026-11-27T08:00:00Z."`
 	NoStarts    bool             `xor:"starts" help:"Let the sale have no start."`
-	Ends        *instant         `placeholder:"TIME" xor:"ends" help:"End of the sale, likewise."`
+	Ends        *instant         `placeholder:"TIME" xor:"ends" help:"End of the sale, in the same form."`
 	NoEnds      bool             `xor:"ends" help:"Let the sale have no end."`
 	State       *order.SaleState `enum:"on_sale,off_sale" placeholder:"STATE" help:"Whether it can be ordered: on_sale or off_sale."`
-	Buckets     *int64           `placeholder:"N" help:"Number of buckets, 2 to 64, over which the units are spread, so that several Redis masters can sell them; 0 for none. Only while nobody can buy it or has."`
+	Buckets     *int64           `placeholder:"N" help:"Number of buckets, 2 to 64, to spread the units over, so that several Redis masters can sell them; 0 for none. Only while nobody has bought or can buy the product."`
 
 	needsStores
 }

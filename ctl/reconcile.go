@@ -15,9 +15,9 @@ import (
 )
 
 type reconcileCmd struct {
-	Product int64 `placeholder:"N" help:"Id of one product; all that Redis holds if not given."`
-	Apply   bool  `help:"Repair what is found; the sale goes on meanwhile."`
-	Fence   bool  `help:"With --apply: pause each sale for the moment that it takes to compare it while it is busy."`
+	Product int64 `placeholder:"N" help:"Id of one product; all products in Redis if not given."`
+	Apply   bool  `help:"Repair the differences; the sale goes on meanwhile."`
+	Fence   bool  `help:"With --apply: also repair busy products, by pausing each sale for the moment of the comparison."`
 	jsonFlag
 	needsAll
 }

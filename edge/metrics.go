@@ -58,7 +58,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}, []string{"route", "status", "code"}),
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:                        "stampede_http_request_duration_seconds",
-			Help:                        "Time from when a request has been read to its answer, by route.",
+			Help:                        "Time from the end of reading a request to its answer, by route.",
 			Buckets:                     []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20},
 			NativeHistogramBucketFactor: 1.1,
 		}, []string{"route"}),
@@ -68,7 +68,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			order.MaxOrdersPerMessage),
 		cancelled: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stampede_orders_cancelled_total",
-			Help: "Reserved orders whose units were given back, since the queue did not take them.",
+			Help: "Reserved orders whose units were given back, because the queue did not take them.",
 		}),
 		loans: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stampede_bucket_loans_total",

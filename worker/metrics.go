@@ -57,7 +57,7 @@ func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 			"Orders decided by this worker, by status and reason of failure.", "status", "reason"),
 		repeated: counter("stampede_orders_repeated_total", "Orders received that had been decided before."),
 		retries: counter("stampede_order_retries_total",
-			"Orders sent again to be decided later, since deciding them failed for a reason of their own."),
+			"Orders that are tried again later, because deciding them failed for a reason of their own."),
 		deadLetters: counters("stampede_dead_letters_total", "Messages moved to the dead-letter queue, by cause.",
 			"cause"),
 		relayed:   counter("stampede_orders_relayed_total", "Orders sent from the outbox on behalf of an edge."),
@@ -81,8 +81,8 @@ func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 	}
 	m.lostCommits = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "stampede_mysql_lost_commits",
-		Help: "Products and buckets of which MySQL has lost commits that Redis has seen; nothing of them is " +
-			"corrected until an operator says what holds.",
+		Help: "Products and buckets for which MySQL has lost commits that Redis has seen; they are not repaired " +
+			"until an operator decides which side is right.",
 	})
 	m.paused = telemetry.Breaker("receiving", w.gate.isShut)
 	// What alerts compare is there before it happens the first time.
@@ -117,8 +117,8 @@ func (w *Worker) stockGauges() *telemetry.Sampled {
 	available := gauge("stampede_stock_available_units", "Units available in Redis, of all products.")
 	open := gauge("stampede_reservations_open", "Orders that are reserved and not settled.")
 	oldest := gauge("stampede_reservation_oldest_age_seconds",
-		"Age of the oldest reservation that is not settled, 0 if there is none; of a product with more than 1,000 it "+
-			"is that of as many, picked at random.")
+		"Age of the oldest reservation that is not settled, 0 if there is none; for a product with more than 1,000 "+
+			"reservations, the oldest of a random 1,000.")
 	outbox := gauge("stampede_outbox_orders", "Reserved orders that the queue has not acknowledged.")
 	return telemetry.NewSampled(func(ctx context.Context) error {
 		t, err := w.stock.Totals(ctx)

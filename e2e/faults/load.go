@@ -150,7 +150,7 @@ func (l *load) run(ctx context.Context) {
 	buyers.Wait()
 }
 
-// buy asks until there is a final answer, and tells whether that is an accepted order. Without a key a
+// buy asks until there is a final answer, and reports whether that is an accepted order. Without a key a
 // request is sent once, since its repetition would be another order.
 func (l *load) buy(ctx context.Context, client *http.Client, in *intent, edge int) bool {
 	pause := minPause

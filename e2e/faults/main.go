@@ -79,7 +79,7 @@ func (o options) rows() []row {
 	})
 }
 
-// run runs the rows, several at a time, and tells whether every promise was kept.
+// run runs the rows, several at a time, and reports whether every promise was kept.
 func (o options) run(ctx context.Context, out io.Writer) (good bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, totalLimit)
 	defer cancel()

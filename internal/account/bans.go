@@ -154,7 +154,7 @@ func ban(ctx context.Context, tx *sqlx.Tx, about subject, b Ban, at time.Time) e
 		mysql.Values{"reason": b.Reason, "expires_at": mysql.TimeOrNil(expires)})
 }
 
-// Unban lifts the ban of b's UserID or Prefix, whatever else b says, and tells whether there was one.
+// Unban lifts the ban of b's UserID or Prefix, whatever else b says, and reports whether there was one.
 func (a *Accounts) Unban(ctx context.Context, b Ban) (bool, error) {
 	about, err := b.subject()
 	if err != nil {

@@ -60,7 +60,7 @@ type Product struct {
 	OverLimit      int64  `json:"users_over_limit"`
 	// BucketsLoaded is how many of the buckets Redis has; Available is theirs.
 	BucketsLoaded int64 `json:"buckets_loaded,omitempty"`
-	// Loaded tells whether Redis has the product's stock; of a split product, that of any bucket.
+	// Loaded reports whether Redis has the product's stock; of a split product, that of any bucket.
 	Loaded    bool     `json:"redis_loaded"`
 	Available int64    `json:"redis_available"`
 	Reserved  int64    `json:"redis_reserved"`

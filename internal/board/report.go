@@ -162,7 +162,7 @@ func (t *totals) add(f *dto.MetricFamily) {
 	}
 }
 
-// isOrder tells whether a metric is of the requests that place orders.
+// isOrder reports whether a metric is of the requests that place orders.
 func isOrder(m *dto.Metric) bool { return label(m, "route") == "POST /api/orders" }
 
 func label(m *dto.Metric, name string) string {

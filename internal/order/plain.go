@@ -52,7 +52,7 @@ type scanner struct {
 
 func (s *scanner) literal(want string) { s.ok = s.is(want) && s.ok }
 
-// is takes a text only if it is there, and tells whether it was.
+// is takes a text only if it is there, and reports whether it was.
 func (s *scanner) is(text string) bool {
 	if len(s.rest) < len(text) || string(s.rest[:len(text)]) != text {
 		return false

@@ -83,7 +83,7 @@ func (d Durability) may(says mysql.Durability) bool {
 func (d Durability) Watch(ctx context.Context, reg prometheus.Registerer) {
 	gauge := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "stampede_mysql_may_lose_commits",
-		Help: "1 if MySQL has settings with which a power cut or the loss of a node may take back decided orders.",
+		Help: "1 if the settings of MySQL allow a power cut or the loss of a node to undo decided orders.",
 	})
 	if Enabled {
 		reg.MustRegister(NewSampled(func(ctx context.Context) error {

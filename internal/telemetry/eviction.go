@@ -21,8 +21,8 @@ const (
 // and stock is lost. The metric is asked for by whoever reads it, and is not there while the answer is not known.
 func WatchEviction(ctx context.Context, reg prometheus.Registerer, st *stock.Stock) {
 	evicts := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "stampede_redis_evicts", Help: "1 if Redis has another maxmemory-policy than noeviction, and may throw " +
-			"away stock and keys.",
+		Name: "stampede_redis_evicts", Help: "1 if the maxmemory-policy of Redis is not noeviction, so that it may " +
+			"evict stock and keys.",
 	})
 	if Enabled {
 		reg.MustRegister(NewSampled(func(ctx context.Context) error {

@@ -25,7 +25,7 @@ const (
 // linesDropped counts the lines that were not written.
 var linesDropped = prometheus.NewCounter(prometheus.CounterOpts{
 	Name: "stampede_log_lines_dropped_total",
-	Help: "Log lines not written because the same message had been written many times a moment ago.",
+	Help: "Log lines that were not written, because the same message had just been written many times.",
 })
 
 // SetLog makes the program log JSON lines to stderr from a level on: debug, info, warn or error. Of a warning or error
@@ -138,7 +138,7 @@ func (l limited) WithGroup(name string) slog.Handler {
 	return limited{l.Handler.WithGroup(name), l.counts}
 }
 
-// admit tells whether a line may be written, and how many like it were not since the last window.
+// admit reports whether a line may be written, and how many like it were not since the last window.
 func (c *counts) admit(message string, now time.Time) (ok bool, dropped int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

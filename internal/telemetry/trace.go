@@ -38,7 +38,7 @@ const (
 // tracer is nil while traces are off.
 var tracer trace.Tracer
 
-// Tracing tells whether traces are on.
+// Tracing reports whether traces are on.
 func Tracing() bool { return tracer != nil }
 
 // TraceBy turns traces on. It comes before everything that is traced.

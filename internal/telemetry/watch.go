@@ -34,7 +34,7 @@ func Watch(reg prometheus.Registerer, st *stock.Stock, db *mysql.DB, q *queue.Qu
 		redisConns("used", func() uint32 { s := st.PoolStats(); return s.TotalConns - min(s.IdleConns, s.TotalConns) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "stampede_redis_pool_timeouts_total",
-			Help: "Calls that got no connection to Redis in time, since all were in use.",
+			Help: "Calls that got no connection to Redis in time, because all were in use.",
 		}, func() float64 { return float64(st.PoolStats().Timeouts) }),
 	)
 }

@@ -92,7 +92,7 @@ func (c *config) with(s *Server, pairs []attributePair) (*config, *apiError) {
 	return &changed, nil
 }
 
-// same tells whether two configs set the same, whenever they did.
+// same reports whether two configs set the same, whenever they did.
 func (c *config) same(other *config) bool {
 	for _, numeric := range numericAttributes {
 		if *numeric.of(c) != *numeric.of(other) {

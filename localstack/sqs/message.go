@@ -114,7 +114,7 @@ func (e *entry) size() int {
 	return size
 }
 
-// validGroup tells whether text is what SQS accepts as a MessageGroupId.
+// validGroup reports whether text is what SQS accepts as a MessageGroupId.
 func validGroup(text []byte) bool {
 	for _, c := range text {
 		if c <= ' ' || c > '~' {
@@ -124,7 +124,7 @@ func validGroup(text []byte) bool {
 	return len(text) >= 1 && len(text) <= 128
 }
 
-// validContents tells whether text has only characters that XML 1.0 allows, which is what SQS accepts in a message.
+// validContents reports whether text has only characters that XML 1.0 allows, which is what SQS accepts in a message.
 func validContents[T string | []byte](text T) bool {
 	for i := 0; i < len(text); {
 		c := text[i]
@@ -180,7 +180,7 @@ func validAttributeName(name string) bool {
 		!strings.HasPrefix(lower, "aws.") && !strings.HasPrefix(lower, "amazon.")
 }
 
-// onlyNameBytes tells whether name has only letters, digits and the extra bytes.
+// onlyNameBytes reports whether name has only letters, digits and the extra bytes.
 func onlyNameBytes[T string | []byte](name T, extra string) bool {
 	for i := range len(name) {
 		c := name[i]

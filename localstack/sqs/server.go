@@ -308,7 +308,7 @@ func (s *Server) answer(ctx *fasthttp.RequestCtx, c *call) *apiError {
 	return err
 }
 
-// gone tells whether the other end of a connection has been closed, by looking for the end of input without reading.
+// gone reports whether the other end of a connection has been closed, by looking for the end of input without reading.
 // A receive that has waited asks before it takes messages, which would otherwise stay in flight with nobody.
 func gone(conn net.Conn) bool {
 	raw, err := conn.(syscall.Conn).SyscallConn()
