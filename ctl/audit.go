@@ -39,6 +39,7 @@ func (c *auditCmd) Run(ctx context.Context) error {
 	} else {
 		report.Print(os.Stdout)
 	}
+
 	if !report.OK {
 		return errBroken
 	}

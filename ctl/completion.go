@@ -57,6 +57,7 @@ func (c *completionCmd) Run() error {
 // completions are what the last of the words may become, of the commands, flags and values that are known.
 func completions(node *kong.Node, words []string) []string {
 	var flag *kong.Flag // the one whose value comes next
+
 	for _, word := range words[:max(len(words)-1, 0)] {
 		switch {
 		case word == "--":
@@ -82,6 +83,7 @@ func completions(node *kong.Node, words []string) []string {
 	if len(words) > 0 {
 		last = words[len(words)-1]
 	}
+
 	var known []string
 	switch {
 	case flag != nil:
@@ -98,6 +100,7 @@ func completions(node *kong.Node, words []string) []string {
 			known = append(known, argument.EnumSlice()...)
 		}
 	}
+
 	return slices.DeleteFunc(known, func(word string) bool { return word == "" || !strings.HasPrefix(word, last) })
 }
 

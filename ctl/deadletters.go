@@ -71,10 +71,12 @@ func (p parts) letters(ctx context.Context) (letters []*letter, giveBack func(),
 		defer cancel()
 		_ = dead.Hide(ctx, receipts, 0) // those that are gone cannot be given back, and others come back by themselves
 	}
+
 	depth, err := p.queue.Depth(ctx)
 	if err != nil {
 		return nil, giveBack, err
 	}
+
 	for deadline := time.Now().Add(lettersWait); int64(len(letters)) < min(depth.Dead, maxLetters); {
 		messages, err := dead.Receive(ctx, time.Second, lettersHidden)
 		if err != nil {
@@ -83,17 +85,20 @@ func (p parts) letters(ctx context.Context) (letters []*letter, giveBack func(),
 		if len(messages) == 0 && time.Now().After(deadline) {
 			break
 		}
+
 		for _, m := range messages {
 			receipts = append(receipts, m.Receipt)
 			l := &letter{ID: m.ID, Reason: m.Attributes[queue.ReasonAttribute], SentAt: m.SentAt, Body: m.Body,
 				receipt: m.Receipt}
 			l.Attempts, _ = strconv.Atoi(m.Attributes[queue.FailuresAttribute])
 			l.Age = time.Since(m.SentAt).Round(time.Second).String()
+
 			if l.decoded, err = order.Decode([]byte(m.Body)); err == nil {
 				if l.Orders, err = p.states(ctx, l.decoded); err != nil {
 					return nil, giveBack, err
 				}
 			}
+
 			letters = append(letters, l)
 		}
 	}
@@ -140,11 +145,13 @@ func (c *letterFlags) each(ctx context.Context, id string, f func(context.Contex
 		return err
 	}
 	defer p.close()
+
 	letters, giveBack, err := p.letters(ctx)
 	defer giveBack()
 	if err != nil {
 		return err
 	}
+
 	meant := []*letter{}
 	var errs []error
 	for _, l := range letters {
@@ -157,9 +164,11 @@ func (c *letterFlags) each(ctx context.Context, id string, f func(context.Contex
 			errs = append(errs, fmt.Errorf("dead letter %s: %w", l.ID, err))
 		}
 	}
+
 	if id != "" && len(meant) == 0 {
 		return fmt.Errorf("there is no dead letter %s; another command may be looking at it", id)
 	}
+
 	if c.JSON {
 		errs = append(errs, printJSON(meant))
 	} else {
@@ -259,6 +268,7 @@ func (c *dlqRedriveCmd) Run(ctx context.Context) error {
 			l.Result = "kept: no worker has looked at it yet"
 			return nil
 		}
+
 		keep := false
 		for i := range l.Orders {
 			o := &l.Orders[i]
@@ -277,6 +287,7 @@ func (c *dlqRedriveCmd) Run(ctx context.Context) error {
 				keep = keep || !redriven
 			}
 		}
+
 		if c.DryRun || keep {
 			return nil
 		}
@@ -296,6 +307,8 @@ func (p parts) redrive(ctx context.Context, o order.Order) (result string, redri
 	if err != nil {
 		return "", false, err
 	}
+
+	// Redis: its units are reserved again.
 	outcome, err := p.readmit(ctx, o)
 	switch {
 	case err != nil:
@@ -307,6 +320,8 @@ func (p parts) redrive(ctx context.Context, o order.Order) (result string, redri
 	case outcome != stock.Reserved && outcome != stock.Replayed:
 		return "stays failed: its sale is paused; try again", false, nil
 	}
+
+	// MySQL: its failure is taken back, unless it has been decided otherwise meanwhile.
 	err = p.ledger.Redrive(ctx, o.ID)
 	if errors.Is(err, mysql.ErrInvalid) {
 		if outcome == stock.Reserved { // by this call, so that its units have been taken twice
@@ -320,6 +335,8 @@ func (p parts) redrive(ctx context.Context, o order.Order) (result string, redri
 	if err != nil && !errors.Is(err, mysql.ErrNotFound) {
 		return "", false, err
 	}
+
+	// Its buyer sees it pending.
 	if err := p.stock.Forget(ctx, []order.Order{o}); err != nil {
 		return "", false, err
 	}
@@ -327,12 +344,14 @@ func (p parts) redrive(ctx context.Context, o order.Order) (result string, redri
 	if err := p.stock.WritePending(ctx, pending); err != nil {
 		return "", false, err
 	}
+
+	// The queue has it again. It stays in the outbox until it is decided, so that nobody settles it by its old
+	// decision.
 	send, cancel := context.WithTimeout(ctx, redriveTimeout)
 	defer cancel()
 	if err := p.queue.SendOrders(send, []order.Order{o}); err != nil {
 		return "reserved; the relay sends it: " + strings.ReplaceAll(err.Error(), "\n", " "), true, nil
 	}
-	// it stays in the outbox until it is decided, so that nobody settles it by its old decision
 	return "sent", true, nil
 }
 
@@ -352,6 +371,7 @@ func (p parts) readmit(ctx context.Context, o order.Order) (outcome stock.Outcom
 		case err != nil || outcome != stock.Paused:
 			return outcome, err
 		}
+
 		select {
 		case <-ctx.Done():
 			return 0, ctx.Err()

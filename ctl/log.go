@@ -35,10 +35,12 @@ func (c *logCmd) Run(ctx context.Context) error {
 		return err
 	}
 	defer db.Close()
+
 	entries, err := db.StaffLog(ctx, c.Subject, c.Since.Time, c.Limit)
 	if err != nil {
 		return err
 	}
+
 	rows := make([]logRow, len(entries))
 	for i, e := range entries {
 		rows[i] = logRow{e.At, e.Actor, e.Action, e.Subject, e.Before, e.After}
@@ -46,6 +48,7 @@ func (c *logCmd) Run(ctx context.Context) error {
 	if c.JSON {
 		return printJSON(rows)
 	}
+
 	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tab, "at\tactor\taction\tsubject\tbefore\tafter")
 	for _, r := range rows {

@@ -35,6 +35,8 @@ func (c *productLostOrdersCmd) Run(ctx context.Context) error {
 
 // lostOrders writes a line of JSON for each order that is lost, and puts them on the queue again if it is told to.
 func (p parts) lostOrders(ctx context.Context, w io.Writer, productID int64, resend bool) error {
+
+	// What Redis shows as completed and MySQL has no row of is lost.
 	var mu sync.Mutex // the servers of a Cluster are visited at the same time
 	lost := map[uuid.UUID]order.Record{}
 	err := p.stock.States(ctx, order.Completed, func(completed []order.Record) error {
@@ -45,10 +47,12 @@ func (p parts) lostOrders(ctx context.Context, w io.Writer, productID int64, res
 		for i := range completed {
 			ids[i] = completed[i].ID
 		}
+
 		decided, err := p.ledger.Decided(ctx, ids)
 		if err != nil {
 			return err
 		}
+
 		mu.Lock()
 		defer mu.Unlock()
 		for _, r := range completed {
@@ -70,11 +74,13 @@ func (p parts) lostOrders(ctx context.Context, w io.Writer, productID int64, res
 		}
 		orders = append(orders, r.Order)
 	}
+
 	if resend && len(orders) > 0 {
 		if err := p.queue.SendOrders(ctx, orders); err != nil {
 			return fmt.Errorf("not all are on the queue; repeat the command: %w", err)
 		}
 	}
+
 	verb := map[bool]string{true: "are put on the queue again", false: "are lost"}[resend]
 	fmt.Fprintf(os.Stderr, "%d orders %s\n", len(orders), verb)
 	return nil
@@ -109,10 +115,12 @@ func (p parts) acceptMySQL(ctx context.Context, productID int64) ([]reconcile.Re
 	if err := p.db.LogAction(ctx, mysql.ActAcceptMySQL, fmt.Sprintf("product %d", productID), nil); err != nil {
 		return nil, err
 	}
+
 	ids := product.StockIDs()
 	if !slices.Contains(ids, productID) {
 		ids = append(ids, productID)
 	}
+
 	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.ledger, Apply: true, Pause: true, AcceptMySQL: true}
 	var reports []reconcile.Report
 	for _, id := range ids {

@@ -77,7 +77,9 @@ func main() {
 	// The first signal stops the command in order, the second ends it at once.
 	ctx, unregister := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, unregister)
+
 	err := dispatch(mysql.WithActor(ctx, operator()), os.Args[1:])
+
 	var bad *usageError
 	var command *exec.ExitError
 	switch {
@@ -134,10 +136,12 @@ func dispatch(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+
 	chosen, err := parser.Parse(args)
 	if answered {
 		return nil
 	}
+
 	var wrong *kong.ParseError
 	if errors.As(err, &wrong) {
 		if len(args) == 0 {
@@ -152,6 +156,7 @@ func dispatch(ctx context.Context, args []string) error {
 	if err := variablesOf(chosen).Parse(); err != nil {
 		return usagef("configuration:\n%w", err)
 	}
+
 	chosen.BindTo(ctx, (*context.Context)(nil))
 	return chosen.Run()
 }

@@ -130,6 +130,8 @@ func (p parts) story(ctx context.Context, id uuid.UUID) (orderStory, error) {
 		ID: id, Places: []orderPlace{}, DeadLetters: []storyLetter{}, Ledger: []ledgerEntry{},
 		Redrives: []orderRedriven{},
 	}
+
+	// Redis: the state that its buyer sees, and what is with each product.
 	states, err := p.stock.Statuses(ctx, []uuid.UUID{id})
 	if err != nil {
 		return s, err
@@ -138,15 +140,18 @@ func (p parts) story(ctx context.Context, id uuid.UUID) (orderStory, error) {
 	if err != nil {
 		return s, err
 	}
+
 	if states[0] != nil {
 		products = append(products, states[0].ProductID)
 	}
 	slices.Sort(products)
+
 	places, err := p.stock.Places(ctx, slices.Compact(products), id)
 	if err != nil {
 		return s, err
 	}
 
+	// The queue, of which only the dead letters can be searched.
 	if s.Queue, err = p.queue.Depth(ctx); err != nil {
 		return s, err
 	}
@@ -154,6 +159,7 @@ func (p parts) story(ctx context.Context, id uuid.UUID) (orderStory, error) {
 		return s, err
 	}
 
+	// MySQL: the decision, and what it did to the stock of the products that are concerned.
 	var concerned []int64
 	for _, place := range places {
 		concerned = append(concerned, place.ProductID)
@@ -165,6 +171,7 @@ func (p parts) story(ctx context.Context, id uuid.UUID) (orderStory, error) {
 		concerned = append(concerned, states[0].ProductID)
 	}
 	slices.Sort(concerned)
+
 	history, err := p.ledger.History(ctx, id, slices.Compact(concerned))
 	if err != nil {
 		return s, err
@@ -181,6 +188,7 @@ func (s *orderStory) readLetters(ctx context.Context, dead *queue.Queue) error {
 		defer cancel()
 		_ = dead.Hide(ctx, receipts, 0) // those that are gone cannot be given back, and others come back by themselves
 	}()
+
 	for int64(s.DeadLettersSeen) < min(s.Queue.Dead, storyLetters) {
 		messages, err := dead.Receive(ctx, time.Second, storyHidden)
 		if err != nil {
@@ -189,6 +197,7 @@ func (s *orderStory) readLetters(ctx context.Context, dead *queue.Queue) error {
 		if len(messages) == 0 {
 			return nil // somebody else looks at the rest
 		}
+
 		for _, m := range messages {
 			receipts = append(receipts, m.Receipt)
 			s.DeadLettersSeen++
@@ -259,6 +268,7 @@ func (s *orderStory) events() []event {
 			events = append(events, event{at.UTC(), where, fmt.Sprintf(format, args...)})
 		}
 	}
+
 	tell(s.made(), "edge", "made the order's id")
 	if r := cmp.Or(s.Decision, s.State); r != nil {
 		key := "without an idempotency key"
@@ -268,12 +278,14 @@ func (s *orderStory) events() []event {
 		tell(r.ReservedAt, "redis", "reserved %d of product %d for user %d, at %s each, %s",
 			r.Quantity, r.ProductID, r.UserID, order.Money(r.UnitPrice, r.Currency), key)
 	}
+
 	for _, p := range s.Places {
 		if s.Decision == nil && s.State == nil {
 			tell(p.ReservedAt, "redis", "reserved %d of product %d", p.ReservedUnits, p.ProductID)
 		}
 		tell(p.ClaimedAt, "redis", "claimed by whoever sends it from the outbox")
 	}
+
 	for _, l := range s.DeadLetters {
 		tell(l.SentAt, "queue", "sent the message that is dead letter %s now", l.ID)
 	}
@@ -281,6 +293,7 @@ func (s *orderStory) events() []event {
 		tell(r.FailedAt, "mysql", "failed: %s", order.DeadLetter)
 		tell(r.RedrivenAt, "operator", "took the failure back, to have it decided anew (ctl dlq redrive)")
 	}
+
 	if r := s.Decision; r != nil {
 		tell(r.DecidedAt, "mysql", "decided: %s", outcome(r))
 	}
@@ -288,6 +301,7 @@ func (s *orderStory) events() []event {
 		tell(l.At, "mysql", "changed the stock of product %d%s by %+d to %d, its version %d",
 			l.ProductID, inBucket(l.Bucket), l.Delta, l.Balance, l.Version)
 	}
+
 	slices.SortStableFunc(events, func(a, b event) int { return a.At.Compare(b.At) })
 	return events
 }
@@ -322,6 +336,7 @@ func (s *orderStory) summary(now time.Time) string {
 	if s.Decision != nil {
 		return s.summaryDecided(place)
 	}
+
 	switch {
 	case !s.known() && !s.Queue.Empty():
 		return "Nobody knows it. Only a message on the queue, which cannot be searched, might hold it."
@@ -378,12 +393,14 @@ func (s *orderStory) print(w io.Writer) error {
 	fmt.Fprintln(tab)
 
 	fmt.Fprintf(tab, "state in redis\t%s\n", orNothing(s.State != nil, func() string { return outcome(s.State) }))
+
 	for _, p := range s.Places {
 		fmt.Fprintf(tab, "product %d%s in redis\t%s\n", p.ProductID, inBucket(p.Bucket), p.text())
 	}
 	if len(s.Places) == 0 {
 		fmt.Fprint(tab, "products in redis\tneither a reservation nor an outbox entry\n")
 	}
+
 	fmt.Fprintf(tab, "queue\t%d messages wait, %d are being worked, %d are delayed; it cannot be searched\n",
 		s.Queue.Visible, s.Queue.InFlight, s.Queue.Delayed)
 	fmt.Fprintf(tab, "dead letters\t%d of them hold it; %d of %d were looked at\n",
@@ -391,6 +408,7 @@ func (s *orderStory) print(w io.Writer) error {
 	for _, l := range s.DeadLetters {
 		fmt.Fprintf(tab, "\t%s, after %d attempts: %q\n", l.ID, l.Attempts, l.Reason)
 	}
+
 	fmt.Fprintf(tab, "decision in mysql\t%s\n", orNothing(s.Decision != nil, func() string {
 		return outcome(s.Decision)
 	}))

@@ -17,7 +17,7 @@ import (
 type reconcileCmd struct {
 	Product int64 `placeholder:"N" help:"Id of one product; all products in Redis if not given."`
 	Apply   bool  `help:"Repair the differences; the sale goes on meanwhile."`
-	Fence   bool  `help:"With --apply: also repair busy products, by pausing each sale for the moment of the comparison."`
+	Fence   bool  `help:"With --apply: also repair busy products, pausing the sale of each for a moment."`
 	jsonFlag
 	needsAll
 }
@@ -35,24 +35,30 @@ func (c *reconcileCmd) Run(ctx context.Context) error {
 		return err
 	}
 	defer p.close()
+
+	// A Redis that has failed over may have lost the list of what it holds.
 	if c.Fence && c.Product == 0 {
 		if err := p.stock.FindProducts(ctx); err != nil {
 			return err
 		}
 	}
+
 	products, err := p.stock.Products(ctx)
 	if err != nil {
 		return err
 	}
+
 	if c.Product != 0 {
 		products = slices.DeleteFunc(products, func(id int64) bool { return order.ProductOf(id) != c.Product })
 		if !slices.Contains(products, c.Product) {
 			products = append(products, c.Product)
 		}
 	}
+
 	slices.SortFunc(products, func(a, b int64) int { // each product before its buckets
 		return cmp.Or(cmp.Compare(order.ProductOf(a), order.ProductOf(b)), cmp.Compare(a, b))
 	})
+
 	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.ledger, Send: p.queue.SendOrders, Apply: c.Apply, Pause: c.Fence}
 	reports := []reconcile.Report{}
 	if c.Fence && c.Product == 0 {
@@ -65,6 +71,7 @@ func (c *reconcileCmd) Run(ctx context.Context) error {
 				f.Orders)
 		}
 	}
+
 	for _, id := range products {
 		report, err := r.Product(ctx, id)
 		if err != nil {
@@ -72,11 +79,13 @@ func (c *reconcileCmd) Run(ctx context.Context) error {
 		}
 		reports = append(reports, report)
 	}
+
 	if c.JSON {
 		err = printJSON(reports)
 	} else {
 		printReports(reports)
 	}
+
 	for _, report := range reports {
 		for _, f := range report.Findings {
 			if !f.Repaired {
@@ -101,12 +110,15 @@ func printReports(reports []reconcile.Report) {
 		case len(r.Findings) > 0:
 			verdict = ""
 		}
+
 		line := fmt.Sprintf("%d\t%s\t%d\t%s\t%d\t%d\t", r.ProductID, orDash(r.Bucket > 0, r.Bucket), r.Stock,
 			orDash(r.Loaded, r.Available), r.Reserved, r.Lent)
+
 		if verdict != "" {
 			fmt.Fprintf(tab, "%s%s\t\t\t\t\n", line, verdict)
 			line = "\t\t\t\t\t\t"
 		}
+
 		for _, f := range r.Findings {
 			fmt.Fprintf(tab, "%s%s\t%d\t%+d\t%t\t\n", line, strings.ReplaceAll(string(f.Cause), "_", " "), f.Orders,
 				f.Units, f.Repaired)
@@ -114,6 +126,7 @@ func printReports(reports []reconcile.Report) {
 		}
 	}
 	tab.Flush()
+
 	for _, r := range reports {
 		if r.Busy {
 			fmt.Println("\nOf a busy product the units available cannot be compared; --apply --fence pauses its sale " +

@@ -101,6 +101,7 @@ func findUser(ctx context.Context, accounts *account.Accounts, who string) (acco
 
 func reportUser(ctx context.Context, db *mysql.DB, who string, now time.Time) (userReport, error) {
 	r := userReport{Banned: []userBan{}, Sessions: []userSession{}}
+
 	accounts := account.New(db)
 	user, err := findUser(ctx, accounts, who)
 	if err != nil {
@@ -110,6 +111,7 @@ func reportUser(ctx context.Context, db *mysql.DB, who string, now time.Time) (u
 		ID: user.ID, Email: user.Email, Name: user.Name, Role: user.Role, CreatedAt: user.CreatedAt,
 		PasswordChangedAt: user.PasswordChangedAt, DisabledAt: user.DisabledAt,
 	}
+
 	bans, err := accounts.Bans(ctx, now)
 	if err != nil {
 		return r, err
@@ -119,6 +121,7 @@ func reportUser(ctx context.Context, db *mysql.DB, who string, now time.Time) (u
 			r.Banned = append(r.Banned, userBan{b.Reason, b.CreatedAt, b.ExpiresAt})
 		}
 	}
+
 	sessions, err := accounts.Sessions(ctx, r.User.ID)
 	if err != nil {
 		return r, err
@@ -127,18 +130,21 @@ func reportUser(ctx context.Context, db *mysql.DB, who string, now time.Time) (u
 		live := s.RevokedAt.IsZero() && now.Before(s.ExpiresAt)
 		r.Sessions = append(r.Sessions, userSession{s.ID, s.CreatedAt, s.ExpiresAt, s.RevokedAt, live})
 	}
+
 	if r.Orders, err = ledger.New(db).Orders(ctx, r.User.ID, uuid.Nil, shownOrders); err != nil {
 		return r, err
 	}
 	for i := range r.Orders {
 		r.Orders[i] = *shown(&r.Orders[i])
 	}
+
 	return r, nil
 }
 
 // print writes the report for people.
 func (r *userReport) print(w io.Writer) error {
 	live := len(slices.DeleteFunc(slices.Clone(r.Sessions), func(s userSession) bool { return !s.Live }))
+
 	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(tab, "user\t%d\n", r.User.ID)
 	fmt.Fprintf(tab, "e-mail address\t%q\n", r.User.Email)
@@ -147,6 +153,7 @@ func (r *userReport) print(w io.Writer) error {
 	fmt.Fprintf(tab, "since\t%s\n", r.User.CreatedAt.Format(time.RFC3339))
 	fmt.Fprintf(tab, "password changed\t%s\n", orNever(r.User.PasswordChangedAt))
 	fmt.Fprintf(tab, "disabled\t%s\n", sinceOrNo(r.User.DisabledAt))
+
 	for _, b := range r.Banned {
 		fmt.Fprintf(tab, "banned\tsince %s, until %s: %q\n",
 			b.CreatedAt.Format(time.RFC3339), orForEver(b.ExpiresAt), b.Reason)
@@ -154,6 +161,7 @@ func (r *userReport) print(w io.Writer) error {
 	if len(r.Banned) == 0 {
 		fmt.Fprintln(tab, "banned\tno (bans of addresses are in ctl ban list)")
 	}
+
 	fmt.Fprintf(tab, "sessions\t%d live, %d in all\n", live, len(r.Sessions))
 	if err := tab.Flush(); err != nil {
 		return err
@@ -172,10 +180,12 @@ func (r *userReport) print(w io.Writer) error {
 			return err
 		}
 	}
+
 	if len(r.Orders) == 0 {
 		_, err := fmt.Fprintln(w, "\nNo order is decided. Those on their way are in Redis and on the queue alone.")
 		return err
 	}
+
 	fmt.Fprintln(w, "\nLatest orders that are decided:")
 	fmt.Fprintln(tab, "order\tdecided\tproduct\tunits\tprice\toutcome")
 	for _, o := range r.Orders {
