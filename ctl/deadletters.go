@@ -69,7 +69,8 @@ func (p parts) letters(ctx context.Context) (letters []*letter, giveBack func(),
 	giveBack = func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), redriveTimeout)
 		defer cancel()
-		_ = dead.Hide(ctx, receipts, 0) // those that are gone cannot be given back, and others come back by themselves
+		// Those that are gone cannot be given back, and others come back by themselves.
+		_ = dead.ChangeVisibility(ctx, receipts, 0)
 	}
 
 	depth, err := p.queue.Depth(ctx)

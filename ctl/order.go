@@ -186,7 +186,8 @@ func (s *orderStory) readLetters(ctx context.Context, dead *queue.Queue) error {
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), redriveTimeout)
 		defer cancel()
-		_ = dead.Hide(ctx, receipts, 0) // those that are gone cannot be given back, and others come back by themselves
+		// Those that are gone cannot be given back, and others come back by themselves.
+		_ = dead.ChangeVisibility(ctx, receipts, 0)
 	}()
 
 	for int64(s.DeadLettersSeen) < min(s.Queue.Dead, storyLetters) {

@@ -35,7 +35,7 @@ type inquest struct {
 	alone     bool // there is just one order
 
 	refusals int  // in succession, of which a sound order had none
-	asked    bool // the gate has been shut for the product already, so that all else has been found to be in order
+	asked    bool // the breaker has tripped for the product already, so that all else has been found to be in order
 }
 
 func (in *inquest) blame(err error) fault {

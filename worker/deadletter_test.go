@@ -48,7 +48,7 @@ func TestAnUnforeseenReasonOfOneOrder(t *testing.T) {
 	r.mustBe(order.DeadLetter, orders[4])
 	r.mustBe("", slices.Concat(orders[:4], orders[5:], others)...)
 	r.audit()
-	if n := w.gate.wait; n != 0 {
+	if n := w.breaker.pause; n != 0 {
 		t.Error("receiving has stopped for one order's sake")
 	}
 }
@@ -87,11 +87,11 @@ func TestABrokenProductStopsNoOther(t *testing.T) {
 	})
 	r.mustBe("", others...)
 	r.mustBePending(orders...)
-	w.gate.mu.Lock()
-	if w.gate.wait > minProbeWait {
+	w.breaker.mu.Lock()
+	if w.breaker.pause > minProbeWait {
 		t.Error("receiving has stopped more than once")
 	}
-	w.gate.mu.Unlock()
+	w.breaker.mu.Unlock()
 
 	r.exec("DROP TRIGGER sabotage")
 	r.quiet(w)

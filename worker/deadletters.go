@@ -28,15 +28,16 @@ const (
 // killed them. What no worker survives even so fails and gives its units back; the message is then marked with the
 // reason, like those that workers write, and stays for the operator.
 func (w *Worker) handleDeadLetters(ctx context.Context) {
-	if w.gate.isShut() {
+	if w.breaker.isOpen() {
 		return
 	}
+
 	dead := w.queue.DeadLetters()
 	var handled []string
 	for len(handled) < maxDeadLetters {
 		letters, err := dead.Receive(ctx, 0, deadLettersHidden)
 		if err != nil && ctx.Err() == nil {
-			slog.Warn("the dead-letter queue could not be looked through now", "error", err)
+			slog.Warn("dead letters: the dead-letter queue could not be looked through now", "error", err)
 		}
 		if err != nil || len(letters) == 0 {
 			break
@@ -48,8 +49,11 @@ func (w *Worker) handleDeadLetters(ctx context.Context) {
 			}
 		}
 	}
-	if err := dead.Hide(context.WithoutCancel(ctx), handled, 0); err != nil && ctx.Err() == nil {
-		slog.Debug("dead letters stay hidden for a while", "error", err) // of those that were replaced it is no wonder
+
+	// What stays is there for others to see at once.
+	if err := dead.ChangeVisibility(context.WithoutCancel(ctx), handled, 0); err != nil && ctx.Err() == nil {
+		// Of those that were replaced it is no wonder.
+		slog.Debug("dead letters: messages stay hidden for a while", "error", err)
 	}
 }
 
@@ -61,6 +65,7 @@ func (w *Worker) handleDeadLetter(ctx context.Context, dead *queue.Queue, m queu
 	if err != nil {
 		reason = err.Error()
 	}
+
 	undecidable := err != nil
 	for _, o := range orders {
 		decision, err := w.judge(ctx, o)
@@ -80,6 +85,7 @@ func (w *Worker) handleDeadLetter(ctx context.Context, dead *queue.Queue, m queu
 		}
 		w.metrics.deadLetters.WithLabelValues(causeRedriven).Inc()
 	}
+
 	slog.Warn("dead letters: a message that no worker could handle was dealt with", "message", m.ID, "orders",
 		len(orders),
 		"remains", undecidable, "reason", reason)
@@ -93,6 +99,7 @@ func (w *Worker) handleDeadLetter(ctx context.Context, dead *queue.Queue, m queu
 func (w *Worker) judge(ctx context.Context, o order.Order) (order.Decision, error) {
 	work, cancel := context.WithTimeout(ctx, decideTimeout)
 	defer cancel()
+
 	mark := "judge:" + o.ID.String()
 	first, err := w.stock.TryLock(work, mark, judgeTime)
 	if err != nil {

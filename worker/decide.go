@@ -31,6 +31,7 @@ func (w *Worker) decide(productID int64, jobs []*job) {
 	}
 	w.progress.begin(productID)
 	defer w.progress.end(productID)
+
 	in := inquest{worker: w, productID: productID, alone: len(jobs) == 1}
 	var decisions []order.Decision
 	blame, err := w.persist(productID, func(ctx context.Context) (err error) {
@@ -40,6 +41,7 @@ func (w *Worker) decide(productID int64, jobs []*job) {
 		addSpans("decide", jobs, decisions, start, err)
 		return err
 	}, in.blame)
+
 	switch {
 	case err == nil:
 		w.metrics.batchOrders.Observe(float64(len(jobs)))
@@ -63,7 +65,7 @@ func (w *Worker) decide(productID int64, jobs []*job) {
 }
 
 // persist calls f, which concerns orders of one product, until it succeeds or fails by the fault of an order. While
-// everything is at fault the gate is shut; while only the product is, it waits alone. When receiving has ended, f is
+// everything is at fault the breaker is open; while only the product is, it waits alone. When receiving has ended, f is
 // not called again.
 func (w *Worker) persist(productID int64, f func(context.Context) error, blame func(error) fault) (fault, error) {
 	for {
@@ -79,13 +81,13 @@ func (w *Worker) persist(productID int64, f func(context.Context) error, blame f
 		case ofOrder:
 			return whose, err
 		case ofProduct:
-			slog.Warn("the orders of a product must wait; others go on", "error", err)
+			slog.Warn("retry: the orders of a product must wait; others go on", "error", err)
 			if sleep(w.receiving, w.productPause); w.receiving.Err() != nil {
 				return whose, err
 			}
 		case ofAll:
-			w.gate.shut(w.receiving, err)
-			if !w.gate.pass(w.receiving) {
+			w.breaker.trip(w.receiving, err)
+			if !w.breaker.wait(w.receiving) {
 				return whose, err
 			}
 			w.progress.again(productID)
@@ -97,25 +99,27 @@ func (w *Worker) persist(productID int64, f func(context.Context) error, blame f
 // later; after its last attempt it fails, gives its units back, and becomes a dead letter.
 func (w *Worker) fail(j *job, reason error) {
 	attempts := j.attempts + 1
-	slog.Warn("an order could not be decided", "order", j.order.ID, "attempt", attempts, "error", reason,
+	slog.Warn("decide: an order could not be decided", "order", j.order.ID, "attempt", attempts, "error", reason,
 		telemetry.TraceID(j.trace))
 	if attempts < maxAttempts {
 		w.sendAgain(j, attempts)
 		return
 	}
+
 	in := inquest{worker: w, productID: j.order.ProductID, alone: true}
 	var decision order.Decision
 	blame, err := w.persist(j.order.ProductID, func(ctx context.Context) (err error) {
 		decision, err = w.ledger.Fail(ctx, j.order, order.DeadLetter)
 		return err
 	}, in.blame)
+
 	switch {
 	case err == nil:
 		w.finish(j, decision, fmt.Sprintf("order %s failed %d times: %s", j.order.ID, attempts,
 			telemetry.ErrorText(reason)))
 	case blame == ofOrder:
 		// Its message comes back, until the queue's redrive policy makes it a dead letter.
-		slog.Error("an order could not be marked as failed", "order", j.order.ID, "error", err,
+		slog.Error("decide: an order could not be marked as failed", "order", j.order.ID, "error", err,
 			telemetry.TraceID(j.trace))
 		w.abandon([]*job{j})
 	}
@@ -130,10 +134,13 @@ func (w *Worker) sendAgain(j *job, attempts int) {
 	if place := telemetry.FormatPlaces([]telemetry.Place{j.trace}); place != "" {
 		again.Attributes[telemetry.TraceAttribute] = place
 	}
+
 	ctx, cancel := context.WithTimeout(context.Background(), decideTimeout)
 	defer cancel()
 	var sent bool
 	w.queue.Send(ctx, []queue.Outgoing{again}, func(_ int, r queue.Result) { sent = r.Outcome == queue.Sent })
+
+	// The message from which it came goes only when the new one is there.
 	if sent {
 		w.metrics.retries.Inc()
 		w.done([]*job{j})
@@ -154,14 +161,14 @@ func (w *Worker) finish(j *job, decision order.Decision, reason string) {
 	w.metrics.decided([]order.Decision{decision})
 	if decision.FailedReason == order.DeadLetter {
 		if err := w.queue.DeadLetter(context.Background(), body(j.order), reason, maxAttempts); err != nil {
-			slog.Error("a dead letter could not be written; its message will come back", "order", j.order.ID, "error",
-				err, telemetry.TraceID(j.trace))
+			slog.Error("dead letters: a dead letter could not be written; its message will come back",
+				"order", j.order.ID, "error", err, telemetry.TraceID(j.trace))
 			w.abandon([]*job{j})
 			return
 		}
 		w.metrics.deadLetters.WithLabelValues(causeUndecidable).Inc()
-		slog.Warn("an order has failed too often and is now a dead letter", "order", j.order.ID, "reason", reason,
-			telemetry.TraceID(j.trace))
+		slog.Warn("decide: an order has failed too often and is now a dead letter", "order", j.order.ID,
+			"reason", reason, telemetry.TraceID(j.trace))
 	}
 	w.settles.Add(j.order.ProductID, settlement{[]order.Decision{decision}, []*job{j}})
 }
@@ -171,7 +178,7 @@ func (w *Worker) finish(j *job, decision order.Decision, reason string) {
 func (w *Worker) settle(productID int64, settlements []settlement) {
 	for _, s := range settlements {
 		if w.away.is(productID) {
-			w.rest(w.receiving, productID, deliveriesOf(s.jobs))
+			w.giveBack(w.receiving, productID, deliveriesOf(s.jobs))
 			continue
 		}
 
@@ -185,13 +192,13 @@ func (w *Worker) settle(productID int64, settlements []settlement) {
 		case err == nil:
 			w.done(s.jobs)
 		case stock.Rejected(err):
-			slog.Error("decided orders could not be settled; their messages will come back", "product", productID,
-				"error", err)
+			slog.Error("settle: decided orders could not be settled; their messages will come back",
+				"product", productID, "error", err)
 			w.abandon(s.jobs)
 		case whose == ofOrder:
-			slog.Warn("the master of a product is away; its messages are given back", "product", productID, "error",
-				err)
-			w.rest(w.receiving, productID, deliveriesOf(s.jobs))
+			slog.Warn("settle: the master of a product is away; its messages are given back",
+				"product", productID, "error", err)
+			w.giveBack(w.receiving, productID, deliveriesOf(s.jobs))
 		}
 	}
 }

@@ -194,7 +194,7 @@ func (r *rig) product(units, limit int64) order.Product {
 	return p
 }
 
-// load loads a product into Redis as an edge does, and tells whether it was not there.
+// load loads a product into Redis as an edge does, and reports whether it was not there.
 func (r *rig) load(productID int64) bool {
 	r.t.Helper()
 	loaded, err := r.stock.Load(r.t.Context(), productID, func(ctx context.Context) (order.Product, error) {
@@ -437,7 +437,7 @@ func (r *rig) bought(productID, userID int64) string {
 	return n
 }
 
-// hasTombstone tells whether Redis remembers that an order's reservation was dropped by another.
+// hasTombstone reports whether Redis remembers that an order's reservation was dropped by another.
 func (r *rig) hasTombstone(o order.Order) bool {
 	r.t.Helper()
 	is, err := r.redis.SIsMember(r.t.Context(), fmt.Sprintf("settled:{%d}", o.ProductID), o.ID.String()).Result()

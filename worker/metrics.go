@@ -84,7 +84,7 @@ func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 		Help: "Products and buckets for which MySQL has lost commits that Redis has seen; they are not repaired " +
 			"until an operator decides which side is right.",
 	})
-	m.paused = telemetry.Breaker("receiving", w.gate.isShut)
+	m.paused = telemetry.Breaker("receiving", w.breaker.isOpen)
 	// What alerts compare is there before it happens the first time.
 	m.decisions.WithLabelValues(string(order.Completed), "")
 	for _, reason := range order.Reasons {

@@ -53,7 +53,7 @@ func TestAWorkerWaitsWhileMySQLIsDown(t *testing.T) {
 	more := r.reserve(p.ID, 200, 1)
 	orders = append(orders, more...)
 	r.send(1, more...)
-	r.eventuallyTrue("receiving is paused", w.gate.isShut)
+	r.eventuallyTrue("receiving is paused", w.breaker.isOpen)
 	if err := w.Ready(t.Context()); err == nil {
 		t.Error("it is ready")
 	}
@@ -70,9 +70,9 @@ func TestAWorkerWaitsWhileMySQLIsDown(t *testing.T) {
 		t.Errorf("all messages were received: %+v", before)
 	}
 	r.throughout(2*w.visibility, func() error {
-		if d, n := r.depth(), r.sqs.Requests()["ReceiveMessage"]; d != before || n != receives || !w.gate.isShut() {
+		if d, n := r.depth(), r.sqs.Requests()["ReceiveMessage"]; d != before || n != receives || !w.breaker.isOpen() {
 			return fmt.Errorf("while MySQL was down the queue went from %+v to %+v after %d more receives; paused: %v",
-				before, d, n-receives, w.gate.isShut())
+				before, d, n-receives, w.breaker.isOpen())
 		}
 		return nil
 	})
@@ -130,7 +130,7 @@ func TestADecisionIsSettledWhenRedisIsBack(t *testing.T) {
 			r.eventuallyTrue("the orders are decided", func() bool {
 				return value(t, w.metrics.decisions) == float64(len(orders))
 			})
-			r.eventuallyTrue("receiving is paused", w.gate.isShut)
+			r.eventuallyTrue("receiving is paused", w.breaker.isOpen)
 			r.throughout(2*w.visibility, func() error {
 				if d := r.depth(); d.InFlight != 3 || d.Visible != 0 {
 					return fmt.Errorf("the messages are not kept and hidden: %+v", d)
@@ -344,7 +344,7 @@ func TestReceivingGoesOnWhenTheQueueIsBack(t *testing.T) {
 		}
 		return nil
 	})
-	if w.gate.isShut() {
+	if w.breaker.isOpen() {
 		t.Error("an outage of the queue is not one of MySQL or Redis")
 	}
 	r.sqs.SetFaults(sqs.Faults{})
@@ -379,7 +379,7 @@ func TestBrokenKeysConcernTheirProductOnly(t *testing.T) {
 		})
 	})
 	r.mustBe("", others...)
-	if w.gate.isShut() {
+	if w.breaker.isOpen() {
 		t.Error("the worker has stopped receiving")
 	}
 	if err := r.redis.Rename(t.Context(), "aside", key).Err(); err != nil {
@@ -399,7 +399,7 @@ func TestALockedRowConcernsItsProductOnly(t *testing.T) {
 	w := r.start()
 	r.send(1, wait...)
 	r.throughout(12*time.Second, func() error { // eight attempts of a second, and a pause
-		if w.gate.isShut() {
+		if w.breaker.isOpen() {
 			return errors.New("the worker has stopped receiving")
 		}
 		return nil
@@ -442,9 +442,9 @@ func TestWhatEveryOrderFailsForIsNoOrdersFault(t *testing.T) {
 			w := r.start(func(w *Worker) { w.attemptPause = 0 })
 			r.send(10, orders...)
 			r.eventuallyTrue("it has stopped receiving, several times", func() bool {
-				w.gate.mu.Lock()
-				defer w.gate.mu.Unlock()
-				return w.gate.wait > 4*minProbeWait
+				w.breaker.mu.Lock()
+				defer w.breaker.mu.Unlock()
+				return w.breaker.pause > 4*minProbeWait
 			})
 			r.mustBePending(orders...)
 

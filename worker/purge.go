@@ -21,11 +21,11 @@ func (w *Worker) purge(ctx context.Context) {
 	n, err := w.accounts.PurgeSessions(ctx, time.Now().Add(-purgeAge), purgeLimit)
 	switch {
 	case err != nil && ctx.Err() == nil:
-		slog.Warn("old sessions could not be deleted now", "error", err)
+		slog.Warn("purge: old sessions could not be deleted now", "error", err)
 	case n > 0:
-		slog.Info("old sessions were deleted", "sessions", n)
+		slog.Info("purge: old sessions were deleted", "sessions", n)
 	}
 	if _, err := w.ledger.PurgeProductKeys(ctx, purgeLimit); err != nil && ctx.Err() == nil {
-		slog.Warn("old idempotency keys of products could not be deleted now", "error", err)
+		slog.Warn("purge: old idempotency keys of products could not be deleted now", "error", err)
 	}
 }

@@ -39,11 +39,11 @@ type job struct {
 	attempts int // how often deciding it has failed for its own reason
 }
 
-// alone tells that the order must not share a transaction: its message has come back, maybe because
+// alone reports whether the order must not share a transaction: its message has come back, maybe because
 // one of its orders is fatal to the worker, or it has failed before.
 func (j *job) alone() bool { return j.attempts > 0 || j.from.ReceiveCount > 1 }
 
-// last tells that the order, which is then alone, may not be sent again.
+// last reports whether the order, which is then alone, may not be sent again.
 func (j *job) last() bool { return j.attempts >= maxAttempts-1 }
 
 // deliveries are the messages that a worker holds.
@@ -145,60 +145,69 @@ func receipts(messages []*delivery) []string {
 
 // poll receives messages and hands their orders on, until receiving ends.
 func (w *Worker) poll() {
-	for failures := 0; w.gate.pass(w.receiving); {
+	for failures := 0; w.breaker.wait(w.receiving); {
 		w.held.room(w.receiving)
 		if w.receiving.Err() != nil {
 			return
 		}
+
 		messages, err := w.queue.Receive(w.receives, queue.LongPoll, w.visibility)
-		if err != nil {
-			if w.receiving.Err() == nil {
-				// Of a long outage the log needs to know about once a minute.
-				if failures%60 == 0 {
-					slog.Error("messages could not be received", "error", err, "failures", failures)
-				}
-				failures++
-				sleep(w.receiving, receivePause)
-			}
+		if err == nil {
+			failures = 0
+			w.take(messages)
 			continue
 		}
-		failures = 0
-		var broken []*delivery
-		var reasons []error
-		for _, m := range messages {
-			w.metrics.received(&m)
-			d := &delivery{Message: m}
-			orders, err := order.Decode([]byte(m.Body))
-			if err == nil {
-				d.productID = orders[0].ProductID
+
+		if w.receiving.Err() == nil {
+			// Of a long outage the log needs to know about once a minute.
+			if failures%60 == 0 {
+				slog.Error("receive: messages could not be received", "error", err, "failures", failures)
 			}
-			w.held.add(d, w.visibility)
-			switch {
-			case err != nil:
-				broken, reasons = append(broken, d), append(reasons, err)
-			case w.surplus(d.productID):
-				w.rest(w.receives, d.productID, []*delivery{d})
-			default:
-				w.accept(d, orders)
-			}
+			failures++
+			sleep(w.receiving, receivePause)
 		}
-		// The orders around a broken message do not wait for it.
-		for i, d := range broken {
-			w.bury(d, reasons[i])
+	}
+}
+
+// take holds messages from now on, and hands on their orders.
+func (w *Worker) take(messages []queue.Message) {
+	var broken []*delivery
+	var reasons []error
+	for _, m := range messages {
+		w.metrics.received(&m)
+		d := &delivery{Message: m}
+		orders, err := order.Decode([]byte(m.Body))
+		if err == nil {
+			d.productID = orders[0].ProductID
 		}
+		w.held.add(d, w.visibility)
+
+		switch {
+		case err != nil:
+			broken, reasons = append(broken, d), append(reasons, err)
+		case w.surplus(d.productID):
+			w.giveBack(w.receives, d.productID, []*delivery{d})
+		default:
+			w.accept(d, orders)
+		}
+	}
+
+	// The orders around a broken message do not wait for it.
+	for i, d := range broken {
+		w.deadLetter(d, reasons[i])
 	}
 }
 
 // accept hands the orders of a delivery on to be decided.
 func (w *Worker) accept(d *delivery, orders []order.Order) {
-	attempts, _ := strconv.Atoi(d.Attributes[queue.AttemptsAttribute])
-	d.open.Store(int32(len(orders)))
-	all := make([]job, len(orders))
-	products := make(map[int64][]*job)
+	attempts, _ := strconv.Atoi(d.Attributes[queue.AttemptsAttribute]) // none if there is no such attribute
 	var places []telemetry.Place
 	if telemetry.Tracing() {
 		places = telemetry.ParsePlaces(d.Attributes[telemetry.TraceAttribute], len(orders))
 	}
+
+	all := make([]job, len(orders))
+	products := make(map[int64][]*job)
 	for i, o := range orders {
 		all[i] = job{order: o, from: d, attempts: attempts}
 		if places != nil {
@@ -206,6 +215,8 @@ func (w *Worker) accept(d *delivery, orders []order.Order) {
 		}
 		products[o.ProductID] = append(products[o.ProductID], &all[i])
 	}
+
+	d.open.Store(int32(len(orders))) // before any of them can be done
 	for productID, jobs := range products {
 		w.jobs.Add(productID, jobs...)
 	}
@@ -226,21 +237,22 @@ func (w *Worker) done(jobs []*job) {
 // orders are then found decided.
 func (w *Worker) delete(_ struct{}, messages []*delivery) {
 	if err := w.queue.Delete(context.Background(), receipts(messages)); err != nil {
-		slog.Warn("messages could not be deleted and will come back", "error", err)
+		slog.Warn("delete: messages could not be deleted and will come back", "error", err)
 	}
 	for _, m := range messages {
 		w.held.remove(m)
 	}
 }
 
-// bury moves a message that nobody can read to the dead-letter queue.
-func (w *Worker) bury(d *delivery, reason error) {
+// deadLetter moves a message that nobody can read to the dead-letter queue.
+func (w *Worker) deadLetter(d *delivery, reason error) {
 	if err := w.queue.DeadLetter(context.Background(), d.Body, reason.Error(), 0); err != nil {
-		slog.Error("a dead letter could not be written; its message will come back", "message", d.ID, "error", err)
+		slog.Error("dead letters: a dead letter could not be written; its message will come back", "message", d.ID,
+			"error", err)
 		w.held.remove(d)
 		return
 	}
-	slog.Warn("a message cannot be decoded and is now a dead letter", "message", d.ID, "reason", reason)
+	slog.Warn("receive: a message cannot be decoded and is now a dead letter", "message", d.ID, "reason", reason)
 	w.metrics.deadLetters.WithLabelValues(causeUndecodable).Inc()
 	w.deletes.Add(struct{}{}, d)
 }
@@ -270,10 +282,11 @@ func (w *Worker) heartbeat(ctx context.Context) {
 	if len(due) == 0 {
 		return
 	}
-	if err := w.queue.Hide(ctx, receipts(due), w.visibility); err != nil {
+
+	if err := w.queue.ChangeVisibility(ctx, receipts(due), w.visibility); err != nil {
 		// The next heartbeat tries again.
 		if ctx.Err() == nil {
-			slog.Warn("messages may be received by another worker as well", "error", err)
+			slog.Warn("heartbeat: messages may be received by another worker as well", "error", err)
 		}
 		return
 	}

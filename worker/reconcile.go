@@ -40,7 +40,7 @@ var errGaveUp = errors.New("orders were on their way all the time; it is tried a
 // the servers of Redis are others than before, data may have been lost that nothing else tells of: then each
 // sale is paused for a moment, to be compared as it is.
 func (w *Worker) reconcile(ctx context.Context) {
-	if w.gate.isShut() {
+	if w.breaker.isOpen() {
 		return
 	}
 	// Two may do it, so that a lock that nobody can take, as its server is away, keeps nobody from comparing the
@@ -84,6 +84,8 @@ func (w *Worker) reconcileAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+
+	// Of servers that are new, no list of products can be trusted.
 	var errs []error
 	servers, err := w.stock.Servers(ctx)
 	known := err == nil
@@ -96,13 +98,15 @@ func (w *Worker) reconcileAll(ctx context.Context) error {
 	errs = append(errs, err)
 	moved := known && before != "" && before != servers
 	if moved {
-		slog.Warn("Redis was started again or has failed over; every product is compared with MySQL", "products",
-			len(products))
+		slog.Warn("reconcile: Redis was started again or has failed over; every product is compared with MySQL",
+			"products", len(products))
 	}
+
 	drained, err := w.drained(ctx)
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
+
 	lost := 0
 	for _, id := range products {
 		lossy, err := w.reconcileProduct(ctx, id, moved, drained, servers)
@@ -113,12 +117,15 @@ func (w *Worker) reconcileAll(ctx context.Context) error {
 			lost++
 		}
 	}
+
 	if err := w.noteLostCommits(ctx, lost, errors.Join(errs...) == nil); err != nil {
 		errs = append(errs, err)
 	}
 	if moved {
 		errs = append(errs, w.reconcileStates(ctx, servers))
 	}
+
+	// The servers count as compared only if nothing has failed.
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
@@ -230,12 +237,12 @@ func (w *Worker) countDrift(productID int64, f reconcile.Finding) {
 	if f.Repaired {
 		w.metrics.driftRepaired.WithLabelValues(string(f.Cause)).Add(float64(f.Orders))
 	}
-	slog.Warn("Redis differed from MySQL", "product", productID, "cause", f.Cause, "count", f.Orders, "units", f.Units,
-		"repaired", f.Repaired)
+	slog.Warn("reconcile: Redis differed from MySQL", "product", productID, "cause", f.Cause, "count", f.Orders,
+		"units", f.Units, "repaired", f.Repaired)
 }
 
 func (w *Worker) warnReconcile(ctx context.Context, err error) {
 	if err != nil && ctx.Err() == nil {
-		slog.Warn("Redis could not be compared with MySQL now", "error", err)
+		slog.Warn("reconcile: Redis could not be compared with MySQL now", "error", err)
 	}
 }

@@ -552,12 +552,12 @@ func TestOneWorkerReconcilesAtATime(t *testing.T) {
 		return mark != ""
 	}
 	a, b := r.reconciling(), r.reconciling()
-	a.gate.opened = make(chan struct{})
+	a.breaker.closes = make(chan struct{})
 	a.reconcileInterval, b.reconcileInterval = time.Hour, time.Hour
 	if reconciles(a) {
-		t.Error("a worker whose gate is shut reconciles")
+		t.Error("a worker whose breaker is open reconciles")
 	}
-	a.gate.opened = nil
+	a.breaker.closes = nil
 	if first, second := reconciles(a), reconciles(b); !first || second {
 		t.Errorf("the first: %v, the second: %v", first, second)
 	}

@@ -13,13 +13,14 @@ import (
 // relay sends what edges have left in the outbox: orders that were reserved, and never acknowledged
 // by the queue as far as their edge could tell. An order that was sent after all is decided once.
 func (w *Worker) relay(ctx context.Context) {
-	if w.gate.isShut() {
+	if w.breaker.isOpen() {
 		return
 	}
 	products, err := w.products(ctx)
 	if err != nil {
-		w.warnRelay(ctx, err)
+		w.warnRelay(ctx, err) // and go on with those that are known
 	}
+
 	for _, productID := range products {
 		for cursor := uint64(0); ; {
 			orders, next, err := w.stock.Claim(ctx, productID, w.relayAge, cursor)
@@ -51,7 +52,7 @@ func (w *Worker) products(ctx context.Context) ([]int64, error) {
 
 func (w *Worker) warnRelay(ctx context.Context, err error) {
 	if ctx.Err() == nil {
-		slog.Warn("the outbox could not be relayed now", "error", err)
+		slog.Warn("relay: the outbox could not be relayed now", "error", err)
 	}
 }
 
@@ -62,6 +63,8 @@ func (w *Worker) relayOrders(ctx context.Context, productID int64, orders []orde
 	if err != nil && !errors.Is(err, stock.ErrNotLoaded) {
 		return err
 	}
+
+	// Whoever receives the message must find the order's state.
 	pending := make([]order.Record, len(orders))
 	for i, o := range orders {
 		pending[i] = order.Record{Order: o, Currency: currency, Status: order.Pending}
@@ -69,6 +72,7 @@ func (w *Worker) relayOrders(ctx context.Context, productID int64, orders []orde
 	if err := w.stock.WritePending(ctx, pending); err != nil {
 		return err
 	}
+
 	messages, groups := queue.Pack(orders)
 	send, cancel := context.WithTimeout(ctx, w.relayAge/2) // well before the claim can be taken over
 	defer cancel()
@@ -80,8 +84,9 @@ func (w *Worker) relayOrders(ctx context.Context, productID int64, orders []orde
 			err = errors.Join(err, r.Err)
 		}
 	})
+
 	if len(sent) > 0 {
-		slog.Info("orders were sent that their edge had left behind", "product", productID, "orders", len(sent))
+		slog.Info("relay: orders were sent that their edge had left behind", "product", productID, "orders", len(sent))
 		w.metrics.relayed.Add(float64(len(sent)))
 		err = errors.Join(err, w.stock.Acknowledge(ctx, productID, sent))
 	}

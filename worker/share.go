@@ -90,6 +90,8 @@ func (w *Worker) share(ctx context.Context) {
 		if w.held.of(productID) <= maxShare {
 			continue
 		}
+
+		// All orders of a message stay, or none.
 		var keep []*job
 		kept := make(map[*delivery]bool)
 		var surplus []*delivery
@@ -104,8 +106,9 @@ func (w *Worker) share(ctx context.Context) {
 			}
 			seen[j.from] = true
 		}
+
 		w.jobs.Add(productID, keep...)
-		w.rest(ctx, productID, surplus)
+		w.giveBack(ctx, productID, surplus)
 	}
 }
 
@@ -118,24 +121,25 @@ func (w *Worker) surplus(productID int64) bool {
 func (w *Worker) works(ctx context.Context) bool {
 	probe, cancel := context.WithTimeout(ctx, w.stuckAge)
 	defer cancel()
-	return !w.gate.isShut() && w.Ready(probe) == nil
+	return !w.breaker.isOpen() && w.Ready(probe) == nil
 }
 
-// rest gives messages back to the queue, which hides them for a while. One that cannot be given back comes back when
-// its visibility ends.
-func (w *Worker) rest(ctx context.Context, productID int64, surplus []*delivery) {
+// giveBack gives messages back to the queue, which hides them for a while. One that cannot be given back comes back
+// when its visibility ends.
+func (w *Worker) giveBack(ctx context.Context, productID int64, surplus []*delivery) {
 	if len(surplus) == 0 {
 		return
 	}
 	slog.Warn("share: a product makes no progress, and messages of it are given back", "product", productID, "messages",
 		len(surplus))
+
 	byLength := make(map[time.Duration][]*delivery)
 	for _, d := range surplus {
 		length := min(w.restLength<<min(d.ReceiveCount-1, 10), w.maxRest)
 		byLength[length] = append(byLength[length], d)
 	}
 	for length, some := range byLength {
-		if err := w.queue.Hide(ctx, receipts(some), length); err != nil {
+		if err := w.queue.ChangeVisibility(ctx, receipts(some), length); err != nil {
 			slog.Warn("share: messages come back when their visibility ends", "error", err)
 		}
 	}

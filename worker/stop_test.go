@@ -10,7 +10,7 @@ import (
 	"stampede/localstack/sqs"
 )
 
-// stop stops a worker and tells how long that took.
+// stop stops a worker and returns how long that took.
 func stop(t testing.TB, w *Worker, timeout time.Duration) (time.Duration, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
@@ -91,7 +91,7 @@ func TestStopGivesBackWhatCannotBeDone(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.send(2, orders...)
-	r.eventuallyTrue("receiving is paused", w.gate.isShut)
+	r.eventuallyTrue("receiving is paused", w.breaker.isOpen)
 	r.eventuallyTrue("messages are held", func() bool {
 		return w.held.len() > 0 && r.depth().InFlight == int64(w.held.len())
 	})

@@ -57,7 +57,7 @@ type Worker struct {
 	accounts *account.Accounts
 	queue    *queue.Queue
 	metrics  *metrics
-	gate     gate
+	breaker  breaker
 	held     deliveries
 
 	progress progress
@@ -102,20 +102,23 @@ func New(st *stock.Stock, db *mysql.DB, q *queue.Queue, reg prometheus.Registere
 		deadLettersInterval: deadLettersInterval, stuckAge: stuckAge, restLength: restLength, maxRest: maxRest,
 	}
 	w.metrics = newMetrics(reg, w)
-	w.gate.probe = func(ctx context.Context) error { return errors.Join(w.Ready(ctx), w.ledger.RehearseAny(ctx)) }
+
+	w.breaker.probe = func(ctx context.Context) error { return errors.Join(w.Ready(ctx), w.ledger.RehearseAny(ctx)) }
 	w.held.all = make(map[*delivery]struct{})
 	w.away.until = make(map[int64]time.Time)
 	w.progress.since, w.progress.stuck = make(map[int64]time.Time), make(map[int64]bool)
+
 	// What waits is bounded by the messages held.
 	w.jobs = batch.Batcher[int64, *job]{Do: w.decide, Size: maxTransaction, Parallel: 1, Alone: (*job).alone}
 	w.settles = batch.Batcher[int64, settlement]{Do: w.settle, Size: 1, Parallel: maxSettles}
 	w.deletes = batch.Batcher[struct{}, *delivery]{Do: w.delete, Size: maxDeleteBatch, Parallel: maxDeletes}
+
 	w.receiving, w.stop = context.WithCancel(context.Background())
 	w.receives, w.endReceives = context.WithCancel(context.Background())
 	return w
 }
 
-// Ready tells whether the worker can decide and settle orders.
+// Ready reports whether the worker can decide and settle orders.
 func (w *Worker) Ready(ctx context.Context) error {
 	if err := w.db.CheckSchema(ctx); err != nil {
 		return fmt.Errorf("mysql: %w", err)
@@ -160,36 +163,40 @@ func every(ctx context.Context, interval time.Duration, f func(context.Context))
 func (w *Worker) Stop(ctx context.Context) error {
 	w.stop()
 	defer w.endReceives()
+
 	// In good time before messages are given back, or a receive that still waits would get them.
 	grace := receiveGrace
 	if end, ok := ctx.Deadline(); ok {
 		grace = min(grace, time.Until(end)/2)
 	}
 	time.AfterFunc(grace, w.endReceives)
+
 	finished := make(chan struct{})
 	go func() {
 		w.loops.Wait()
 		w.jobs.Wait()
 		w.settles.Wait()
 		w.deletes.Wait()
-		w.gate.probes.Wait()
+		w.breaker.probes.Wait()
 		close(finished)
 	}()
+
 	var err error
 	select {
 	case <-finished:
 	case <-ctx.Done():
 		err = errors.New("work was still under way when time ran out")
 	}
+
 	rest := w.held.receipts()
 	if len(rest) == 0 {
 		return err
 	}
-	slog.Info("giving messages back", "messages", len(rest))
+	slog.Info("stop: giving messages back", "messages", len(rest))
 	// The context may have ended; what the queue does not hear now it finds out by itself.
 	giveBack, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveBackTimeout)
 	defer cancel()
-	return errors.Join(err, w.queue.Hide(giveBack, rest, 0))
+	return errors.Join(err, w.queue.ChangeVisibility(giveBack, rest, 0))
 }
 
 // settlement is a batch of decisions to settle.

@@ -56,7 +56,7 @@ func correctable(buckets int64) error {
 // what that did, which is not Applied, and the loan is to be given back.
 //
 // ErrTooFew: the stock has fewer units. Its other errors are those of Restock, and an ErrInvalid for a product with
-// buckets. Undone tells of an error whether the loan may be given back.
+// buckets. Undone reports of an error whether the loan may be given back.
 func (l *Ledger) Correct(ctx context.Context, m Move, id string) (done Restock, err error) {
 	if err := validateRestock(m.Units, id); err != nil {
 		return Restock{}, fmt.Errorf("correction: %w", err)

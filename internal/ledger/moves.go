@@ -23,11 +23,11 @@ type Move struct {
 	Donor, Receiver, Units int64
 	// DonorVersion and ReceiverVersion are the versions that the move made. They are 0 if it was cancelled.
 	DonorVersion, ReceiverVersion int64
-	// Fresh tells that this call has decided the move, and not an earlier one.
+	// Fresh reports whether this call has decided the move, and not an earlier one.
 	Fresh bool
 }
 
-// Moved tells that the units were moved, and the move not cancelled.
+// Moved reports whether the units were moved, and the move not cancelled.
 func (m Move) Moved() bool { return m.DonorVersion > 0 }
 
 // moveRow is a row of the table moves.
@@ -49,7 +49,7 @@ func (r moveRow) move() Move {
 }
 
 // Move moves units from one bucket to another, once: it returns what was decided under its id before, if something was.
-// It is cancelled if the donor has too few units or the two are not buckets in use of one product. Undone tells of an
+// It is cancelled if the donor has too few units or the two are not buckets in use of one product. Undone reports of an
 // error whether that leaves the decision open.
 func (l *Ledger) Move(ctx context.Context, m Move) (Move, error) { return l.decideMove(ctx, m, false) }
 
@@ -106,7 +106,7 @@ func (l *Ledger) decideMove(ctx context.Context, m Move, cancel bool) (decided M
 	return decided, nil
 }
 
-// possible tells whether units can be moved between these rows.
+// possible reports whether units can be moved between these rows.
 func possible(m Move, rows []productRow) bool {
 	if m.Units <= 0 || m.Donor == m.Receiver || len(rows) != 2 ||
 		order.ProductOf(m.Donor) != order.ProductOf(m.Receiver) {

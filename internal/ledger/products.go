@@ -164,8 +164,8 @@ func validateProduct(p order.Product) error {
 	return nil
 }
 
-// isBound says whether a time can bound a sale, or is zero. Redis counts milliseconds from the epoch, and takes none of
-// them for no bound.
+// isBound reports whether a time can bound a sale, or is zero. Redis counts milliseconds from the epoch, and takes none
+// of them for no bound.
 func isBound(t time.Time) bool { return t.IsZero() || mysql.IsStorable(t) && t.UnixMilli() > 0 }
 
 // insertProduct inserts a row of version 1 with its first stock in the ledger. Where it has no id, it sets the one that

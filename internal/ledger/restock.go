@@ -21,7 +21,7 @@ type Restock struct {
 	Units int64
 	// Version is the product's version that this restock made, and Balance the stock at that version.
 	Version, Balance int64
-	// Applied tells that this call added the units, and not an earlier one.
+	// Applied reports whether this call added the units, and not an earlier one.
 	Applied bool
 	// Parts are what Redis is to be told of: the restock itself or, of a product that was split, what each bucket got
 	// of it. The version is then that of the bucket; the restock itself has none.

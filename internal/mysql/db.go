@@ -208,7 +208,8 @@ var ErrRehearsed = errors.New("rehearsed")
 // ErrCommit marks an error after which nobody knows whether the transaction was committed.
 var ErrCommit = errors.New("commit")
 
-// Undone tells that the call that returned err has certainly changed nothing: it did not come as far as its commit.
+// Undone reports whether the call that returned err has certainly changed nothing: it did not come as far as its
+// commit.
 func Undone(err error) bool { return err != nil && !errors.Is(err, ErrCommit) }
 
 // InTx runs fn in a transaction and commits it. A transaction that the server undid for the sake of others, or that

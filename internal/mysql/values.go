@@ -20,7 +20,7 @@ func (id *UUID) Scan(value any) error { return (*uuid.UUID)(id).Scan(value) }
 // Now is the time to store, in the resolution of the columns that take it. MySQL would round it up.
 func Now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
-// IsStorable says whether a time is zero or in the range of DATETIME.
+// IsStorable reports whether a time is zero or in the range of DATETIME.
 func IsStorable(t time.Time) bool {
 	year := t.UTC().Year()
 	return t.IsZero() || (year >= 1000 && year <= 9999)

@@ -111,14 +111,14 @@ type Record struct {
 // Decision is what MySQL says of an order.
 type Decision struct {
 	Record
-	// Fresh tells that this call inserted the order's row. A decision that is not fresh was read
+	// Fresh reports whether this call inserted the order's row. A decision that is not fresh was read
 	// from a row that was there before, and nobody knows how far its settling came.
 	Fresh bool
 	// Version is the product's version that the commit of a fresh decision made; 0 otherwise.
 	Version int64
 }
 
-// SaleState says whether a product may be ordered at all, whatever its window and its stock.
+// SaleState is whether a product may be ordered at all, whatever its window and its stock.
 type SaleState string
 
 // The states of a product.

@@ -146,7 +146,7 @@ type Depth struct {
 	Dead int64 `json:"dead"`
 }
 
-// Empty tells that no order is on its way.
+// Empty reports whether no order is on its way.
 func (d Depth) Empty() bool { return d.Visible+d.InFlight+d.Delayed == 0 }
 
 // Depth reads the lengths of the queue and the dead-letter queue.
@@ -187,7 +187,7 @@ func (q *Queue) Counts(ctx context.Context) (Counts, error) {
 	return Counts{n[0], n[1], n[2]}, nil
 }
 
-// refused tells that a request that ended with err has certainly had no effect: the service blames the request, or
+// refused reports whether a request that ended with err has certainly had no effect: the service blames the request, or
 // there was no connection. An error on the service's own side (5xx, also 503) leaves it open.
 func refused(err error) bool {
 	var op *net.OpError

@@ -112,9 +112,9 @@ func (q *Queue) Delete(ctx context.Context, receipts []string) error {
 	})
 }
 
-// Hide sets how long received messages stay hidden, from now and in whole seconds; 0 gives them back
+// ChangeVisibility sets how long received messages stay hidden, from now and in whole seconds; 0 gives them back
 // at once.
-func (q *Queue) Hide(ctx context.Context, receipts []string, d time.Duration) error {
+func (q *Queue) ChangeVisibility(ctx context.Context, receipts []string, d time.Duration) error {
 	return inBatches(ctx, receipts, "change the visibility of",
 		func(ctx context.Context, batch []string) (refusals, error) {
 			entries := make([]types.ChangeMessageVisibilityBatchRequestEntry, len(batch))

@@ -36,7 +36,7 @@ func TestReceiveTellsAllOfAMessage(t *testing.T) {
 	mustDepth(t, q, queue.Depth{InFlight: 1})
 
 	// Given back, it is there at once, with another receipt and one more receive.
-	if err := q.Hide(t.Context(), []string{m.Receipt}, 0); err != nil {
+	if err := q.ChangeVisibility(t.Context(), []string{m.Receipt}, 0); err != nil {
 		t.Fatal(err)
 	}
 	again := mustOne(t, mustReceive(t, q, queue.VisibilityTimeout))
@@ -63,7 +63,7 @@ func TestHideProlongs(t *testing.T) {
 	mustBe(t, queue.Sent, send(t, q, 10*time.Second, queue.Outgoing{Body: "x"})...)
 	start := time.Now()
 	m := mustOne(t, mustReceive(t, q, time.Second))
-	if err := q.Hide(t.Context(), []string{m.Receipt}, 3*time.Second); err != nil {
+	if err := q.ChangeVisibility(t.Context(), []string{m.Receipt}, 3*time.Second); err != nil {
 		t.Fatal(err)
 	}
 	mustOne(t, mustReceive(t, q, queue.VisibilityTimeout))
@@ -177,7 +177,7 @@ func TestHideIsBoundedByItsContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	start := time.Now()
-	err := q.Hide(ctx, receipts, 0)
+	err := q.ChangeVisibility(ctx, receipts, 0)
 	if err == nil || strings.Count(err.Error(), "\n") > 1 {
 		t.Errorf("error: %v", err)
 	}

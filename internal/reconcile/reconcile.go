@@ -89,7 +89,7 @@ type Finding struct {
 	// Units are the units that are reserved in vain, missed by a restock, or available though they must not be; the
 	// last may be negative.
 	Units int64 `json:"units"`
-	// Repaired tells that it was repaired, and not only found.
+	// Repaired reports whether it was repaired, and not only found.
 	Repaired bool `json:"repaired"`
 }
 
@@ -98,13 +98,13 @@ type Report struct {
 	ProductID int64 `json:"product_id"`
 	// Bucket is the number of the bucket, of a product that is split.
 	Bucket int `json:"bucket,omitempty"`
-	// Loaded tells whether Redis has the product; if not there is nothing to compare.
+	// Loaded reports whether Redis has the product; if not there is nothing to compare.
 	Loaded    bool  `json:"redis_loaded"`
 	Available int64 `json:"redis_available"`
 	Reserved  int64 `json:"redis_reserved"`
 	Lent      int64 `json:"redis_lent"`
 	Stock     int64 `json:"mysql_stock"`
-	// Busy tells that the units could not be compared, since orders were on their way. With a pause they can be.
+	// Busy reports whether the units could not be compared, since orders were on their way. With a pause they can be.
 	Busy     bool      `json:"busy"`
 	Findings []Finding `json:"findings"`
 }
@@ -570,7 +570,7 @@ func (r *Reconciler) Statuses(ctx context.Context) (Finding, error) {
 	return f, err
 }
 
-// older tells whether an order was older than an age when Redis was looked at, by the time in its id and the clock of
+// older reports whether an order was older than an age when Redis was looked at, by the time in its id and the clock of
 // Redis, which is the same for all workers.
 func older(l stock.Look, id uuid.UUID, age time.Duration) bool {
 	return l.Now.Sub(time.Unix(id.Time().UnixTime())) > age

@@ -126,7 +126,7 @@ func TestNotExecuted(t *testing.T) {
 	}
 }
 
-// reserveOnce makes one call, and tells whether it was made in vain.
+// reserveOnce makes one call, and reports whether it was made in vain.
 func reserveOnce(ctx context.Context, s *shop) error {
 	_, results, err := s.Reserve(ctx, s.product.ID, 0, []Request{ask(1, 1, "")})
 	if err == nil && results[0].Outcome != Reserved {

@@ -47,7 +47,7 @@ func (s *Stock) Listen(ctx context.Context, hear func(Notice)) {
 			}
 			var n Notice
 			if err := json.Unmarshal([]byte(m.Payload), &n); err != nil {
-				slog.Warn("a notice cannot be read", "error", err)
+				slog.Warn("notices: a notice cannot be read", "error", err)
 				continue
 			}
 			hear(n)

@@ -75,7 +75,7 @@ func (s *Stock) claim(ctx context.Context, productID int64, minAge time.Duration
 			o, err := readOutboxEntry(productID, fields[2*i], entry)
 			if err != nil {
 				// No script writes such an entry. The orders beside it must not wait for somebody to repair it.
-				slog.Error("an outbox entry cannot be read", "product", productID, "order", fields[2*i], "error", err)
+				slog.Error("outbox: an entry cannot be read", "product", productID, "order", fields[2*i], "error", err)
 				continue
 			}
 			orders = append(orders, o)

@@ -17,11 +17,11 @@ type Place struct {
 	ProductID int64
 	// Reserved are the units that are reserved for it; 0 is no reservation.
 	Reserved int64
-	// InOutbox tells that the queue has not acknowledged it, as far as Redis knows. ReservedAt is then since when, and
-	// ClaimedAt when somebody last claimed it in order to send it; it is zero if nobody has.
+	// InOutbox reports whether the queue has not acknowledged it, as far as Redis knows. ReservedAt is then since when,
+	// and ClaimedAt when somebody last claimed it in order to send it; it is zero if nobody has.
 	InOutbox              bool
 	ReservedAt, ClaimedAt time.Time
-	// Marked tells that it was settled by another than its decider, who must not settle it once more.
+	// Marked reports whether it was settled by another than its decider, who must not settle it once more.
 	Marked bool
 }
 

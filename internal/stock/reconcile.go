@@ -421,7 +421,7 @@ func (s *Stock) FindProducts(ctx context.Context) error {
 	return err
 }
 
-// SearchProducts does the same for at most so many pages of the keys of each server, and tells how many products were
+// SearchProducts does the same for at most so many pages of the keys of each server, and returns how many products were
 // loaded and not in the set. It goes on where from says, which is what the last call returned, or empty; next is empty
 // when every server was searched to its end.
 func (s *Stock) SearchProducts(ctx context.Context, from string, pages int) (next string, found int64, err error) {

@@ -146,8 +146,8 @@ func (o observer) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proc
 	}
 }
 
-// setsUp tells that a command is one with which the client begins a connection. It tries some that a server need not
-// know, and if a connection cannot be set up the call that needs it fails.
+// setsUp reports whether a command is one with which the client begins a connection. It tries some that a server need
+// not know, and if a connection cannot be set up the call that needs it fails.
 func setsUp(command string) bool { return command == "hello" || command == "client" }
 
 // failure is err, unless it only says that a key, or a script, is not there yet.
@@ -296,7 +296,7 @@ func (s *Stock) IsPartlyUp(ctx context.Context) bool {
 	return ok && s.Ping(ctx) == nil
 }
 
-// NotExecuted tells that the call that returned err has certainly changed nothing: no connection was
+// NotExecuted reports whether the call that returned err has certainly changed nothing: no connection was
 // made, or the server refused the command before it ran.
 func NotExecuted(err error) bool {
 	var op *net.OpError
@@ -319,8 +319,8 @@ func NotExecuted(err error) bool {
 	return false
 }
 
-// Rejected tells that Redis works but could not carry out the call that returned err, for what its keys hold. Calls
-// for other products are not concerned.
+// Rejected reports whether Redis works but could not carry out the call that returned err, for what its keys hold.
+// Calls for other products are not concerned.
 func Rejected(err error) bool {
 	var reply redis.Error
 	return errors.As(err, &reply) && !errors.Is(err, redis.Nil) && !NotExecuted(err)
@@ -543,7 +543,7 @@ func (s *Stock) readLevel(ctx context.Context, k productKeys) (Level, error) {
 // sum is what the fields of a hash have together.
 type sum struct{ fields, units int64 }
 
-// sumPages adds up the values of a hash of which the first page is read already, and tells whether there were more.
+// sumPages adds up the values of a hash of which the first page is read already, and reports whether there were more.
 func (s *Stock) sumPages(ctx context.Context, key string, first *redis.ScanCmd) (total sum, more bool, err error) {
 	page, cursor := first.Val()
 	seen := make(map[string]struct{}, len(page)/2) // a page may have what another had

@@ -14,23 +14,23 @@ var errDown = errors.New("it is down")
 
 func TestAnOpenGateLetsEverybodyPass(t *testing.T) {
 	t.Parallel()
-	g := &gate{}
-	if !g.pass(t.Context()) || g.isShut() {
-		t.Error("it is shut")
+	b := &breaker{}
+	if !b.wait(t.Context()) || b.isOpen() {
+		t.Error("it is open")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if g.pass(ctx) {
+	if b.wait(ctx) {
 		t.Error("it lets pass who has ended")
 	}
 }
 
-func TestAGateIsShutUntilAProbeSucceeds(t *testing.T) {
+func TestABreakerIsOpenUntilAProbeSucceeds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var up atomic.Bool
 		var probes atomic.Int64
-		g := &gate{probe: func(ctx context.Context) error {
+		b := &breaker{probe: func(ctx context.Context) error {
 			probes.Add(1)
 			if _, bounded := ctx.Deadline(); !bounded {
 				t.Error("a probe has no bound")
@@ -40,33 +40,33 @@ func TestAGateIsShutUntilAProbeSucceeds(t *testing.T) {
 			}
 			return errDown
 		}}
-		var shut sync.WaitGroup
+		var trips sync.WaitGroup
 		for range 20 {
-			shut.Go(func() { g.shut(t.Context(), errDown) })
+			trips.Go(func() { b.trip(t.Context(), errDown) })
 		}
-		shut.Wait()
+		trips.Wait()
 		var passed atomic.Int64
 		var waiting sync.WaitGroup
 		for range 20 {
 			waiting.Go(func() {
-				if g.pass(t.Context()) {
+				if b.wait(t.Context()) {
 					passed.Add(1)
 				}
 			})
 		}
 		time.Sleep(time.Hour)
-		if !g.isShut() || passed.Load() != 0 {
-			t.Errorf("shut %v, %d passed", g.isShut(), passed.Load())
+		if !b.isOpen() || passed.Load() != 0 {
+			t.Errorf("open %v, %d passed", b.isOpen(), passed.Load())
 		}
-		// Once every 5 s, by one goroutine, however many have shut it.
+		// Once every 5 s, by one goroutine, however many have tripped it.
 		if n := probes.Load(); n < 700 || n > 740 {
 			t.Errorf("%d probes in an hour", n)
 		}
 		up.Store(true)
 		waiting.Wait()
-		g.probes.Wait()
-		if g.isShut() || passed.Load() != 20 {
-			t.Errorf("shut %v, %d passed", g.isShut(), passed.Load())
+		b.probes.Wait()
+		if b.isOpen() || passed.Load() != 20 {
+			t.Errorf("open %v, %d passed", b.isOpen(), passed.Load())
 		}
 	})
 }
@@ -75,15 +75,15 @@ func TestAGateIsShutUntilAProbeSucceeds(t *testing.T) {
 func TestTheFirstProbeComesSoon(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := &gate{probe: func(context.Context) error { return nil }}
+		b := &breaker{probe: func(context.Context) error { return nil }}
 		for range 3 {
 			start := time.Now()
-			g.shut(t.Context(), errDown)
-			g.pass(t.Context())
+			b.trip(t.Context(), errDown)
+			b.wait(t.Context())
 			if waited := time.Since(start); waited != minProbeWait {
-				t.Errorf("it was shut for %v", waited)
+				t.Errorf("it was open for %v", waited)
 			}
-			g.probes.Wait()
+			b.probes.Wait()
 			time.Sleep(time.Minute)
 		}
 	})
@@ -91,25 +91,25 @@ func TestTheFirstProbeComesSoon(t *testing.T) {
 
 // A server that answers probes and refuses work must not be tried as fast as it can refuse, for however
 // long that lasts.
-func TestAGateIsShutForLongerWhenProbesAreWrong(t *testing.T) {
+func TestABreakerIsOpenForLongerWhenProbesAreWrong(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := &gate{probe: func(context.Context) error { return nil }}
+		b := &breaker{probe: func(context.Context) error { return nil }}
 		last := time.Duration(0)
 		for i := range 200 {
 			start := time.Now()
-			g.shut(t.Context(), errDown)
-			g.pass(t.Context())
+			b.trip(t.Context(), errDown)
+			b.wait(t.Context())
 			waited := time.Since(start)
 			if waited < last || waited < minProbeWait || waited > maxProbeWait {
-				t.Fatalf("the %d. time it was shut for %v after %v", i, waited, last)
+				t.Fatalf("the %d. time it was open for %v after %v", i, waited, last)
 			}
 			last = waited
 		}
 		if last != maxProbeWait {
-			t.Errorf("at last it was shut for %v", last)
+			t.Errorf("at last it was open for %v", last)
 		}
-		g.probes.Wait()
+		b.probes.Wait()
 	})
 }
 
@@ -117,26 +117,26 @@ func TestTheEndOfReceivingEndsTheWaitAndTheProbes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		g := &gate{probe: func(ctx context.Context) error {
+		b := &breaker{probe: func(ctx context.Context) error {
 			<-ctx.Done() // a dependency that hangs
 			return ctx.Err()
 		}}
-		g.shut(ctx, errDown)
+		b.trip(ctx, errDown)
 		passed := make(chan bool)
-		go func() { passed <- g.pass(ctx) }()
+		go func() { passed <- b.wait(ctx) }()
 		time.Sleep(10 * time.Second)
 		start := time.Now()
 		cancel()
 		if <-passed {
 			t.Error("it lets pass who has ended")
 		}
-		g.probes.Wait()
+		b.probes.Wait()
 		if waited := time.Since(start); waited != 0 {
 			t.Errorf("the probes went on for %v", waited)
 		}
-		g.shut(ctx, errDown)
-		if g.isShut() {
-			t.Error("it can be shut after the end, and nobody would open it")
+		b.trip(ctx, errDown)
+		if b.isOpen() {
+			t.Error("it can be tripped after the end, and nobody would close it")
 		}
 	})
 }
