@@ -26,6 +26,7 @@ func (s *Stock) EvictionPolicy(ctx context.Context) (string, error) {
 		if of == "" {
 			return errors.New("the server does not say it")
 		}
+
 		mu.Lock()
 		defer mu.Unlock()
 		if of != noEviction {

@@ -31,6 +31,7 @@ func (s *Stock) Places(ctx context.Context, productIDs []int64, id uuid.UUID) ([
 	for batch := range slices.Chunk(productIDs, totalsBatch) {
 		reserved, outbox := make([]*redis.StringCmd, len(batch)), make([]*redis.StringCmd, len(batch))
 		marked := make([]*redis.BoolCmd, len(batch))
+
 		_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 			for i, product := range batch {
 				k := keysOf(product)
@@ -43,6 +44,7 @@ func (s *Stock) Places(ctx context.Context, productIDs []int64, id uuid.UUID) ([
 		if err != nil && !errors.Is(err, redis.Nil) {
 			return nil, fmt.Errorf("look for order %s: %w", id, err)
 		}
+
 		for i, product := range batch {
 			place := Place{ProductID: product, InOutbox: outbox[i].Err() == nil, Marked: marked[i].Val()}
 			place.Reserved, _ = reserved[i].Int64() // 0 if there is none

@@ -85,6 +85,7 @@ func (s *Stock) Reserve(ctx context.Context, productID, buckets int64,
 		return Sale{}, nil, fmt.Errorf("reserve product %d: %d requests are more than %d", productID, len(requests),
 			MaxBatch)
 	}
+
 	k := keysOf(productID)
 	keys := append(make([]string, 0, 5+len(requests)), k.stock, k.reserved, k.bought, k.sale, k.outbox)
 	args := append(make([]any, 0, 2+4*len(requests)), int64(order.IdempotencyLifetime/time.Second), buckets)
@@ -95,6 +96,7 @@ func (s *Stock) Reserve(ctx context.Context, productID, buckets int64,
 			keys = append(keys, k.idemKey(r.UserID, r.IdempotencyKey))
 		}
 	}
+
 	reply, err := s.run(ctx, failpoint.Reserve, reserveScript, keys, args...).Slice()
 	if err != nil {
 		return Sale{}, nil, fmt.Errorf("reserve product %d: %w", productID, err)
@@ -109,11 +111,13 @@ func (s *Stock) Reserve(ctx context.Context, productID, buckets int64,
 	return sale, results, nil
 }
 
+// readReserveReply reads what reserve.lua returns: what there is of the sale, and then the outcome of each request.
 func readReserveReply(productID int64, requests []Request, reply []any) (Sale, []Reservation, error) {
-	const head = 9
+	const head = 9 // values of the sale
 	if len(reply) != head+len(requests) {
 		return Sale{}, nil, fmt.Errorf("reply has %d elements for %d requests", len(reply), len(requests))
 	}
+
 	var d decoder
 	price := d.int(reply[0])
 	sale := Sale{
@@ -121,12 +125,15 @@ func readReserveReply(productID int64, requests []Request, reply []any) (Sale, [
 		EndsAt: fromMillis(d.int(reply[4])), LimitPerUser: d.int(reply[5]), State: order.SaleState(d.text(reply[6])),
 		Available: d.int(reply[7]), Buckets: d.int(reply[8]),
 	}
+
 	results := make([]Reservation, len(requests))
 	for i, request := range requests {
 		o := order.Order{
 			ID: request.OrderID, UserID: request.UserID, ProductID: productID, Quantity: request.Quantity,
 			UnitPrice: price, ReservedAt: sale.Now, IdempotencyKey: request.IdempotencyKey,
 		}
+
+		// An order of before, or the number of an outcome.
 		first, replayed := reply[head+i].([]any)
 		switch {
 		case replayed && len(first) == 5:
@@ -197,10 +204,12 @@ func (s *Stock) Cancel(ctx context.Context, productID int64, orders []order.Orde
 		}
 		args = append(args, orders[i].ID.String(), orders[i].UserID, hasKey)
 	}
+
 	codes, err := s.run(ctx, failpoint.Cancel, cancelScript, keys, args...).Int64Slice()
 	if err != nil {
 		return nil, fmt.Errorf("cancel orders of product %d: %w", productID, err)
 	}
+
 	cancelled := make([]bool, len(codes))
 	for i, code := range codes {
 		cancelled[i] = code == 1

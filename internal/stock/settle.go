@@ -35,6 +35,7 @@ func (s *Stock) Settle(ctx context.Context, productID int64, decisions []order.D
 			last = d.ID
 		}
 	}
+
 	if made == 0 || made > version {
 		return s.settle(ctx, productID, version, decisions)
 	}
@@ -63,6 +64,7 @@ func (s *Stock) settle(ctx context.Context, productID int64, version any, decisi
 		d := &decisions[i]
 		args = append(args, d.ID.String(), d.UserID, d.Quantity, bit(d.Status == order.Completed), bit(d.Fresh))
 	}
+
 	reply, err := s.run(ctx, failpoint.Settle, settleScript,
 		[]string{k.stock, k.reserved, k.bought, k.sale, k.outbox, k.settled}, args...).Slice()
 	if err != nil {
@@ -71,6 +73,7 @@ func (s *Stock) settle(ctx context.Context, productID int64, version any, decisi
 	if len(reply) != 3 {
 		return Settled{}, fmt.Errorf("settle orders of product %d: reply has %d elements", productID, len(reply))
 	}
+
 	var d decoder
 	settled := Settled{GivenBack: d.int(reply[0]), TakenOut: d.int(reply[1]), Spared: d.int(reply[2])}
 	return settled, d.err

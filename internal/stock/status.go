@@ -32,6 +32,7 @@ func (s *Stock) writeStatus(ctx context.Context, records []order.Record, onlyNew
 	if len(records) == 0 {
 		return nil
 	}
+
 	values := make([]byte, 0, len(records)*recordBytes)
 	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i := range records {
@@ -46,6 +47,7 @@ func (s *Stock) writeStatus(ctx context.Context, records []order.Record, onlyNew
 		}
 		return nil
 	})
+
 	if full(err) {
 		err = s.writeStatusFull(ctx, records, onlyNew)
 	}
@@ -84,6 +86,7 @@ func (s *Stock) Statuses(ctx context.Context, ids []uuid.UUID) ([]*order.Record,
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, fmt.Errorf("read status of %d orders: %w", len(ids), err)
 	}
+
 	records := make([]*order.Record, len(ids))
 	for i, cmd := range cmds {
 		value, err := cmd.Bytes()
@@ -112,6 +115,7 @@ func (s *Stock) States(ctx context.Context, status order.Status, visit func([]or
 				ids = append(ids, id)
 			}
 		}
+
 		records, err := s.Statuses(ctx, ids)
 		if err != nil {
 			return err

@@ -39,6 +39,7 @@ func (s *Stock) Totals(ctx context.Context) (t Totals, err error) {
 		available := make([]*redis.StringCmd, len(batch))
 		reserved, outbox := make([]*redis.IntCmd, len(batch)), make([]*redis.IntCmd, len(batch))
 		sample := make([]*redis.StringSliceCmd, len(batch))
+
 		_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 			for i, id := range batch {
 				k := keysOf(id)
@@ -51,6 +52,7 @@ func (s *Stock) Totals(ctx context.Context) (t Totals, err error) {
 		if err != nil && !errors.Is(err, redis.Nil) {
 			return t, fmt.Errorf("add up %d products: %w", len(batch), err)
 		}
+
 		for i := range batch {
 			units, err := available[i].Int64()
 			if err != nil {
@@ -60,6 +62,8 @@ func (s *Stock) Totals(ctx context.Context) (t Totals, err error) {
 			t.Available += max(units, 0)
 			t.Reserved += reserved[i].Val()
 			t.Outbox += outbox[i].Val()
+
+			// An order's id has the time of its reservation.
 			for _, text := range sample[i].Val() {
 				id, err := uuid.Parse(text)
 				if err != nil {

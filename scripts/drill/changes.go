@@ -204,7 +204,7 @@ var changes = []change{
 		pkg: "internal/audit", test: "TestCompare", says: "5 in MySQL",
 	}, {
 		promise: "P4", what: "the epoch is got after MySQL is read",
-		file: "internal/stock/stock.go",
+		file: "internal/stock/load.go",
 		old:  "\t\tepoch, err := s.epoch(ctx, productID)\n\t\tif err != nil {\n\t\t\treturn false, err\n\t\t}\n\t\tp, err := read(ctx)\n",
 		new:  "\t\tp, err := read(ctx)\n\t\tif err != nil {\n\t\t\treturn false, err\n\t\t}\n\t\tepoch, err := s.epoch(ctx, productID)\n",
 		pkg:  "internal/stock", test: "TestScripts/load_across_a_loss", says: "after 2 reads",
@@ -240,7 +240,7 @@ var changes = []change{
 		pkg: "worker", test: "TestAProductThatIsNotListedIsFound", says: "of 3 orders in the outbox 0 were relayed",
 	}, {
 		promise: "P5", what: "a product that is taken out of the list while it is loaded stays out",
-		file: "internal/stock/stock.go", old: "if err := s.remember(ctx, p.ID); err != nil {", new: "if err := error(nil); err != nil {",
+		file: "internal/stock/load.go", old: "if err := s.remember(ctx, p.ID); err != nil {", new: "if err := error(nil); err != nil {",
 		pkg: "internal/stock", test: "TestScripts/load_meets_forget", says: "forgotten while it was loaded: in the set: got",
 	}, {
 		promise: "P5", what: "reconcile does not finish the moves of an edge that has died",

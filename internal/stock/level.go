@@ -1,0 +1,120 @@
+package stock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Level is what Redis holds of a product.
+type Level struct {
+	// Loaded is false if Redis does not know the product's stock; Available is then 0.
+	Loaded    bool
+	Available int64
+	// Reserved counts units, Reservations and Outbox count orders.
+	Reserved, Reservations, Outbox int64
+	// Lent counts units that are on their way to other buckets.
+	Lent int64
+	// Version is the version of the product's row in MySQL at the time of loading.
+	Version int64
+	// Moving says that these numbers are of several moments: a busy product has more reservations than are read at one.
+	Moving bool
+}
+
+// onItsWay reports whether something is to come of what Redis holds.
+func (l Level) onItsWay() bool { return l.Reservations > 0 || l.Outbox > 0 || l.Lent > 0 }
+
+// maxReads bounds how often a read is repeated since something has moved meanwhile. Redis carries out a pipeline at
+// one go unless it arrives in parts, so that hardly any is repeated at all.
+const maxReads = 20
+
+// Level reads what Redis holds of a product, at one moment, or as Moving. It is no transaction, since a Redis that is
+// full refuses even one that only reads, and reads no more than a page at a time, since Redis serves nobody else
+// meanwhile: it reads again if the number of changes has moved. The outbox does not count.
+func (s *Stock) Level(ctx context.Context, productID int64) (Level, error) {
+	for range maxReads {
+		level, err := s.readLevel(ctx, keysOf(productID))
+		if err != nil {
+			return Level{}, fmt.Errorf("read stock of product %d: %w", productID, err)
+		}
+		if !level.Moving || level.Reservations > lookPage {
+			return level, nil
+		}
+	}
+	return Level{}, fmt.Errorf("read stock of product %d: it has moved each time that it was read", productID)
+}
+
+func (s *Stock) readLevel(ctx context.Context, k productKeys) (Level, error) {
+	var (
+		before, after  *redis.SliceCmd
+		stock, version *redis.StringCmd
+		reserved, lent *redis.ScanCmd
+		outbox         *redis.IntCmd
+	)
+	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		before = p.HMGet(ctx, k.sale, fieldEpoch, fieldChanges)
+		stock = p.Get(ctx, k.stock)
+		version = p.HGet(ctx, k.sale, fieldVersion)
+		outbox = p.HLen(ctx, k.outbox)
+		reserved = p.HScan(ctx, k.reserved, 0, "", lookPage)
+		lent = p.HScan(ctx, k.lent, 0, "", lookPage)
+		after = p.HMGet(ctx, k.sale, fieldEpoch, fieldChanges)
+		return nil
+	})
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return Level{}, err
+	}
+
+	level := Level{Loaded: stock.Err() == nil, Outbox: outbox.Val()}
+	if level.Loaded {
+		if level.Available, err = stock.Int64(); err != nil {
+			return Level{}, err
+		}
+		level.Version, _ = version.Int64()
+	}
+	orders, more, err := s.sumPages(ctx, k.reserved, reserved)
+	if err != nil {
+		return Level{}, fmt.Errorf("reservations: %w", err)
+	}
+	moves, moreMoves, err := s.sumPages(ctx, k.lent, lent)
+	if err != nil {
+		return Level{}, fmt.Errorf("loans: %w", err)
+	}
+	level.Reserved, level.Reservations, level.Lent = orders.units, orders.fields, moves.units
+
+	if more || moreMoves { // the other pages were read later
+		after = s.rdb.HMGet(ctx, k.sale, fieldEpoch, fieldChanges)
+		if err := after.Err(); err != nil {
+			return Level{}, err
+		}
+	}
+	level.Moving = !slices.Equal(before.Val(), after.Val())
+	return level, nil
+}
+
+// sum is what the fields of a hash have together.
+type sum struct{ fields, units int64 }
+
+// sumPages adds up the values of a hash of which the first page is read already, and reports whether there were more.
+func (s *Stock) sumPages(ctx context.Context, key string, first *redis.ScanCmd) (total sum, more bool, err error) {
+	page, cursor := first.Val()
+	seen := make(map[string]struct{}, len(page)/2) // a page may have what another had
+	add := func(field, value string) error {
+		if _, twice := seen[field]; twice {
+			return nil
+		}
+		seen[field] = struct{}{}
+		n, err := strconv.ParseInt(value, 10, 64)
+		total.units += n
+		return err
+	}
+	if err = visitFields(page, add); err == nil && cursor != 0 {
+		err = pagesFrom(ctx, s.rdb.HScan, key, cursor, func(page []string) error { return visitFields(page, add) })
+	}
+	total.fields = int64(len(seen))
+	return total, cursor != 0, err
+}
