@@ -46,12 +46,13 @@ func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
-	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
+	histogram := func(name, help string, bounds []float64) prometheus.Histogram {
 		return prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: name, Help: help, Buckets: buckets, NativeHistogramBucketFactor: 1.1,
+			Name: name, Help: help, Buckets: bounds, NativeHistogramBucketFactor: 1.1,
 		})
 	}
 	long := []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600}
+
 	m := &metrics{
 		decisions: counters("stampede_orders_decided_total",
 			"Orders decided by this worker, by status and reason of failure.", "status", "reason"),
@@ -85,6 +86,7 @@ func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 			"until an operator decides which side is right.",
 	})
 	m.paused = telemetry.Breaker("receiving", w.breaker.isOpen)
+
 	// What alerts compare is there before it happens the first time.
 	m.decisions.WithLabelValues(string(order.Completed), "")
 	for _, reason := range order.Reasons {
@@ -97,10 +99,10 @@ func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 		m.driftFound.WithLabelValues(string(cause))
 		m.driftRepaired.WithLabelValues(string(cause))
 	}
+
 	reg.MustRegister(m.decisions, m.repeated, m.retries, m.deadLetters, m.relayed, m.givenBack, m.takenOut,
-		m.batchOrders,
-		m.decideSeconds, m.lagSeconds, m.queueSeconds, m.receives, m.driftFound, m.driftRepaired, m.lostCommits,
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		m.batchOrders, m.decideSeconds, m.lagSeconds, m.queueSeconds, m.receives, m.driftFound, m.driftRepaired,
+		m.lostCommits, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "stampede_messages_held", Help: "Messages received and not yet deleted.",
 		}, func() float64 { return float64(w.held.len()) }),
 		m.paused,
@@ -120,6 +122,7 @@ func (w *Worker) stockGauges() *telemetry.Sampled {
 		"Age of the oldest reservation that is not settled, 0 if there is none; for a product with more than 1,000 "+
 			"reservations, the oldest of a random 1,000.")
 	outbox := gauge("stampede_outbox_orders", "Reserved orders that the queue has not acknowledged.")
+
 	return telemetry.NewSampled(func(ctx context.Context) error {
 		t, err := w.stock.Totals(ctx)
 		if err != nil {

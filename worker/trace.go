@@ -15,6 +15,7 @@ func addSpans(step string, jobs []*job, decisions []order.Decision, start time.T
 	if !telemetry.Tracing() {
 		return
 	}
+
 	end := time.Now()
 	for i, j := range jobs {
 		if !j.trace.IsSampled() {
@@ -31,6 +32,7 @@ func addSpans(step string, jobs []*job, decisions []order.Decision, start time.T
 				attributes = append(attributes, attribute.String("stampede.failed_reason", string(reason)))
 			}
 		}
+
 		telemetry.Add(j.trace, step, telemetry.Consumer, start, end, failure, attributes...)
 	}
 }

@@ -43,6 +43,7 @@ func (m Mover) Move(ctx context.Context, donor, receiver, units int64) (int64, e
 	if lent == 0 {
 		return 0, nil
 	}
+
 	decided, err := m.MySQL.Move(ctx, ledger.Move{ID: loan.Move, Donor: donor, Receiver: receiver, Units: lent})
 	if err != nil {
 		if mysql.Undone(err) {
@@ -50,6 +51,7 @@ func (m Mover) Move(ctx context.Context, donor, receiver, units int64) (int64, e
 		}
 		return 0, fmt.Errorf("move %d units from bucket %d to %d: %w", lent, donor, receiver, err)
 	}
+
 	if err := m.Finish(ctx, decided); err != nil {
 		return 0, err
 	}
@@ -67,12 +69,14 @@ func (m Mover) Correct(ctx context.Context, productID, units int64, id string) (
 	if err != nil || before {
 		return done, err
 	}
+
 	_, err = m.Redis.Load(ctx, productID, func(ctx context.Context) (order.Product, error) {
 		return m.MySQL.Product(ctx, productID)
 	})
 	if err != nil {
 		return ledger.Restock{}, err
 	}
+
 	loan := stock.Loan{Move: order.NewID()}
 	lent, err := m.Redis.LendWhole(ctx, productID, units, loan)
 	if err != nil {
@@ -92,6 +96,7 @@ func (m Mover) Correct(ctx context.Context, productID, units int64, id string) (
 	case !done.Applied: // another call with this id was first
 		return done, m.giveBack(ctx, productID, units, loan)
 	}
+
 	decided := ledger.Move{ID: loan.Move, Donor: productID, Units: units, DonorVersion: done.Version, Fresh: true}
 	if err := m.Finish(ctx, decided); err != nil {
 		// The units are taken out of both; reconcile clears the loan.

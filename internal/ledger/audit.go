@@ -195,6 +195,7 @@ func (a auditor) read(ctx context.Context, query string) error {
 		if err := rows.StructScan(&row); err != nil {
 			return err
 		}
+
 		f := a.findings[row.ProductID]
 		if f == nil {
 			f = &findings{}
@@ -215,21 +216,25 @@ func (f *findings) audit(id int64) ProductAudit {
 		CompletedUnits: f.CompletedUnits, CompletedOrders: f.CompletedOrders, FailedOrders: f.FailedOrders,
 		LedgerRows: f.LedgerRows, DecidedTwice: f.Undue + f.Repeated, UsersOverLimit: f.OverLimit + f.WholeOver,
 	}
+
 	problem := func(is bool, format string, args ...any) {
 		if is {
 			p.Problems = append(p.Problems, fmt.Sprintf(format, args...))
 		}
 	}
+
 	problem(!p.Known && f.CompletedOrders > 0, "%d orders are completed, but the product does not exist",
 		f.CompletedOrders)
 	problem(!p.Known && f.LedgerRows > 0, "the ledger has %d rows, but the product does not exist", f.LedgerRows)
 	problem(f.Stock < 0, "the stock is negative: %d", f.Stock)
+
 	expected := f.Initial + f.Restocked + f.Moved - f.CompletedUnits
 	problem(f.Stock != expected, "the stock is %d, but %d initial + %d restocked + %d moved - %d completed is %d",
 		f.Stock, f.Initial, f.Restocked, f.Moved, f.CompletedUnits, expected)
 	problem(f.WholeMoved != 0, "the moves between its buckets have made %d units, not 0", f.WholeMoved)
 	problem(f.WholeOver > 0, "users over the limit of %d by all buckets together: %d", f.LimitCeiling, f.WholeOver)
 	problem(f.Strays > 0, "the rows of its buckets are not those that it has: %d", f.Strays)
+
 	problem(p.Known && f.InitialRows != 1, "the ledger has %d initial rows, not 1", f.InitialRows)
 	problem(f.LedgerSum != f.Stock, "the changes in the ledger add up to %d, but the stock is %d", f.LedgerSum, f.Stock)
 	problem(f.LastBalance != f.Stock, "the last balance in the ledger is %d, but the stock is %d", f.LastBalance,
@@ -240,6 +245,7 @@ func (f *findings) audit(id int64) ProductAudit {
 	problem(f.BrokenLinks > 0, "ledger rows whose balance is not the balance before plus the change: %d", f.BrokenLinks)
 	problem(f.BelowZero > 0, "ledger rows with a negative balance: %d", f.BelowZero)
 	problem(f.OddChanges > 0, "ledger rows whose reason is unknown or does not allow their change: %d", f.OddChanges)
+
 	problem(f.OddOrders > 0, "orders that are neither completed nor failed with a reason: %d", f.OddOrders)
 	problem(f.Unbooked > 0, "completed orders without a ledger row: %d", f.Unbooked)
 	problem(f.WrongUnits > 0, "completed orders whose ledger row has other units: %d", f.WrongUnits)

@@ -64,12 +64,14 @@ func (l *Ledger) Correct(ctx context.Context, m Move, id string) (done Restock, 
 	if err := failpoint.Before(failpoint.Move); err != nil {
 		return Restock{}, fmt.Errorf("correction %q: %w", id, err)
 	}
+
 	err = l.db.InTx(ctx, func(tx *sqlx.Tx) (err error) {
 		if done, err = correct(ctx, tx, m, id); err != nil {
 			return err
 		}
 		return failpoint.Before(failpoint.MoveCommit)
 	})
+
 	if err == nil {
 		if err = failpoint.After(failpoint.MoveCommit); err != nil {
 			err = fmt.Errorf("%w: %w", mysql.ErrCommit, err)
@@ -86,6 +88,8 @@ func correct(ctx context.Context, tx *sqlx.Tx, m Move, id string) (Restock, erro
 	if err != nil {
 		return Restock{}, err
 	}
+
+	// Who cancels a correction leaves a row of it.
 	var cancelled mysql.UUID
 	err = tx.GetContext(ctx, &cancelled, `SELECT id FROM moves WHERE id = ?`, mysql.UUID(m.ID))
 	switch {
@@ -94,6 +98,7 @@ func correct(ctx context.Context, tx *sqlx.Tx, m Move, id string) (Restock, erro
 	case !errors.Is(err, sql.ErrNoRows):
 		return Restock{}, fmt.Errorf("read move: %w", err)
 	}
+
 	if done, before, err := restockedBefore(ctx, tx, m.Donor, -m.Units, id); err != nil || before {
 		return done, err
 	}
@@ -113,6 +118,7 @@ func correct(ctx context.Context, tx *sqlx.Tx, m Move, id string) (Restock, erro
 	if err := changeStock(ctx, tx, &product, []ledgerRow{change}); err != nil {
 		return Restock{}, err
 	}
+
 	// Who finishes the loan reads here that it was decided.
 	err = insertMove(ctx, tx, moveRow{
 		ID: mysql.UUID(m.ID), Donor: product.ID, Units: m.Units, DonorVersion: change.Version, DecidedAt: at,
@@ -120,6 +126,7 @@ func correct(ctx context.Context, tx *sqlx.Tx, m Move, id string) (Restock, erro
 	if err != nil {
 		return Restock{}, err
 	}
+
 	done := newRestock(product.ID, id, []ledgerRow{change})
 	done.Applied = true
 	before, after := mysql.Values{"stock": product.Stock}, mysql.Values{"stock": change.Balance, "restock_id": id}

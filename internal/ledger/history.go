@@ -47,11 +47,13 @@ func (l *Ledger) History(ctx context.Context, id uuid.UUID, productIDs []int64) 
 		if err != nil {
 			return err
 		}
+
 		products := slices.Clone(productIDs)
 		if record, ok := decided[id]; ok {
 			h.Record = &record
 			products = append(products, record.ProductID)
 		}
+
 		if h.Changes, err = readChanges(ctx, tx, id, products); err != nil {
 			return err
 		}

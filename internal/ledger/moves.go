@@ -62,6 +62,7 @@ func (l *Ledger) decideMove(ctx context.Context, m Move, cancel bool) (decided M
 	if err := failpoint.Before(failpoint.Move); err != nil {
 		return Move{}, fmt.Errorf("move %s: %w", m.ID, err)
 	}
+
 	err = l.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		var rows []productRow
 		if !cancel {
@@ -70,6 +71,7 @@ func (l *Ledger) decideMove(ctx context.Context, m Move, cancel bool) (decided M
 				return err
 			}
 		}
+
 		var known moveRow
 		err := tx.GetContext(ctx, &known, `SELECT id, donor, receiver, units, donor_version, receiver_version, decided_at
 			FROM moves WHERE id = ?`, mysql.UUID(m.ID))
@@ -80,6 +82,7 @@ func (l *Ledger) decideMove(ctx context.Context, m Move, cancel bool) (decided M
 		case !errors.Is(err, sql.ErrNoRows):
 			return fmt.Errorf("read move: %w", err)
 		}
+
 		row := moveRow{
 			ID: mysql.UUID(m.ID), Donor: m.Donor, Receiver: m.Receiver, Units: m.Units, DecidedAt: mysql.Now(),
 		}
@@ -95,6 +98,7 @@ func (l *Ledger) decideMove(ctx context.Context, m Move, cancel bool) (decided M
 		decided.Fresh = true
 		return failpoint.Before(failpoint.MoveCommit)
 	})
+
 	if err == nil {
 		if err = failpoint.After(failpoint.MoveCommit); err != nil {
 			err = fmt.Errorf("%w: %w", mysql.ErrCommit, err)

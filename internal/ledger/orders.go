@@ -93,6 +93,7 @@ func (l *Ledger) Undecided(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, e
 			decided[uuid.UUID(id)] = true
 		}
 	}
+
 	var undecided []uuid.UUID
 	for _, id := range ids {
 		if !decided[id] {
@@ -156,6 +157,7 @@ func readRelated(ctx context.Context, tx *sqlx.Tx, orders []order.Order) ([]orde
 				keys = append(keys, o.UserID, o.ProductID, []byte(o.IdempotencyKey))
 			}
 		}
+
 		query, args, err := sqlx.In(`SELECT `+orderColumns+` FROM orders FORCE INDEX (PRIMARY) WHERE id IN (?)`, ids)
 		if err != nil {
 			return nil, fmt.Errorf("read orders: %w", err)
@@ -167,6 +169,7 @@ func readRelated(ctx context.Context, tx *sqlx.Tx, orders []order.Order) ([]orde
 				WHERE (user_id, product_id, idempotency_key) IN (` + scopes + `)`
 			args = append(args, keys...)
 		}
+
 		var rows []orderRow
 		if err := tx.SelectContext(ctx, &rows, query, args...); err != nil {
 			return nil, fmt.Errorf("read orders: %w", err)
@@ -185,6 +188,7 @@ func readBought(ctx context.Context, tx *sqlx.Tx, productID int64, users []int64
 		if err != nil {
 			return nil, fmt.Errorf("read units bought: %w", err)
 		}
+
 		var sums []struct {
 			UserID int64 `db:"user_id"`
 			Units  int64 `db:"units"`
@@ -218,6 +222,7 @@ func releaseKeys(ctx context.Context, tx *sqlx.Tx, ids []mysql.UUID) error {
 // one of the idempotency keys, is taken by a row that this transaction has not looked at.
 func insertOrders(ctx context.Context, tx *sqlx.Tx, rows []*orderRow) error {
 	rows = slices.SortedFunc(slices.Values(rows), func(a, b *orderRow) int { return slices.Compare(a.ID[:], b.ID[:]) })
+
 	insert := newInsert("orders", orderColumns)
 	for _, r := range rows {
 		insert.row()
@@ -230,6 +235,7 @@ func insertOrders(ctx context.Context, tx *sqlx.Tx, rows []*orderRow) error {
 		insert.time(r.ReservedAt)
 		insert.time(r.DecidedAt)
 	}
+
 	switch err := insert.exec(ctx, tx); {
 	case mysql.ErrorNumber(err) == mysql.DuplicateEntry:
 		return fmt.Errorf("insert orders: %w: %w", mysql.ErrLostRace, err)

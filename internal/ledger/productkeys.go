@@ -57,6 +57,7 @@ func productOfKey(ctx context.Context, tx *sqlx.Tx, key *ProductKey) (id int64, 
 		}
 		return 0, nil
 	}
+
 	if [sha256.Size]byte(known.BodyHash) != key.BodyHash {
 		return 0, fmt.Errorf("%w: the key stands for product %d", ErrMismatch, known.ProductID)
 	}
@@ -89,6 +90,7 @@ func (l *Ledger) PurgeProductKeys(ctx context.Context, limit int) (purged int, e
 	if err != nil {
 		return 0, fmt.Errorf("purge product keys: %w", err)
 	}
+
 	// One by one, by their primary key: a range would lock the keys between, which are in use.
 	for _, row := range old {
 		result, err := l.db.ExecContext(ctx, `DELETE FROM product_keys

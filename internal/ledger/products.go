@@ -81,6 +81,7 @@ func (l *Ledger) addProduct(ctx context.Context, p order.Product, key *ProductKe
 		StartsAt: mysql.NullMillis(p.StartsAt), EndsAt: mysql.NullMillis(p.EndsAt), LimitPerUser: p.LimitPerUser,
 		LimitCeiling: p.LimitPerUser, Version: 1, CreatedAt: mysql.Now(), State: p.State, Revision: 1,
 	}
+
 	if err := validateProduct(row.product()); err != nil {
 		return order.Product{}, fmt.Errorf("add product: %w", err)
 	}
@@ -92,6 +93,7 @@ func (l *Ledger) addProduct(ctx context.Context, p order.Product, key *ProductKe
 	if err := validateBuckets(p.Buckets); err != nil {
 		return order.Product{}, fmt.Errorf("add product: %w", err)
 	}
+
 	var added order.Product
 	err := l.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		first := row
@@ -106,6 +108,7 @@ func (l *Ledger) addProduct(ctx context.Context, p order.Product, key *ProductKe
 				return nil
 			}
 		}
+
 		if err := insertProduct(ctx, tx, &first); err != nil {
 			return err
 		}
@@ -114,12 +117,14 @@ func (l *Ledger) addProduct(ctx context.Context, p order.Product, key *ProductKe
 				return err
 			}
 		}
+
 		added = first.product()
 		about := first.settings()
 		about["currency"], about["stock"] = first.Currency, first.Stock
 		if err := mysql.LogChange(ctx, tx, actProductAdd, aboutProduct(first.ID), nil, about); err != nil {
 			return err
 		}
+
 		if p.Buckets == 0 {
 			return nil
 		}
@@ -176,6 +181,7 @@ func insertProduct(ctx context.Context, tx *sqlx.Tx, row *productRow) error {
 		if err := takeID(ctx, tx, row); err != nil {
 			return fmt.Errorf("take an id: %w", err)
 		}
+
 		_, err := tx.NamedExecContext(ctx, `INSERT INTO products (`+productColumns+`)
 			VALUES (:id, :name, :description, :price, :currency, :stock, :starts_at, :ends_at, :limit_per_user,
 				:version, :created_at, :state, :revision, :limit_ceiling, :buckets)`, row)
@@ -192,6 +198,7 @@ func insertProduct(ctx context.Context, tx *sqlx.Tx, row *productRow) error {
 		case err != nil:
 			return fmt.Errorf("insert product: %w", err)
 		}
+
 		return insertLedger(ctx, tx, []ledgerRow{{
 			ProductID: row.ID, Version: 1, Delta: row.Stock, Balance: row.Stock,
 			Reason: ledgerInitial, Ref: []byte(ledgerInitial), CreatedAt: row.CreatedAt,
@@ -314,6 +321,7 @@ func lockWhole(ctx context.Context, tx *sqlx.Tx, id int64) ([]productRow, error)
 	case product.Buckets == 0:
 		return []productRow{*product}, nil
 	}
+
 	buckets, err := lockRows(ctx, tx, order.BucketIDs(id, product.Buckets))
 	if err == nil && len(buckets) != int(product.Buckets) {
 		err = fmt.Errorf("product %d has %d buckets, and rows of %d", id, product.Buckets, len(buckets))

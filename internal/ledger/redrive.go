@@ -27,6 +27,7 @@ func (l *Ledger) Redrive(ctx context.Context, id uuid.UUID) error {
 		case row.Status != order.Failed || order.Reason(row.FailedReason.String) != order.DeadLetter:
 			return fmt.Errorf("%w: it is %s %s", mysql.ErrInvalid, row.Status, row.FailedReason.String)
 		}
+
 		_, err = tx.ExecContext(ctx, `INSERT INTO redrives (order_id, redriven_at, product_id, user_id, failed_at)
 			VALUES (?, ?, ?, ?, ?)`, row.ID, mysql.Now(), row.ProductID, row.UserID, row.DecidedAt)
 		if err != nil {
@@ -35,6 +36,7 @@ func (l *Ledger) Redrive(ctx context.Context, id uuid.UUID) error {
 		if _, err = tx.ExecContext(ctx, `DELETE FROM orders WHERE id = ?`, row.ID); err != nil {
 			return err
 		}
+
 		return mysql.LogChange(ctx, tx, actRedrive, "order "+id.String(),
 			mysql.Values{"status": row.Status, "reason": row.FailedReason.String}, nil)
 	})

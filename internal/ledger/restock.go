@@ -85,6 +85,7 @@ func restock(ctx context.Context, tx *sqlx.Tx, productID, units int64, id string
 	if len(rows) > 1 {
 		rows = rows[1:] // the buckets
 	}
+
 	// Each bucket has a row in the ledger even if it gets nothing, so that the balances add up to the whole.
 	var changes []ledgerRow
 	at := mysql.Now()
@@ -99,6 +100,7 @@ func restock(ctx context.Context, tx *sqlx.Tx, productID, units int64, id string
 		}
 		changes = append(changes, change)
 	}
+
 	done := newRestock(productID, id, changes)
 	done.Applied = true
 	before, after := mysql.Values{"stock": stock}, mysql.Values{"stock": stock + units, "restock_id": id}
@@ -117,6 +119,7 @@ func restockedBefore(
 	if err != nil {
 		return Restock{}, false, fmt.Errorf("read ledger: %w", err)
 	}
+
 	var first []ledgerRow
 	if err := sqlx.SelectContext(ctx, from, &first, query, args...); err != nil {
 		return Restock{}, false, fmt.Errorf("read ledger: %w", err)
@@ -124,6 +127,7 @@ func restockedBefore(
 	if len(first) == 0 {
 		return Restock{}, false, nil
 	}
+
 	done = newRestock(productID, id, first)
 	if done.Units != units {
 		return Restock{}, false, fmt.Errorf("%w: %w", ErrMismatch,

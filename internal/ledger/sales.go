@@ -30,6 +30,7 @@ func (l *Ledger) Sales(ctx context.Context, ids []int64) ([]Sale, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read sales: %w", err)
 	}
+
 	sales := make([]Sale, len(rows))
 	place := map[int64]int{}
 	var buckets []int64
@@ -42,6 +43,7 @@ func (l *Ledger) Sales(ctx context.Context, ids []int64) ([]Sale, error) {
 			buckets = append(buckets, p.StockIDs()...)
 		}
 	}
+
 	if rows, err = l.sales(ctx, buckets); err != nil {
 		return nil, fmt.Errorf("read sales of buckets: %w", err)
 	}

@@ -24,6 +24,7 @@ func (l *Ledger) UpdateProduct(ctx context.Context, id int64, change func(*order
 		if err != nil {
 			return err
 		}
+
 		row := rows[0]
 		p := row.product()
 		change(&p)
@@ -35,6 +36,7 @@ func (l *Ledger) UpdateProduct(ctx context.Context, id int64, change func(*order
 		if next == row {
 			return nil
 		}
+
 		if err := writeSettings(ctx, tx, next); err != nil {
 			return err
 		}
@@ -59,6 +61,7 @@ func (r productRow) with(p order.Product) (productRow, error) {
 	if next == r {
 		return r, nil
 	}
+
 	next.Revision++
 	next.LimitCeiling = max(r.LimitCeiling, next.LimitPerUser)
 	if r.LimitCeiling == 0 || next.LimitPerUser == 0 {
@@ -84,6 +87,7 @@ func writeSettings(ctx context.Context, tx *sqlx.Tx, row productRow) error {
 	if err != nil {
 		return fmt.Errorf("write settings: %w", err)
 	}
+
 	result, err := tx.ExecContext(ctx, query, args...)
 	if err != nil {
 		return fmt.Errorf("write settings: %w", err)

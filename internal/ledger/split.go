@@ -47,6 +47,8 @@ func (l *Ledger) Split(ctx context.Context, id, buckets int64) (order.Product, e
 		if product = row.product(); product.Buckets == buckets {
 			return nil
 		}
+
+		// Nobody may be buying it, and nobody may have bought it.
 		if starts := product.StartsAt; product.State != order.OffSale && time.Until(starts) < splitMargin {
 			return fmt.Errorf("%w: take it off sale, or let its sale start in more than %s", ErrOnSale, splitMargin)
 		}
@@ -67,6 +69,7 @@ func (l *Ledger) Split(ctx context.Context, id, buckets int64) (order.Product, e
 		if orders > 0 {
 			return fmt.Errorf("%w: it has %d orders", ErrOnSale, orders)
 		}
+
 		after, err := split(ctx, tx, append([]productRow{*row}, rows...), buckets)
 		if err != nil {
 			return err
@@ -88,6 +91,7 @@ func split(ctx context.Context, tx *sqlx.Tx, rows []productRow, n int64) (produc
 	product := rows[0]
 	product.Revision++
 	product.Buckets = n
+
 	want := map[int64]int64{} // units, by id
 	var total int64
 	known := map[int64]bool{}
@@ -95,6 +99,7 @@ func split(ctx context.Context, tx *sqlx.Tx, rows []productRow, n int64) (produc
 		total += row.Stock
 		known[row.ID] = true
 	}
+
 	for i, id := range product.product().StockIDs() {
 		want[id] = share(total, int(max(n, 1)), i)
 		if known[id] {
@@ -107,6 +112,8 @@ func split(ctx context.Context, tx *sqlx.Tx, rows []productRow, n int64) (produc
 		}
 		rows = append(rows, fresh)
 	}
+
+	// All rows have the product's settings, whatever units they have.
 	at := mysql.Now()
 	for _, row := range rows {
 		next := product
@@ -124,6 +131,7 @@ func split(ctx context.Context, tx *sqlx.Tx, rows []productRow, n int64) (produc
 		if order.BucketOf(row.ID) > int(n) {
 			next.Buckets = 0
 		}
+
 		_, err := tx.NamedExecContext(ctx, `UPDATE products
 			SET name = :name, description = :description, price = :price, currency = :currency, starts_at = :starts_at,
 				ends_at = :ends_at, limit_per_user = :limit_per_user, limit_ceiling = :limit_ceiling, state = :state,

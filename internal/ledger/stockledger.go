@@ -57,12 +57,14 @@ func changeStock(ctx context.Context, tx *sqlx.Tx, p *productRow, changes []ledg
 	if err := insertLedger(ctx, tx, changes); err != nil {
 		return err
 	}
+
 	last := changes[len(changes)-1]
 	result, err := tx.ExecContext(ctx, `UPDATE products SET stock = ?, version = ? WHERE id = ? AND version = ?`,
 		last.Balance, last.Version, p.ID, p.Version)
 	if err != nil {
 		return fmt.Errorf("update product %d: %w", p.ID, err)
 	}
+
 	if n, err := result.RowsAffected(); err != nil || n != 1 {
 		return fmt.Errorf("update product %d: version %d is gone though its row is locked (%d rows, %v)", p.ID,
 			p.Version, n, err)

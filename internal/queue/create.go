@@ -31,6 +31,7 @@ func Create(ctx context.Context, client *sqs.Client, name, dlq string) error {
 	if err != nil {
 		return err
 	}
+
 	out, err := client.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{
 		QueueUrl:       &dlqURL,
 		AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameQueueArn},
@@ -45,6 +46,7 @@ func Create(ctx context.Context, client *sqs.Client, name, dlq string) error {
 	if err != nil {
 		return err
 	}
+
 	attributes[string(types.QueueAttributeNameRedrivePolicy)] = string(redrive)
 	_, err = createQueue(ctx, client, name, attributes)
 	return err
@@ -56,11 +58,13 @@ func createQueue(ctx context.Context, client *sqs.Client, name string,
 	if err == nil {
 		return aws.ToString(created.QueueUrl), nil
 	}
+
 	// CreateQueue is content with a queue that has the same attributes, and refuses one that has others.
 	var exists *types.QueueNameExists
 	if !errors.As(err, &exists) {
 		return "", fmt.Errorf("making queue %s: %w", name, err)
 	}
+
 	found, err := client.GetQueueUrl(ctx, &sqs.GetQueueUrlInput{QueueName: &name})
 	if err != nil {
 		return "", fmt.Errorf("looking for queue %s: %w", name, err)

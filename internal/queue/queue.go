@@ -58,6 +58,7 @@ func Open(ctx context.Context, name, dlq string) (*Queue, error) {
 		WithTransportOptions(func(t *http.Transport) {
 			t.MaxIdleConns, t.MaxIdleConnsPerHost, t.MaxConnsPerHost = maxConns, maxConns, maxConns
 		})
+
 	cfg, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(client),
 		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }))
 	if err != nil {
@@ -66,6 +67,7 @@ func Open(ctx context.Context, name, dlq string) (*Queue, error) {
 	if cfg.Region == "" {
 		return nil, errors.New("AWS_REGION is not set")
 	}
+
 	q := &Queue{observe: func(string, time.Duration, error) {}}
 	q.api = sqs.NewFromConfig(cfg, sqs.WithAPIOptions(KeepConnections, q.measure))
 	if q.url, err = q.find(ctx, name); err != nil {

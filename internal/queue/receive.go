@@ -66,6 +66,7 @@ func (q *Queue) Receive(ctx context.Context, wait, hidden time.Duration) ([]Mess
 	if err != nil {
 		return nil, fmt.Errorf("receive: %w", err)
 	}
+
 	messages := make([]Message, len(out.Messages))
 	for i, m := range out.Messages {
 		count, err := strconv.Atoi(m.Attributes[string(types.MessageSystemAttributeNameApproximateReceiveCount)])
@@ -162,7 +163,8 @@ func persist(ctx context.Context, batch []string, f func(context.Context, []stri
 		call, cancel := context.WithTimeout(ctx, callTimeout)
 		refused, err := f(call, batch)
 		cancel()
-		if err == nil {
+
+		if err == nil { // what the queue itself could not do may succeed, what it blames the request for will not
 			var again []string
 			for _, entry := range refused {
 				if i, err := strconv.Atoi(aws.ToString(entry.Id)); err == nil && i < len(batch) && !entry.SenderFault {
@@ -172,6 +174,7 @@ func persist(ctx context.Context, batch []string, f func(context.Context, []stri
 			hopeless += len(refused) - len(again)
 			batch = again
 		}
+
 		switch {
 		case len(batch) == 0 && hopeless > 0:
 			return fmt.Errorf("the queue refused %d", hopeless)
@@ -182,6 +185,7 @@ func persist(ctx context.Context, batch []string, f func(context.Context, []stri
 		case attempt == maxRefusals:
 			return err
 		}
+
 		select {
 		case <-ctx.Done():
 			return cmp.Or(err, ctx.Err())
@@ -202,6 +206,7 @@ func (q *Queue) DeadLetter(ctx context.Context, body, reason string, failures in
 	if text := printable(reason, min(room, maxReasonBytes)); text != "" {
 		message.Attributes[ReasonAttribute] = text
 	}
+
 	ctx, cancel := context.WithTimeout(ctx, deadLetterTimeout)
 	defer cancel()
 	var result Result

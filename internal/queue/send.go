@@ -96,11 +96,13 @@ func (q *Queue) send(ctx context.Context, url string, messages []Outgoing, done 
 	for i := range open {
 		open[i] = i
 	}
+
 	for wait := retryWait; ; wait = min(2*wait, maxRetryWait) {
 		failed := open[:0]
 		for rest := open; len(rest) > 0; {
 			n := batchLength(messages, rest)
 			q.attempt(ctx, url, messages, rest[:n], results)
+
 			for _, i := range rest[:n] {
 				switch results[i].Outcome {
 				case Unknown:
@@ -111,6 +113,7 @@ func (q *Queue) send(ctx context.Context, url string, messages []Outgoing, done 
 						results[i].Outcome = Unknown // an earlier attempt may have succeeded all the same
 					}
 				}
+
 				if results[i].Outcome == Sent || refusals[i] == maxRefusals {
 					done(i, results[i])
 				} else {
@@ -122,6 +125,7 @@ func (q *Queue) send(ctx context.Context, url string, messages []Outgoing, done 
 		if open = failed; len(open) == 0 {
 			return
 		}
+
 		select {
 		case <-ctx.Done():
 			for _, i := range open {
@@ -168,9 +172,11 @@ func (q *Queue) attempt(ctx context.Context, url string, messages []Outgoing, in
 			entries[n].MessageAttributes = attributes
 		}
 	}
+
 	for _, i := range indexes {
 		results[i] = Result{Unknown, errors.New("the queue's answer does not mention the message")}
 	}
+
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var out *sqs.SendMessageBatchOutput
@@ -178,7 +184,7 @@ func (q *Queue) attempt(ctx context.Context, url string, messages []Outgoing, in
 		out, err = q.api.SendMessageBatch(call, &sqs.SendMessageBatchInput{QueueUrl: &url, Entries: entries})
 		return err
 	})
-	if err != nil {
+	if err != nil { // it concerns all of them
 		outcome := Unknown
 		if refused(err) {
 			outcome = Refused
@@ -188,6 +194,7 @@ func (q *Queue) attempt(ctx context.Context, url string, messages []Outgoing, in
 		}
 		return
 	}
+
 	for _, ok := range out.Successful {
 		if n, err := strconv.Atoi(aws.ToString(ok.Id)); err == nil && n < len(indexes) {
 			results[indexes[n]] = Result{Outcome: Sent}

@@ -62,6 +62,7 @@ func (s *Stock) claim(ctx context.Context, productID int64, minAge time.Duration
 	for i := 0; i < len(fields); i += 2 {
 		args = append(args, fields[i])
 	}
+
 	if err := failpoint.Before(failpoint.Claim); err != nil {
 		return nil, err
 	}
@@ -69,6 +70,7 @@ func (s *Stock) claim(ctx context.Context, productID int64, minAge time.Duration
 	if err != nil {
 		return nil, fmt.Errorf("claim outbox of product %d: %w", productID, err)
 	}
+
 	var orders []order.Order
 	for i, v := range reply {
 		if entry, ok := v.(string); ok {

@@ -91,11 +91,13 @@ func (s *Stock) FindProducts(ctx context.Context) error {
 func (s *Stock) SearchProducts(ctx context.Context, from string, pages int) (next string, found int64, err error) {
 	var mu sync.Mutex
 	var rest []string
+
 	err = s.eachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
 		server, err := runID(ctx, c)
 		if err != nil {
 			return err
 		}
+
 		cursor, n, err := s.searchServer(ctx, c, cursorOf(from, server), pages)
 		mu.Lock()
 		defer mu.Unlock()

@@ -128,7 +128,7 @@ var changes = []change{
 		pkg: "worker", test: "TestAMySQLThatMayLoseCommits", says: "stampede_mysql_may_lose_commits is 0, want 1",
 	}, {
 		promise: "P2", what: "reconcile settles an order that is being redriven by its old decision",
-		file: "internal/reconcile/reconcile.go", old: "settled, err := r.Redis.SettleLeft(", new: "settled, err := r.Redis.Settle(",
+		file: "internal/reconcile/repair.go", old: "settled, err := r.Redis.SettleLeft(", new: "settled, err := r.Redis.Settle(",
 		pkg: "worker", test: "TestReconcileSparesWhatIsRedriven", says: "Redis has {Loaded:true",
 	}, {
 		promise: "P7", what: "a redrive keeps the units that it has taken for an order that was decided meanwhile",
@@ -170,7 +170,7 @@ var changes = []change{
 		pkg: "internal/ledger", test: "TestRedrive", says: "an order that did not fail as a dead letter",
 	}, {
 		promise: "P3", what: "reconcile settles as if it had decided",
-		file: "internal/reconcile/reconcile.go", old: "order.Decision{Record: record}", new: "order.Decision{Record: record, Fresh: true}",
+		file: "internal/reconcile/repair.go", old: "order.Decision{Record: record}", new: "order.Decision{Record: record, Fresh: true}",
 		pkg: "worker", test: "TestReconcileSettlesWhatIsDecided", says: "after a late settle Redis has",
 	},
 

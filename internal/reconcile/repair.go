@@ -1,0 +1,217 @@
+package reconcile
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"slices"
+
+	"github.com/google/uuid"
+
+	"stampede/internal/buckets"
+	"stampede/internal/ledger"
+	"stampede/internal/mysql"
+	"stampede/internal/order"
+	"stampede/internal/stock"
+)
+
+// lostCommits notes that MySQL has lost commits of a product, or accepts it. Redis was read first, and hears of a
+// version only when it is committed, so that MySQL cannot have an older one for another reason.
+func (r *Reconciler) lostCommits(ctx context.Context, l stock.Look, s ledger.Snapshot,
+	report *Report) (again bool, err error) {
+	f := Finding{Cause: LostCommits, Orders: int(max(l.Seen-s.Product.Version, 1))}
+	switch {
+	case r.AcceptMySQL && r.Apply:
+		f.Repaired, err = r.Redis.AcceptVersion(ctx, s.Product.ID, l, s.Product.Version)
+		if err != nil || !f.Repaired {
+			return true, err
+		}
+	case r.Apply && !l.LostCommits:
+		err = r.Redis.NoteLostCommits(ctx, s.Product.ID)
+	}
+	report.add(f)
+	return f.Repaired, err
+}
+
+// settings brings a change to Redis that it has missed.
+func (r *Reconciler) settings(ctx context.Context, l stock.Look, s ledger.Snapshot) (Finding, error) {
+	f := Finding{Cause: Settings}
+	if missed := s.Product.Revision - l.Revision; missed > 0 {
+		f.Orders, f.Repaired = int(missed), r.Apply
+	}
+	if !f.Repaired {
+		return f, nil
+	}
+	_, err := r.Redis.Configure(ctx, s.Product)
+	return f, err
+}
+
+// restocks brings restocks to Redis that it has missed.
+func (r *Reconciler) restocks(ctx context.Context, l stock.Look, s ledger.Snapshot) (Finding, error) {
+	f := Finding{Cause: Restock}
+	if s.Product.Version <= l.Version {
+		return f, nil
+	}
+
+	for after := l.Version; ; {
+		page, err := r.MySQL.Restocks(ctx, s.Product.ID, after)
+		if err != nil {
+			return f, err
+		}
+
+		for _, restock := range page {
+			if l.Restocks[restock.ID] {
+				continue
+			}
+			if r.Apply {
+				if _, err := r.Redis.Restock(ctx, s.Product.ID, restock.Units, restock.Version,
+					restock.ID); err != nil {
+					return f, err
+				}
+			}
+			f.Orders, f.Units, f.Repaired = f.Orders+1, f.Units+restock.Units, r.Apply
+		}
+
+		if len(page) < mysql.MaxPage {
+			return f, nil
+		}
+		after = page[len(page)-1].Version
+	}
+}
+
+// loans finishes moves to other buckets and corrections: as MySQL has decided, and those that it has not decided are
+// cancelled.
+func (r *Reconciler) loans(ctx context.Context, l stock.Look, s ledger.Snapshot) (Finding, error) {
+	f := Finding{Cause: Move}
+	for loan, units := range l.Lent {
+		if !r.Pause && !older(l, loan.Move, cmp.Or(r.LoanAge, LoanAge)) {
+			continue
+		}
+		if r.Apply {
+			move := ledger.Move{ID: loan.Move, Donor: s.Product.ID, Receiver: loan.Receiver, Units: units}
+			decided, err := r.MySQL.CancelMove(ctx, move)
+			if err != nil {
+				return f, err
+			}
+			decided.Fresh = false // its edge may come yet
+			if err := (buckets.Mover{Redis: r.Redis, MySQL: r.MySQL}).Finish(ctx, decided); err != nil {
+				return f, err
+			}
+		}
+		f.Orders, f.Units, f.Repaired = f.Orders+1, f.Units+units, r.Apply
+	}
+	return f, nil
+}
+
+// unsettled settles orders that are decided. They are not fresh: who has decided them may come yet.
+func (r *Reconciler) unsettled(ctx context.Context, l stock.Look, s ledger.Snapshot) (Finding, error) {
+	f := Finding{Cause: Unsettled}
+	var decisions, dead []order.Decision
+	for id, record := range s.Decided {
+		if !r.Pause && !older(l, id, cmp.Or(r.StaleAge, StaleAge)) {
+			continue
+		}
+		d := order.Decision{Record: record}
+		if record.FailedReason == order.DeadLetter {
+			dead = append(dead, d)
+		} else {
+			decisions = append(decisions, d)
+		}
+		f.Orders, f.Units = f.Orders+1, f.Units+l.Reserved[id]
+	}
+	if !r.Apply {
+		return f, nil
+	}
+
+	var err error
+	for batch := range slices.Chunk(decisions, stock.MaxBatch) {
+		if _, err = r.Redis.Settle(ctx, s.Product.ID, batch); err == nil {
+			err = r.Redis.WriteDecided(ctx, records(batch))
+		}
+		if err != nil {
+			return f, err
+		}
+		f.Repaired = true
+	}
+
+	// An order that failed as a dead letter may be about to be decided anew.
+	for batch := range slices.Chunk(dead, stock.MaxBatch) {
+		settled, err := r.Redis.SettleLeft(ctx, s.Product.ID, batch)
+		if err == nil && settled.Spared == 0 { // or some are being redriven, and whoever decides them shows that
+			err = r.Redis.WriteDecided(ctx, records(batch))
+		}
+		if err != nil {
+			return f, err
+		}
+		f.Repaired = f.Repaired || settled.Spared < int64(len(batch))
+	}
+	return f, nil
+}
+
+func records(decisions []order.Decision) []order.Record {
+	records := make([]order.Record, len(decisions))
+	for i := range decisions {
+		records[i] = decisions[i].Record
+	}
+	return records
+}
+
+// lost sends orders again that should have been decided long ago. If they are on the queue after all, they are
+// decided once all the same. The order itself is in its state for its buyer. Where that is lost as well nobody knows
+// whose order it was; its units are given back once no message can have it.
+func (r *Reconciler) lost(ctx context.Context, l stock.Look, s ledger.Snapshot) (Finding, error) {
+	f := Finding{Cause: Lost}
+	var ids []uuid.UUID
+	for id, units := range l.Reserved {
+		if _, decided := s.Decided[id]; !decided && !l.Outbox[id] && older(l, id, cmp.Or(r.LostAge, LostAge)) {
+			ids = append(ids, id)
+			f.Orders, f.Units = f.Orders+1, f.Units+units
+		}
+	}
+	if !r.Apply || r.Send == nil {
+		return f, nil
+	}
+
+	for batch := range slices.Chunk(ids, stock.MaxBatch) {
+		records, err := r.Redis.Statuses(ctx, batch)
+		if err != nil {
+			return f, err
+		}
+
+		var orders []order.Order
+		var gone []order.Decision
+		for i, record := range records {
+			if record == nil {
+				if r.Drained || older(l, batch[i], stock.PendingTTL) {
+					unknown := order.Order{ID: batch[i], ProductID: s.Product.ID, Quantity: l.Reserved[batch[i]]}
+					gone = append(gone, order.Decision{Record: order.Record{Order: unknown, Status: order.Failed}})
+				}
+				continue
+			}
+			first, err := r.Redis.TryLock(ctx, "resend:"+record.ID.String(), cmp.Or(r.LostAge, LostAge))
+			if err != nil {
+				return f, err
+			}
+			if first { // or it was sent not long ago
+				orders = append(orders, record.Order)
+			}
+		}
+
+		if len(gone) > 0 {
+			if _, err := r.Redis.SettleLeft(ctx, s.Product.ID, gone); err != nil {
+				return f, err
+			}
+			slog.Error("reconcile: orders are lost, with their messages and states; their units are for sale again",
+				"product", s.Product.ID, "orders", len(gone), "first", gone[0].ID)
+			f.Repaired = true
+		}
+
+		if len(orders) == 0 {
+			continue
+		}
+		if err := r.Send(ctx, orders); err != nil {
+			return f, err
+		}
+	}
+	return f, nil // what was sent is repaired when it is decided
+}
