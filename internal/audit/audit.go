@@ -88,6 +88,7 @@ func (s Sale) Audit(ctx context.Context) (Report, error) {
 		if err != nil {
 			return report, err
 		}
+
 		a := booksOf(m)
 		now := standing{level, m.Stock}
 		if report.Queue.Empty() && (level.Moving || len(now.differences()) > 0) {
@@ -102,6 +103,7 @@ func (s Sale) Audit(ctx context.Context) (Report, error) {
 				moving = append(moving, m.ID)
 			}
 		}
+
 		a.Problems = append(a.Problems, s.Excess(ctx, m.ID)...)
 		level = now.level
 		a.Loaded, a.Available, a.Reserved, a.Outbox, a.Lent = level.Loaded, level.Available, level.Reserved,
@@ -161,6 +163,7 @@ func (s Sale) lookAgain(ctx context.Context, id int64, now *standing) (still boo
 			return false, ctx.Err()
 		case <-time.After(quietInterval):
 		}
+
 		next, err := s.standing(ctx, id)
 		if err != nil {
 			return false, err
@@ -169,6 +172,7 @@ func (s Sale) lookAgain(ctx context.Context, id int64, now *standing) (still boo
 			*now, since = next, time.Now()
 			looks++
 		}
+
 		if !now.level.Moving && len(now.differences()) == 0 || time.Since(since) >= now.doubt() {
 			return true, nil
 		}
@@ -240,6 +244,7 @@ func (r *Report) add(a Product) {
 		r.Products = append(r.Products, a)
 		return
 	}
+
 	p := &r.Products[i]
 	p.Stock += a.Stock
 	p.Initial += a.Initial
@@ -252,10 +257,12 @@ func (r *Report) add(a Product) {
 	if a.Loaded && int64(bucket) <= p.Buckets {
 		p.BucketsLoaded++
 	}
+
 	p.Available += a.Available
 	p.Reserved += a.Reserved
 	p.Lent += a.Lent
 	p.Outbox += a.Outbox
+
 	for _, problem := range a.Problems {
 		p.Problems = append(p.Problems, fmt.Sprintf("bucket %d: %s", bucket, problem))
 	}

@@ -151,6 +151,7 @@ func (o benchOptions) run(ctx context.Context, show *progress) (report *BenchRep
 	ctx, cancel := context.WithTimeout(ctx, benchLimit)
 	defer cancel()
 	chosen := chosen(o.only)
+
 	start := time.Now()
 	b, err := startBench(ctx, o, show)
 	defer func() {
@@ -164,9 +165,11 @@ func (o benchOptions) run(ctx context.Context, show *progress) (report *BenchRep
 	if err != nil {
 		return nil, err
 	}
+
 	if err := b.rounds(ctx, chosen); err != nil {
 		return nil, err
 	}
+
 	report = b.report(chosen)
 	report.StartedAt, report.TookS = start.UTC().Truncate(time.Second), math.Round(time.Since(start).Seconds())
 	return report, report.write(o.dir)
@@ -178,6 +181,8 @@ func (b *bench) rounds(ctx context.Context, chosen []measure) error {
 	for i := range chosen {
 		wanted = append(wanted, chosen[i].probes()...)
 	}
+
+	// The probes that are wanted, and those that these start from.
 	all := probes()
 	for _, p := range all {
 		if p.needs != "" && slices.Contains(wanted, p.name) {
@@ -185,14 +190,17 @@ func (b *bench) rounds(ctx context.Context, chosen []measure) error {
 		}
 	}
 	all = slices.DeleteFunc(all, func(p probe) bool { return !slices.Contains(wanted, p.name) })
+
 	for round := range b.o.rounds {
 		for i, p := range all {
 			if p.once && round > 0 || b.failed[p.name] != nil {
 				continue
 			}
+
 			b.show.show(int64(round*len(all)+i), int64(b.o.rounds*len(all)),
 				fmt.Sprintf("round %d of %d: %s", round+1, b.o.rounds, p.name))
 			b.current, b.round, b.used = p.name, round, nil
+
 			found, err := p.run(ctx, b)
 			if ctx.Err() != nil {
 				return ctx.Err()
@@ -203,6 +211,7 @@ func (b *bench) rounds(ctx context.Context, chosen []measure) error {
 				b.failed[p.name] = err
 				continue
 			}
+
 			for name, value := range found {
 				b.found[name] = append(b.found[name], value)
 			}
@@ -256,6 +265,7 @@ func (b *bench) report(chosen []measure) *BenchReport {
 		Machine: fmt.Sprintf("%s/%s, %d processors, %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(),
 			runtime.Version()),
 	}
+
 	used := map[string]bool{}
 	for _, m := range chosen {
 		used[m.figure], used[m.baseline] = true, true
@@ -264,6 +274,7 @@ func (b *bench) report(chosen []measure) *BenchReport {
 		r.OK = r.OK && result.Met
 		r.Measures = append(r.Measures, result)
 	}
+
 	for name, values := range b.found {
 		if !used[name] {
 			r.Others[name] = values
@@ -282,6 +293,7 @@ func (m measure) judge(found map[string][]float64, failed map[string]error) resu
 		Measure: m.name, Values: found[m.figure], Baseline: m.over, Baselines: found[m.baseline],
 		Bar: fmt.Sprintf("%s%g", sign, m.bar),
 	}
+
 	for _, name := range m.probes() {
 		if err := failed[name]; err != nil {
 			r.Error = fmt.Sprintf("%s: %v", name, err)
@@ -296,10 +308,12 @@ func (m measure) judge(found map[string][]float64, failed map[string]error) resu
 		r.Error = "the baseline was not measured"
 		return r
 	}
+
 	r.Median = median(r.Values)
 	if r.Median != 0 {
 		r.SpreadPercent = 100 * (slices.Max(r.Values) - slices.Min(r.Values)) / r.Median
 	}
+
 	judged := r.Median
 	if m.baseline != "" {
 		for i, value := range r.Values {
@@ -308,6 +322,7 @@ func (m measure) judge(found map[string][]float64, failed map[string]error) resu
 		r.BaseMedian, r.Ratio = median(r.Baselines), median(r.Ratios)
 		judged = r.Ratio
 	}
+
 	r.Met = judged >= m.bar
 	if m.atMost {
 		r.Met = judged <= m.bar

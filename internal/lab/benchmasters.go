@@ -36,6 +36,7 @@ func probeMasters(ctx context.Context, b *bench) (found figures, err error) {
 	if err := b.reset(ctx); err != nil {
 		return nil, err
 	}
+
 	clusters := make([]*mastersCluster, maxMasters)
 	defer func() {
 		for _, c := range clusters {
@@ -49,6 +50,7 @@ func probeMasters(ctx context.Context, b *bench) (found figures, err error) {
 			return nil, err
 		}
 	}
+
 	rates, costs := make([][]float64, maxMasters), make([][]float64, maxMasters)
 	for range mastersTurns {
 		for i, c := range clusters {
@@ -59,6 +61,7 @@ func probeMasters(ctx context.Context, b *bench) (found figures, err error) {
 			rates[i], costs[i] = append(rates[i], rate), append(costs[i], cost)
 		}
 	}
+
 	found = figures{}
 	for i := range clusters {
 		found[fmt.Sprintf("masters/%d", i+1)] = median(rates[i])
@@ -96,6 +99,8 @@ func (c *mastersCluster) reserve(ctx context.Context, d time.Duration) (rate, co
 		ID: c.product, Price: 1999, Currency: "EUR", Stock: ledger.MaxStock, Version: 1, Revision: 1, LimitPerUser: 2,
 		State: order.OnSale, Buckets: mastersBuckets,
 	}
+
+	// Every bucket is loaded, so that nothing is borrowed.
 	ids := p.StockIDs()
 	for _, id := range ids {
 		bucket := p
@@ -105,11 +110,13 @@ func (c *mastersCluster) reserve(ctx context.Context, d time.Duration) (rate, co
 			return 0, 0, err
 		}
 	}
+
 	requests := reserveRequests(int(reservePerS * d.Seconds()))
 	before, err := c.processorTime(ctx)
 	if err != nil {
 		return 0, 0, err
 	}
+
 	begin := time.Now()
 	var next, done atomic.Int64
 	errs := make([]error, reservers)
@@ -134,12 +141,14 @@ func (c *mastersCluster) reserve(ctx context.Context, d time.Duration) (rate, co
 			}
 		})
 	}
+
 	all.Wait()
 	took := time.Since(begin)
 	after, err := c.processorTime(ctx)
 	if err := errors.Join(append(errs, err)...); err != nil {
 		return 0, 0, err
 	}
+
 	orders := float64(done.Load())
 	return orders / took.Seconds(), float64((after - before).Microseconds()) / orders, nil
 }

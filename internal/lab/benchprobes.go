@@ -138,11 +138,13 @@ func probeTelemetry(ctx context.Context, b *bench) (figures, error) {
 			return nil, err
 		}
 	}
+
 	rates := map[string][]float64{}
 	for _, name := range []string{"telemetry/on", "telemetry/off", "telemetry/off", "telemetry/on"} {
 		if err := b.reset(ctx); err != nil {
 			return nil, err
 		}
+
 		addr := b.bare
 		watch, stop := context.WithCancel(ctx)
 		var scraping sync.WaitGroup
@@ -150,6 +152,7 @@ func probeTelemetry(ctx context.Context, b *bench) (figures, error) {
 			addr = b.edge
 			scraping.Go(func() { scrape(watch, b.running["edge"][0].Admin) })
 		}
+
 		r, err := b.rate(ctx, addr, b.orders, fasthttp.StatusAccepted)
 		stop()
 		scraping.Wait()
@@ -158,6 +161,7 @@ func probeTelemetry(ctx context.Context, b *bench) (figures, error) {
 		}
 		rates[name] = append(rates[name], r.perSecond)
 	}
+
 	return figures{"telemetry/on": median(rates["telemetry/on"]), "telemetry/off": median(rates["telemetry/off"])}, nil
 }
 
@@ -182,6 +186,7 @@ func probeOpen(ctx context.Context, b *bench) (figures, error) {
 	if capacity == 0 {
 		return nil, errors.New("the edge's capacity is not known")
 	}
+
 	if err := b.reset(ctx); err != nil {
 		return nil, err
 	}
@@ -190,6 +195,7 @@ func probeOpen(ctx context.Context, b *bench) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	b.draw("edge at half of its capacity", latencies)
 	return figures{
 		"open/rate":   capacity / 2,
@@ -225,6 +231,7 @@ func probeSaturation(ctx context.Context, b *bench) (figures, error) {
 	if err := errors.Join(b.reset(ctx), b.truncate(ctx)); err != nil {
 		return nil, err
 	}
+
 	before := total(b.stack.SQS.Requests())
 	worker, err := b.startWorker(ctx)
 	if worker != nil {
@@ -233,11 +240,13 @@ func probeSaturation(ctx context.Context, b *bench) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	begin := time.Now()
 	r, err := b.rate(ctx, b.edge, b.orders, fasthttp.StatusAccepted)
 	if err != nil {
 		return nil, err
 	}
+
 	if _, err := b.untilEmpty(ctx, localstack.QueueName, drainLimit); err != nil {
 		return nil, err
 	}
@@ -245,6 +254,7 @@ func probeSaturation(ctx context.Context, b *bench) (figures, error) {
 	if err := b.checkDecided(ctx, b.hot.ID, r.all.all()); err != nil {
 		return nil, err
 	}
+
 	requests := total(b.stack.SQS.Requests()) - before
 	return figures{
 		"saturation":                   float64(requests) / float64(r.all.all()),
@@ -294,6 +304,8 @@ func probeDrain(ctx context.Context, b *bench) (figures, error) {
 	if err := errors.Join(b.reset(ctx), b.truncate(ctx)); err != nil {
 		return nil, err
 	}
+
+	// An edge fills the queue.
 	n := int64(math.Ceil(drainPerS * b.o.duration.Seconds()))
 	product, err := b.addProduct(ctx, n)
 	if err != nil {
@@ -304,6 +316,8 @@ func probeDrain(ctx context.Context, b *bench) (figures, error) {
 	if err := errors.Join(err, counts.only(fasthttp.StatusAccepted)); err != nil {
 		return nil, err
 	}
+
+	// A worker empties it.
 	messages := b.stack.SQS.Messages(localstack.QueueName)
 	left, took, err := b.drain(ctx, localstack.QueueName, drainLimit, func() error {
 		worker, err := b.startWorker(ctx)
@@ -312,6 +326,7 @@ func probeDrain(ctx context.Context, b *bench) (figures, error) {
 		}
 		return err
 	})
+
 	b.cleanUp()
 	if err == nil && left > 0 {
 		err = fmt.Errorf("%d messages were left after %s", left, took)
@@ -319,6 +334,7 @@ func probeDrain(ctx context.Context, b *bench) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	return figures{
 		"drain":                    float64(n) / took.Seconds(),
 		"drain/orders per message": float64(n) / float64(messages),
@@ -353,11 +369,13 @@ func probeTextbookDrain(ctx context.Context, b *bench) (figures, error) {
 	if err := errors.Join(b.reset(ctx), b.truncate(ctx)); err != nil {
 		return nil, err
 	}
+
 	n := int(math.Ceil(2 * textbookPerS * b.o.duration.Seconds()))
 	product, err := b.addProduct(ctx, int64(n))
 	if err != nil {
 		return nil, err
 	}
+
 	messages := make([]queue.Outgoing, n)
 	for i := range messages {
 		bodies, _ := order.Pack([]order.Order{{
@@ -369,6 +387,7 @@ func probeTextbookDrain(ctx context.Context, b *bench) (figures, error) {
 	if err := b.sendTextbook(ctx, messages); err != nil {
 		return nil, err
 	}
+
 	left, took, err := b.drain(ctx, textbookQueue, max(b.o.duration, leastTextbook), func() error {
 		p, err := b.startProgram("textbook-worker")
 		if p != nil {
@@ -380,6 +399,7 @@ func probeTextbookDrain(ctx context.Context, b *bench) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	decided, err := b.completed(ctx, product.ID)
 	if err == nil && (decided < int64(n-left) || decided == 0) {
 		err = fmt.Errorf("%d messages are gone, and %d orders are decided", n-left, decided)
@@ -392,10 +412,12 @@ func probeInsert(ctx context.Context, b *bench) (figures, error) {
 	if err := b.truncate(ctx); err != nil {
 		return nil, err
 	}
+
 	end := time.Now().Add(b.o.duration)
 	var rows atomic.Int64
 	errs := make([]error, insertConns)
 	var all sync.WaitGroup
+
 	b.mark()
 	begin := time.Now()
 	for i := range errs {
@@ -420,6 +442,7 @@ func probeInsert(ctx context.Context, b *bench) (figures, error) {
 			}
 		})
 	}
+
 	all.Wait()
 	took := time.Since(begin)
 	b.mark()
@@ -453,11 +476,14 @@ func (b *bench) reserveAll(ctx context.Context, call reserveCall) (float64, erro
 	if err := b.load(ctx, product.ID); err != nil {
 		return 0, err
 	}
+
 	requests := reserveRequests(int(reservePerS * min(b.o.duration, maxReserve).Seconds()))
+
 	end := time.Now().Add(b.o.duration)
 	var next, done atomic.Int64
 	errs := make([]error, reservers)
 	var all sync.WaitGroup
+
 	b.mark()
 	begin := time.Now()
 	for i := range errs {
@@ -475,12 +501,14 @@ func (b *bench) reserveAll(ctx context.Context, call reserveCall) (float64, erro
 			}
 		})
 	}
+
 	all.Wait()
 	took := time.Since(begin)
 	b.mark()
 	if err := errors.Join(errs...); err != nil {
 		return 0, err
 	}
+
 	level, err := b.sale.Stock.Level(ctx, product.ID)
 	if err == nil && (level.Reservations != done.Load() || level.Outbox != done.Load()) {
 		err = fmt.Errorf("of %d orders %d are reserved and %d in the outbox", done.Load(), level.Reservations,
@@ -507,6 +535,7 @@ func probePipelinedReserve(ctx context.Context, b *bench) (figures, error) {
 	if err := script.Load(ctx, b.rdb).Err(); err != nil {
 		return nil, err
 	}
+
 	rate, err := b.reserveAll(ctx, func(ctx context.Context, productID int64, requests []stock.Request) error {
 		// The keys of docs/design.md.
 		tag := fmt.Sprintf("{%d}", productID)
@@ -537,9 +566,11 @@ func probeIdle(ctx context.Context, b *bench) (figures, error) {
 	if need := b.o.idleConns + spareFiles; err == nil && limit.Max < uint64(need) {
 		return nil, fmt.Errorf("%d open files are needed and %d allowed: see ulimit -Hn", need, limit.Max)
 	}
+
 	if err := b.reset(ctx); err != nil {
 		return nil, err
 	}
+
 	edge, err := b.launch(ctx, "edge", "edge", "edge-idle")
 	if edge != nil {
 		b.running["edge"] = append(b.running["edge"], edge)
@@ -548,6 +579,7 @@ func probeIdle(ctx context.Context, b *bench) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	_, empty, err := usage(edge.Pid())
 	if err != nil {
 		return nil, err
@@ -558,11 +590,14 @@ func probeIdle(ctx context.Context, b *bench) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	// A request on each connection, some at a time.
 	turns := make(chan *rawConn, len(conns))
 	for _, c := range conns {
 		turns <- c
 	}
 	close(turns)
+
 	errs := make([]error, closedConns)
 	var all sync.WaitGroup
 	for i := range errs {
@@ -579,10 +614,12 @@ func probeIdle(ctx context.Context, b *bench) (figures, error) {
 			}
 		})
 	}
+
 	all.Wait()
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
+
 	wait(ctx, settleDown)
 	_, bytes, err := usage(edge.Pid())
 	return figures{"idle": float64(bytes) / 1e6, "idle/without connections": float64(empty) / 1e6}, err
@@ -613,6 +650,7 @@ func probeMemory(ctx context.Context, b *bench) (figures, error) {
 		}
 		return float64(bytes[1]-bytes[0]) / memorySteps, float64(bytes[2]-bytes[1]) / memorySteps, nil
 	}
+
 	const some = int64(1) << 40 // ids of users, and of products that MySQL does not know
 	product := some
 	products, moreProducts, err := step(b.redisBytes, func(n int) error {
@@ -631,6 +669,7 @@ func probeMemory(ctx context.Context, b *bench) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	// Of one user, so that an order's bytes are its own; users are then counted by orders of many.
 	orders, moreOrders, err := step(b.redisBytes, func(n int) error {
 		return b.placeOrders(ctx, n, func() int64 { return some })
@@ -638,6 +677,7 @@ func probeMemory(ctx context.Context, b *bench) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	bought := func(ctx context.Context) (int64, error) {
 		bytes, err := b.rdb.MemoryUsage(ctx, fmt.Sprintf("bought:{%d}", b.hot.ID), 0).Result()
 		if errors.Is(err, redis.Nil) { // nobody has
@@ -645,10 +685,12 @@ func probeMemory(ctx context.Context, b *bench) (figures, error) {
 		}
 		return bytes, err
 	}
+
 	user := some
 	users, moreUsers, err := step(bought, func(n int) error {
 		return b.placeOrders(ctx, n, func() int64 { user++; return user })
 	})
+
 	return figures{
 		"memory/products": products, "memory/more products": moreProducts,
 		"memory/orders": orders, "memory/more orders": moreOrders,
@@ -662,10 +704,12 @@ func (b *bench) placeOrders(ctx context.Context, n int, user func() int64) error
 		for i := range requests {
 			requests[i].UserID = user()
 		}
+
 		sale, results, err := b.sale.Stock.Reserve(ctx, b.hot.ID, 0, requests)
 		if err != nil {
 			return err
 		}
+
 		records := make([]order.Record, len(results))
 		for i := range results {
 			if results[i].Outcome != stock.Reserved {
@@ -673,6 +717,7 @@ func (b *bench) placeOrders(ctx context.Context, n int, user func() int64) error
 			}
 			records[i] = order.Record{Order: results[i].Order, Currency: sale.Currency, Status: order.Pending}
 		}
+
 		if err := b.sale.Stock.WritePending(ctx, records); err != nil {
 			return err
 		}

@@ -22,6 +22,7 @@ func (r *BenchReport) print(w io.Writer) {
 			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
 		}
 	}
+
 	fmt.Fprintln(w)
 	for _, line := range lines {
 		var b strings.Builder
@@ -36,6 +37,7 @@ func (r *BenchReport) print(w io.Writer) {
 		}
 		fmt.Fprintln(w, strings.TrimRight(b.String(), " "))
 	}
+
 	fmt.Fprintf(w, "\n%s; %d rounds of %g s; it took %.0f s\n", r.Machine, r.Rounds, r.DurationS, r.TookS)
 	if r.OK {
 		fmt.Fprintln(w, "bench: every bar is met")
@@ -83,11 +85,13 @@ func (r *BenchReport) html() string {
 	fmt.Fprintf(&b, "<p>%s; %s; %d rounds of %g s; it took %.0f s. "+
 		"Programs, servers and the load generator share the processors.</p>\n",
 		r.StartedAt.Format("2006-01-02 15:04 MST"), html.EscapeString(r.Machine), r.Rounds, r.DurationS, r.TookS)
+
 	b.WriteString("<div class=\"wide\"><table><tr>")
 	for i, title := range benchTitles {
 		fmt.Fprintf(&b, "<th%s>%s</th>", wordsClass(i), title)
 	}
 	b.WriteString("</tr>\n")
+
 	for i := range r.Measures {
 		m := &r.Measures[i]
 		b.WriteString("<tr>")
@@ -100,6 +104,7 @@ func (r *BenchReport) html() string {
 		}
 		b.WriteString("</tr>\n")
 	}
+
 	b.WriteString("</table></div>\n<div class=\"plots\">\n")
 	for i := range r.Measures {
 		if m := &r.Measures[i]; len(m.Values) > 1 {
@@ -107,6 +112,7 @@ func (r *BenchReport) html() string {
 		}
 	}
 	b.WriteString("</div>\n")
+
 	r.plotCurves(&b)
 	b.WriteString("</body></html>\n")
 	return b.String()
@@ -128,6 +134,7 @@ func (r *result) plot(b *strings.Builder) {
 		fmt.Fprintf(b, ` <span class="key k1">%s</span>, round by round`, html.EscapeString(r.Baseline))
 	}
 	b.WriteString("</p>\n")
+
 	top := 0.0
 	for _, line := range lines {
 		top = max(top, slices.Max(line))
@@ -137,6 +144,7 @@ func (r *result) plot(b *strings.Builder) {
 	x := func(i int) float64 {
 		return plotLeft + (plotWidth-plotLeft-plotRight)*(float64(i)+.5)/float64(len(r.Values))
 	}
+
 	beginPlot(b, plotHeight, r.Measure+", round by round")
 	for _, v := range []float64{0, top / 2, top} {
 		gridLine(b, y(v), number(v))
@@ -144,6 +152,7 @@ func (r *result) plot(b *strings.Builder) {
 	for i := range r.Values {
 		fmt.Fprintf(b, `<text x="%.1f" y="%g" text-anchor="middle">%d</text>`, x(i), plotHeight-4, i+1)
 	}
+
 	for n, line := range lines {
 		var path strings.Builder
 		pen := "M"
@@ -200,6 +209,7 @@ func (r *BenchReport) plotCurves(b *strings.Builder) {
 			names = append(names, c.Name)
 		}
 	}
+
 	const height = 2 * plotHeight
 	y := func(ms float64) float64 {
 		share := math.Log(min(max(ms, leastMS), mostMS)/leastMS) / math.Log(mostMS/leastMS)
@@ -209,11 +219,13 @@ func (r *BenchReport) plotCurves(b *strings.Builder) {
 		tail := min(max(1-share, leastTail), 1)
 		return plotLeft + (plotWidth-plotLeft-plotRight)*math.Log(tail)/math.Log(leastTail)
 	}
+
 	b.WriteString("<h2>Latency</h2>\n<p>Milliseconds by percentile, a line for each round.")
 	for i, name := range names {
 		fmt.Fprintf(b, ` <span class="key k%d">%s</span>`, i%3, html.EscapeString(name))
 	}
 	b.WriteString("</p>\n")
+
 	beginPlot(b, height, "latency in milliseconds by percentile")
 	for ms := leastMS; ms <= mostMS; ms *= 10 {
 		gridLine(b, y(ms), fmt.Sprintf("%g ms", ms))
@@ -221,6 +233,7 @@ func (r *BenchReport) plotCurves(b *strings.Builder) {
 	for _, share := range []float64{0, .5, .9, .99, .999, .9999} {
 		fmt.Fprintf(b, `<text x="%.1f" y="%g" text-anchor="middle">%g %%</text>`, x(share), height-4, share*100)
 	}
+
 	for _, c := range r.Curves {
 		var path strings.Builder
 		pen := "M"

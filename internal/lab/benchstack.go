@@ -83,9 +83,11 @@ func startBench(ctx context.Context, o benchOptions, show *progress) (*bench, er
 	if err != nil {
 		return b, err
 	}
+
 	// The bench asks how fast it is; nobody is to be slowed down on purpose.
 	b.env = append(b.env,
 		"RATE_LIMIT_USER=off", "RATE_LIMIT_ADDRESS=off", "LOG_LEVEL=warn", "TEXTBOOK_QUEUE="+textbookQueue)
+
 	if err := b.open(ctx); err != nil {
 		return b, err
 	}
@@ -96,6 +98,7 @@ func startBench(ctx context.Context, o benchOptions, show *progress) (*bench, er
 	if err != nil {
 		return b, err
 	}
+
 	for user := range benchUsers {
 		access, err := b.tokens.Sign(token.Claims{UserID: int64(user) + 1}, benchTokenTTL)
 		if err != nil {
@@ -103,10 +106,12 @@ func startBench(ctx context.Context, o benchOptions, show *progress) (*bench, er
 		}
 		b.bearers = append(b.bearers, access)
 	}
+
 	b.orders, b.soldOut = b.requests(b.hot.ID), b.requests(none.ID)
 	if err := b.reset(ctx); err != nil {
 		return b, err
 	}
+
 	show.step("starting the edge and the baselines")
 	if err := b.run(ctx, 1, 0); err != nil {
 		return b, err
@@ -114,6 +119,7 @@ func startBench(ctx context.Context, o benchOptions, show *progress) (*bench, er
 	edge := b.running["edge"][0]
 	b.edge = edge.Addr
 	b.note("edge", edge.Process)
+
 	if b.noop, err = b.startServer(ctx, "noop"); err != nil {
 		return b, err
 	}
@@ -205,6 +211,7 @@ func (b *bench) startServer(ctx context.Context, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+
 	for end := time.Now().Add(StartWait); ; wait(ctx, pollStart) {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 		if err == nil {
@@ -308,6 +315,7 @@ func (b *bench) sendTextbook(ctx context.Context, messages []queue.Outgoing) err
 	if err != nil {
 		return err
 	}
+
 	_, err = b.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for _, m := range messages {
 			orders, err := order.Decode([]byte(m.Body))
@@ -321,6 +329,7 @@ func (b *bench) sendTextbook(ctx context.Context, messages []queue.Outgoing) err
 	if err != nil {
 		return err
 	}
+
 	q.Send(ctx, messages, func(_ int, r queue.Result) {
 		if r.Outcome != queue.Sent {
 			err = errors.Join(err, r.Err)
@@ -360,6 +369,7 @@ func (b *bench) mark() {
 		b.used, b.usedAt = used, now
 		return
 	}
+
 	all := now.Sub(b.usedAt) * time.Duration(runtime.NumCPU())
 	for name := range used {
 		used[name] -= b.used[name]
@@ -373,6 +383,7 @@ func (b *bench) mark() {
 			}
 		}
 	}
+
 	var shares []string
 	most := func(a, b string) int { return cmp.Compare(used[b], used[a]) }
 	for _, name := range slices.SortedFunc(maps.Keys(used), most) {
@@ -393,12 +404,14 @@ func (b *bench) processors() map[string]time.Duration {
 		pids[b.names[i]] = p.Pid() // the last of a name is the one that runs
 	}
 	b.mu.Unlock()
+
 	used := map[string]time.Duration{}
 	for name, pid := range pids {
 		if busy, _, err := usage(pid); err == nil {
 			used[name] = busy
 		}
 	}
+
 	if text, err := os.ReadFile("/proc/stat"); err == nil {
 		var user, nice, system, idle, waits int64 // proc_stat(5)
 		if _, err := fmt.Sscanf(string(text), "cpu %d %d %d %d %d", &user, &nice, &system, &idle, &waits); err == nil {

@@ -76,6 +76,7 @@ func (c *Demo) Run(ctx context.Context) (kept bool, err error) {
 			show.step("logs and data are kept in " + f.dir)
 		}
 	}()
+
 	if err != nil {
 		return false, err
 	}
@@ -84,18 +85,21 @@ func (c *Demo) Run(ctx context.Context) (kept bool, err error) {
 		return false, err
 	}
 	show.step("watch it live: " + f.board())
+
 	product, err := f.sale.Ledger.AddProduct(ctx, order.Product{
 		Name: "Concert ticket", Price: 4990, Currency: "EUR", Stock: c.Units, LimitPerUser: c.Quantity,
 	})
 	if err != nil {
 		return false, err
 	}
+
 	show.step(fmt.Sprintf("%d buyers want %d of %d units each, %g buyers a second", c.Buyers, c.Quantity, c.Units,
 		c.Rate))
 	result, err := c.sell(ctx, f, product.ID, show)
 	if err != nil {
 		return false, err
 	}
+
 	if c.JSON {
 		if err := json.NewEncoder(os.Stdout).Encode(result); err != nil {
 			return false, err
@@ -103,10 +107,12 @@ func (c *Demo) Run(ctx context.Context) (kept bool, err error) {
 	} else {
 		result.print(os.Stdout)
 	}
+
 	if c.Hold {
 		show.step("the board stays until Ctrl-C: " + f.board())
 		<-ctx.Done()
 	}
+
 	keep = result.Audit != "ok"
 	return !keep, nil
 }
@@ -115,6 +121,8 @@ func (c *Demo) Run(ctx context.Context) (kept bool, err error) {
 func (c *Demo) sell(ctx context.Context, f *fleet, productID int64, show *progress) (*DemoResult, error) {
 	l := &load{urls: f.urls(), tokens: f.tokens, productID: productID, quantity: c.Quantity, buyers: c.Buyers,
 		rate: c.Rate}
+
+	// While the buyers come, what has become of them so far is shown.
 	watch, stopWatching := context.WithCancel(ctx)
 	watched := make(chan struct{})
 	go func() {
@@ -134,12 +142,14 @@ func (c *Demo) sell(ctx context.Context, f *fleet, productID int64, show *progre
 			}
 		}
 	}()
+
 	l.run(ctx)
 	stopWatching()
 	<-watched
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
+
 	show.step("waiting until all orders are decided")
 	accepted := l.accepted.Load()
 	err := f.sale.WaitQuiet(ctx, drainWait, func(look audit.Look) {
@@ -149,11 +159,13 @@ func (c *Demo) sell(ctx context.Context, f *fleet, productID int64, show *progre
 	if err != nil {
 		return nil, err
 	}
+
 	show.step("auditing")
 	report, err := f.sale.Audit(ctx)
 	if err != nil {
 		return nil, err
 	}
+
 	undecided, err := f.sale.Ledger.Undecided(ctx, l.orders)
 	if err != nil {
 		return nil, err
@@ -168,6 +180,7 @@ func (c *Demo) judge(l *load, report audit.Report, productID int64, undecided in
 		DurationS: l.duration.Seconds(), OrdersPerS: float64(c.Buyers) / l.duration.Seconds(),
 		units: c.Units, errors: l.errors,
 	}
+
 	sorted := l.sortedLatencies()
 	r.LatencyMS.P50, r.LatencyMS.P99, r.LatencyMS.P999 = percentile(sorted, .5), percentile(sorted, .99),
 		percentile(sorted, .999)
@@ -184,6 +197,7 @@ func (c *Demo) judge(l *load, report audit.Report, productID int64, undecided in
 	} else {
 		r.Pending = undecided
 	}
+
 	check := func(id, name string, kept bool, format string, args ...any) {
 		r.promises = append(r.promises, promise{id, name, fmt.Sprintf(format, args...), kept})
 	}

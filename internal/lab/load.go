@@ -62,6 +62,7 @@ func (l *load) run(ctx context.Context) {
 		MaxIdemponentCallAttempts: 1,
 	}
 	defer client.CloseIdleConnections()
+
 	room := make(chan struct{}, maxBuyersAtOnce)
 	var buyers sync.WaitGroup
 	start := time.Now()
@@ -70,6 +71,7 @@ func (l *load) run(ctx context.Context) {
 		if wait := time.Until(due); wait > 0 {
 			time.Sleep(wait)
 		}
+
 		if ctx.Err() != nil {
 			break
 		}
@@ -80,6 +82,7 @@ func (l *load) run(ctx context.Context) {
 			l.buy(client, i, due)
 		})
 	}
+
 	buyers.Wait()
 	l.duration = time.Since(start)
 }
@@ -92,9 +95,11 @@ func (l *load) buy(client *fasthttp.Client, i int, due time.Time) {
 		l.fail(err.Error())
 		return
 	}
+
 	url := l.urls[i%len(l.urls)] + "/api/orders"
 	status, a, err := l.order(client, url, access, fmt.Sprintf("buyer-%d", userID))
 	latency := time.Since(due)
+
 	switch {
 	case err != nil:
 		l.fail(err.Error())
@@ -107,6 +112,7 @@ func (l *load) buy(client *fasthttp.Client, i int, due time.Time) {
 		l.fail(fmt.Sprintf("%d %s", status, a.Code))
 		return
 	}
+
 	l.mu.Lock()
 	l.latencies = append(l.latencies, latency)
 	if status == fasthttp.StatusAccepted {
@@ -116,6 +122,7 @@ func (l *load) buy(client *fasthttp.Client, i int, due time.Time) {
 	if status != fasthttp.StatusAccepted {
 		return
 	}
+
 	if i%retryEvery == 0 {
 		again, b, err := l.order(client, url, access, fmt.Sprintf("buyer-%d", userID))
 		l.mu.Lock()
@@ -125,6 +132,7 @@ func (l *load) buy(client *fasthttp.Client, i int, due time.Time) {
 		}
 		l.mu.Unlock()
 	}
+
 	if i%greedyEvery == 0 {
 		_, b, err := l.order(client, url, access, fmt.Sprintf("buyer-%d-again", userID))
 		l.mu.Lock()

@@ -70,6 +70,7 @@ func (c *rawConn) exchange(request []byte) (status int, err error) {
 	if _, err := c.Write(request); err != nil {
 		return 0, err
 	}
+
 	n, head := 0, -1
 	for head < 0 {
 		if n == len(c.buf) {
@@ -82,10 +83,12 @@ func (c *rawConn) exchange(request []byte) (status int, err error) {
 		n += read
 		head = bytes.Index(c.buf[:n], []byte("\r\n\r\n"))
 	}
+
 	status, length, err := parseHead(c.buf[:head+2])
 	if err != nil {
 		return 0, err
 	}
+
 	rest := head + 4 + length - n
 	if rest < 0 {
 		return 0, errors.New("an answer is longer than its Content-Length")
@@ -198,10 +201,12 @@ func (l *rawLoad) closed(ctx context.Context, warm, measured time.Duration, mark
 	if err != nil {
 		return rawResult{}, err
 	}
+
 	var measuring, ended atomic.Bool
 	answered := make(chan struct{})
 	first := sync.OnceFunc(func() { close(answered) })
 	counted, others := make([]statuses, len(conns)), make([]statuses, len(conns))
+
 	ctx, cancel := context.WithCancel(ctx)
 	finished := make(chan error, 1)
 	go func() {
@@ -215,11 +220,13 @@ func (l *rawLoad) closed(ctx context.Context, warm, measured time.Duration, mark
 			}
 		})
 	}()
+
 	wait(ctx, warm)
 	select {
 	case <-answered: // what needs longer than that for its first answer is not warm
 	case <-ctx.Done():
 	}
+
 	mark()
 	begin := time.Now()
 	measuring.Store(true)
@@ -228,6 +235,7 @@ func (l *rawLoad) closed(ctx context.Context, warm, measured time.Duration, mark
 	took := time.Since(begin)
 	mark()
 	ended.Store(true)
+
 	err = <-finished
 	r := rawResult{all: sum(counted)}
 	r.perSecond = float64(r.all.all()) / took.Seconds()

@@ -46,6 +46,7 @@ func (c *Run) Run(ctx context.Context) (kept bool, err error) {
 	if err != nil {
 		return false, err
 	}
+
 	if err := f.run(ctx, c.Edges, c.Workers); err != nil {
 		return false, err
 	}
@@ -53,16 +54,19 @@ func (c *Run) Run(ctx context.Context) (kept bool, err error) {
 	if err != nil {
 		return false, err
 	}
+
 	ended := f.ended()
 	tell("running " + strings.Join(c.Command, " "))
 	failed := runCommand(ctx, c.Command, append(f.env[:len(f.env):len(f.env)], variables...))
 	if ctx.Err() != nil {
 		return false, errors.Join(ctx.Err(), failed)
 	}
+
 	tell("waiting until all orders are decided")
 	if err := f.sale.WaitQuiet(ctx, drainWait, func(audit.Look) {}); err != nil {
 		return false, errors.Join(err, failed)
 	}
+
 	report, err := f.sale.Audit(ctx)
 	if err != nil {
 		return false, errors.Join(err, failed)
@@ -70,8 +74,10 @@ func (c *Run) Run(ctx context.Context) (kept bool, err error) {
 	for range len(ended) {
 		report.OK, report.Problems = false, append(report.Problems, <-ended)
 	}
+
 	fmt.Println()
 	report.Print(os.Stdout)
+
 	keep = failed != nil || !report.OK
 	return report.OK, failed
 }
@@ -105,10 +111,12 @@ func runCommand(ctx context.Context, command, env []string) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = StopWait
+
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("the command: %w", err)
 	}
 	err := cmd.Wait()
+
 	// A script that was asked to end may be gone before what it has started. The signal 0 fails when nobody is left.
 	group := -cmd.Process.Pid
 	for deadline := time.Now().Add(StopWait); ctx.Err() != nil && syscall.Kill(group, 0) == nil &&

@@ -25,9 +25,11 @@ func Up(ctx context.Context, size Size) (err error) {
 	if err != nil {
 		return err
 	}
+
 	if err := f.run(ctx, size.Edges, size.Workers); err != nil {
 		return err
 	}
+
 	for _, p := range []order.Product{
 		{Name: "Concert ticket", Price: 4990, Currency: "EUR", Stock: 500, LimitPerUser: 4},
 		{Name: "Sneaker, limited edition", Price: 18900, Currency: "EUR", Stock: 50, LimitPerUser: 1},
@@ -37,6 +39,8 @@ func Up(ctx context.Context, size Size) (err error) {
 			return err
 		}
 	}
+
+	// For other terminals.
 	variables, err := f.assignments()
 	if err != nil {
 		return err
@@ -60,11 +64,13 @@ func Up(ctx context.Context, size Size) (err error) {
 	}
 	fmt.Fprintf(tab, "logs\t%s\n", f.dir)
 	tab.Flush()
+
 	source := file
 	if !strings.ContainsRune(source, filepath.Separator) {
 		source = "." + string(filepath.Separator) + source // a shell looks for a bare name on the path
 	}
 	fmt.Printf("\nFor curl and ctl in another terminal:\n  . %s\n", source)
+
 	curl := func(options string, product int) string {
 		return fmt.Sprintf("curl %s $EDGE/api/orders -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: "+
 			"application/json'"+
@@ -73,6 +79,7 @@ func Up(ctx context.Context, size Size) (err error) {
 	fmt.Printf("\nOrder a product:\n  %s\n", curl("-i", 1))
 	fmt.Printf("\nOrder consoles until Ctrl-C, with the board in view:\n  while sleep 0.05; do %s; done\n",
 		curl("-s -o /dev/null", 3))
+
 	fmt.Println("\nCtrl-C stops everything.")
 	ended := f.ended()
 	for ctx.Err() == nil {

@@ -42,6 +42,7 @@ func (f *fleet) assignments() ([]assignment, error) {
 		{"EDGE_ADMIN", "http://" + f.running["edge"][0].Admin},
 		{"WORKER_ADMIN", "http://" + f.running["worker"][0].Admin},
 	}
+
 	servers := []string{
 		"REDIS_URL", "MYSQL_DSN", "JWT_SECRET", "AWS_REGION", "AWS_ENDPOINT_URL_SQS", "AWS_ACCESS_KEY_ID",
 		"AWS_SECRET_ACCESS_KEY",
@@ -69,6 +70,7 @@ func writeEnv(path string, all []assignment) (remove func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
+
 	_, err = file.Write(text.Bytes())
 	err = errors.Join(err, file.Close())
 	if err == nil {
@@ -77,6 +79,7 @@ func writeEnv(path string, all []assignment) (remove func() error, err error) {
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(file.Name()))
 	}
+
 	return func() error {
 		now, err := os.ReadFile(path)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && !bytes.Equal(now, text.Bytes()) {
