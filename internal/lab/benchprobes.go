@@ -627,33 +627,9 @@ func probeIdle(ctx context.Context, b *bench) (figures, error) {
 
 // probeMemory fills Redis step by step and reads what it holds.
 func probeMemory(ctx context.Context, b *bench) (figures, error) {
-	// step starts from nothing and measures what one of many costs, and then of as many again: if both are the same, it
-	// is constant.
-	step := func(held func(context.Context) (int64, error), add func(n int) error) (first, more float64, err error) {
-		if err := b.reset(ctx); err != nil {
-			return 0, 0, err
-		}
-		if err := b.load(ctx, b.hot.ID); err != nil {
-			return 0, 0, err
-		}
-		var bytes [3]int64
-		for i := range bytes {
-			if i > 0 {
-				if err := add(memorySteps); err != nil {
-					return 0, 0, err
-				}
-			}
-			wait(ctx, rehashPause)
-			if bytes[i], err = held(ctx); err != nil {
-				return 0, 0, err
-			}
-		}
-		return float64(bytes[1]-bytes[0]) / memorySteps, float64(bytes[2]-bytes[1]) / memorySteps, nil
-	}
-
 	const some = int64(1) << 40 // ids of users, and of products that MySQL does not know
 	product := some
-	products, moreProducts, err := step(b.redisBytes, func(n int) error {
+	products, moreProducts, err := b.memoryOf(ctx, b.redisBytes, func(n int) error {
 		for range n {
 			product++
 			p := order.Product{
@@ -671,7 +647,7 @@ func probeMemory(ctx context.Context, b *bench) (figures, error) {
 	}
 
 	// Of one user, so that an order's bytes are its own; users are then counted by orders of many.
-	orders, moreOrders, err := step(b.redisBytes, func(n int) error {
+	orders, moreOrders, err := b.memoryOf(ctx, b.redisBytes, func(n int) error {
 		return b.placeOrders(ctx, n, func() int64 { return some })
 	})
 	if err != nil {
@@ -687,7 +663,7 @@ func probeMemory(ctx context.Context, b *bench) (figures, error) {
 	}
 
 	user := some
-	users, moreUsers, err := step(bought, func(n int) error {
+	users, moreUsers, err := b.memoryOf(ctx, bought, func(n int) error {
 		return b.placeOrders(ctx, n, func() int64 { user++; return user })
 	})
 
@@ -696,6 +672,33 @@ func probeMemory(ctx context.Context, b *bench) (figures, error) {
 		"memory/orders": orders, "memory/more orders": moreOrders,
 		"memory/users": users, "memory/more users": moreUsers,
 	}, err
+}
+
+// memoryOf starts from nothing and measures what one of many costs, and then of as many again: if both are the same, it
+// is constant.
+func (b *bench) memoryOf(
+	ctx context.Context, held func(context.Context) (int64, error), add func(n int) error,
+) (first, more float64, err error) {
+	if err := b.reset(ctx); err != nil {
+		return 0, 0, err
+	}
+	if err := b.load(ctx, b.hot.ID); err != nil {
+		return 0, 0, err
+	}
+
+	var bytes [3]int64
+	for i := range bytes {
+		if i > 0 {
+			if err := add(memorySteps); err != nil {
+				return 0, 0, err
+			}
+		}
+		wait(ctx, rehashPause)
+		if bytes[i], err = held(ctx); err != nil {
+			return 0, 0, err
+		}
+	}
+	return float64(bytes[1]-bytes[0]) / memorySteps, float64(bytes[2]-bytes[1]) / memorySteps, nil
 }
 
 // placeOrders leaves orders in Redis as an edge leaves them.

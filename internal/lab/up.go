@@ -52,6 +52,22 @@ func Up(ctx context.Context, size Size) (err error) {
 	}
 	defer func() { err = errors.Join(err, removeEnv()) }()
 
+	f.explain(file)
+
+	ended := f.ended()
+	for ctx.Err() == nil {
+		select {
+		case text := <-ended:
+			tell(text)
+		case <-ctx.Done():
+		}
+	}
+	stopped = true
+	return nil
+}
+
+// explain prints where everything is, and how to use it by hand; file has the same for shells.
+func (f *fleet) explain(file string) {
 	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(tab, "board\t%s\n", f.board())
 	for _, p := range f.all() {
@@ -81,14 +97,4 @@ func Up(ctx context.Context, size Size) (err error) {
 		curl("-s -o /dev/null", 3))
 
 	fmt.Println("\nCtrl-C stops everything.")
-	ended := f.ended()
-	for ctx.Err() == nil {
-		select {
-		case text := <-ended:
-			tell(text)
-		case <-ctx.Done():
-		}
-	}
-	stopped = true
-	return nil
 }
