@@ -167,8 +167,8 @@ func TestDockerignore(t *testing.T) {
 		t.Fatal(err)
 	}
 	// -e: this test is not about whether the programs can be built.
-	cmd := exec.Command("go", "list", "-e", "-deps", "-f", "{{if not .Standard}}{{.Dir}}{{end}}", "./edge", "./worker",
-		"./ctl")
+	cmd := exec.Command("go", "list", "-e", "-tags", "release", "-deps", "-f", "{{if not .Standard}}{{.Dir}}{{end}}",
+		"./edge", "./worker", "./ctl")
 	cmd.Dir = root
 	out, err := cmd.Output()
 	if err != nil {
