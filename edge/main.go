@@ -4,31 +4,15 @@ package main
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
-	"log/slog"
-	"net"
-	"os"
-	"os/signal"
-	"runtime/debug"
-	"syscall"
 	"time"
 
 	"github.com/google/uuid"
 
-	"stampede/internal/admin"
-	"stampede/internal/board"
 	"stampede/internal/config"
-	"stampede/internal/ledger"
-	"stampede/internal/mysql"
-	"stampede/internal/otlp"
+	"stampede/internal/daemon"
 	"stampede/internal/password"
-	"stampede/internal/queue"
-	"stampede/internal/stock"
-	"stampede/internal/telemetry"
 	"stampede/internal/token"
-	"stampede/internal/version"
 )
 
 // stopTimeout bounds a graceful stop, the notice to the load balancer included. With the second that the board's last
@@ -40,27 +24,12 @@ const stopTimeout = 24 * time.Second
 const gcPercent = 200
 
 func main() {
-	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "edge:", err)
-		os.Exit(1)
-	}
-}
-
-func run() error {
 	vars := config.New("edge")
 	params := password.DefaultParams()
-	addr := vars.String("EDGE_ADDR", ":8080", "address to take orders on", config.Address)
-	adminAddr := vars.AdminAddr()
-	redisURL := vars.RedisURL()
-	dsn := vars.MySQLDSN()
-	queueName, dlqName := vars.Queues()
 	secret := vars.Secret("JWT_SECRET", "key of the access tokens, at least 32 bytes; to rotate: new,old",
 		token.CheckSecret)
-	level := vars.LogLevel()
-	vars.Traces()
 	notice := vars.Duration("SHUTDOWN_NOTICE", 2*time.Second, 0, 10*time.Second,
 		"how long to go on after readiness fails, for load balancers to notice")
-
 	trusted := vars.String("TRUSTED_PROXIES", noProxies,
 		"ranges of addresses, comma-separated, whose word on who the client is is believed", checkProxies)
 	field := vars.String("FORWARDED_FIELD", "X-Forwarded-For",
@@ -79,95 +48,32 @@ func run() error {
 	iterations := vars.Int("PASSWORD_ITERATIONS", int(params.Iterations), 1, 100, "iterations of one password hash")
 	parallelism := vars.Int("PASSWORD_PARALLELISM", int(params.Parallelism), 1, 16, "threads of one password hash")
 
-	health := flag.Bool("healthcheck", false, "ask a running edge whether it is healthy, and exit 0 or 1")
-	flag.Usage = func() { vars.Usage(os.Stderr, "takes orders over HTTP. It is configured by the environment alone.") }
-	flag.Parse()
-	if err := vars.Parse(); err != nil {
-		return fmt.Errorf("configuration:\n%w", err)
+	start := func(_ context.Context, parts daemon.Parts) (*daemon.Service, error) {
+		uuid.EnableRandPool()
+		passwords, err := password.New(password.Params{
+			MemoryKiB: uint32(*memory), Iterations: uint32(*iterations), Parallelism: uint8(*parallelism),
+		})
+		if err != nil {
+			return nil, fmt.Errorf("PASSWORD_MEMORY_KIB, PASSWORD_ITERATIONS, PASSWORD_PARALLELISM: %w", err)
+		}
+		e := New(parts.Stock, parts.DB, parts.Queue, token.NewKeeper(*secret), passwords, parts.Registry)
+		e.proxies.field = *field
+		if e.origins, err = parseOrigins(*origins); err != nil {
+			return nil, fmt.Errorf("CORS_ORIGINS: %w", err)
+		}
+		if e.proxies.trusted, err = parseProxies(*trusted); err != nil {
+			return nil, fmt.Errorf("TRUSTED_PROXIES: %w", err)
+		}
+		if err := e.limit(*userLimit, *addressLimit, *passwordLimit); err != nil {
+			return nil, fmt.Errorf("RATE_LIMIT_USER, RATE_LIMIT_ADDRESS, RATE_LIMIT_PASSWORDS: %w", err)
+		}
+		return &daemon.Service{
+			Ready: e.Ready, Counted: e.Counted(), Serve: e.Serve,
+			Stop: func(ctx context.Context) error { return e.Stop(ctx, *notice) },
+		}, nil
 	}
-	if *health {
-		return admin.Probe(*addr)
-	}
-	reg := admin.NewRegistry()
-	telemetry.SetLog(*level, reg)
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
-	uuid.EnableRandPool()
-
-	db, err := mysql.Open(*dsn)
-	if err != nil {
-		return fmt.Errorf("MYSQL_DSN: %w", err)
-	}
-	defer db.Close()
-	st, err := stock.Open(*redisURL)
-	if err != nil {
-		return fmt.Errorf("REDIS_URL: %w", err)
-	}
-	defer st.Close()
-	start, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	q, err := queue.Open(start, *queueName, *dlqName)
-	if err != nil {
-		return fmt.Errorf("ORDERS_QUEUE, ORDERS_DLQ, AWS_…: %w", err)
-	}
-
-	passwords, err := password.New(password.Params{
-		MemoryKiB: uint32(*memory), Iterations: uint32(*iterations), Parallelism: uint8(*parallelism),
+	daemon.Main(daemon.Program{
+		Name: "edge", About: "takes orders over HTTP", Vars: vars, Addr: "EDGE_ADDR", Queue: true,
+		GCPercent: gcPercent, StopTimeout: stopTimeout, Start: start,
 	})
-	if err != nil {
-		return fmt.Errorf("PASSWORD_MEMORY_KIB, PASSWORD_ITERATIONS, PASSWORD_PARALLELISM: %w", err)
-	}
-
-	telemetry.Watch(reg, st, db, q)
-	watching, endWatch := context.WithCancel(context.Background())
-	defer endWatch()
-	telemetry.WatchEviction(watching, reg, st)
-	name, _ := version.Get()
-	stopTraces, err := otlp.Start(start, "edge", name)
-	if err != nil {
-		return err
-	}
-	e := New(st, db, q, token.NewKeeper(*secret), passwords, reg)
-	e.proxies.field = *field
-	if e.origins, err = parseOrigins(*origins); err != nil {
-		return fmt.Errorf("CORS_ORIGINS: %w", err)
-	}
-	if e.proxies.trusted, err = parseProxies(*trusted); err != nil {
-		return fmt.Errorf("TRUSTED_PROXIES: %w", err)
-	}
-	if err := e.limit(*userLimit, *addressLimit, *passwordLimit); err != nil {
-		return fmt.Errorf("RATE_LIMIT_USER, RATE_LIMIT_ADDRESS, RATE_LIMIT_PASSWORDS: %w", err)
-	}
-	b := board.Start("edge", st, ledger.New(db), q, e.Counted()...)
-	defer b.Close()
-	adminServer, err := admin.Start(*adminAddr, reg, e.Ready, b)
-	if err != nil {
-		return err
-	}
-	defer adminServer.Close()
-	ln, err := net.Listen("tcp", *addr)
-	if err != nil {
-		return fmt.Errorf("EDGE_ADDR: %w", err)
-	}
-	slog.Info("edge started", "version", name, "addr", ln.Addr().String(), "admin", adminServer.Addr())
-
-	stop, unregister := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	served := make(chan error, 1)
-	go func() { served <- e.Serve(ln) }()
-	select {
-	case err := <-served:
-		unregister()
-		return fmt.Errorf("serve: %w", err)
-	case <-stop.Done():
-	}
-	unregister() // a second signal ends the process at once
-	slog.Info("edge is stopping")
-	ctx, cancelStop := context.WithTimeout(context.Background(), stopTimeout)
-	defer cancelStop()
-	if err := errors.Join(e.Stop(ctx, *notice), stopTraces(ctx)); err != nil {
-		return fmt.Errorf("stop: %w", err)
-	}
-	slog.Info("edge stopped")
-	return nil
 }

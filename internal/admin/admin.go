@@ -44,8 +44,8 @@ func NewRegistry() *prometheus.Registry {
 	return reg
 }
 
-// Start listens on addr and serves /metrics, /debug/pprof/, /healthz, /readyz and, by the handler given, /board until
-// Close.
+// Start listens on addr and serves /metrics, /debug/pprof/, /healthz, /readyz and, by the handler given unless it is nil,
+// /board until Close.
 func Start(addr string, reg *prometheus.Registry, ready Check, board http.Handler) (*Server, error) {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -57,8 +57,10 @@ func Start(addr string, reg *prometheus.Registry, ready Check, board http.Handle
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	mux.Handle("/board", board)
-	mux.Handle("/board/", board)
+	if board != nil {
+		mux.Handle("/board", board)
+		mux.Handle("/board/", board)
+	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)

@@ -12,7 +12,7 @@ import (
 )
 
 // Watch measures what a program depends on: its calls to Redis, MySQL and SQS, its pools of connections, and how long
-// the queues are. It comes before they are used.
+// the queues are. The queue is nil if the program uses none. It comes before they are used.
 func Watch(reg prometheus.Registerer, st *stock.Stock, db *mysql.DB, q *queue.Queue) {
 	if !Enabled {
 		return
@@ -20,8 +20,11 @@ func Watch(reg prometheus.Registerer, st *stock.Stock, db *mysql.DB, q *queue.Qu
 	calls := NewCalls(reg)
 	st.Observe(calls.Of("redis"))
 	db.Observe(calls.Of("mysql"))
-	q.Observe(calls.Of("sqs"))
-	reg.MustRegister(collectors.NewDBStatsCollector(db.Pool(), "stampede"), queueLengths(q))
+	reg.MustRegister(collectors.NewDBStatsCollector(db.Pool(), "stampede"))
+	if q != nil {
+		q.Observe(calls.Of("sqs"))
+		reg.MustRegister(queueLengths(q))
+	}
 
 	redisConns := func(state string, count func() uint32) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
