@@ -66,13 +66,13 @@ lint: gofmt ## gofmt, go vet, staticcheck, actionlint
 	go tool staticcheck -tags failpoints ./internal/failpoint
 	go tool actionlint -shellcheck= -pyflakes=
 
-generate: deps ## write the files that are made from others: the page at /docs, Grafana's dashboards, nginx's configuration
-	go test ./edge -run '^TestDocsPage$$' -update
+generate: deps ## write the files that are made from others: the contract and its page at /docs, Grafana's dashboards, nginx's configuration
+	go test ./internal/apidoc -run '^TestGenerated$$' -update
 	go run ./infra/grafana
 	go run ./infra/nginx
 
-build: ## build edge, worker and ctl into bin/
-	go build -o bin/ ./edge ./worker ./ctl
+build: ## build edge, shop, worker and ctl into bin/
+	go build -o bin/ ./edge ./shop ./worker ./ctl
 
 deps: # install redis-server and mariadb-server if they are missing
 	@scripts/install-deps

@@ -72,7 +72,8 @@ func TestMonitoring(t *testing.T) {
 	s.rush(t.Context(), c, 101, 400, 200)
 	p.checkQueries() // at once, since rules look at the last minute
 	s.mustBeClean(c, 30*time.Second, len(c.orders))
-	status, user := request(t, "POST", s.url+"/api/register", "",
+	s.startShop()
+	status, user := request(t, "POST", s.front+"/api/register", "",
 		`{"email":"ada@example.org","password":"many copper kettles sing","name":"Ada"}`)
 	if status != 201 {
 		t.Fatalf("register: %d %v", status, user)

@@ -117,11 +117,11 @@ func TestBackup(t *testing.T) {
 	s := newSystem(t)
 	s.mustCtl("product", "add", "--name", "Jürgens „Kärtchen“ 🎫 'n\\", "--price", "100", "--stock", "100000",
 		"--limit", "4")
-	s.startEdge()
+	s.startServers()
 	s.startWorker()
 	account := `{"email":"ada@example.org","name":"Ada","password":"seven quiet otters knit"}`
 	for _, path := range []string{"/api/register", "/api/login"} {
-		if status, body := request(t, "POST", s.url+path, "", account); status != http.StatusCreated &&
+		if status, body := request(t, "POST", s.front+path, "", account); status != http.StatusCreated &&
 			status != http.StatusOK {
 			t.Fatalf("%s: %d %v", path, status, body)
 		}

@@ -46,7 +46,8 @@ func openAPIModules(t *testing.T) string {
 func TestOpenAPILint(t *testing.T) {
 	t.Parallel()
 
-	out, err := openAPITool(t, "../edge", "redocly", "lint", "openapi.yaml", "--extends=recommended").CombinedOutput()
+	out, err := openAPITool(t, "../internal/apidoc", "redocly", "lint", "openapi.gen.yaml",
+		"--extends=recommended").CombinedOutput()
 
 	if err != nil {
 		t.Errorf("redocly lint: %v\n%s", err, out)
@@ -57,13 +58,14 @@ func TestOpenAPILint(t *testing.T) {
 func TestGeneratedClient(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
-	s.startEdge()
+	s.startServers()
 	s.startWorker()
 	s.mustCtl("product", "add", "--name", "ticket", "--price", "4990", "--currency", "JPY", "--stock", "5",
 		"--limit", "1")
-	dir := buildClient(t, s.url+"/openapi.yaml")
+	dir := buildClient(t, s.front+"/openapi.yaml")
 
-	program := exec.CommandContext(t.Context(), "node", "order.js", s.url, "ada@example.org", "seven quiet otters knit")
+	program := exec.CommandContext(t.Context(), "node", "order.js", s.front, "ada@example.org",
+		"seven quiet otters knit")
 	program.Dir = dir
 	out, err := program.CombinedOutput()
 

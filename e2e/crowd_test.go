@@ -23,7 +23,7 @@ var client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 
 // api is the contract that every answer is held against.
 var api = sync.OnceValue(func() *contract.Contract {
-	document, err := os.ReadFile("../edge/openapi.yaml")
+	document, err := os.ReadFile("../internal/apidoc/openapi.gen.yaml")
 	if err != nil {
 		panic(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -21,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"stampede/internal/front/proxy"
 	"stampede/internal/lab"
 	"stampede/localstack"
 )
@@ -42,7 +44,7 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		bin = dir
-		args := []string{"-race", "-o", dir + string(filepath.Separator), "./edge", "./worker", "./ctl"}
+		args := []string{"-race", "-o", dir + string(filepath.Separator), "./edge", "./shop", "./worker", "./ctl"}
 		if *screenshot != "" { // of a system at its usual speed
 			args = args[1:]
 		}
@@ -62,6 +64,7 @@ type system struct {
 	env     []string
 	started int
 	url     string // of the edge that was started last
+	front   string // URL of the front door to an edge and a shop, once startShop has opened it
 }
 
 // newSystem starts the servers and migrates the database. Whatever a test starts in it is stopped when
@@ -95,15 +98,45 @@ func newSystemOf(t *testing.T, o localstack.Options) *system {
 	return s
 }
 
-// program is an edge or a worker of a system.
+// program is an edge, a shop or a worker of a system.
 type program struct {
 	*localstack.Process
+	addr  string // the public address, if it has one
 	admin string // URL of the admin address
 }
 
 func (s *system) startEdge() *program {
 	s.t.Helper()
 	return s.start("edge")
+}
+
+// startServers starts an edge, a shop, and the front door to both.
+func (s *system) startServers() {
+	s.t.Helper()
+	s.startEdge()
+	s.startShop()
+}
+
+// startShop starts a shop, and the front door to it and to the edge that was started last.
+func (s *system) startShop() *program {
+	s.t.Helper()
+	shop := s.start("shop")
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	door := proxy.New([]string{strings.TrimPrefix(s.url, "http://")}, []string{shop.addr})
+	served := make(chan error, 1)
+	go func() { served <- door.Serve(ln) }()
+	s.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), lab.StopWait)
+		defer cancel()
+		if err := errors.Join(door.Stop(ctx), <-served); err != nil {
+			s.t.Error(err)
+		}
+	})
+	s.front = "http://" + ln.Addr().String()
+	return shop
 }
 
 func (s *system) startWorker() *program {
@@ -121,7 +154,7 @@ func (s *system) start(name string, env ...string) *program {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if p.Addr != "" {
+	if name == "edge" {
 		s.url = "http://" + p.Addr
 	}
 
@@ -144,7 +177,7 @@ func (s *system) start(name string, env ...string) *program {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return &program{process.Process, "http://" + process.Admin}
+	return &program{process.Process, process.Addr, "http://" + process.Admin}
 }
 
 func freeAddr(t *testing.T) string {

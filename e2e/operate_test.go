@@ -25,7 +25,8 @@ func TestConfiguration(t *testing.T) {
 		"REDIS_URL": "redis://user:hunter2@127.0.0.1:1/0", "MYSQL_DSN": "root:hunter2@tcp(127.0.0.1:1)/x",
 		"JWT_SECRET": "0123456789abcdef0123456789abcdef", "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "x",
 		"AWS_SECRET_ACCESS_KEY": "hunter2",
-		"AWS_ENDPOINT_URL_SQS":  "http://127.0.0.1:1", "EDGE_ADDR": "127.0.0.1:0", "ADMIN_ADDR": "127.0.0.1:0",
+		"AWS_ENDPOINT_URL_SQS":  "http://127.0.0.1:1", "EDGE_ADDR": "127.0.0.1:0", "SHOP_ADDR": "127.0.0.1:0",
+		"ADMIN_ADDR": "127.0.0.1:0",
 	}
 	tests := []struct{ program, variable, value string }{
 		{"edge", "REDIS_URL", ""}, {"worker", "REDIS_URL", ""},
@@ -38,8 +39,10 @@ func TestConfiguration(t *testing.T) {
 		{"worker", "ADMIN_ADDR", "x"},
 		{"edge", "LOG_LEVEL", "loud"}, {"worker", "LOG_LEVEL", "loud"},
 		{"edge", "SHUTDOWN_NOTICE", "1 hour"}, {"edge", "SHUTDOWN_NOTICE", "1h"},
-		{"edge", "TRUSTED_PROXIES", "everybody"}, {"edge", "PASSWORD_MEMORY_KIB", "1"},
-		{"edge", "PASSWORD_ITERATIONS", "x"},
+		{"edge", "TRUSTED_PROXIES", "everybody"}, {"shop", "TRUSTED_PROXIES", "everybody"},
+		{"shop", "PASSWORD_MEMORY_KIB", "1"}, {"shop", "PASSWORD_ITERATIONS", "x"}, {"shop", "JWT_SECRET", "hunter2"},
+		{"shop", "RATE_LIMIT_PASSWORDS", "5"}, {"shop", "SHOP_ADDR", "8080"}, {"shop", "MYSQL_DSN", ""},
+		{"shop", "MYSQL_DSN", "root:hunter2@tcp(127.0.0.1:1)/x"},
 		{"edge", "RATE_LIMIT_USER", "5"}, {"edge", "RATE_LIMIT_ADDRESS", "0/5"},
 		{"edge", "AWS_ENDPOINT_URL_SQS", "http://127.0.0.1:1"},
 		{"worker", "MYSQL_DSN", "root:hunter2@tcp(127.0.0.1:1)/x"},
@@ -70,18 +73,18 @@ func TestConfiguration(t *testing.T) {
 			}
 		})
 	}
-	for _, program := range []string{"edge", "worker"} {
+	for program, says := range map[string]string{"edge": "orders-dlq", "worker": "orders-dlq", "shop": "SHOP_ADDR"} {
 		out, err := exec.CommandContext(t.Context(), filepath.Join(bin, program), "-help").CombinedOutput()
-		if err != nil || !bytes.Contains(out, []byte("REDIS_URL")) || !bytes.Contains(out, []byte("orders-dlq")) {
+		if err != nil || !bytes.Contains(out, []byte("REDIS_URL")) || !bytes.Contains(out, []byte(says)) {
 			t.Errorf("%s -help: %v: %s", program, err, out)
 		}
 	}
 }
 
-// TestNoLocalCode proves that the edge and the worker hold nothing of the local stack, nor of what judges them.
+// TestNoLocalCode proves that edge, shop and worker hold nothing of the local stack, nor of what judges them.
 func TestNoLocalCode(t *testing.T) {
 	t.Parallel()
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "./edge", "./worker")
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "./edge", "./shop", "./worker")
 	cmd.Dir = ".."
 	out, err := cmd.Output()
 	if err != nil {
@@ -179,7 +182,7 @@ func TestManageProducts(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
 	s.mustCtl("product", "add", "--name", "ticket", "--price", "100", "--stock", "5", "--state", "off_sale")
-	s.startEdge()
+	s.startServers()
 	merchant := strings.TrimSpace(s.mustCtl("token", "--user", "99", "--role", "merchant"))
 	c := newCrowd()
 	order := func(user int, want string) (id string) {
@@ -200,11 +203,11 @@ func TestManageProducts(t *testing.T) {
 	s.mustCtl("product", "set", "--id", "1", "--price", "70", "--no-limit", "--no-ends")
 	second := order(1, "202 70 <nil>")
 	order(2, "409 <nil> sold_out")
-	status, body := request(t, "PUT", s.url+"/api/products/1/restocks/monday", merchant, `{"units":10}`)
+	status, body := request(t, "PUT", s.front+"/api/products/1/restocks/monday", merchant, `{"units":10}`)
 	if status != http.StatusCreated || body["stock"] != 15.0 {
 		t.Fatalf("restock: %d %v", status, body)
 	}
-	status, body = request(t, "PATCH", s.url+"/api/products/1", merchant, `{"price":60,"limit_per_user":4}`)
+	status, body = request(t, "PATCH", s.front+"/api/products/1", merchant, `{"price":60,"limit_per_user":4}`)
 	if status != http.StatusOK {
 		t.Fatalf("patch: %d %v", status, body)
 	}

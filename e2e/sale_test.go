@@ -91,11 +91,13 @@ func TestUp(t *testing.T) {
 		}
 		return err
 	})
-	var source, curl, board string
+	var source, curl, board, front string
 	for line := range strings.Lines(printed) {
 		line = strings.TrimSpace(line)
 		if fields := strings.Fields(line); len(fields) == 2 && fields[0] == "board" {
 			board = fields[1]
+		} else if len(fields) == 2 && fields[0] == "Stampede" {
+			front = fields[1]
 		}
 		if strings.HasPrefix(line, ". ") {
 			source = line
@@ -110,6 +112,14 @@ func TestUp(t *testing.T) {
 	}
 	if err := expectStatus(board, http.StatusOK); err != nil {
 		t.Errorf("the board: %v", err)
+	}
+	for _, path := range []string{"/api/products", "/docs"} { // the edge's
+		if err := expectStatus(front+path, http.StatusOK); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := expectStatus(front+"/api/me", http.StatusUnauthorized); err != nil { // the shop's
+		t.Error(err)
 	}
 	if out, err := runCtl(t.Context(), dir, env, "audit", "--wait", "10s"); err != nil ||
 		!strings.Contains(out, "audit: ok") {
@@ -438,7 +448,7 @@ func TestRestock(t *testing.T) {
 func TestBanAndRole(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
-	s.startEdge()
+	s.startServers()
 	orders := func() int {
 		status, _ := request(t, "GET", s.url+"/api/orders", s.token(1), "")
 		return status
@@ -478,13 +488,13 @@ func TestBanAndRole(t *testing.T) {
 	}
 
 	const password = `"password":"seven quiet otters knit"`
-	if status, body := request(t, "POST", s.url+"/api/register", "", `{"email":"ada@example.org","name":"Ada",`+
+	if status, body := request(t, "POST", s.front+"/api/register", "", `{"email":"ada@example.org","name":"Ada",`+
 		password+`}`); status != 201 {
 		t.Fatal(status, body)
 	}
 	login := func() string {
 		t.Helper()
-		status, body := request(t, "POST", s.url+"/api/login", "", `{"email":"ada@example.org",`+password+`}`)
+		status, body := request(t, "POST", s.front+"/api/login", "", `{"email":"ada@example.org",`+password+`}`)
 		access, _ := body["access_token"].(string)
 		if status != 200 || access == "" {
 			t.Fatal(status, body)
@@ -495,13 +505,13 @@ func TestBanAndRole(t *testing.T) {
 	s.mustCtl("user", "role", "--email", "ada@example.org", "--role", "admin")
 	// The token that says buyer is valid no longer.
 	stacktest.Eventually(t, 10*time.Second, func() error {
-		if status, body := request(t, "GET", s.url+"/api/me", buyer, ""); status != 401 {
+		if status, body := request(t, "GET", s.front+"/api/me", buyer, ""); status != 401 {
 			return fmt.Errorf("the old token gets %d %v", status, body)
 		}
 		return nil
 	})
 	admin := login()
-	if status, body := request(t, "GET", s.url+"/api/me", admin, ""); status != 200 || body["role"] != "admin" {
+	if status, body := request(t, "GET", s.front+"/api/me", admin, ""); status != 200 || body["role"] != "admin" {
 		t.Errorf("/api/me says %d %v", status, body)
 	}
 
@@ -510,12 +520,12 @@ func TestBanAndRole(t *testing.T) {
 		t.Error(out)
 	}
 	stacktest.Eventually(t, 10*time.Second, func() error {
-		if status, body := request(t, "GET", s.url+"/api/me", admin, ""); status != 401 {
+		if status, body := request(t, "GET", s.front+"/api/me", admin, ""); status != 401 {
 			return fmt.Errorf("the token of a disabled user gets %d %v", status, body)
 		}
 		return nil
 	})
-	if status, body := request(t, "POST", s.url+"/api/login", "", `{"email":"ada@example.org",`+password+
+	if status, body := request(t, "POST", s.front+"/api/login", "", `{"email":"ada@example.org",`+password+
 		`}`); status != 403 {
 		t.Errorf("a login to a disabled account: %d %v", status, body)
 	}
@@ -523,7 +533,7 @@ func TestBanAndRole(t *testing.T) {
 	admin = login()
 	s.mustCtl("user", "logout", "--email", "ada@example.org")
 	stacktest.Eventually(t, 10*time.Second, func() error {
-		if status, body := request(t, "GET", s.url+"/api/me", admin, ""); status != 401 {
+		if status, body := request(t, "GET", s.front+"/api/me", admin, ""); status != 401 {
 			return fmt.Errorf("the token of a user who was logged out gets %d %v", status, body)
 		}
 		return nil

@@ -71,34 +71,36 @@ func (s *secrets) in(log []byte, env []string) string {
 	return ""
 }
 
-// TestLogOfMalformedRequests has an edge log all that it would ever log, while clients send what cannot be read. That
-// no secret is in its log is looked at when it ends, as it is of every program.
+// TestLogOfMalformedRequests has edge and shop log all that they would ever log, while clients send what cannot be
+// read. That no secret is in their logs is looked at when they end, as it is of every program.
 func TestLogOfMalformedRequests(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
 	s.env = append(s.env, "LOG_LEVEL=debug")
-	s.startEdge()
+	edge, shop := s.startEdge(), s.startShop()
 	login := `{"email":"ada@example.org","password":"seven quiet otters knit"}`
 	used.add(login)
-	address := strings.TrimPrefix(s.url, "http://")
 	head := "POST /api/login HTTP/1.1\r\nHost: edge\r\nAuthorization: Bearer " + s.token(1) + "\r\n"
-	for _, text := range []string{
+	texts := []string{
 		head + "no header at all\r\n\r\n" + login,
 		head + "Content-Length: none\r\n\r\n" + login,
 		head + "Transfer-Encoding: chunked\r\n\r\nzz\r\n" + login,
 		head + "X-Long: " + strings.Repeat("x", 10_000) + "\r\n\r\n",
 		s.token(1) + " " + login + "\r\n\r\n",
-	} {
-		conn, err := net.DialTimeout("tcp", address, 10*time.Second)
-		if err != nil {
-			t.Fatal(err)
+	}
+	for _, address := range []string{edge.addr, shop.addr} {
+		for _, text := range texts {
+			conn, err := net.DialTimeout("tcp", address, 10*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.WriteString(conn, text); err != nil {
+				t.Error(err)
+			}
+			if answer, _ := io.ReadAll(conn); !bytes.HasPrefix(answer, []byte("HTTP/1.1 4")) {
+				t.Errorf("%.60q is answered with %.60q", text, answer)
+			}
+			conn.Close()
 		}
-		if _, err := io.WriteString(conn, text); err != nil {
-			t.Error(err)
-		}
-		if answer, _ := io.ReadAll(conn); !bytes.HasPrefix(answer, []byte("HTTP/1.1 4")) {
-			t.Errorf("%.60q is answered with %.60q", text, answer)
-		}
-		conn.Close()
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
 
+	"stampede/internal/access"
+	"stampede/internal/apitest"
 	"stampede/internal/ledger"
 	"stampede/internal/mysql"
 	"stampede/internal/order"
@@ -46,9 +48,10 @@ func benchmarkPostOrders(b *testing.B, clients int) {
 	server := stacktest.NewSQS(b, sqs.Options{Region: localstack.Region})
 	must(queue.Create(b.Context(), localstack.SQSClient(server.URL()), localstack.QueueName,
 		localstack.DLQName))
-	tokens := token.NewKeeper(secret)
-	e := New(st, db, openQueue(b, server.URL()), tokens, newHasher(b), prometheus.NewRegistry())
-	must(e.limit(noLimit, noLimit, noLimit))
+	tokens := token.NewKeeper(apitest.Secret)
+	guard := access.New(db, st, tokens)
+	must(guard.Limit(access.NoLimit, access.NoLimit))
+	e := New(st, db, apitest.OpenQueue(b, server.URL()), guard, prometheus.NewRegistry())
 	p, err := ledger.New(db).AddProduct(b.Context(), order.Product{Name: "thing", Price: 1999, Currency: "EUR",
 		Stock: ledger.MaxStock})
 	must(err)
@@ -107,10 +110,11 @@ func newSoldOut(t testing.TB) (request, remember func()) {
 	st, err := stock.Open("redis://127.0.0.1:1/0")
 	must(err)
 	t.Cleanup(func() { _ = st.Close() })
-	tokens := token.NewKeeper(secret)
-	e := New(st, db, nil, tokens, newHasher(t), prometheus.NewRegistry())
-	must(e.limit(noLimit, noLimit, noLimit))
-	access, err := tokens.Sign(token.Claims{UserID: 7}, time.Hour)
+	tokens := token.NewKeeper(apitest.Secret)
+	guard := access.New(db, st, tokens)
+	must(guard.Limit(access.NoLimit, access.NoLimit))
+	e := New(st, db, nil, guard, prometheus.NewRegistry())
+	signed, err := tokens.Sign(token.Claims{UserID: 7}, time.Hour)
 	must(err)
 	remember = func() { e.closed.learn(1, stock.Sale{Now: time.Now()}, time.Now()) }
 	remember()
@@ -120,7 +124,7 @@ func newSoldOut(t testing.TB) (request, remember func()) {
 	ctx.Request.Header.SetMethod("POST")
 	ctx.Request.SetRequestURI("/api/orders")
 	ctx.Request.Header.SetContentType("application/json")
-	ctx.Request.Header.Set("Authorization", "Bearer "+access)
+	ctx.Request.Header.Set("Authorization", "Bearer "+signed)
 	ctx.Request.SetBodyString(`{"product_id":1,"quantity":1}`)
 	return func() {
 		// As a server does between the requests of a connection.

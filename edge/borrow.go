@@ -9,6 +9,7 @@ import (
 
 	"stampede/internal/buckets"
 	"stampede/internal/order"
+	"stampede/internal/problem"
 	"stampede/internal/stock"
 )
 
@@ -100,7 +101,7 @@ func (r *reserver) sellOut(bucket int64, sale stock.Sale, total int64, asked tim
 	sale.Available = total
 	r.closed.learn(bucket, sale, asked)
 	for _, t := range tickets {
-		t.answer <- &answer{code: soldOut, sale: sale}
+		t.answer <- &answer{code: problem.SoldOut, sale: sale}
 	}
 }
 
@@ -126,7 +127,7 @@ func (r *reserver) fetch(
 // refuse answers those tickets of which it is known that all buckets have too few, and returns the others.
 func (r *reserver) refuse(bucket int64, tickets []*ticket) (rest []*ticket) {
 	for _, t := range tickets {
-		if c, sale := r.closed.ask(bucket, t.request.Quantity, time.Now()); c == soldOut {
+		if c, sale := r.closed.ask(bucket, t.request.Quantity, time.Now()); c == problem.SoldOut {
 			t.answer <- &answer{code: c, sale: *sale}
 		} else {
 			rest = append(rest, t)

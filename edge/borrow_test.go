@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -10,21 +9,17 @@ import (
 	"testing"
 	"time"
 
-	"stampede/internal/account"
+	"stampede/internal/apitest"
 	"stampede/internal/buckets"
+	"stampede/internal/catalog"
 	"stampede/internal/ledger"
 	"stampede/internal/order"
+	"stampede/internal/problem"
 	"stampede/internal/reconcile"
 	"stampede/internal/stock"
 	"stampede/localstack"
 	"stampede/localstack/stacktest"
 )
-
-// addSplit puts a product on sale whose units are in buckets.
-func (w *world) addSplit(units, buckets int64, change ...func(*order.Product)) order.Product {
-	w.Helper()
-	return w.addProduct(units, append(change, func(p *order.Product) { p.Buckets = buckets })...)
-}
 
 // usersOf are n users who buy from a bucket, of so many.
 func usersOf(bucket int, buckets int64, n int) (users []int64) {
@@ -36,82 +31,53 @@ func usersOf(bucket int, buckets int64, n int) (users []int64) {
 	return users
 }
 
-// whole adds up what Redis and MySQL hold of a product's buckets, which must fit for each of them.
-func (w *world) whole(p order.Product) (l stock.Level) {
-	w.Helper()
-	units, err := w.ledger.Stocks(w.Context(), p.StockIDs())
-	w.must(err)
-	for _, id := range p.StockIDs() {
-		b := w.level(id)
-		if b.Loaded && b.Available+b.Reserved+b.Lent != units[id] {
-			w.Errorf("bucket %d has %d available + %d reserved + %d lent, MySQL %d", order.BucketOf(id), b.Available,
-				b.Reserved, b.Lent, units[id])
-		}
-		l.Available += b.Available
-		l.Reserved += b.Reserved
-		l.Lent += b.Lent
-		l.Outbox += b.Outbox
-	}
-	return l
-}
-
-// audit wants the books to be sound.
-func (w *world) audit() {
-	w.Helper()
-	audits, err := w.ledger.Audit(w.Context())
-	w.must(err)
-	for _, a := range audits {
-		for _, problem := range a.Problems {
-			w.Errorf("product %d: %s", a.ID, problem)
-		}
-	}
-}
-
 // TestBucketsAreNotSeen buys from a split product and looks at every place where it is shown.
 func TestBucketsAreNotSeen(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addSplit(10, 4, func(p *order.Product) { p.LimitPerUser = 3 })
-	r := w.post(1, p.ID, 3, "Idempotency-Key", "k")
+	p := w.AddSplit(10, 4, func(p *order.Product) { p.LimitPerUser = 3 })
+	r := w.Post(1, p.ID, 3, "Idempotency-Key", "k")
 	var accepted acceptedBody
-	r.read(t, &accepted)
-	if r.status != http.StatusAccepted || accepted.ProductID != p.ID {
+	r.Read(t, &accepted)
+	if r.Status != http.StatusAccepted || accepted.ProductID != p.ID {
 		t.Fatalf("%v", r)
 	}
-	if again := w.post(1, p.ID, 3, "Idempotency-Key", "k"); again.body != r.body {
+	if again := w.Post(1, p.ID, 3, "Idempotency-Key", "k"); again.Body != r.Body {
 		t.Errorf("a retry is told %v, and was told %v", again, r)
 	}
-	wantProblem(t, w.post(1, p.ID, 1), http.StatusConflict, limitExceeded)
-	wantProblem(t, w.post(1, p.ID, 2, "Idempotency-Key", "k"), http.StatusUnprocessableEntity, idempotencyMismatch)
+	apitest.WantProblem(t, w.Post(1, p.ID, 1), http.StatusConflict, problem.LimitExceeded)
+	apitest.WantProblem(t, w.Post(1, p.ID, 2, "Idempotency-Key", "k"), http.StatusUnprocessableEntity,
+		problem.IdempotencyMismatch)
 	var shown orderBody
-	w.get(1, "/api/orders/"+accepted.OrderID).read(t, &shown)
+	w.Get(1, "/api/orders/"+accepted.OrderID).Read(t, &shown)
 	if shown.ProductID != p.ID {
 		t.Errorf("the order is shown as one of product %d", shown.ProductID)
 	}
-	o := w.orders()[0]
+	o := w.Orders()[0]
 	if want := order.BucketID(p.ID, order.BucketFor(1, 4)); o.ProductID != want {
 		t.Errorf("the order is one of product %d, want %d", o.ProductID, want)
 	}
-	_, err := w.ledger.Decide(t.Context(), o.ProductID, []order.Order{o})
-	w.must(err)
+	_, err := w.Ledger.Decide(t.Context(), o.ProductID, []order.Order{o})
+	w.Must(err)
 	var history struct{ Orders []orderBody }
-	w.get(1, "/api/orders").read(t, &history)
+	w.Get(1, "/api/orders").Read(t, &history)
 	if len(history.Orders) != 1 || history.Orders[0].ProductID != p.ID {
 		t.Errorf("the history is %+v", history)
 	}
-	var product productBody
-	w.get(1, fmt.Sprintf("/api/products/%d", p.ID)).read(t, &product)
+	var product catalog.Product
+	w.Get(1, fmt.Sprintf("/api/products/%d", p.ID)).Read(t, &product)
 	if product.ID != p.ID || product.Available != 7 {
 		t.Errorf("the product is shown as %+v", product)
 	}
-	var list struct{ Products []productBody }
-	w.get(1, "/api/products").read(t, &list)
+	var list struct{ Products []catalog.Product }
+	w.Get(1, "/api/products").Read(t, &list)
 	if len(list.Products) != 1 || list.Products[0].Available != 7 {
 		t.Errorf("the list is %+v", list)
 	}
 	for _, id := range p.StockIDs() {
-		wantProblem(t, w.post(2, id, 1), http.StatusNotFound, productNotFound)
-		wantProblem(t, w.get(2, fmt.Sprintf("/api/products/%d", id)), http.StatusNotFound, productNotFound)
+		apitest.WantProblem(t, w.Post(2, id, 1), http.StatusNotFound, problem.ProductNotFound)
+		apitest.WantProblem(t, w.Get(2, fmt.Sprintf("/api/products/%d", id)), http.StatusNotFound,
+			problem.ProductNotFound)
 	}
 }
 
@@ -119,22 +85,22 @@ func TestBucketsAreNotSeen(t *testing.T) {
 func TestLastUnits(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addSplit(6, 3)
+	p := w.AddSplit(6, 3)
 	first, second := usersOf(1, 3, 20), usersOf(2, 3, 1)
-	w.mustPost(first[0], p.ID, 2)
-	w.mustPost(first[1], p.ID, 1) // of another bucket
-	w.mustPost(second[0], p.ID, 3)
-	wantProblem(t, w.post(first[2], p.ID, 1), http.StatusConflict, soldOut)
-	if l := w.whole(p); l.Available != 0 || l.Reserved != 6 || l.Lent != 0 {
+	w.MustPost(first[0], p.ID, 2)
+	w.MustPost(first[1], p.ID, 1) // of another bucket
+	w.MustPost(second[0], p.ID, 3)
+	apitest.WantProblem(t, w.Post(first[2], p.ID, 1), http.StatusConflict, problem.SoldOut)
+	if l := w.Whole(p); l.Available != 0 || l.Reserved != 6 || l.Lent != 0 {
 		t.Errorf("%+v", l)
 	}
 
 	// All units of all buckets for one order, and one more than that.
-	q := w.addSplit(12, 4)
-	wantProblem(t, w.post(1, q.ID, 13), http.StatusConflict, soldOut)
-	w.mustPost(1, q.ID, 12)
-	wantProblem(t, w.post(2, q.ID, 1), http.StatusConflict, soldOut)
-	w.audit()
+	q := w.AddSplit(12, 4)
+	apitest.WantProblem(t, w.Post(1, q.ID, 13), http.StatusConflict, problem.SoldOut)
+	w.MustPost(1, q.ID, 12)
+	apitest.WantProblem(t, w.Post(2, q.ID, 1), http.StatusConflict, problem.SoldOut)
+	w.Audit()
 }
 
 // TestBucketsSellOut has a crowd of two edges buy more than there is, most of it from one bucket, with a restock in the
@@ -143,74 +109,74 @@ func TestBucketsSellOut(t *testing.T) {
 	t.Parallel()
 	w := newWorldOn(t, stacktest.NewRedis(t, localstack.RedisOptions{}).URL())
 	_, _, addr := w.start()
-	urls := []string{w.url, "http://" + addr}
-	p := w.addSplit(300, 8, func(p *order.Product) { p.LimitPerUser = 2 })
+	urls := []string{w.URL, "http://" + addr}
+	p := w.AddSplit(300, 8, func(p *order.Product) { p.LimitPerUser = 2 })
 	users := append(usersOf(3, 8, 150), usersOf(5, 8, 20)...)
-	replies := crowd(500, func(i int) reply {
-		at := *w
-		at.url = urls[i%2]
+	replies := apitest.Crowd(500, func(i int) apitest.Reply {
+		at := *w.World
+		at.URL = urls[i%2]
 		if i == 250 {
-			done, err := w.ledger.Restock(context.Background(), p.ID, 11, "more")
+			done, err := w.Ledger.Restock(context.Background(), p.ID, 11, "more")
 			if err != nil {
 				t.Error(err)
 			}
 			for _, part := range done.Parts {
-				if _, err := w.stock.Restock(context.Background(), part.ProductID, part.Units, part.Version,
+				if _, err := w.Stock.Restock(context.Background(), part.ProductID, part.Units, part.Version,
 					"more"); err != nil {
 					t.Error(err)
 				}
 			}
 		}
-		return at.post(users[i%len(users)], p.ID, 1, "Idempotency-Key", fmt.Sprint(i))
+		return at.Post(users[i%len(users)], p.ID, 1, "Idempotency-Key", fmt.Sprint(i))
 	})
 	// Whoever is late finds what was on its way meanwhile.
 	accepted := 0
 	for _, r := range replies {
-		if r.status == http.StatusAccepted {
+		if r.Status == http.StatusAccepted {
 			accepted++
-		} else if c := r.code(); c != string(soldOut) && c != string(limitExceeded) {
+		} else if c := r.Code(); c != string(problem.SoldOut) && c != string(problem.LimitExceeded) {
 			t.Errorf("%v", r)
 		}
 	}
 	for user := int64(1_000_000); ; user++ {
-		r := w.post(user, p.ID, 1)
-		if r.code() == string(soldOut) {
+		r := w.Post(user, p.ID, 1)
+		if r.Code() == string(problem.SoldOut) {
 			break
 		}
-		if r.status != http.StatusAccepted {
+		if r.Status != http.StatusAccepted {
 			t.Fatalf("%v", r)
 		}
 		accepted++
 	}
 	if accepted != 311 {
-		t.Errorf("%d units were sold of 311: %v", accepted, count(replies))
+		t.Errorf("%d units were sold of 311: %v", accepted, apitest.Count(replies))
 	}
-	if l := w.whole(p); l.Available != 0 || l.Reserved != 311 || l.Lent != 0 {
+	if l := w.Whole(p); l.Available != 0 || l.Reserved != 311 || l.Lent != 0 {
 		t.Errorf("%+v", l)
 	}
-	w.audit()
+	w.Audit()
 }
 
 // TestReopenedForAllBuckets: units that come back to one bucket are for sale to the buyers of the others.
 func TestReopenedForAllBuckets(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addSplit(4, 4)
+	p := w.AddSplit(4, 4)
 	buyer, others := usersOf(1, 4, 1)[0], usersOf(2, 4, 2)
-	w.mustPost(buyer, p.ID, 4)
-	wantProblem(t, w.post(others[0], p.ID, 1), http.StatusConflict, soldOut)
+	w.MustPost(buyer, p.ID, 4)
+	apitest.WantProblem(t, w.Post(others[0], p.ID, 1), http.StatusConflict, problem.SoldOut)
 	before := w.scriptCalls()
-	wantProblem(t, w.post(others[1], p.ID, 1), http.StatusConflict, soldOut)
+	apitest.WantProblem(t, w.Post(others[1], p.ID, 1), http.StatusConflict, problem.SoldOut)
 	if calls := w.scriptCalls() - before; calls > 0 {
 		t.Logf("%d scripts were run by all tests meanwhile", calls)
 	}
-	o := w.orders()[0]
-	_, err := w.stock.Settle(t.Context(), o.ProductID, []order.Decision{{Record: order.Record{Order: o,
+	o := w.Orders()[0]
+	_, err := w.Stock.Settle(t.Context(), o.ProductID, []order.Decision{{Record: order.Record{Order: o,
 		Status: order.Failed}}})
-	w.must(err)
+	w.Must(err)
 	since := time.Now()
-	refused, err := w.until(w.url, others[0], p.ID, soldOut)
-	w.must(err)
+	refused, err := w.until(w.URL, others[0], p.ID, problem.SoldOut)
+	w.Must(err)
 	if took := refused.Sub(since); took > 250*time.Millisecond {
 		t.Errorf("the buyers of another bucket are refused until %v after units came back", took)
 	}
@@ -220,42 +186,43 @@ func TestReopenedForAllBuckets(t *testing.T) {
 func TestBucketsChange(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(12, func(p *order.Product) { p.StartsAt = time.Now().Add(time.Hour) })
+	p := w.AddProduct(12, func(p *order.Product) { p.StartsAt = time.Now().Add(time.Hour) })
 	for _, n := range []int64{4, 8, 0, 2} {
-		wantProblem(t, w.post(1, p.ID, 1), http.StatusConflict, saleNotStarted) // so that the edge knows it as it is
-		after, err := w.ledger.Split(t.Context(), p.ID, n)
-		w.must(err)
-		loaded, err := w.stock.Products(t.Context())
-		w.must(err)
-		r := reconcile.Reconciler{Redis: w.stock, MySQL: w.ledger, Apply: true}
+		apitest.WantProblem(t, w.Post(1, p.ID, 1), http.StatusConflict,
+			problem.SaleNotStarted) // so that the edge knows it as it is
+		after, err := w.Ledger.Split(t.Context(), p.ID, n)
+		w.Must(err)
+		loaded, err := w.Stock.Products(t.Context())
+		w.Must(err)
+		r := reconcile.Reconciler{Redis: w.Stock, MySQL: w.Ledger, Apply: true}
 		for _, id := range loaded {
 			_, err := r.Product(t.Context(), id)
-			w.must(err)
+			w.Must(err)
 		}
-		open, err := w.ledger.UpdateProduct(t.Context(), p.ID, func(p *order.Product) { p.StartsAt = time.Time{} })
-		w.must(err)
-		_, err = w.stock.Configure(t.Context(), open)
-		w.must(err)
-		w.eventually(fmt.Sprintf("it is sold from %d buckets", n), func() bool {
-			r := w.post(n+1, p.ID, 13)
-			return r.code() == string(soldOut)
+		open, err := w.Ledger.UpdateProduct(t.Context(), p.ID, func(p *order.Product) { p.StartsAt = time.Time{} })
+		w.Must(err)
+		_, err = w.Stock.Configure(t.Context(), open)
+		w.Must(err)
+		w.Eventually(fmt.Sprintf("it is sold from %d buckets", n), func() bool {
+			r := w.Post(n+1, p.ID, 13)
+			return r.Code() == string(problem.SoldOut)
 		})
 		if n == 2 {
-			w.mustPost(1, p.ID, 12)
-			w.whole(after)
+			w.MustPost(1, p.ID, 12)
+			w.Whole(after)
 			break
 		}
-		closed, err := w.ledger.UpdateProduct(t.Context(), p.ID, func(p *order.Product) {
+		closed, err := w.Ledger.UpdateProduct(t.Context(), p.ID, func(p *order.Product) {
 			p.StartsAt = time.Now().Add(time.Hour)
 		})
-		w.must(err)
-		_, err = w.stock.Configure(t.Context(), closed)
-		w.must(err)
-		w.eventually("its sale has not started", func() bool {
-			return w.post(1, p.ID, 1).code() == string(saleNotStarted)
+		w.Must(err)
+		_, err = w.Stock.Configure(t.Context(), closed)
+		w.Must(err)
+		w.Eventually("its sale has not started", func() bool {
+			return w.Post(1, p.ID, 1).Code() == string(problem.SaleNotStarted)
 		})
 	}
-	w.audit()
+	w.Audit()
 }
 
 // TestBorrowWithoutMySQL: what other buckets have cannot be borrowed, and nobody says that it is sold out. MySQL is not
@@ -263,57 +230,57 @@ func TestBucketsChange(t *testing.T) {
 func TestBorrowWithoutMySQL(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addSplit(40, 4)
+	p := w.AddSplit(40, 4)
 	users := usersOf(1, 4, 60)
-	w.mustPost(users[0], p.ID, 11) // so that all buckets are loaded
-	before := w.whole(p).Available
-	own := w.level(order.BucketID(p.ID, 1)).Available
+	w.MustPost(users[0], p.ID, 11) // so that all buckets are loaded
+	before := w.Whole(p).Available
+	own := w.Level(order.BucketID(p.ID, 1)).Available
 	if own > 0 {
-		w.mustPost(users[1], p.ID, own)
+		w.MustPost(users[1], p.ID, own)
 		before -= own
 	}
-	w.mysql.cut()
+	w.MySQL.Cut()
 	begin := time.Now()
-	replies := crowd(50, func(i int) reply { return w.post(users[i+2], p.ID, 1) })
+	replies := apitest.Crowd(50, func(i int) apitest.Reply { return w.Post(users[i+2], p.ID, 1) })
 	if took := time.Since(begin); took > borrowTimeout+2*time.Second {
 		t.Errorf("the answers took %v", took)
 	}
 	for _, r := range replies {
-		wantProblem(t, r, http.StatusServiceUnavailable, stockUnavailable)
+		apitest.WantProblem(t, r, http.StatusServiceUnavailable, problem.StockUnavailable)
 	}
-	l := w.whole(p)
+	l := w.Whole(p)
 	if l.Available+l.Lent != before {
 		t.Errorf("%d are available and %d lent of %d", l.Available, l.Lent, before)
 	}
 	if l.Lent > 0 {
 		t.Errorf("%d units are lent though MySQL was not reached", l.Lent)
 	}
-	w.mysql.heal()
-	w.eventually("units can be borrowed again", func() bool {
-		return w.post(users[2], p.ID, 1).status == http.StatusAccepted
+	w.MySQL.Heal()
+	w.Eventually("units can be borrowed again", func() bool {
+		return w.Post(users[2], p.ID, 1).Status == http.StatusAccepted
 	})
-	w.audit()
+	w.Audit()
 }
 
 // TestLateMoverChangesNothing stops a mover between its steps, until reconcile has finished or cancelled its move.
 func TestLateMoverChangesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addSplit(20, 2)
+	p := w.AddSplit(20, 2)
 	from, to := order.BucketID(p.ID, 1), order.BucketID(p.ID, 2)
 	for _, id := range p.StockIDs() {
-		row, err := w.ledger.Product(t.Context(), id)
-		w.must(err)
-		w.loadNow(row)
+		row, err := w.Ledger.Product(t.Context(), id)
+		w.Must(err)
+		w.LoadNow(row)
 	}
-	mover := buckets.Mover{Redis: w.stock, MySQL: w.ledger}
+	mover := buckets.Mover{Redis: w.Stock, MySQL: w.Ledger}
 	repair := func(want reconcile.Cause, apply ...int64) {
 		t.Helper()
-		r := reconcile.Reconciler{Redis: w.stock, MySQL: w.ledger, Apply: true, LoanAge: time.Nanosecond}
+		r := reconcile.Reconciler{Redis: w.Stock, MySQL: w.Ledger, Apply: true, LoanAge: time.Nanosecond}
 		var found []reconcile.Cause
 		for _, id := range apply {
 			report, err := r.Product(t.Context(), id)
-			w.must(err)
+			w.Must(err)
 			for _, f := range report.Findings {
 				if f.Repaired {
 					found = append(found, f.Cause)
@@ -323,12 +290,12 @@ func TestLateMoverChangesNothing(t *testing.T) {
 		if !slices.Contains(found, want) {
 			t.Errorf("reconcile repaired %v, want %s", found, want)
 		}
-		w.whole(p)
+		w.Whole(p)
 	}
 	wants := func(what string, donor, receiver int64) {
 		t.Helper()
-		w.whole(p)
-		a, b := w.level(from), w.level(to)
+		w.Whole(p)
+		a, b := w.Level(from), w.Level(to)
 		if a.Available != donor || b.Available != receiver || a.Lent+b.Lent != 0 {
 			t.Errorf("%s: the donor has %+v, the receiver %+v; want %d and %d available", what, a, b, donor, receiver)
 		}
@@ -336,8 +303,8 @@ func TestLateMoverChangesNothing(t *testing.T) {
 	lend := func() ledger.Move {
 		t.Helper()
 		m := ledger.Move{ID: order.NewID(), Donor: from, Receiver: to, Units: 3}
-		n, err := w.stock.Lend(t.Context(), from, 3, stock.Loan{Move: m.ID, Receiver: to})
-		w.must(err)
+		n, err := w.Stock.Lend(t.Context(), from, 3, stock.Loan{Move: m.ID, Receiver: to})
+		w.Must(err)
 		if n != 3 {
 			t.Fatalf("%d units were lent", n)
 		}
@@ -348,96 +315,53 @@ func TestLateMoverChangesNothing(t *testing.T) {
 	m := lend()
 	repair(reconcile.Move, from, to)
 	wants("cancelled", 10, 10)
-	decided, err := w.ledger.Move(t.Context(), m)
-	w.must(err)
+	decided, err := w.Ledger.Move(t.Context(), m)
+	w.Must(err)
 	if decided.Moved() {
 		t.Error("a move was made that was cancelled")
 	}
-	w.must(mover.Finish(t.Context(), decided))
+	w.Must(mover.Finish(t.Context(), decided))
 	wants("cancelled, then the mover comes", 10, 10)
 
 	// It stops after the commit.
 	m = lend()
-	decided, err = w.ledger.Move(t.Context(), m)
-	w.must(err)
+	decided, err = w.Ledger.Move(t.Context(), m)
+	w.Must(err)
 	repair(reconcile.Move, from, to)
 	wants("committed", 7, 13)
-	w.must(mover.Finish(t.Context(), decided))
+	w.Must(mover.Finish(t.Context(), decided))
 	wants("committed, then the mover comes", 7, 13)
 
 	// It stops after the receiver has got its part.
 	m = lend()
-	decided, err = w.ledger.Move(t.Context(), m)
-	w.must(err)
-	_, err = w.stock.Restock(t.Context(), to, 3, decided.ReceiverVersion, m.ID.String())
-	w.must(err)
+	decided, err = w.Ledger.Move(t.Context(), m)
+	w.Must(err)
+	_, err = w.Stock.Restock(t.Context(), to, 3, decided.ReceiverVersion, m.ID.String())
+	w.Must(err)
 	repair(reconcile.Move, from, to)
 	wants("half finished", 4, 16)
-	w.must(mover.Finish(t.Context(), decided))
+	w.Must(mover.Finish(t.Context(), decided))
 	wants("half finished, then the mover comes", 4, 16)
 
 	// Redis loses the donor meanwhile, and then the receiver.
 	for _, lost := range []int64{from, to} {
 		m = ledger.Move{ID: order.NewID(), Donor: to, Receiver: from, Units: 2}
-		if _, err = w.stock.Lend(t.Context(), to, 2, stock.Loan{Move: m.ID, Receiver: from}); err != nil {
+		if _, err = w.Stock.Lend(t.Context(), to, 2, stock.Loan{Move: m.ID, Receiver: from}); err != nil {
 			t.Fatal(err)
 		}
-		decided, err = w.ledger.Move(t.Context(), m)
-		w.must(err)
-		for key := range w.dump() {
+		decided, err = w.Ledger.Move(t.Context(), m)
+		w.Must(err)
+		for key := range w.Dump() {
 			if strings.Contains(key, fmt.Sprintf("{%d}", lost)) {
-				w.must(w.rdb.Del(t.Context(), key).Err())
+				w.Must(w.RDB.Del(t.Context(), key).Err())
 			}
 		}
-		row, err := w.ledger.Product(t.Context(), lost)
-		w.must(err)
-		w.loadNow(row)
-		w.must(mover.Finish(t.Context(), decided))
-		w.whole(p)
+		row, err := w.Ledger.Product(t.Context(), lost)
+		w.Must(err)
+		w.LoadNow(row)
+		w.Must(mover.Finish(t.Context(), decided))
+		w.Whole(p)
 	}
 	wants("after losses", 8, 12)
-	w.audit()
-}
-
-// TestRestockOfSplitProduct restocks by HTTP: every bucket gets its part, once.
-func TestRestockOfSplitProduct(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	p := w.addSplit(4, 4)
-	for _, user := range []int64{1, 2, 3, 4} {
-		w.mustPost(user, p.ID, 1)
-	}
-	merchant := w.bearerOf(1, account.Merchant)
-	var bodies []string
-	for range 2 {
-		r := w.send("PUT", fmt.Sprintf("/api/products/%d/restocks/monday", p.ID), `{"units":10}`,
-			"Authorization", merchant, "Content-Type", "application/json")
-		if r.status != http.StatusCreated && r.status != http.StatusOK {
-			t.Fatal(r)
-		}
-		bodies = append(bodies, r.body)
-	}
-	var done restockBody
-	w.must(json.Unmarshal([]byte(bodies[0]), &done))
-	if bodies[0] != bodies[1] || done != (restockBody{p.ID, "monday", 10, 14}) {
-		t.Errorf("%q", bodies)
-	}
-	if l := w.whole(p); l.Available != 10 {
-		t.Errorf("%+v", l)
-	}
-	r := w.send("PATCH", fmt.Sprintf("/api/products/%d", p.ID), `{"price":5}`, "Authorization", merchant,
-		"Content-Type", "application/json")
-	var patched productBody
-	r.read(t, &patched)
-	if r.status != http.StatusOK || patched.Available != 10 || patched.Price != 5 {
-		t.Errorf("%v", r)
-	}
-	for user := int64(11); user < 20; user++ { // whichever bucket it is
-		accepted := acceptedBody{}
-		w.post(user, p.ID, 1).read(t, &accepted)
-		if accepted.UnitPrice != 5 {
-			t.Errorf("user %d pays %d", user, accepted.UnitPrice)
-		}
-	}
-	w.audit()
+	w.Audit()
 }

@@ -7,6 +7,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"stampede/internal/order"
+	"stampede/internal/problem"
 	"stampede/internal/stock"
 )
 
@@ -26,7 +27,7 @@ type closed struct {
 
 // closure is what Redis said of a product at a time. It is not changed once it is remembered.
 type closure struct {
-	code  code // why no unit can be had, or empty
+	code  problem.Code // why no unit can be had, or empty
 	sale  stock.Sale
 	at    time.Time // before Redis was asked, so that the answer is no older than that
 	opens time.Time // of a sale that has not started, by the clock of this machine
@@ -46,19 +47,19 @@ func newClosed() *closed {
 
 // ask returns why an order for so many units of a product or bucket would be refused at a time, or an empty code if
 // that is not known.
-func (c *closed) ask(productID, quantity int64, now time.Time) (code, *stock.Sale) {
+func (c *closed) ask(productID, quantity int64, now time.Time) (problem.Code, *stock.Sale) {
 	known, ok := c.entries.Peek(productID)
 	switch {
 	case !ok || now.Sub(known.at) > closedTTL:
 		return "", nil
 	case c.reopened(productID, known.at):
 		return "", nil
-	case known.code == saleNotStarted && !now.Before(known.opens):
+	case known.code == problem.SaleNotStarted && !now.Before(known.opens):
 		return "", nil
 	case known.code != "":
 		return known.code, &known.sale
 	case quantity > known.sale.Available:
-		return soldOut, &known.sale
+		return problem.SoldOut, &known.sale
 	}
 	return "", nil
 }
@@ -75,11 +76,11 @@ func (c *closed) learn(productID int64, sale stock.Sale, asked time.Time) {
 	entry := &closure{sale: sale, at: asked}
 	switch {
 	case sale.State == order.OffSale:
-		entry.code = notOnSale
+		entry.code = problem.NotOnSale
 	case sale.Now.Before(sale.StartsAt):
-		entry.code, entry.opens = saleNotStarted, asked.Add(sale.StartsAt.Sub(sale.Now))
+		entry.code, entry.opens = problem.SaleNotStarted, asked.Add(sale.StartsAt.Sub(sale.Now))
 	case !sale.EndsAt.IsZero() && !sale.Now.Before(sale.EndsAt):
-		entry.code = saleEnded
+		entry.code = problem.SaleEnded
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -26,37 +26,37 @@ func TestAMasterThatIsAway(t *testing.T) {
 		}
 	})
 	w := newWorld(t)
-	w.redisURL = cluster.URL()
-	w.stock = w.openStock(w.redisURL)
+	w.RedisURL = cluster.URL()
+	w.Stock = w.OpenStock(w.RedisURL)
 	_, _, addr := w.start()
-	w.url = "http://" + addr
+	w.URL = "http://" + addr
 
 	byMaster := [masters][]int64{}
 	for i := range int64(9) {
-		p := w.addProduct(2 * buyers)
-		w.mustPost(1000+i, p.ID, 1)
+		p := w.AddProduct(2 * buyers)
+		w.MustPost(1000+i, p.ID, 1)
 		master, err := cluster.MasterOf(t.Context(), fmt.Sprintf("stock:{%d}", p.ID))
-		w.must(err)
+		w.Must(err)
 		byMaster[master] = append(byMaster[master], p.ID)
 	}
 	const dead = 1
-	w.must(cluster.Masters[dead].Kill())
+	w.Must(cluster.Masters[dead].Kill())
 
 	var all sync.WaitGroup
 	for buyer := range int64(buyers) {
 		all.Go(func() {
 			for master, products := range byMaster {
 				for _, id := range products {
-					got := w.post(1+buyer, id, 1)
+					got := w.Post(1+buyer, id, 1)
 					if master == dead {
-						if got.status != http.StatusServiceUnavailable {
+						if got.Status != http.StatusServiceUnavailable {
 							t.Errorf("an order of a product of the dead master: %v", got)
 						}
 						continue
 					}
-					if got.status != http.StatusAccepted {
+					if got.Status != http.StatusAccepted {
 						t.Errorf("an order of another product: %v", got)
-					} else if shown := w.get(1+buyer, got.header.Get("Location")); shown.status != http.StatusOK {
+					} else if shown := w.Get(1+buyer, got.Header.Get("Location")); shown.Status != http.StatusOK {
 						t.Errorf("it is shown as %v", shown)
 					}
 				}
@@ -65,7 +65,7 @@ func TestAMasterThatIsAway(t *testing.T) {
 	}
 	all.Wait()
 	for _, path := range []string{"/readyz", "/api/products"} {
-		if got := w.get(1, path); got.status != http.StatusOK {
+		if got := w.Get(1, path); got.Status != http.StatusOK {
 			t.Errorf("%s: %v", path, got)
 		}
 	}

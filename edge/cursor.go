@@ -13,7 +13,7 @@ import (
 // cache, and there shall be no more of them than pages.
 type cursors struct{ keeper *token.Keeper }
 
-func (e *Edge) cursors() cursors { return cursors{e.tokens} }
+func (e *Edge) cursors() cursors { return cursors{e.guard.Tokens} }
 
 const (
 	orderList   = "orders"

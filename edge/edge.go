@@ -1,15 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
-	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -21,14 +18,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
 
-	"stampede/internal/account"
+	"stampede/internal/access"
+	"stampede/internal/catalog"
 	"stampede/internal/framing"
 	"stampede/internal/ledger"
 	"stampede/internal/mysql"
 	"stampede/internal/order"
-	"stampede/internal/password"
+	"stampede/internal/problem"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
+	"stampede/internal/telemetry"
 	"stampede/internal/token"
 )
 
@@ -56,30 +55,15 @@ const (
 
 // Edge is the HTTP service.
 type Edge struct {
-	stock     *stock.Stock
-	db        *mysql.DB
-	ledger    *ledger.Ledger
-	accounts  *account.Accounts
-	tokens    *token.Keeper
-	passwords *password.Hasher
-	sessions  *sessions
-	bans      *bans
-	proxies   proxies // set before Serve, as are the limiters
-	users     *limiter[int64]
-	addresses *limiter[netip.Prefix]
-	networks  *limiter[netip.Prefix]
-	probes    *limiter[netip.Prefix]
-	origins   map[string]bool // of other sites whose pages may use the API; set before Serve
-	// passwordLimit counts by address what costs a hash, guesses by account and address.
-	passwordLimit *limiter[netip.Prefix]
-	guesses       *limiter[guess]
-	hashShares    shares
+	stock  *stock.Stock
+	ledger *ledger.Ledger
+	guard  *access.Guard
 
 	closed   *closed
 	reserver *reserver
 	sender   *sender
 	watcher  *watcher
-	catalog  catalog
+	catalog  catalog.Catalog
 	metrics  *metrics
 
 	products     *cache[int64, order.Product]
@@ -96,24 +80,17 @@ type Edge struct {
 }
 
 // New makes an edge of its parts. It closes none of them.
-func New(st *stock.Stock, db *mysql.DB, q *queue.Queue, tokens *token.Keeper, passwords *password.Hasher,
-	reg prometheus.Registerer) *Edge {
+func New(st *stock.Stock, db *mysql.DB, q *queue.Queue, guard *access.Guard, reg prometheus.Registerer) *Edge {
 	m := newMetrics(reg)
-	books, accounts := ledger.New(db), account.New(db)
-	c := catalog{stock: st, ledger: books}
+	books := ledger.New(db)
+	c := catalog.Catalog{Stock: st, Ledger: books}
 	e := &Edge{
-		stock: st, db: db, ledger: books, accounts: accounts, tokens: tokens, passwords: passwords,
-		sessions: newSessions(st, accounts), bans: newBans(accounts),
-		catalog: c, metrics: m, hashShares: shares{held: map[netip.Prefix]int{}},
-		products: newCache(c.product, productBytes), productPages: newCache(c.page, pageBytes), closed: newClosed(),
-		proxies: proxies{field: fasthttp.HeaderXForwardedFor},
+		stock: st, ledger: books, guard: guard, catalog: c, metrics: m,
+		products: newCache(c.Product, productBytes), productPages: newCache(c.OnSale, pageBytes), closed: newClosed(),
 		sender:  newSender(st, q, m),
 		watcher: &watcher{stock: st, stop: make(chan struct{}), waiting: map[uuid.UUID][]chan *order.Record{}},
 	}
 	e.reserver = newReserver(st, books, e.products, e.closed, e.sender, m)
-	if err := e.limit(defaultUserLimit, defaultAddressLimit, defaultPasswordLimit); err != nil {
-		panic(err) // the defaults are valid
-	}
 	e.running, e.endLoops = context.WithCancel(context.Background())
 	e.server = &fasthttp.Server{
 		Handler: e.begin(e.routes(m).Handler, m),
@@ -133,52 +110,28 @@ func New(st *stock.Stock, db *mysql.DB, q *queue.Queue, tokens *token.Keeper, pa
 	return e
 }
 
-// limit sets how often a user and an address may ask, and an address what costs a hash, in the form of parseLimit.
-func (e *Edge) limit(user, address, passwords string) (err error) {
-	if e.users, err = newLimiter[int64]("user", user); err != nil {
-		return err
-	}
-	if e.addresses, err = newLimiter[netip.Prefix]("address", address); err != nil {
-		return err
-	}
-	if e.networks, err = newLimiter[netip.Prefix]("network", address); err != nil {
-		return err
-	}
-	e.networks.perSecond, e.networks.burst = e.networks.perSecond*networkShare, e.networks.burst*networkShare
-	if e.probes, err = newLimiter[netip.Prefix]("address", probeLimit); err != nil {
-		return err
-	}
-	if e.passwordLimit, err = newLimiter[netip.Prefix]("passwords", passwords); err != nil {
-		return err
-	}
-	e.passwordLimit.detail = "There are too many passwords from this address."
-	if e.guesses, err = newLimiter[guess]("account", guessLimit); err != nil {
-		return err
-	}
-	e.guesses.detail = "There were too many tries to log in to this account from this address; nothing was checked."
-	return nil
-}
-
 // routes is the whole public interface.
 func (e *Edge) routes(m *metrics) *router.Router {
 	r := router.New()
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
 	r.SaveMatchedRoutePath = false
-	aside := func(h fasthttp.RequestHandler) fasthttp.RequestHandler { return m.measure("none", e.admitAside(h)) }
-	r.NotFound = aside(func(ctx *fasthttp.RequestCtx) { sendProblem(ctx, notFound, "") })
-	r.MethodNotAllowed = aside(func(ctx *fasthttp.RequestCtx) { sendProblem(ctx, methodNotAllowed, "") })
+	aside := func(h fasthttp.RequestHandler) fasthttp.RequestHandler {
+		return m.measure("none", e.admit(access.Aside, h))
+	}
+	r.NotFound = aside(func(ctx *fasthttp.RequestCtx) { sendProblem(ctx, problem.NotFound, "") })
+	r.MethodNotAllowed = aside(func(ctx *fasthttp.RequestCtx) {
+		setAllow(ctx)
+		sendProblem(ctx, problem.MethodNotAllowed, "")
+	})
 	r.GlobalOPTIONS = aside(e.tellMethods)
 	handle := func(method, path string, h fasthttp.RequestHandler) {
-		if method == fasthttp.MethodPost && path != "/api/orders" && path != "/api/products" {
-			h = withoutKey(h)
-		}
 		switch {
 		case strings.HasPrefix(path, "/api/"):
-			h = e.admit(h)
+			h = e.admit(access.API, h)
 		case path == "/healthz" || path == "/readyz":
-			h = e.admitProbe(h)
+			h = e.admit(access.Probe, h)
 		default:
-			h = e.admitAside(h)
+			h = e.admit(access.Aside, h)
 		}
 		h = m.measure(method+" "+path, traced(method+" "+path, survive(h)))
 		r.Handle(method, path, h)
@@ -189,35 +142,13 @@ func (e *Edge) routes(m *metrics) *router.Router {
 	handle("POST", "/api/orders", e.forUser(e.postOrder))
 	handle("GET", "/api/orders", e.forUser(e.listOrders))
 	handle("GET", "/api/orders/{id}", e.forUser(e.getOrder))
-	handle("POST", "/api/register", e.forPassword(e.postRegister))
-	handle("POST", "/api/login", e.forPassword(e.postLogin))
-	handle("POST", "/api/refresh", e.postRefresh)
-	handle("POST", "/api/logout", e.forUser(e.postLogout))
-	handle("POST", "/api/logout-everywhere", e.forUser(e.postLogoutEverywhere))
-	handle("POST", "/api/password", e.forPassword(e.forUser(e.postPassword)))
-	handle("GET", "/api/me", e.forUser(e.getMe))
 	handle("GET", "/api/products", e.listProducts)
 	handle("GET", "/api/products/{id}", e.getProduct)
-	handle("POST", "/api/products", e.forMerchant(e.postProduct))
-	handle("PATCH", "/api/products/{id}", e.forMerchant(e.patchProduct))
-	handle("PUT", "/api/products/{id}/restocks/{restock_id}", e.forMerchant(e.putRestock))
 	handle("GET", "/healthz", func(ctx *fasthttp.RequestCtx) { ctx.SetBodyString("ok\n") })
 	handle("GET", "/readyz", e.getReady)
 	handle("GET", "/openapi.yaml", getOpenAPI)
 	handle("GET", "/docs", getDocs)
 	return r
-}
-
-// withoutKey refuses requests with an idempotency key, for what cannot keep the promise that is asked for with one.
-func withoutKey(next fasthttp.RequestHandler) fasthttp.RequestHandler {
-	return func(ctx *fasthttp.RequestCtx) {
-		if len(ctx.Request.Header.PeekAll(idempotencyHeader)) > 0 {
-			sendProblem(ctx, malformedRequest,
-				"Only orders and products are taken with an Idempotency-Key. Leave it out.")
-			return
-		}
-		next(ctx)
-	}
 }
 
 // errAmbiguous is the error of a request whose end a proxy may see elsewhere.
@@ -247,56 +178,60 @@ func survive(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
 		defer func() {
 			if v := recover(); v != nil {
-				kind, stack := panicKind(v), debug.Stack()
+				kind, stack := telemetry.PanicKind(v), debug.Stack()
 				if err, ok := v.(error); ok {
 					if p, ok := errors.AsType[*loadPanic](err); ok {
-						kind, stack = panicKind(p.value), p.stack
+						kind, stack = telemetry.PanicKind(p.value), p.stack
 					}
 				}
 				slog.Error("a handler panicked", logID(ctx), "panic", kind, "stack", string(stack))
-				sendProblem(ctx, internalError, "")
+				sendProblem(ctx, problem.InternalError, "")
 			}
 		}()
 		next(ctx)
 	}
 }
 
+// header is the header of an answer, as a guard writes to it.
+type header struct{ *fasthttp.ResponseHeader }
+
+func (h header) Get(name string) string { return string(h.Peek(name)) }
+
+// admit lets requests through whose client is not banned and does not ask too often.
+func (e *Edge) admit(purpose access.Purpose, next fasthttp.RequestHandler) fasthttp.RequestHandler {
+	return func(ctx *fasthttp.RequestCtx) {
+		if e.screen(ctx, purpose) {
+			next(ctx)
+		}
+	}
+}
+
+// screen reports whether a client may ask. If not, it answers the request.
+func (e *Edge) screen(ctx *fasthttp.RequestCtx, purpose access.Purpose) bool {
+	lines := func(field string) (lines []string) {
+		for _, line := range ctx.Request.Header.PeekAll(field) {
+			lines = append(lines, string(line))
+		}
+		return lines
+	}
+	if err := e.guard.Screen(header{&ctx.Response.Header}, access.AddrOf(ctx.RemoteAddr()), lines,
+		purpose); err != nil {
+		sendError(ctx, err)
+		return false
+	}
+	return true
+}
+
 // forUser lets only requests with a valid token through, and tells the handler whose it is.
 func (e *Edge) forUser(next func(*fasthttp.RequestCtx, *token.Claims)) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
-		who, ok := e.identify(ctx)
-		if !ok {
-			sendProblem(ctx, unauthenticated, "Send Authorization: Bearer with a token that has not expired.")
-			return
-		}
-		if e.bans.user(who.UserID) {
-			sendProblem(ctx, banned, "")
-			return
-		}
-		if !e.users.allow(ctx, who.UserID) {
+		who, err := e.guard.User(header{&ctx.Response.Header}, ctx.Request.Header.Peek(fasthttp.HeaderAuthorization))
+		if err != nil {
+			sendError(ctx, err)
 			return
 		}
 		next(ctx, who)
 	}
-}
-
-// identify says whose valid token a request bears, if it bears one.
-func (e *Edge) identify(ctx *fasthttp.RequestCtx) (who *token.Claims, ok bool) {
-	raw := bearer(ctx)
-	if raw == nil {
-		return nil, false
-	}
-	who, err := e.tokens.Verify(raw, time.Now())
-	return who, err == nil && !e.sessions.hasEnded(who.SessionID)
-}
-
-// bearer is the token that a request bears (RFC 6750, section 2.1), or nil.
-func bearer(ctx *fasthttp.RequestCtx) []byte {
-	scheme, raw, _ := bytes.Cut(ctx.Request.Header.Peek(fasthttp.HeaderAuthorization), []byte(" "))
-	if !bytes.EqualFold(scheme, []byte("Bearer")) {
-		return nil
-	}
-	return bytes.TrimSpace(raw)
 }
 
 // Ready tells whether the edge can take orders. MySQL is not asked: orders are taken without it for as
@@ -316,7 +251,7 @@ func (e *Edge) getReady(ctx *fasthttp.RequestCtx) {
 	check, cancel := context.WithTimeout(context.Background(), readyTimeout)
 	defer cancel()
 	if err := e.Ready(check); err != nil {
-		sendProblem(ctx, notReady, "")
+		sendProblem(ctx, problem.NotReady, "")
 		return
 	}
 	ctx.SetBodyString("ok\n")
@@ -324,13 +259,7 @@ func (e *Edge) getReady(ctx *fasthttp.RequestCtx) {
 
 // Serve answers requests from ln until Stop. It is called once.
 func (e *Edge) Serve(ln net.Listener) error {
-	// Before the first request, so that no token is taken whose session ended before this edge started.
-	if err := e.sessions.poll(e.running); err != nil {
-		slog.Warn("it is not known which sessions have ended before", "error", err)
-	}
-	if err := e.bans.poll(e.running); err != nil {
-		slog.Warn("it is not known who is banned", "error", err)
-	}
+	e.guard.Load(e.running)
 	ln = newListener(ln)
 	e.mu.Lock()
 	if e.draining.Load() { // stopped before it has begun
@@ -339,17 +268,15 @@ func (e *Edge) Serve(ln net.Listener) error {
 	}
 	e.ln = ln
 	e.loops.Go(func() { e.stock.Listen(e.running, e.hear) })
-	e.loops.Go(func() {
-		keepUp(e.running, endedInterval, e.sessions.poll, "ended sessions are known from notices only")
-	})
-	e.loops.Go(func() { keepUp(e.running, bansInterval, e.bans.poll, "new bans are not known") })
+	e.loops.Go(func() { e.guard.KeepSessions(e.running) })
+	e.loops.Go(func() { e.guard.KeepBans(e.running) })
 	e.mu.Unlock()
 	return e.server.Serve(ln)
 }
 
 // hear takes in what Redis tells all edges at once.
 func (e *Edge) hear(n stock.Notice) {
-	e.sessions.end(n.EndedSessions...)
+	e.guard.Sessions.End(n.EndedSessions...)
 	e.closed.reopen(n.Reopened...)
 }
 
@@ -406,11 +333,11 @@ func sendReadError(ctx *fasthttp.RequestCtx, err error) {
 		c.unread.Store(true)
 	}
 	switch kind := readErrorKind(err); kind {
-	case bodyTooLarge:
+	case problem.BodyTooLarge:
 		sendProblem(ctx, kind, fmt.Sprintf("A body may have %d bytes.", maxBodyBytes))
-	case headersTooLarge:
+	case problem.HeadersTooLarge:
 		sendProblem(ctx, kind, fmt.Sprintf("Request line and headers may have %d bytes.", maxHeaderBytes))
-	case requestTimeout:
+	case problem.RequestTimeout:
 		sendProblem(ctx, kind, "")
 	default:
 		sendProblem(ctx, kind, "This is not a valid HTTP request.")
@@ -418,18 +345,18 @@ func sendReadError(ctx *fasthttp.RequestCtx, err error) {
 }
 
 // readErrorKind says in a word of ours why a request could not be read.
-func readErrorKind(err error) code {
+func readErrorKind(err error) problem.Code {
 	var small *fasthttp.ErrSmallBuffer
 	var network net.Error
 	switch {
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
-		return bodyTooLarge
+		return problem.BodyTooLarge
 	case errors.As(err, &small):
-		return headersTooLarge
+		return problem.HeadersTooLarge
 	case errors.As(err, &network) && network.Timeout():
-		return requestTimeout
+		return problem.RequestTimeout
 	default:
-		return malformedRequest
+		return problem.MalformedRequest
 	}
 }
 
@@ -445,13 +372,4 @@ func (quietLogger) Printf(_ string, args ...any) {
 		}
 	}
 	slog.Debug("a connection was not served")
-}
-
-// panicKind says what a panic was about. Its value may hold what a client sent, unless the runtime made it, whose texts
-// name types and numbers only.
-func panicKind(v any) string {
-	if err, ok := v.(runtime.Error); ok {
-		return err.Error()
-	}
-	return fmt.Sprintf("%T", v)
 }

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"testing"
 
+	"stampede/internal/apitest"
+	"stampede/internal/problem"
 	"stampede/localstack"
 	"stampede/localstack/stacktest"
 )
@@ -12,21 +14,21 @@ import (
 func TestFullRedisTakesNoOrder(t *testing.T) {
 	t.Parallel()
 	w := newWorldOn(t, stacktest.NewRedis(t, localstack.RedisOptions{}).URL())
-	p := w.addProduct(10)
-	id := w.mustPost(1, p.ID, 1, "Idempotency-Key", "first")
-	w.wantSettledOutbox(p.ID)
-	w.must(w.rdb.ConfigSet(t.Context(), "maxmemory", "1").Err())
+	p := w.AddProduct(10)
+	id := w.MustPost(1, p.ID, 1, "Idempotency-Key", "first")
+	w.WantSettledOutbox(p.ID)
+	w.Must(w.RDB.ConfigSet(t.Context(), "maxmemory", "1").Err())
 
-	wantProblem(t, w.post(2, p.ID, 1), http.StatusServiceUnavailable, stockUnavailable)
-	w.wantLevel(p.ID, 9, 1, 0)
-	if got := w.get(1, "/api/orders/"+id); got.status != http.StatusOK {
+	apitest.WantProblem(t, w.Post(2, p.ID, 1), http.StatusServiceUnavailable, problem.StockUnavailable)
+	w.WantLevel(p.ID, 9, 1, 0)
+	if got := w.Get(1, "/api/orders/"+id); got.Status != http.StatusOK {
 		t.Errorf("the order that was accepted before: %v", got)
 	}
-	again := w.post(1, p.ID, 1, "Idempotency-Key", "first")
-	if again.status != http.StatusAccepted {
+	again := w.Post(1, p.ID, 1, "Idempotency-Key", "first")
+	if again.Status != http.StatusAccepted {
 		t.Errorf("a retry of the order that was accepted before: %v", again)
 	}
 
-	w.must(w.rdb.ConfigSet(t.Context(), "maxmemory", "0").Err())
-	w.mustPost(2, p.ID, 1)
+	w.Must(w.RDB.ConfigSet(t.Context(), "maxmemory", "0").Err())
+	w.MustPost(2, p.ID, 1)
 }

@@ -1,16 +1,13 @@
 package main
 
 import (
-	"maps"
-	"strconv"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
 
 	"stampede/internal/order"
+	"stampede/internal/problem"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
 	"stampede/internal/telemetry"
@@ -18,17 +15,13 @@ import (
 
 // metrics are what the edge counts. No label takes its values from a client.
 type metrics struct {
-	requests       *prometheus.CounterVec
-	latency        *prometheus.HistogramVec
+	requests       *telemetry.Requests
 	reserveBatch   prometheus.Histogram
 	envelopeOrders prometheus.Histogram
 	sent           map[queue.Outcome]prometheus.Counter
 	cancelled      prometheus.Counter
 	loans          *prometheus.CounterVec
 }
-
-// okCode is the label of answers that give what the client asked for, which have no problem code.
-const okCode = "ok"
 
 // ordersRoute is the label of requests to order.
 const ordersRoute = "POST /api/orders"
@@ -52,16 +45,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		})
 	}
 	m := &metrics{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "stampede_http_requests_total",
-			Help: "Requests answered, by route, status and problem code (ok if there is none).",
-		}, []string{"route", "status", "code"}),
-		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:                        "stampede_http_request_duration_seconds",
-			Help:                        "Time from the end of reading a request to its answer, by route.",
-			Buckets:                     []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20},
-			NativeHistogramBucketFactor: 1.1,
-		}, []string{"route"}),
+		requests: telemetry.NewRequests(reg),
 		reserveBatch: histogram("stampede_reserve_batch_orders", "Orders per call of the reserve script.",
 			stock.MaxBatch),
 		envelopeOrders: histogram("stampede_envelope_orders", "Orders per message sent to the queue.",
@@ -85,15 +69,16 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		queue.Unknown: sent.WithLabelValues("unknown"),
 	}
 	// What alerts compare is there before it happens the first time.
-	m.requests.WithLabelValues(ordersRoute, strconv.Itoa(fasthttp.StatusAccepted), okCode)
-	for _, c := range []code{soldOut, limitExceeded, rateLimited, queueUnavailable, stockUnavailable, outcomeUnknown,
-		internalError} {
-		m.requests.WithLabelValues(ordersRoute, strconv.Itoa(problems[c].status), string(c))
+	orders := m.requests.Route(ordersRoute)
+	orders.Declare(fasthttp.StatusAccepted, "")
+	for _, c := range []problem.Code{problem.SoldOut, problem.LimitExceeded, problem.RateLimited,
+		problem.QueueUnavailable, problem.StockUnavailable, problem.OutcomeUnknown, problem.InternalError} {
+		orders.Declare(c.Status(), string(c))
 	}
 	for _, outcome := range []string{loanMoved, loanEmpty, loanRefused, loanFailed} {
 		m.loans.WithLabelValues(outcome)
 	}
-	reg.MustRegister(m.requests, m.latency, m.reserveBatch, m.envelopeOrders, sent, m.cancelled, m.loans)
+	reg.MustRegister(m.reserveBatch, m.envelopeOrders, sent, m.cancelled, m.loans)
 	return m
 }
 
@@ -118,55 +103,16 @@ func (m *metrics) measure(route string, next fasthttp.RequestHandler) fasthttp.R
 	if !telemetry.Enabled {
 		return next
 	}
-	latency := m.latency.WithLabelValues(route)
-	outcomes := counters{requests: m.requests, route: route}
-	outcomes.known.Store(&map[outcome]prometheus.Counter{})
+	counted := m.requests.Route(route)
 	return func(ctx *fasthttp.RequestCtx) {
 		start := time.Now()
 		next(ctx)
-		outcomes.count(ctx)
-		latency.Observe(time.Since(start).Seconds())
+		code, _ := ctx.UserValue(codeValue).(problem.Code)
+		counted.Done(ctx.Response.StatusCode(), string(code), time.Since(start))
 	}
-}
-
-// counters are those of a route by outcome. A route has few outcomes, and to find a counter by its labels costs more
-// than to count.
-type counters struct {
-	requests *prometheus.CounterVec
-	route    string
-
-	mu    sync.Mutex // held by who adds a counter
-	known atomic.Pointer[map[outcome]prometheus.Counter]
-}
-
-type outcome struct {
-	status int
-	code   code
-}
-
-// count counts a request by its answer.
-func (c *counters) count(ctx *fasthttp.RequestCtx) {
-	problem, _ := ctx.UserValue(codeValue).(code)
-	c.of(outcome{ctx.Response.StatusCode(), problem}).Inc()
-}
-
-func (c *counters) of(o outcome) prometheus.Counter {
-	if counter, ok := (*c.known.Load())[o]; ok {
-		return counter
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	label := string(o.code)
-	if label == "" {
-		label = okCode
-	}
-	more := maps.Clone(*c.known.Load())
-	more[o] = c.requests.WithLabelValues(c.route, strconv.Itoa(o.status), label)
-	c.known.Store(&more)
-	return more[o]
 }
 
 // Counted are the metrics of which a board tells. Reading them asks nobody.
 func (e *Edge) Counted() []prometheus.Collector {
-	return []prometheus.Collector{e.metrics.requests, e.metrics.latency}
+	return e.metrics.requests.Collectors()
 }

@@ -5,6 +5,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"stampede/internal/apitest"
+	"stampede/internal/problem"
 	"stampede/internal/queue"
 	"stampede/localstack/sqs"
 )
@@ -13,26 +15,26 @@ import (
 func TestMetricsOfSending(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(10)
-	w.mustPost(1, p.ID, 1)
-	w.wantSettledOutbox(p.ID)
-	w.sqs.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Refuse: 1, RefuseWith: "OverLimit"})
-	wantProblem(t, w.post(2, p.ID, 1), 503, queueUnavailable)
+	p := w.AddProduct(10)
+	w.MustPost(1, p.ID, 1)
+	w.WantSettledOutbox(p.ID)
+	w.SQS.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Refuse: 1, RefuseWith: "OverLimit"})
+	apitest.WantProblem(t, w.Post(2, p.ID, 1), 503, problem.QueueUnavailable)
 	m := w.edge.sender.metrics
 	for what, got := range map[string]float64{
 		"sent":      testutil.ToFloat64(m.sent[queue.Sent]) - 1,
 		"refused":   testutil.ToFloat64(m.sent[queue.Refused]) - 1,
 		"unknown":   testutil.ToFloat64(m.sent[queue.Unknown]),
 		"cancelled": testutil.ToFloat64(m.cancelled) - 1,
-		"accepted":  w.requests(ordersRoute, "202", okCode) - 1,
-		"503":       w.requests(ordersRoute, "503", queueUnavailable) - 1,
+		"accepted":  w.Requests(ordersRoute, "202", "ok") - 1,
+		"503":       w.Requests(ordersRoute, "503", problem.QueueUnavailable) - 1,
 	} {
 		if got != 0 {
 			t.Errorf("%s: %+v too many", what, got)
 		}
 	}
-	families, err := w.reg.Gather()
-	w.must(err)
+	families, err := w.Registry.Gather()
+	w.Must(err)
 	for _, f := range families {
 		switch f.GetName() {
 		case "stampede_reserve_batch_orders", "stampede_envelope_orders":

@@ -1,152 +1,48 @@
 package main
 
 import (
-	"fmt"
-	"maps"
-	"os"
-	"regexp"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 
-	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
 
+	"stampede/internal/apidoc"
 	"stampede/internal/contract"
+	"stampede/internal/front"
 )
 
 // apiContract is the contract that every answer in these tests is held against.
 var apiContract = sync.OnceValue(func() *contract.Contract {
-	c, err := contract.Load(openAPI)
+	c, err := contract.Load(apidoc.Contract)
 	if err != nil {
 		panic(err)
 	}
 	return c
 })
 
-// TestContractIsValid reads the contract as the tools of others do.
-func TestContractIsValid(t *testing.T) {
+// TestEveryRouteIsInTheTable of the front door, and all that the front door has for the edge is here. HEAD, which is
+// wherever GET is, goes without saying.
+func TestEveryRouteIsInTheTable(t *testing.T) {
 	t.Parallel()
-	doc, err := openapi3.NewLoader().LoadFromData(openAPI)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := doc.Validate(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if n, err := apiContract().CheckExamples(); err != nil || n < 40 {
-		t.Errorf("%d examples are good: %v", n, err)
-	}
-}
-
-// TestContractHasEveryRoute, and no other. HEAD, which is wherever GET is, goes without saying.
-func TestContractHasEveryRoute(t *testing.T) {
-	t.Parallel()
-	var routes []string
+	var here, there []string
 	for method, paths := range (&Edge{}).routes(newMetrics(prometheus.NewRegistry())).List() {
 		for _, path := range paths {
 			if method != fasthttp.MethodHead {
-				routes = append(routes, method+" "+path)
+				here = append(here, method+" "+path)
 			}
 		}
 	}
-	wantSame(t, "routes", routes, "the contract", apiContract().Operations())
-}
-
-// TestContractHasEveryCode, with the statuses of the code, and docs/api.md tells the same of each.
-func TestContractHasEveryCode(t *testing.T) {
-	t.Parallel()
-	doc, err := openapi3.NewLoader().LoadFromData(openAPI)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var codes, listed []string
-	for c := range problems {
-		codes = append(codes, string(c))
-	}
-	schema := doc.Components.Schemas["Problem"].Value.Properties["code"].Value
-	for _, c := range schema.Enum {
-		listed = append(listed, c.(string))
-	}
-	wantSame(t, "the codes of the edge", codes, "the contract", listed)
-
-	// Each answer has codes of its own status only.
-	used := map[string]bool{"not_found": true, "method_not_allowed": true} // of no operation
-	for path, item := range doc.Paths.Map() {
-		for method, operation := range item.Operations() {
-			for status, response := range operation.Responses.Map() {
-				for _, c := range codesOf(response.Value) {
-					used[c] = true
-					if got := problems[code(c)].status; status != "default" && got != 0 && strconv.Itoa(got) != status {
-						t.Errorf("%s %s has %s with %s, and its status is %d", method, path, c, status, got)
-					}
-				}
-			}
+	for _, r := range front.Routes {
+		if r.Process == front.Edge {
+			there = append(there, r.Method+" "+r.Pattern)
 		}
 	}
-	wantSame(t, "the codes that operations have", slices.Collect(maps.Keys(used)), "the contract", listed)
-
-	// The table for people is made of the same words.
-	file, err := os.ReadFile("../docs/api.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	descriptions, _ := schema.Extensions["x-enumDescriptions"].(map[string]any)
-	var told []string
-	row := regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (\\d+) \\| (.+?) \\| (.+) \\|$")
-	for _, row := range row.FindAllStringSubmatch(string(file), -1) {
-		told = append(told, row[1])
-		if p, ok := problems[code(row[1])]; ok && (strconv.Itoa(p.status) != row[2] || p.title != row[3]) {
-			t.Errorf("docs/api.md says of %s: %s, %q; the edge: %d, %q", row[1], row[2], row[3], p.status, p.title)
-		}
-		if got, want := fmt.Sprint(descriptions[row[1]]), row[3]+" "+row[4]; got != want {
-			t.Errorf("the contract says of %s: %q, and docs/api.md %q", row[1], got, want)
-		}
-	}
-	wantSame(t, "docs/api.md", told, "the contract", listed)
-}
-
-// codesOf returns the problem codes that an answer may have.
-func codesOf(r *openapi3.Response) []string {
-	var codes []string
-	var collect func(*openapi3.SchemaRef)
-	collect = func(s *openapi3.SchemaRef) {
-		if s.Ref != "" { // that of all problems
-			return
-		}
-		if c := s.Value.Properties["code"]; c != nil {
-			for _, value := range c.Value.Enum {
-				codes = append(codes, value.(string))
-			}
-		}
-		for _, part := range slices.Concat(s.Value.AllOf, s.Value.OneOf) {
-			collect(part)
-		}
-	}
-	if media := r.Content.Get("application/problem+json"); media != nil {
-		collect(media.Schema)
-	}
-	return codes
-}
-
-// wantSame compares two lists whose order does not matter.
-func wantSame(t *testing.T, aName string, a []string, bName string, b []string) {
-	t.Helper()
-	for _, only := range a {
-		if !slices.Contains(b, only) {
-			t.Errorf("%s: in %s and not in %s", only, aName, bName)
-		}
-	}
-	for _, only := range b {
-		if !slices.Contains(a, only) {
-			t.Errorf("%s: in %s and not in %s", only, bName, aName)
-		}
-	}
-	if len(a) != len(b) && !t.Failed() {
-		t.Errorf("%s or %s name something twice", aName, bName)
+	slices.Sort(here)
+	slices.Sort(there)
+	if !slices.Equal(here, there) {
+		t.Errorf("the edge has\n%v, the front door\n%v", here, there)
 	}
 }
 
@@ -154,32 +50,11 @@ func wantSame(t *testing.T, aName string, a []string, bName string, b []string) 
 func TestDocs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	if r := w.send("GET", "/openapi.yaml", ""); r.status != 200 || r.body != string(openAPI) {
+	if r := w.Send("GET", "/openapi.yaml", ""); r.Status != 200 || r.Body != string(apidoc.Contract) {
 		t.Errorf("got %v", r)
 	}
-	r := w.send("GET", "/docs", "")
-	if r.status != 200 || !strings.Contains(r.body, "<style>"+docsStyle+"</style>") {
-		t.Errorf("got %.300s", r.body) // the policy allows this style only
-	}
-	for _, route := range apiContract().Operations() {
-		method, path, _ := strings.Cut(route, " ")
-		if !strings.Contains(r.body, fmt.Sprintf("%s</b> <code>%s</code>", method, path)) {
-			t.Errorf("%s is not on the page", route)
-		}
-	}
-	for c, p := range problems {
-		row := fmt.Sprintf("<tr id=\"code-%s\"><td><code>%s</code><td>%d\n<td>%s", c, c, p.status, line(p.title))
-		if !strings.Contains(r.body, row) {
-			t.Errorf("%s is not on the page", c)
-		}
-	}
-	// Links within the page lead somewhere, and nothing is loaded.
-	for _, link := range regexp.MustCompile(`href="#([^"]*)"`).FindAllStringSubmatch(r.body, -1) {
-		if !strings.Contains(r.body, `id="`+link[1]+`"`) {
-			t.Errorf("the page has nothing with the id %q", link[1])
-		}
-	}
-	if found := regexp.MustCompile(`(?i)<script|<link|<img|\bsrc=|@import|url\(|style=`).FindString(r.body); found != "" {
-		t.Errorf("the page has %q", found)
+	r := w.Send("GET", "/docs", "")
+	if r.Status != 200 || r.Body != string(apidoc.Page) || r.Header.Get("Content-Security-Policy") != apidoc.Policy {
+		t.Errorf("got %.300s", r.Body)
 	}
 }

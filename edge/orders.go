@@ -15,6 +15,7 @@ import (
 
 	"stampede/internal/mysql"
 	"stampede/internal/order"
+	"stampede/internal/problem"
 	"stampede/internal/stock"
 	"stampede/internal/telemetry"
 	"stampede/internal/token"
@@ -73,13 +74,13 @@ func (e *Edge) postOrder(ctx *fasthttp.RequestCtx, who *token.Claims) {
 
 // readOrder makes a ticket of a request. If it is refused already, it is answered, and there is no ticket.
 func (e *Edge) readOrder(ctx *fasthttp.RequestCtx, who *token.Claims) *ticket {
-	if !isJSON(ctx.Request.Header.ContentType()) {
-		sendProblem(ctx, unsupportedMediaType, "Send the order with Content-Type: application/json.")
+	if !problem.IsMediaType(ctx.Request.Header.ContentType(), "application/json") {
+		sendProblem(ctx, problem.UnsupportedMediaType, "Send the order with Content-Type: application/json.")
 		return nil
 	}
-	key, detail := idempotencyKey(ctx)
+	key, detail := problem.IdempotencyKey(ctx.Request.Header.PeekAll(problem.IdempotencyHeader))
 	if detail != "" {
-		sendProblem(ctx, malformedRequest, detail)
+		sendProblem(ctx, problem.MalformedRequest, detail)
 		return nil
 	}
 	productID, quantity, c, detail := parseOrder(ctx.PostBody())
@@ -88,7 +89,7 @@ func (e *Edge) readOrder(ctx *fasthttp.RequestCtx, who *token.Claims) *ticket {
 		return nil
 	}
 	if e.products.missing(productID) {
-		sendProblem(ctx, productNotFound, "")
+		sendProblem(ctx, problem.ProductNotFound, "")
 		return nil
 	}
 	shelf := e.reserver.shelf(productID, who.UserID)
@@ -113,12 +114,12 @@ func (e *Edge) readOrder(ctx *fasthttp.RequestCtx, who *token.Claims) *ticket {
 
 // sendDenied tells why an order is not promised.
 func sendDenied(ctx *fasthttp.RequestCtx, a *answer) {
-	if a.code != outcomeUnknown {
+	if a.code != problem.OutcomeUnknown {
 		sendRefusal(ctx, a.code, &a.sale)
 		return
 	}
 	sendProblem(ctx, a.code, "Ask for the order, or repeat the request with the same Idempotency-Key.",
-		extra{"order_id", a.order.ID.String()})
+		problem.Extra{Name: "order_id", Value: a.order.ID.String()})
 	setLocation(ctx, a.order.ID)
 }
 
@@ -138,15 +139,15 @@ func setLocation(ctx *fasthttp.RequestCtx, id uuid.UUID) {
 }
 
 // sendRefusal tells why an order was not taken.
-func sendRefusal(ctx *fasthttp.RequestCtx, c code, sale *stock.Sale) {
+func sendRefusal(ctx *fasthttp.RequestCtx, c problem.Code, sale *stock.Sale) {
 	switch c {
-	case saleNotStarted:
-		sendProblem(ctx, c, "", extra{"starts_at", sale.StartsAt})
-	case saleEnded:
-		sendProblem(ctx, c, "", extra{"ends_at", sale.EndsAt})
-	case limitExceeded:
+	case problem.SaleNotStarted:
+		sendProblem(ctx, c, "", problem.Extra{Name: "starts_at", Value: sale.StartsAt})
+	case problem.SaleEnded:
+		sendProblem(ctx, c, "", problem.Extra{Name: "ends_at", Value: sale.EndsAt})
+	case problem.LimitExceeded:
 		sendProblem(ctx, c, fmt.Sprintf("One buyer may have %d units.", sale.LimitPerUser),
-			extra{"limit_per_user", sale.LimitPerUser})
+			problem.Extra{Name: "limit_per_user", Value: sale.LimitPerUser})
 	default:
 		sendProblem(ctx, c, "")
 	}
@@ -167,38 +168,8 @@ func appendAccepted(b []byte, o *order.Order, currency string) []byte {
 	return append(b, `"}`...)
 }
 
-func isJSON(contentType []byte) bool { return isMediaType(contentType, "application/json") }
-
-func isMediaType(contentType []byte, want string) bool {
-	mediaType, _, _ := bytes.Cut(contentType, []byte(";"))
-	return bytes.EqualFold(bytes.TrimSpace(mediaType), []byte(want))
-}
-
-const idempotencyHeader = "Idempotency-Key"
-
-// idempotencyKey reads the header of that name, which is an expired IETF draft (07) that clients know
-// from payment services. Without the header the key is empty. If something is wrong with it, detail
-// says what.
-func idempotencyKey(ctx *fasthttp.RequestCtx) (key, detail string) {
-	values := ctx.Request.Header.PeekAll(idempotencyHeader)
-	if len(values) == 0 {
-		return "", ""
-	}
-	value := values[0]
-	if len(values) > 1 || len(value) == 0 || len(value) > order.MaxIdempotencyKeyBytes {
-		return "", fmt.Sprintf("Idempotency-Key must be given once and have 1 to %d characters.",
-			order.MaxIdempotencyKeyBytes)
-	}
-	for _, b := range value {
-		if b <= ' ' || b > '~' {
-			return "", "Idempotency-Key must be visible ASCII characters without spaces."
-		}
-	}
-	return string(value), ""
-}
-
 // parseOrder reads {"product_id":1,"quantity":1}. If something is wrong with it, c and detail say what.
-func parseOrder(body []byte) (productID, quantity int64, c code, detail string) {
+func parseOrder(body []byte) (productID, quantity int64, c problem.Code, detail string) {
 	if productID, quantity, ok := parsePlainOrder(body); ok {
 		return productID, quantity, "", ""
 	}
@@ -206,31 +177,32 @@ func parseOrder(body []byte) (productID, quantity int64, c code, detail string) 
 }
 
 // decodeOrder is parseOrder for a body in any form.
-func decodeOrder(body []byte) (productID, quantity int64, c code, detail string) {
+func decodeOrder(body []byte) (productID, quantity int64, c problem.Code, detail string) {
 	var fields struct {
 		ProductID json.RawMessage `json:"product_id"`
 		Quantity  json.RawMessage `json:"quantity"`
 	}
 	const example = `{"product_id":1,"quantity":1}`
-	if detail := checkBody(body, example); detail != "" {
-		return 0, 0, malformedRequest, detail
+	if detail := problem.CheckBody(body, example); detail != "" {
+		return 0, 0, problem.MalformedRequest, detail
 	}
 	if err := json.Unmarshal(body, &fields); err != nil {
-		return 0, 0, malformedRequest, notAnObject(example)
+		return 0, 0, problem.MalformedRequest, problem.NotAnObject(example)
 	}
 	if !isNumber(fields.ProductID) {
-		return 0, 0, malformedRequest, "product_id must be a number."
+		return 0, 0, problem.MalformedRequest, "product_id must be a number."
 	}
 	if !isNumber(fields.Quantity) {
-		return 0, 0, malformedRequest, "quantity must be a number."
+		return 0, 0, problem.MalformedRequest, "quantity must be a number."
 	}
 	productID, err := strconv.ParseInt(string(fields.ProductID), 10, 64)
 	if err != nil || productID <= 0 || productID > order.MaxProductID {
-		return 0, 0, productNotFound, "product_id must be a positive whole number, and one of a product."
+		return 0, 0, problem.ProductNotFound, "product_id must be a positive whole number, and one of a product."
 	}
 	quantity, err = strconv.ParseInt(string(fields.Quantity), 10, 64)
 	if err != nil || quantity < 1 || quantity > order.MaxQuantity {
-		return 0, 0, invalidQuantity, fmt.Sprintf("quantity must be a whole number from 1 to %d.", order.MaxQuantity)
+		return 0, 0, problem.InvalidQuantity, fmt.Sprintf("quantity must be a whole number from 1 to %d.",
+			order.MaxQuantity)
 	}
 	return productID, quantity, "", ""
 }
@@ -274,24 +246,24 @@ func (e *Edge) getOrder(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	text, _ := ctx.UserValue("id").(string)
 	id, err := uuid.Parse(text)
 	if err != nil || len(text) != len(uuid.Nil.String()) {
-		sendProblem(ctx, malformedRequest, "An order's id is a UUID.")
+		sendProblem(ctx, problem.MalformedRequest, "An order's id is a UUID.")
 		return
 	}
 	wait, ok := parseWait(ctx.QueryArgs().Peek("wait"))
 	if !ok {
-		sendProblem(ctx, malformedRequest, fmt.Sprintf("wait must be a time from 0s to %s.", maxStatusWait))
+		sendProblem(ctx, problem.MalformedRequest, fmt.Sprintf("wait must be a time from 0s to %s.", maxStatusWait))
 		return
 	}
 	record, err := e.findOrder(id, who.UserID)
 	if err != nil && !errors.Is(err, mysql.ErrNotFound) {
 		slog.Error("an order could not be looked up", logID(ctx), "order", id, "error", err)
-		sendProblem(ctx, ordersUnavailable, "")
+		sendProblem(ctx, problem.OrdersUnavailable, "")
 		return
 	}
 	// An order of somebody else gets the answer, as late, of one that nobody knows.
 	known := err == nil && record.UserID == who.UserID
 	if !known && !mayBeUnseen(id) {
-		sendProblem(ctx, orderNotFound, "")
+		sendProblem(ctx, problem.OrderNotFound, "")
 		return
 	}
 	if wait > 0 && (!known || record.Status == order.Pending) {
@@ -303,7 +275,7 @@ func (e *Edge) getOrder(ctx *fasthttp.RequestCtx, who *token.Claims) {
 		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, retryAfter)
 	}
 	if !known {
-		sendProblem(ctx, orderNotSeenYet, "If it was accepted it will be seen when it is decided. Ask again.")
+		sendProblem(ctx, problem.OrderNotSeenYet, "If it was accepted it will be seen when it is decided. Ask again.")
 		return
 	}
 	sendJSON(ctx, fasthttp.StatusOK, newOrderBody(record))
@@ -348,7 +320,7 @@ func (e *Edge) findOrder(id uuid.UUID, userID int64) (*order.Record, error) {
 func (e *Edge) listOrders(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	before, ok := e.cursors().readOrder(ctx.QueryArgs().Peek("cursor"))
 	if !ok {
-		sendProblem(ctx, malformedRequest, "cursor must be the next_cursor of an earlier page.")
+		sendProblem(ctx, problem.MalformedRequest, "cursor must be the next_cursor of an earlier page.")
 		return
 	}
 	lookup, cancel := context.WithTimeout(context.Background(), lookupTimeout)
@@ -356,7 +328,7 @@ func (e *Edge) listOrders(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	records, err := e.ledger.Orders(lookup, who.UserID, before, pageSize+1)
 	if err != nil {
 		slog.Error("orders could not be listed", logID(ctx), "error", err)
-		sendProblem(ctx, ordersUnavailable, "")
+		sendProblem(ctx, problem.OrdersUnavailable, "")
 		return
 	}
 	page := struct {

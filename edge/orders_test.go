@@ -11,7 +11,9 @@ import (
 
 	"github.com/google/uuid"
 
+	"stampede/internal/apitest"
 	"stampede/internal/order"
+	"stampede/internal/problem"
 	"stampede/localstack/sqs"
 )
 
@@ -29,26 +31,26 @@ type acceptedBody struct {
 func TestAccepted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(10)
-	r := w.post(7, p.ID, 3, "Idempotency-Key", "k-1")
-	if r.status != 202 {
+	p := w.AddProduct(10)
+	r := w.Post(7, p.ID, 3, "Idempotency-Key", "k-1")
+	if r.Status != 202 {
 		t.Fatalf("got %v", r)
 	}
-	orders := w.orders() // before anything else: it must be there when the answer is
+	orders := w.Orders() // before anything else: it must be there when the answer is
 	var accepted acceptedBody
-	r.read(t, &accepted)
+	r.Read(t, &accepted)
 	id, err := uuid.Parse(accepted.OrderID)
 	if err != nil || id.Version() != 7 {
 		t.Errorf("order_id %q: version %d, %v", accepted.OrderID, id.Version(), err)
 	}
 	want := fmt.Sprintf(`{"order_id":"%s","status":"pending","product_id":%d,"quantity":3,"unit_price":1999,"total_price":5997,"currency":"EUR"}`, id, p.ID)
-	if r.body != want {
-		t.Errorf("got  %s\nwant %s", r.body, want)
+	if r.Body != want {
+		t.Errorf("got  %s\nwant %s", r.Body, want)
 	}
 	for name, value := range map[string]string{
 		"Location": "/api/orders/" + id.String(), "Retry-After": "1", "Content-Type": "application/json",
 	} {
-		if got := r.header.Values(name); len(got) != 1 || got[0] != value {
+		if got := r.Header.Values(name); len(got) != 1 || got[0] != value {
 			t.Errorf("%s: %q, want %q", name, got, value)
 		}
 	}
@@ -64,9 +66,9 @@ func TestAccepted(t *testing.T) {
 	if o != (order.Order{ID: id, UserID: 7, ProductID: p.ID, Quantity: 3, UnitPrice: 1999, IdempotencyKey: "k-1"}) {
 		t.Errorf("the queue holds %+v", o)
 	}
-	w.wantSettledOutbox(p.ID)
-	w.wantLevel(p.ID, 7, 3, 0)
-	if got := w.requests(ordersRoute, "202", okCode); got != 1 {
+	w.WantSettledOutbox(p.ID)
+	w.WantLevel(p.ID, 7, 3, 0)
+	if got := w.Requests(ordersRoute, "202", "ok"); got != 1 {
 		t.Errorf("counted %v orders", got)
 	}
 }
@@ -75,14 +77,14 @@ func TestAccepted(t *testing.T) {
 func TestPending(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(10)
-	id := w.mustPost(7, p.ID, 2)
-	w.mysql.cut()
-	w.mysql.forget()
-	r := w.get(7, "/api/orders/"+id)
+	p := w.AddProduct(10)
+	id := w.MustPost(7, p.ID, 2)
+	w.MySQL.Cut()
+	w.MySQL.Forget()
+	r := w.Get(7, "/api/orders/"+id)
 	var body orderBody
-	r.read(t, &body)
-	if r.status != 200 || r.header.Get("Retry-After") != "1" || body.ReservedAt.IsZero() {
+	r.Read(t, &body)
+	if r.Status != 200 || r.Header.Get("Retry-After") != "1" || body.ReservedAt.IsZero() {
 		t.Errorf("got %v", r)
 	}
 	body.ReservedAt = time.Time{}
@@ -90,15 +92,15 @@ func TestPending(t *testing.T) {
 		TotalPrice: 3998, Currency: "EUR"}) {
 		t.Errorf("got %+v", body)
 	}
-	if n := w.mysql.asked(""); n != 0 {
+	if n := w.MySQL.Asked(""); n != 0 {
 		t.Errorf("MySQL was asked %d times", n)
 	}
 	// Without MySQL nobody can know that there is no such order. One of somebody else is treated alike.
-	wantProblem(t, w.get(7, "/api/orders/"+order.NewID().String()), 503, ordersUnavailable)
-	wantProblem(t, w.get(8, "/api/orders/"+id), 503, ordersUnavailable)
-	w.mysql.heal()
-	wantProblem(t, w.get(7, "/api/orders/"+order.NewID().String()), 404, orderNotSeenYet)
-	wantProblem(t, w.get(8, "/api/orders/"+id), 404, orderNotSeenYet)
+	apitest.WantProblem(t, w.Get(7, "/api/orders/"+order.NewID().String()), 503, problem.OrdersUnavailable)
+	apitest.WantProblem(t, w.Get(8, "/api/orders/"+id), 503, problem.OrdersUnavailable)
+	w.MySQL.Heal()
+	apitest.WantProblem(t, w.Get(7, "/api/orders/"+order.NewID().String()), 404, problem.OrderNotSeenYet)
+	apitest.WantProblem(t, w.Get(8, "/api/orders/"+id), 404, problem.OrderNotSeenYet)
 }
 
 // TestAnOrderThatNobodyHasSeen: Redis has lost its data in the middle of a sale. An order that is on the queue is not
@@ -106,21 +108,21 @@ func TestPending(t *testing.T) {
 func TestAnOrderThatNobodyHasSeen(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(10)
-	id := w.mustPost(7, p.ID, 1)
-	w.must(w.rdb.FlushDB(t.Context()).Err())
-	r := w.get(7, "/api/orders/"+id)
-	wantProblem(t, r, 404, orderNotSeenYet)
-	if r.header.Get("Retry-After") != "1" {
+	p := w.AddProduct(10)
+	id := w.MustPost(7, p.ID, 1)
+	w.Must(w.RDB.FlushDB(t.Context()).Err())
+	r := w.Get(7, "/api/orders/"+id)
+	apitest.WantProblem(t, r, 404, problem.OrderNotSeenYet)
+	if r.Header.Get("Retry-After") != "1" {
 		t.Errorf("got %v", r)
 	}
 
-	answer := make(chan reply)
-	go func() { answer <- w.get(7, "/api/orders/"+id+"?wait=20s") }()
-	w.eventually("a client waits", func() bool { return w.waiting() == 1 })
+	answer := make(chan apitest.Reply)
+	go func() { answer <- w.Get(7, "/api/orders/"+id+"?wait=20s") }()
+	w.Eventually("a client waits", func() bool { return w.waiting() == 1 })
 	w.decide(id, 7, order.Completed, "")
 	var body orderBody
-	if r := <-answer; r.status != 200 || json.Unmarshal([]byte(r.body), &body) != nil ||
+	if r := <-answer; r.Status != 200 || json.Unmarshal([]byte(r.Body), &body) != nil ||
 		body.Status != order.Completed {
 		t.Errorf("got %v", r)
 	}
@@ -132,17 +134,17 @@ func TestAnOrderThatNobodyHasSeen(t *testing.T) {
 		old[b] = byte(ms >> (40 - 8*b))
 	}
 	for _, id := range []uuid.UUID{old, uuid.New(), uuid.Max} {
-		wantProblem(t, w.get(7, "/api/orders/"+id.String()+"?wait=20s"), 404, orderNotFound)
+		apitest.WantProblem(t, w.Get(7, "/api/orders/"+id.String()+"?wait=20s"), 404, problem.OrderNotFound)
 	}
 }
 
 func TestNoAnswerBeforeTheQueueHasTheOrder(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(10)
+	p := w.AddProduct(10)
 	const delay = 500 * time.Millisecond
-	w.sqs.SetFaults(sqs.Faults{Actions: []string{"SendMessageBatch"}, Delay: delay})
-	if r := w.post(7, p.ID, 1); r.status != 202 || r.took < delay {
+	w.SQS.SetFaults(sqs.Faults{Actions: []string{"SendMessageBatch"}, Delay: delay})
+	if r := w.Post(7, p.ID, 1); r.Status != 202 || r.Took < delay {
 		t.Errorf("got %v, though the queue acknowledges after %v", r, delay)
 	}
 }
@@ -150,7 +152,7 @@ func TestNoAnswerBeforeTheQueueHasTheOrder(t *testing.T) {
 // decide writes to Redis what a worker would.
 func (w *world) decide(id string, user int64, status order.Status, reason order.Reason) {
 	w.Helper()
-	w.must(w.stock.WriteDecided(w.Context(), []order.Record{{
+	w.Must(w.Stock.WriteDecided(w.Context(), []order.Record{{
 		Order: order.Order{ID: uuid.MustParse(id), UserID: user, ProductID: 1, Quantity: 1, UnitPrice: 1999,
 			ReservedAt: time.Now()},
 		Currency: "EUR", Status: status, FailedReason: reason, DecidedAt: time.Now(),
@@ -167,51 +169,51 @@ func (w *world) waiting() int {
 func TestLongPoll(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(100)
-	completed, failed, idle := w.mustPost(1, p.ID, 1), w.mustPost(1, p.ID, 1), w.mustPost(1, p.ID, 1)
-	answers := make(chan []reply)
+	p := w.AddProduct(100)
+	completed, failed, idle := w.MustPost(1, p.ID, 1), w.MustPost(1, p.ID, 1), w.MustPost(1, p.ID, 1)
+	answers := make(chan []apitest.Reply)
 	go func() {
-		answers <- crowd(20, func(i int) reply {
-			return w.get(1, "/api/orders/"+[]string{completed, failed}[i%2]+"?wait=20s")
+		answers <- apitest.Crowd(20, func(i int) apitest.Reply {
+			return w.Get(1, "/api/orders/"+[]string{completed, failed}[i%2]+"?wait=20s")
 		})
 	}()
-	w.eventually("20 clients wait", func() bool { return w.waiting() == 20 })
+	w.Eventually("20 clients wait", func() bool { return w.waiting() == 20 })
 
-	if r := w.get(1, "/api/orders/"+idle+"?wait=300ms"); r.status != 200 || r.header.Get("Retry-After") != "1" ||
-		r.took < 300*time.Millisecond || r.took > 5*time.Second {
+	if r := w.Get(1, "/api/orders/"+idle+"?wait=300ms"); r.Status != 200 || r.Header.Get("Retry-After") != "1" ||
+		r.Took < 300*time.Millisecond || r.Took > 5*time.Second {
 		t.Errorf("nothing is decided: got %v", r)
 	}
 	// An order of somebody else is waited for as if nobody knew it, also when it is decided.
-	strangers := make(chan reply)
-	go func() { strangers <- w.get(2, "/api/orders/"+completed+"?wait=3s") }()
-	w.eventually("21 clients wait", func() bool { return w.waiting() == 21 })
+	strangers := make(chan apitest.Reply)
+	go func() { strangers <- w.Get(2, "/api/orders/"+completed+"?wait=3s") }()
+	w.Eventually("21 clients wait", func() bool { return w.waiting() == 21 })
 
 	w.decide(completed, 1, order.Completed, "")
 	w.decide(failed, 1, order.Failed, order.SoldOut)
 	decided := time.Now()
 	defer func() {
 		r := <-strangers
-		wantProblem(t, r, 404, orderNotSeenYet)
-		if r.took < 3*time.Second {
+		apitest.WantProblem(t, r, 404, problem.OrderNotSeenYet)
+		if r.Took < 3*time.Second {
 			t.Errorf("a stranger could tell by the time that the order was decided: %v", r)
 		}
 	}()
 	for i, r := range <-answers {
 		var body orderBody
-		r.read(t, &body)
+		r.Read(t, &body)
 		want := []orderBody{{Status: order.Completed}, {Status: order.Failed, FailedReason: order.SoldOut}}[i%2]
-		if r.status != 200 || body.Status != want.Status || body.FailedReason != want.FailedReason ||
-			body.DecidedAt.IsZero() || r.header.Get("Retry-After") != "" {
+		if r.Status != 200 || body.Status != want.Status || body.FailedReason != want.FailedReason ||
+			body.DecidedAt.IsZero() || r.Header.Get("Retry-After") != "" {
 			t.Errorf("got %v", r)
 		}
 	}
 	if late := time.Since(decided); late > 5*time.Second {
 		t.Errorf("the answers came %v after the decision", late)
 	}
-	if r := w.get(1, "/api/orders/"+completed+"?wait=20s"); r.status != 200 || r.took > 5*time.Second {
+	if r := w.Get(1, "/api/orders/"+completed+"?wait=20s"); r.Status != 200 || r.Took > 5*time.Second {
 		t.Errorf("of a decided order got %v", r)
 	}
-	w.eventually("nobody waits and nothing is looked at", func() bool {
+	w.Eventually("nobody waits and nothing is looked at", func() bool {
 		w.edge.watcher.mu.Lock()
 		defer w.edge.watcher.mu.Unlock()
 		return w.edge.watcher.count == 0 && len(w.edge.watcher.waiting) == 0 && !w.edge.watcher.running
@@ -220,7 +222,7 @@ func TestLongPoll(t *testing.T) {
 	w.edge.watcher.mu.Lock()
 	w.edge.watcher.count = maxWatches
 	w.edge.watcher.mu.Unlock()
-	if r := w.get(1, "/api/orders/"+idle+"?wait=20s"); r.status != 200 || r.took > 5*time.Second {
+	if r := w.Get(1, "/api/orders/"+idle+"?wait=20s"); r.Status != 200 || r.Took > 5*time.Second {
 		t.Errorf("when too many wait got %v", r)
 	}
 }
@@ -228,16 +230,16 @@ func TestLongPoll(t *testing.T) {
 func TestHistory(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(1000)
+	p := w.AddProduct(1000)
 	page := func(user int64, cursor string) (ids []string, next string) {
 		t.Helper()
-		r := w.get(user, "/api/orders?cursor="+cursor)
+		r := w.Get(user, "/api/orders?cursor="+cursor)
 		var body struct {
 			Orders     []orderBody
 			NextCursor string `json:"next_cursor"`
 		}
-		r.read(t, &body)
-		if r.status != 200 {
+		r.Read(t, &body)
+		if r.Status != 200 {
 			t.Fatalf("got %v", r)
 		}
 		for _, o := range body.Orders {
@@ -249,7 +251,7 @@ func TestHistory(t *testing.T) {
 		}
 		return ids, body.NextCursor
 	}
-	if r := w.get(1, "/api/orders"); r.status != 200 || r.body != `{"orders":[]}` {
+	if r := w.Get(1, "/api/orders"); r.Status != 200 || r.Body != `{"orders":[]}` {
 		t.Errorf("of nothing got %v", r)
 	}
 
@@ -258,7 +260,7 @@ func TestHistory(t *testing.T) {
 		for user := int64(1); user <= 2; user++ {
 			o := order.Order{ID: order.NewID(), UserID: user, ProductID: p.ID, Quantity: 2, UnitPrice: 1500,
 				ReservedAt: time.Now()}
-			if _, err := w.ledger.Decide(t.Context(), p.ID, []order.Order{o}); err != nil {
+			if _, err := w.Ledger.Decide(t.Context(), p.ID, []order.Order{o}); err != nil {
 				t.Fatal(err)
 			}
 			if user == 1 {
@@ -279,63 +281,63 @@ func TestHistory(t *testing.T) {
 		t.Errorf("got  %v\nwant %v", got, want)
 	}
 	// An order that Redis has forgotten is read from MySQL.
-	if r := w.get(1, "/api/orders/"+want[0]); r.status != 200 || r.header.Get("Retry-After") != "" {
+	if r := w.Get(1, "/api/orders/"+want[0]); r.Status != 200 || r.Header.Get("Retry-After") != "" {
 		t.Errorf("got %v", r)
 	}
-	wantProblem(t, w.get(2, "/api/orders/"+want[0]), 404, orderNotSeenYet)
-	w.mysql.cut()
-	wantProblem(t, w.get(1, "/api/orders"), 503, ordersUnavailable)
+	apitest.WantProblem(t, w.Get(2, "/api/orders/"+want[0]), 404, problem.OrderNotSeenYet)
+	w.MySQL.Cut()
+	apitest.WantProblem(t, w.Get(1, "/api/orders"), 503, problem.OrdersUnavailable)
 }
 
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	plain := w.addProduct(5)
-	limited := w.addProduct(100, func(p *order.Product) { p.LimitPerUser = 3 })
+	plain := w.AddProduct(5)
+	limited := w.AddProduct(100, func(p *order.Product) { p.LimitPerUser = 3 })
 	start, end := time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond),
 		time.Now().Add(-time.Hour).UTC().Truncate(time.Millisecond)
-	early := w.addProduct(5, func(p *order.Product) { p.StartsAt = start })
-	over := w.addProduct(5, func(p *order.Product) { p.EndsAt = end })
+	early := w.AddProduct(5, func(p *order.Product) { p.StartsAt = start })
+	over := w.AddProduct(5, func(p *order.Product) { p.EndsAt = end })
 
-	w.mustPost(1, plain.ID, 3, "Idempotency-Key", "mine")
-	w.mustPost(1, limited.ID, 2)
-	wantProblem(t, w.post(1, plain.ID, 2, "Idempotency-Key", "mine"), 422, idempotencyMismatch)
-	w.mustPost(2, plain.ID, 1, "Idempotency-Key", "mine") // keys are each user's own
-	wantProblem(t, w.post(1, plain.ID, 2), 409, soldOut)
-	w.mustPost(1, plain.ID, 1) // fewer are left, not none
-	wantProblem(t, w.post(1, plain.ID, 1), 409, soldOut)
+	w.MustPost(1, plain.ID, 3, "Idempotency-Key", "mine")
+	w.MustPost(1, limited.ID, 2)
+	apitest.WantProblem(t, w.Post(1, plain.ID, 2, "Idempotency-Key", "mine"), 422, problem.IdempotencyMismatch)
+	w.MustPost(2, plain.ID, 1, "Idempotency-Key", "mine") // keys are each user's own
+	apitest.WantProblem(t, w.Post(1, plain.ID, 2), 409, problem.SoldOut)
+	w.MustPost(1, plain.ID, 1) // fewer are left, not none
+	apitest.WantProblem(t, w.Post(1, plain.ID, 1), 409, problem.SoldOut)
 
-	r := w.post(1, limited.ID, 2)
-	wantProblem(t, r, 409, limitExceeded)
+	r := w.Post(1, limited.ID, 2)
+	apitest.WantProblem(t, r, 409, problem.LimitExceeded)
 	var document struct {
 		StartsAt time.Time `json:"starts_at"`
 		EndsAt   time.Time `json:"ends_at"`
 		Limit    int64     `json:"limit_per_user"`
 	}
-	if r.read(t, &document); document.Limit != 3 {
+	if r.Read(t, &document); document.Limit != 3 {
 		t.Errorf("got %v", r)
 	}
-	w.mustPost(1, limited.ID, 1)
+	w.MustPost(1, limited.ID, 1)
 
-	r = w.post(1, early.ID, 1)
-	wantProblem(t, r, 409, saleNotStarted)
-	if r.read(t, &document); !document.StartsAt.Equal(start) {
+	r = w.Post(1, early.ID, 1)
+	apitest.WantProblem(t, r, 409, problem.SaleNotStarted)
+	if r.Read(t, &document); !document.StartsAt.Equal(start) {
 		t.Errorf("got %v, want %v", r, start)
 	}
-	r = w.post(1, over.ID, 1)
-	wantProblem(t, r, 409, saleEnded)
-	if r.read(t, &document); !document.EndsAt.Equal(end) {
+	r = w.Post(1, over.ID, 1)
+	apitest.WantProblem(t, r, 409, problem.SaleEnded)
+	if r.Read(t, &document); !document.EndsAt.Equal(end) {
 		t.Errorf("got %v, want %v", r, end)
 	}
-	w.wantSettledOutbox(plain.ID)
-	w.wantLevel(plain.ID, 0, 5, 0)
-	w.wantLevel(early.ID, 5, 0, 0)
-	w.wantLevel(over.ID, 5, 0, 0)
+	w.WantSettledOutbox(plain.ID)
+	w.WantLevel(plain.ID, 0, 5, 0)
+	w.WantLevel(early.ID, 5, 0, 0)
+	w.WantLevel(over.ID, 5, 0, 0)
 	// The code of one answer does not stick to the next on its connection.
-	if got := w.requests(ordersRoute, "202", soldOut); got != 0 {
+	if got := w.Requests(ordersRoute, "202", problem.SoldOut); got != 0 {
 		t.Errorf("%v orders were counted as accepted and sold out", got)
 	}
-	if got := w.requests(ordersRoute, "409", soldOut); got != 2 {
+	if got := w.Requests(ordersRoute, "409", problem.SoldOut); got != 2 {
 		t.Errorf("%v orders were counted as sold out", got)
 	}
 }
@@ -347,7 +349,7 @@ func TestCursorOfNobody(t *testing.T) {
 		"/api/orders?cursor=" + testCursors.order(uuid.Nil),
 		"/api/products?cursor=" + testCursors.product(math.MaxInt64),
 	} {
-		if r := w.get(1, path); r.status != 200 || !json.Valid([]byte(r.body)) {
+		if r := w.Get(1, path); r.Status != 200 || !json.Valid([]byte(r.Body)) {
 			t.Errorf("%s: %v", path, r)
 		}
 	}
@@ -356,20 +358,20 @@ func TestCursorOfNobody(t *testing.T) {
 func TestHead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(5)
+	p := w.AddProduct(5)
 	for _, path := range []string{"/healthz", "/readyz", "/api/products", "/api/products/" +
 		strconv.FormatInt(p.ID, 10)} {
-		get := w.get(1, path)
-		head := w.send("HEAD", path, "")
-		if head.status != http.StatusOK || head.body != "" ||
-			head.header.Get("Content-Type") != get.header.Get("Content-Type") {
+		get := w.Get(1, path)
+		head := w.Send("HEAD", path, "")
+		if head.Status != http.StatusOK || head.Body != "" ||
+			head.Header.Get("Content-Type") != get.Header.Get("Content-Type") {
 			t.Errorf("HEAD %s: %v", path, head)
 		}
-		if get.status != http.StatusOK {
+		if get.Status != http.StatusOK {
 			t.Errorf("GET %s: %v", path, get)
 		}
 	}
-	if r := w.get(1, "/healthz"); r.body != "ok\n" || r.header.Get("Content-Type") != "text/plain; charset=utf-8" {
-		t.Errorf("got %v, %q", r, r.header)
+	if r := w.Get(1, "/healthz"); r.Body != "ok\n" || r.Header.Get("Content-Type") != "text/plain; charset=utf-8" {
+		t.Errorf("got %v, %q", r, r.Header)
 	}
 }

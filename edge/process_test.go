@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"stampede/internal/apitest"
 	"stampede/localstack"
 )
 
@@ -31,19 +32,19 @@ func command(t *testing.T, env []string, args ...string) *exec.Cmd {
 func TestProcess(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(10)
-	env := append(localstack.SQSEnv(w.sqs.URL()),
-		"REDIS_URL="+w.redisURL, "MYSQL_DSN="+w.dsn, "JWT_SECRET="+secret, "SHUTDOWN_NOTICE=0s",
+	p := w.AddProduct(10)
+	env := append(localstack.SQSEnv(w.SQS.URL()),
+		"REDIS_URL="+w.RedisURL, "MYSQL_DSN="+w.DSN, "JWT_SECRET="+apitest.Secret, "SHUTDOWN_NOTICE=0s",
 		"EDGE_ADDR=127.0.0.1:0", "ADMIN_ADDR=127.0.0.1:0")
 	cmd := command(t, env)
 	stderr, err := cmd.StderrPipe()
-	w.must(err)
-	w.must(cmd.Start())
+	w.Must(err)
+	w.Must(cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
 	var started struct{ Msg, Addr, Admin string }
 	lines := bufio.NewReader(stderr)
 	line, err := lines.ReadBytes('\n')
-	w.must(err)
+	w.Must(err)
 	if err := json.Unmarshal(line, &started); err != nil || started.Msg != "edge started" {
 		t.Fatalf("the first line is %q (%v)", line, err)
 	}
@@ -53,21 +54,21 @@ func TestProcess(t *testing.T) {
 		rest <- string(all)
 	}()
 
-	beside := *w
-	beside.url = "http://" + started.Addr
-	beside.mustPost(1, p.ID, 1)
-	if date, err := http.ParseTime(beside.get(1, "/api/products").header.Get("Date")); err != nil ||
+	beside := *w.World
+	beside.URL = "http://" + started.Addr
+	beside.MustPost(1, p.ID, 1)
+	if date, err := http.ParseTime(beside.Get(1, "/api/products").Header.Get("Date")); err != nil ||
 		time.Since(date).Abs() > time.Minute {
 		t.Errorf("Date: %v, %v", date, err)
 	}
-	admin := *w
-	admin.client = http.DefaultClient // its answers are in no contract
-	admin.url = "http://" + started.Admin
-	if r := admin.send("GET", "/metrics", ""); !strings.Contains(r.body,
+	admin := *w.World
+	admin.Client = http.DefaultClient // its answers are in no contract
+	admin.URL = "http://" + started.Admin
+	if r := admin.Send("GET", "/metrics", ""); !strings.Contains(r.Body,
 		`stampede_http_requests_total{code="ok",route="POST /api/orders",status="202"} 1`) {
-		t.Errorf("the metrics are %.2000s", r.body)
+		t.Errorf("the metrics are %.2000s", r.Body)
 	}
-	if r := admin.send("GET", "/readyz", ""); r.status != 200 {
+	if r := admin.Send("GET", "/readyz", ""); r.Status != 200 {
 		t.Errorf("got %v", r)
 	}
 	healthy := func(addr string) error {
@@ -76,9 +77,9 @@ func TestProcess(t *testing.T) {
 	if err := healthy(started.Addr); err != nil {
 		t.Errorf("the health check says %v", err)
 	}
-	w.client.CloseIdleConnections()
-	admin.client.CloseIdleConnections()
-	w.must(cmd.Process.Signal(syscall.SIGTERM))
+	w.Client.CloseIdleConnections()
+	admin.Client.CloseIdleConnections()
+	w.Must(cmd.Process.Signal(syscall.SIGTERM))
 	logged := <-rest
 	if err := cmd.Wait(); err != nil || !strings.Contains(logged, `"edge stopped"`) {
 		t.Errorf("the process ended with %v and logged %s", err, logged)
@@ -91,7 +92,7 @@ func TestProcess(t *testing.T) {
 func TestProcessRefusesToStart(t *testing.T) {
 	t.Parallel()
 	good := map[string]string{
-		"REDIS_URL": "redis://127.0.0.1:1", "MYSQL_DSN": "root:hidden@tcp(127.0.0.1:1)/d", "JWT_SECRET": secret,
+		"REDIS_URL": "redis://127.0.0.1:1", "MYSQL_DSN": "root:hidden@tcp(127.0.0.1:1)/d", "JWT_SECRET": apitest.Secret,
 		"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL_SQS": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "x",
 		"AWS_SECRET_ACCESS_KEY": "x",
 	}

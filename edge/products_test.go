@@ -9,8 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"stampede/internal/apitest"
+	"stampede/internal/catalog"
 	"stampede/internal/mysql"
 	"stampede/internal/order"
+	"stampede/internal/problem"
 )
 
 // fromProducts is in every query for a product.
@@ -19,33 +22,33 @@ const fromProducts = "FROM products"
 func TestProducts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	if r := w.send("GET", "/api/products", ""); r.status != 200 || r.body != `{"products":[]}` {
+	if r := w.Send("GET", "/api/products", ""); r.Status != 200 || r.Body != `{"products":[]}` {
 		t.Errorf("of nothing got %v", r)
 	}
 	start, end := time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC), time.Date(2099, 1, 2, 3, 4, 5, 0, time.UTC)
-	first := w.addProduct(3, func(p *order.Product) { p.StartsAt, p.EndsAt, p.LimitPerUser = start, end, 2 })
+	first := w.AddProduct(3, func(p *order.Product) { p.StartsAt, p.EndsAt, p.LimitPerUser = start, end, 2 })
 	for range 119 {
-		w.addProduct(1)
+		w.AddProduct(1)
 	}
 	path := fmt.Sprintf("/api/products/%d", first.ID)
 	want := fmt.Sprintf(`{"product_id":%d,"name":"thing","description":"a thing","price":1999,"currency":"EUR","available":3,`+
 		`"starts_at":"2026-01-02T03:04:05.006Z","ends_at":"2099-01-02T03:04:05Z",`+
 		`"limit_per_user":2,"state":"on_sale"}`, first.ID)
-	if r := w.send("GET", path, ""); r.status != 200 || r.body != want ||
-		r.header.Get("Content-Type") != "application/json" {
+	if r := w.Send("GET", path, ""); r.Status != 200 || r.Body != want ||
+		r.Header.Get("Content-Type") != "application/json" {
 		t.Errorf("got  %v\nwant %s", r, want)
 	}
 
 	available := func(n int) func() bool {
-		return func() bool { return strings.Contains(w.send("GET", path, "").body, fmt.Sprintf(`"available":%d,`, n)) }
+		return func() bool { return strings.Contains(w.Send("GET", path, "").Body, fmt.Sprintf(`"available":%d,`, n)) }
 	}
-	w.mustPost(1, first.ID, 2)
-	w.eventually("one is available", available(1))
-	w.mustPost(2, first.ID, 1)
-	w.eventually("none is available", available(0))
+	w.MustPost(1, first.ID, 2)
+	w.Eventually("one is available", available(1))
+	w.MustPost(2, first.ID, 1)
+	w.Eventually("none is available", available(0))
 	// Available may go below zero, which buyers need not see.
-	w.must(w.rdb.Set(t.Context(), fmt.Sprintf("stock:{%d}", first.ID), -2, 0).Err())
-	w.eventually("a reading that is newer", func() bool {
+	w.Must(w.RDB.Set(t.Context(), fmt.Sprintf("stock:{%d}", first.ID), -2, 0).Err())
+	w.Eventually("a reading that is newer", func() bool {
 		entry, _ := w.edge.products.entries.Peek(first.ID)
 		return entry.value.Stock == -2 || !available(0)()
 	})
@@ -53,16 +56,16 @@ func TestProducts(t *testing.T) {
 		t.Error("less than nothing is available")
 	}
 
-	w.eventually("the list is new", func() bool { return len(w.send("GET", "/api/products", "").body) > 100 })
+	w.Eventually("the list is new", func() bool { return len(w.Send("GET", "/api/products", "").Body) > 100 })
 	seen := map[int64]bool{}
 	cursor := ""
 	for _, size := range []int{50, 50, 20} {
 		var page struct {
-			Products   []productBody
+			Products   []catalog.Product
 			NextCursor string `json:"next_cursor"`
 		}
-		r := w.send("GET", "/api/products?cursor="+cursor, "")
-		r.read(t, &page)
+		r := w.Send("GET", "/api/products?cursor="+cursor, "")
+		r.Read(t, &page)
 		if len(page.Products) != size || (page.NextCursor == "") != (size == 20) {
 			t.Errorf("a page has %d products and goes on with %q", len(page.Products), page.NextCursor)
 		}
@@ -75,53 +78,53 @@ func TestProducts(t *testing.T) {
 		t.Errorf("%d of 120 products are listed", len(seen))
 	}
 	for _, id := range []string{"999999", "0", "-1", "1.5", "x", "9223372036854775808", "%31"} {
-		wantProblem(t, w.send("GET", "/api/products/"+id, ""), 404, productNotFound)
+		apitest.WantProblem(t, w.Send("GET", "/api/products/"+id, ""), 404, problem.ProductNotFound)
 	}
 }
 
 func TestProductCache(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(5)
+	p := w.AddProduct(5)
 	known, unknown := fmt.Sprintf("/api/products/%d", p.ID), "/api/products/777"
 	for path, want := range map[string]string{known: "200", unknown: "404 product_not_found", "/api/products": "200"} {
-		w.mysql.forget()
+		w.MySQL.Forget()
 		begin := time.Now()
-		got := count(crowd(200, func(int) reply { return w.send("GET", path, "") }))
+		got := apitest.Count(apitest.Crowd(200, func(int) apitest.Reply { return w.Send("GET", path, "") }))
 		loads := 1 + int(time.Since(begin)/cacheTTL)
 		if len(got) != 1 || got[want] != 200 {
 			t.Errorf("%s: got %v", path, got)
 		}
-		if n := w.mysql.asked(fromProducts); n < 1 || n > loads {
+		if n := w.MySQL.Asked(fromProducts); n < 1 || n > loads {
 			t.Errorf("%s: MySQL was asked %d times, want at most %d", path, n, loads)
 		}
 	}
 
-	w.mysql.cut()
+	w.MySQL.Cut()
 	for begin := time.Now(); time.Since(begin) < 2*cacheTTL; time.Sleep(10 * time.Millisecond) {
-		if r := w.send("GET", known, ""); r.status != 200 {
+		if r := w.Send("GET", known, ""); r.Status != 200 {
 			t.Fatalf("while MySQL is down got %v", r)
 		}
 	}
-	if r := w.send("GET", unknown, ""); r.status != 404 {
+	if r := w.Send("GET", unknown, ""); r.Status != 404 {
 		t.Errorf("while MySQL is down got %v", r)
 	}
-	wantProblem(t, w.send("GET", "/api/products/778", ""), 503, productsUnavailable)
-	w.mysql.heal()
-	w.must(w.rdb.Set(t.Context(), fmt.Sprintf("stock:{%d}", p.ID), 4, 0).Err())
-	w.eventually("the product is read anew", func() bool {
-		return strings.Contains(w.send("GET", known, "").body, `"available":4`)
+	apitest.WantProblem(t, w.Send("GET", "/api/products/778", ""), 503, problem.ProductsUnavailable)
+	w.MySQL.Heal()
+	w.Must(w.RDB.Set(t.Context(), fmt.Sprintf("stock:{%d}", p.ID), 4, 0).Err())
+	w.Eventually("the product is read anew", func() bool {
+		return strings.Contains(w.Send("GET", known, "").Body, `"available":4`)
 	})
 
-	w.mysql.hang()
+	w.MySQL.Hang()
 	entry, _ := w.edge.products.entries.Peek(p.ID)
-	w.eventually("what is known is old", func() bool { return time.Since(entry.at) > cacheTTL })
-	replies := crowd(50, func(int) reply { return w.send("GET", known, "") })
-	if got := count(replies); got["200"] != 50 {
+	w.Eventually("what is known is old", func() bool { return time.Since(entry.at) > cacheTTL })
+	replies := apitest.Crowd(50, func(int) apitest.Reply { return w.Send("GET", known, "") })
+	if got := apitest.Count(replies); got["200"] != 50 {
 		t.Errorf("while MySQL hangs got %v", got)
 	}
 	for _, r := range replies {
-		if r.took > 2*loadTimeout {
+		if r.Took > 2*loadTimeout {
 			t.Errorf("while MySQL hangs got %v", r)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"stampede/internal/ledger"
 	"stampede/internal/mysql"
 	"stampede/internal/order"
+	"stampede/internal/problem"
 	"stampede/internal/stock"
 	"stampede/internal/telemetry"
 )
@@ -35,7 +36,7 @@ type ticket struct {
 	request   stock.Request
 	productID int64 // as the client knows it
 	since     time.Time
-	requestID requestID
+	requestID problem.RequestID
 	trace     telemetry.Place
 	hops      int          // from one bucket to another, or between the product and a bucket
 	answer    chan *answer // buffered for one answer, so that nobody waits for a client
@@ -43,8 +44,8 @@ type ticket struct {
 
 // answer is what became of a ticket.
 type answer struct {
-	code  code        // accepted, or why not
-	order order.Order // set if accepted, or if its outcome is unknown
+	code  problem.Code // accepted, or why not
+	order order.Order  // set if accepted, or if its outcome is unknown
 	sale  stock.Sale
 }
 
@@ -94,7 +95,7 @@ func (r *reserver) shelf(productID, userID int64) int64 {
 // submit takes a ticket in; its answer comes through the ticket.
 func (r *reserver) submit(t *ticket) {
 	if r.tickets.Add(r.shelf(t.productID, t.request.UserID), t) == 0 {
-		t.answer <- &answer{code: stockUnavailable}
+		t.answer <- &answer{code: problem.StockUnavailable}
 	}
 }
 
@@ -124,7 +125,7 @@ func (r *reserver) sort(productID int64, waiting []*ticket) (tickets, elsewhere 
 	for _, t := range waiting {
 		switch {
 		case time.Since(t.since) > maxWait:
-			t.answer <- &answer{code: stockUnavailable}
+			t.answer <- &answer{code: problem.StockUnavailable}
 		case r.shelf(t.productID, t.request.UserID) != productID:
 			elsewhere = append(elsewhere, t)
 		default:
@@ -138,7 +139,7 @@ func (r *reserver) sort(productID int64, waiting []*ticket) (tickets, elsewhere 
 func (r *reserver) redirect(tickets []*ticket) {
 	for _, t := range tickets {
 		if t.hops++; t.hops > maxHops {
-			t.answer <- &answer{code: stockUnavailable}
+			t.answer <- &answer{code: problem.StockUnavailable}
 			continue
 		}
 		r.submit(t)
@@ -267,9 +268,9 @@ func (r *reserver) learnSplit(id, split, now int64) {
 
 // fail answers tickets that could not be served.
 func (r *reserver) fail(productID int64, tickets []*ticket, err error) {
-	c := stockUnavailable
+	c := problem.StockUnavailable
 	if errors.Is(err, mysql.ErrNotFound) {
-		c = productNotFound
+		c = problem.ProductNotFound
 	} else {
 		slog.Error("units could not be reserved", "product", productID, "orders", len(tickets), "first",
 			tickets[0].request.OrderID,

@@ -9,7 +9,9 @@ import (
 
 	"github.com/google/uuid"
 
+	"stampede/internal/apitest"
 	"stampede/internal/order"
+	"stampede/internal/problem"
 	"stampede/internal/stock"
 )
 
@@ -18,26 +20,26 @@ import (
 func TestLoadedOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(1000)
+	p := w.AddProduct(1000)
 	_, _, other := w.start()
-	beside := *w
-	beside.url = "http://" + other
-	w.mysql.forget()
-	got := count(crowd(200, func(i int) reply {
+	beside := *w.World
+	beside.URL = "http://" + other
+	w.MySQL.Forget()
+	got := apitest.Count(apitest.Crowd(200, func(i int) apitest.Reply {
 		if i%2 == 0 {
-			return beside.post(int64(i+1), p.ID, 2)
+			return beside.Post(int64(i+1), p.ID, 2)
 		}
-		return w.post(int64(i+1), p.ID, 2)
+		return w.Post(int64(i+1), p.ID, 2)
 	}))
 	if got["202"] != 200 {
 		t.Errorf("got %v", got)
 	}
-	if n := w.mysql.asked(fromProducts); n < 1 || n > 4 {
+	if n := w.MySQL.Asked(fromProducts); n < 1 || n > 4 {
 		t.Errorf("the product was read %d times by two edges", n)
 	}
-	w.wantSettledOutbox(p.ID)
-	w.wantLevel(p.ID, 600, 400, 0)
-	if n := len(w.copies()); n != 200 {
+	w.WantSettledOutbox(p.ID)
+	w.WantLevel(p.ID, 600, 400, 0)
+	if n := len(w.Copies()); n != 200 {
 		t.Errorf("the queue holds %d orders", n)
 	}
 }
@@ -46,32 +48,32 @@ func TestUnknownProductCrowd(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	begin := time.Now()
-	got := count(crowd(200, func(i int) reply { return w.post(int64(i+1), 4711, 1) }))
+	got := apitest.Count(apitest.Crowd(200, func(i int) apitest.Reply { return w.Post(int64(i+1), 4711, 1) }))
 	if got["404 product_not_found"] != 200 {
 		t.Errorf("got %v", got)
 	}
-	if n, most := w.mysql.asked(fromProducts), 1+int(time.Since(begin)/cacheTTL); n > most {
+	if n, most := w.MySQL.Asked(fromProducts), 1+int(time.Since(begin)/cacheTTL); n > most {
 		t.Errorf("the product was looked for %d times, want at most %d", n, most)
 	}
-	if left := w.dump(); len(left) != 0 {
+	if left := w.Dump(); len(left) != 0 {
 		t.Errorf("Redis holds %v", left)
 	}
 	// Once there is such a product it can be bought, after what was found is forgotten.
-	p := w.addProduct(1, func(p *order.Product) { p.ID = 4711 })
-	w.eventually("it is on sale", func() bool { return w.post(1, p.ID, 1).status == 202 })
+	p := w.AddProduct(1, func(p *order.Product) { p.ID = 4711 })
+	w.Eventually("it is on sale", func() bool { return w.Post(1, p.ID, 1).Status == 202 })
 }
 
 func TestNeverMoreThanThereIs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(50)
-	got := count(crowd(200, func(i int) reply { return w.post(int64(i+1), p.ID, 1) }))
+	p := w.AddProduct(50)
+	got := apitest.Count(apitest.Crowd(200, func(i int) apitest.Reply { return w.Post(int64(i+1), p.ID, 1) }))
 	if got["202"] != 50 || got["409 sold_out"] != 150 {
 		t.Errorf("got %v", got)
 	}
-	w.wantSettledOutbox(p.ID)
-	w.wantLevel(p.ID, 0, 50, 0)
-	if n := len(w.copies()); n != 50 {
+	w.WantSettledOutbox(p.ID)
+	w.WantLevel(p.ID, 0, 50, 0)
+	if n := len(w.Copies()); n != 50 {
 		t.Errorf("the queue holds %d orders", n)
 	}
 }
@@ -79,46 +81,46 @@ func TestNeverMoreThanThereIs(t *testing.T) {
 func TestLimitHoldsInACrowd(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(1000, func(p *order.Product) { p.LimitPerUser = 1 })
-	got := count(crowd(200, func(int) reply { return w.post(1, p.ID, 1) }))
+	p := w.AddProduct(1000, func(p *order.Product) { p.LimitPerUser = 1 })
+	got := apitest.Count(apitest.Crowd(200, func(int) apitest.Reply { return w.Post(1, p.ID, 1) }))
 	if got["202"] != 1 || got["409 limit_exceeded"] != 199 {
 		t.Errorf("got %v", got)
 	}
-	w.wantSettledOutbox(p.ID)
-	w.wantLevel(p.ID, 999, 1, 0)
+	w.WantSettledOutbox(p.ID)
+	w.WantLevel(p.ID, 999, 1, 0)
 }
 
 func TestRetry(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(10)
-	first := w.post(1, p.ID, 2, "Idempotency-Key", "again")
-	w.wantSettledOutbox(p.ID)
+	p := w.AddProduct(10)
+	first := w.Post(1, p.ID, 2, "Idempotency-Key", "again")
+	w.WantSettledOutbox(p.ID)
 	for range 3 {
-		r := w.post(1, p.ID, 2, "Idempotency-Key", "again")
-		if r.status != 202 || r.body != first.body || r.header.Get("Location") != first.header.Get("Location") ||
-			r.header.Get("Retry-After") != "1" {
+		r := w.Post(1, p.ID, 2, "Idempotency-Key", "again")
+		if r.Status != 202 || r.Body != first.Body || r.Header.Get("Location") != first.Header.Get("Location") ||
+			r.Header.Get("Retry-After") != "1" {
 			t.Errorf("got %v, want %v", r, first)
 		}
 	}
-	wantProblem(t, w.post(1, p.ID, 3, "Idempotency-Key", "again"), 422, idempotencyMismatch)
-	w.wantLevel(p.ID, 8, 2, 0)
-	if n := len(w.orders()); n != 1 {
+	apitest.WantProblem(t, w.Post(1, p.ID, 3, "Idempotency-Key", "again"), 422, problem.IdempotencyMismatch)
+	w.WantLevel(p.ID, 8, 2, 0)
+	if n := len(w.Orders()); n != 1 {
 		t.Errorf("the queue holds %d orders", n)
 	}
 	// The key still stands for the order when that is decided, and when nothing is left.
 	var accepted acceptedBody
-	first.read(t, &accepted)
-	o := w.received[0]
-	_, err := w.stock.Settle(t.Context(), p.ID, []order.Decision{{Record: order.Record{Order: o,
+	first.Read(t, &accepted)
+	o := w.Orders()[0]
+	_, err := w.Stock.Settle(t.Context(), p.ID, []order.Decision{{Record: order.Record{Order: o,
 		Status: order.Completed}, Fresh: true, Version: 2}})
-	w.must(err)
+	w.Must(err)
 	w.decide(accepted.OrderID, 1, order.Completed, "")
-	w.mustPost(2, p.ID, 8)
-	if r := w.post(1, p.ID, 2, "Idempotency-Key", "again"); r.status != 202 || r.body != first.body {
+	w.MustPost(2, p.ID, 8)
+	if r := w.Post(1, p.ID, 2, "Idempotency-Key", "again"); r.Status != 202 || r.Body != first.Body {
 		t.Errorf("got %v, want %v", r, first)
 	}
-	if r := w.get(1, "/api/orders/"+accepted.OrderID); !strings.Contains(r.body, `"completed"`) {
+	if r := w.Get(1, "/api/orders/"+accepted.OrderID); !strings.Contains(r.Body, `"completed"`) {
 		t.Errorf("a retry has undone the decision: %v", r)
 	}
 }
@@ -126,16 +128,19 @@ func TestRetry(t *testing.T) {
 func TestRetriesInACrowd(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(1000)
-	replies := crowd(200, func(int) reply { return w.post(1, p.ID, 2, "Idempotency-Key", "all-the-same") })
+	p := w.AddProduct(1000)
+	replies := apitest.Crowd(200, func(int) apitest.Reply {
+		return w.Post(1, p.ID, 2, "Idempotency-Key",
+			"all-the-same")
+	})
 	for _, r := range replies {
-		if r.status != 202 || r.body != replies[0].body {
+		if r.Status != 202 || r.Body != replies[0].Body {
 			t.Fatalf("got %v and %v", r, replies[0])
 		}
 	}
-	w.wantSettledOutbox(p.ID)
-	w.wantLevel(p.ID, 998, 2, 0)
-	if copies := w.copies(); len(copies) != 1 {
+	w.WantSettledOutbox(p.ID)
+	w.WantLevel(p.ID, 998, 2, 0)
+	if copies := w.Copies(); len(copies) != 1 {
 		t.Errorf("the queue holds %v", copies)
 	}
 }
@@ -143,10 +148,10 @@ func TestRetriesInACrowd(t *testing.T) {
 // reserveUnsent reserves an order as an edge does that dies before it has sent the order.
 func (w *world) reserveUnsent(user int64, p order.Product, quantity int64, key string) order.Order {
 	w.Helper()
-	w.loadNow(p)
-	_, results, err := w.stock.Reserve(w.Context(), p.ID, 0,
+	w.LoadNow(p)
+	_, results, err := w.Stock.Reserve(w.Context(), p.ID, 0,
 		[]stock.Request{{OrderID: order.NewID(), UserID: user, Quantity: quantity, IdempotencyKey: key}})
-	w.must(err)
+	w.Must(err)
 	if results[0].Outcome != stock.Reserved {
 		w.Fatalf("got %+v", results[0])
 	}
@@ -156,14 +161,14 @@ func (w *world) reserveUnsent(user int64, p order.Product, quantity int64, key s
 func TestRetrySendsWhatAnEdgeLeftBehind(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(10)
+	p := w.AddProduct(10)
 	left := w.reserveUnsent(1, p, 2, "k")
 	// it was promised another price
-	w.must(w.rdb.HSet(t.Context(), fmt.Sprintf("sale:{%d}", p.ID), "price", 9999).Err())
-	if id := w.mustPost(1, p.ID, 2, "Idempotency-Key", "k"); id != left.ID.String() {
+	w.Must(w.RDB.HSet(t.Context(), fmt.Sprintf("sale:{%d}", p.ID), "price", 9999).Err())
+	if id := w.MustPost(1, p.ID, 2, "Idempotency-Key", "k"); id != left.ID.String() {
 		t.Errorf("got order %s, want %s", id, left.ID)
 	}
-	orders := w.orders()
+	orders := w.Orders()
 	if len(orders) != 1 || !orders[0].ReservedAt.Equal(left.ReservedAt) {
 		t.Fatalf("the queue holds %+v, want %+v", orders, left)
 	}
@@ -171,21 +176,21 @@ func TestRetrySendsWhatAnEdgeLeftBehind(t *testing.T) {
 	if orders[0] != left {
 		t.Errorf("the queue holds %+v, want %+v", orders[0], left)
 	}
-	if r := w.get(1, "/api/orders/"+left.ID.String()); r.status != 200 {
+	if r := w.Get(1, "/api/orders/"+left.ID.String()); r.Status != 200 {
 		t.Errorf("got %v", r)
 	}
-	w.wantSettledOutbox(p.ID)
-	w.wantLevel(p.ID, 8, 2, 0)
+	w.WantSettledOutbox(p.ID)
+	w.WantLevel(p.ID, 8, 2, 0)
 
 	// Such an order can no longer be cancelled: somebody else may be about to send it.
 	left = w.reserveUnsent(2, p, 2, "k")
-	w.sqs.RefuseNext("SendMessageBatch", 3)
-	r := w.post(2, p.ID, 2, "Idempotency-Key", "k")
-	wantProblem(t, r, 503, outcomeUnknown)
-	if !strings.Contains(r.body, left.ID.String()) || r.header.Get("Location") != "/api/orders/"+left.ID.String() {
-		t.Errorf("got %v, %q", r, r.header)
+	w.SQS.RefuseNext("SendMessageBatch", 3)
+	r := w.Post(2, p.ID, 2, "Idempotency-Key", "k")
+	apitest.WantProblem(t, r, 503, problem.OutcomeUnknown)
+	if !strings.Contains(r.Body, left.ID.String()) || r.Header.Get("Location") != "/api/orders/"+left.ID.String() {
+		t.Errorf("got %v, %q", r, r.Header)
 	}
-	w.wantLevel(p.ID, 6, 4, 1)
+	w.WantLevel(p.ID, 6, 4, 1)
 }
 
 // tickets are requests to order one unit each, made at a time; a key may be empty.
@@ -205,16 +210,16 @@ func tickets(product int64, since time.Time, keys ...string) []*ticket {
 func TestRetryInTheSameBatch(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(10)
-	w.sqs.RefuseNext("SendMessageBatch", 3)
+	p := w.AddProduct(10)
+	w.SQS.RefuseNext("SendMessageBatch", 3)
 	refused := tickets(p.ID, time.Now(), "k", "k", "k")
 	w.edge.reserver.reserve(p.ID, append([]*ticket(nil), refused...))
 	for i, r := range refused {
-		if a := <-r.answer; a.code != queueUnavailable {
+		if a := <-r.answer; a.code != problem.QueueUnavailable {
 			t.Errorf("%d: got %q, though the queue has refused the order", i, a.code)
 		}
 	}
-	w.wantLevel(p.ID, 10, 0, 0)
+	w.WantLevel(p.ID, 10, 0, 0)
 	sent := tickets(p.ID, time.Now(), "k", "k", "", "k")
 	w.edge.reserver.reserve(p.ID, append([]*ticket(nil), sent...))
 	ids := map[uuid.UUID]int{}
@@ -225,109 +230,109 @@ func TestRetryInTheSameBatch(t *testing.T) {
 		}
 		ids[a.order.ID]++
 	}
-	if len(ids) != 2 || len(w.copies()) != 2 {
-		t.Errorf("the answers are %v, the queue holds %v", ids, w.copies())
+	if len(ids) != 2 || len(w.Copies()) != 2 {
+		t.Errorf("the answers are %v, the queue holds %v", ids, w.Copies())
 	}
-	w.wantSettledOutbox(p.ID)
-	w.wantLevel(p.ID, 8, 2, 0)
+	w.WantSettledOutbox(p.ID)
+	w.WantLevel(p.ID, 8, 2, 0)
 }
 
 // A request that has waited too long for its reservation is not reserved.
 func TestLateTickets(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(10)
+	p := w.AddProduct(10)
 	late := tickets(p.ID, time.Now().Add(-2*maxWait), "", "")
 	timely := tickets(p.ID, time.Now(), "")
 	w.edge.reserver.reserve(p.ID, []*ticket{late[0], timely[0], late[1]})
 	for _, l := range late {
-		if a := <-l.answer; a.code != stockUnavailable {
+		if a := <-l.answer; a.code != problem.StockUnavailable {
 			t.Errorf("got %q", a.code)
 		}
 	}
 	if a := <-timely[0].answer; a.code != accepted {
 		t.Errorf("got %q", a.code)
 	}
-	w.wantSettledOutbox(p.ID)
-	w.wantLevel(p.ID, 9, 1, 0)
+	w.WantSettledOutbox(p.ID)
+	w.WantLevel(p.ID, 9, 1, 0)
 }
 
 // A crowd that is larger than what can be served in time is told so at once.
 func TestWaitingRoom(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(100_000)
-	w.mustPost(1, p.ID, 1)
-	w.wantSettledOutbox(p.ID)
-	w.redis.hang()
+	p := w.AddProduct(100_000)
+	w.MustPost(1, p.ID, 1)
+	w.WantSettledOutbox(p.ID)
+	w.Redis.Hang()
 	crowd := tickets(p.ID, time.Now(), make([]string, 1+maxWaiting)...)
 	w.edge.reserver.submit(crowd[0])
-	w.eventually("a call is under way", func() bool { return w.redis.holding() > 0 })
+	w.Eventually("a call is under way", func() bool { return w.Redis.Holding() > 0 })
 	for _, c := range crowd[1:] {
 		w.edge.reserver.submit(c)
 	}
-	r := w.post(1, p.ID, 1)
-	wantProblem(t, r, 503, stockUnavailable)
-	if r.took > 2*time.Second {
-		t.Errorf("the answer took %v", r.took)
+	r := w.Post(1, p.ID, 1)
+	apitest.WantProblem(t, r, 503, problem.StockUnavailable)
+	if r.Took > 2*time.Second {
+		t.Errorf("the answer took %v", r.Took)
 	}
-	w.redis.heal()
+	w.Redis.Heal()
 	for _, c := range crowd {
 		if a := <-c.answer; a.code != accepted {
 			t.Fatalf("who was let in got %q", a.code)
 		}
 	}
-	w.wantSettledOutbox(p.ID)
-	w.wantLevel(p.ID, 100_000-2-maxWaiting, 2+maxWaiting, 0)
-	w.mustPost(1, p.ID, 1)
+	w.WantSettledOutbox(p.ID)
+	w.WantLevel(p.ID, 100_000-2-maxWaiting, 2+maxWaiting, 0)
+	w.MustPost(1, p.ID, 1)
 }
 
 func TestRedisDown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(10)
-	pending := w.mustPost(1, p.ID, 1)
+	p := w.AddProduct(10)
+	pending := w.MustPost(1, p.ID, 1)
 	decided := order.Order{ID: order.NewID(), UserID: 1, ProductID: p.ID, Quantity: 1, UnitPrice: 1500,
 		ReservedAt: time.Now()}
-	_, err := w.ledger.Decide(t.Context(), p.ID, []order.Order{decided})
-	w.must(err)
-	w.wantSettledOutbox(p.ID)
-	before := w.level(p.ID)
-	w.redis.cut()
-	wantProblem(t, w.post(1, p.ID, 1), 503, stockUnavailable)
-	wantProblem(t, w.get(1, "/readyz"), 503, notReady)
-	wantProblem(t, w.get(1, "/api/orders/"+pending), 503, ordersUnavailable)
+	_, err := w.Ledger.Decide(t.Context(), p.ID, []order.Order{decided})
+	w.Must(err)
+	w.WantSettledOutbox(p.ID)
+	before := w.Level(p.ID)
+	w.Redis.Cut()
+	apitest.WantProblem(t, w.Post(1, p.ID, 1), 503, problem.StockUnavailable)
+	apitest.WantProblem(t, w.Get(1, "/readyz"), 503, problem.NotReady)
+	apitest.WantProblem(t, w.Get(1, "/api/orders/"+pending), 503, problem.OrdersUnavailable)
 	for _, path := range []string{"/healthz", "/api/orders", "/api/products", fmt.Sprintf("/api/products/%d", p.ID),
 		"/api/orders/" + decided.ID.String()} {
-		if r := w.get(1, path); r.status != 200 {
+		if r := w.Get(1, path); r.Status != 200 {
 			t.Errorf("%s: %v", path, r)
 		}
 	}
-	if r := w.get(1, "/readyz"); strings.Contains(r.body, "127.0.0.1") {
+	if r := w.Get(1, "/readyz"); strings.Contains(r.Body, "127.0.0.1") {
 		t.Errorf("the public learns where Redis is: %v", r)
 	}
-	if got := w.level(p.ID); got != before {
+	if got := w.Level(p.ID); got != before {
 		t.Errorf("got %+v, want %+v", got, before)
 	}
-	w.redis.heal()
-	w.eventually("the edge is ready", func() bool { return w.get(1, "/readyz").status == 200 })
-	w.eventually("orders are taken", func() bool { return w.post(1, p.ID, 1).status == 202 })
+	w.Redis.Heal()
+	w.Eventually("the edge is ready", func() bool { return w.Get(1, "/readyz").Status == 200 })
+	w.Eventually("orders are taken", func() bool { return w.Post(1, p.ID, 1).Status == 202 })
 }
 
 func TestRedisHangs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(100)
-	pending := w.mustPost(1, p.ID, 1)
-	w.wantSettledOutbox(p.ID)
-	w.redis.hang()
+	p := w.AddProduct(100)
+	pending := w.MustPost(1, p.ID, 1)
+	w.WantSettledOutbox(p.ID)
+	w.Redis.Hang()
 	var took sync.Map
 	var all sync.WaitGroup
-	for name, request := range map[string]func() reply{
-		"order":   func() reply { return w.post(2, p.ID, 1) },
-		"status":  func() reply { return w.get(1, "/api/orders/"+pending) },
-		"ready":   func() reply { return w.get(1, "/readyz") },
-		"product": func() reply { return w.get(1, fmt.Sprintf("/api/products/%d", p.ID)) },
+	for name, request := range map[string]func() apitest.Reply{
+		"order":   func() apitest.Reply { return w.Post(2, p.ID, 1) },
+		"status":  func() apitest.Reply { return w.Get(1, "/api/orders/"+pending) },
+		"ready":   func() apitest.Reply { return w.Get(1, "/readyz") },
+		"product": func() apitest.Reply { return w.Get(1, fmt.Sprintf("/api/products/%d", p.ID)) },
 	} {
 		all.Go(func() { took.Store(name, request()) })
 	}
@@ -335,46 +340,46 @@ func TestRedisHangs(t *testing.T) {
 	for name, want := range map[string]string{"order": "503 stock_unavailable", "status": "503 orders_unavailable",
 		"ready": "503 not_ready", "product": "200"} {
 		v, _ := took.Load(name)
-		if r := v.(reply); count([]reply{r})[want] != 1 || r.took > 12*time.Second {
+		if r := v.(apitest.Reply); apitest.Count([]apitest.Reply{r})[want] != 1 || r.Took > 12*time.Second {
 			t.Errorf("%s: got %v, want %s", name, r, want)
 		}
 	}
-	w.redis.heal()
-	w.eventually("orders are taken", func() bool { return w.post(3, p.ID, 1).status == 202 })
+	w.Redis.Heal()
+	w.Eventually("orders are taken", func() bool { return w.Post(3, p.ID, 1).Status == 202 })
 }
 
 // Without MySQL orders are taken for what is loaded, and for nothing else.
 func TestMySQLDown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	loaded, fresh := w.addProduct(10), w.addProduct(10)
-	w.mustPost(1, loaded.ID, 1)
-	w.mysql.cut()
-	w.mustPost(1, loaded.ID, 1)
-	wantProblem(t, w.post(1, fresh.ID, 1), 503, stockUnavailable)
-	if r := w.get(1, "/readyz"); r.status != 200 {
+	loaded, fresh := w.AddProduct(10), w.AddProduct(10)
+	w.MustPost(1, loaded.ID, 1)
+	w.MySQL.Cut()
+	w.MustPost(1, loaded.ID, 1)
+	apitest.WantProblem(t, w.Post(1, fresh.ID, 1), 503, problem.StockUnavailable)
+	if r := w.Get(1, "/readyz"); r.Status != 200 {
 		t.Errorf("got %v", r)
 	}
-	w.mysql.heal()
-	w.eventually("orders are taken", func() bool { return w.post(1, fresh.ID, 1).status == 202 })
+	w.MySQL.Heal()
+	w.Eventually("orders are taken", func() bool { return w.Post(1, fresh.ID, 1).Status == 202 })
 }
 
 // A MySQL that hangs costs who needs it a bounded time, and others nothing.
 func TestMySQLHangs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(10)
-	id := w.mustPost(1, p.ID, 1)
-	w.mysql.hang()
-	if r := w.post(1, p.ID, 1); r.status != 202 || r.took > 2*time.Second {
+	p := w.AddProduct(10)
+	id := w.MustPost(1, p.ID, 1)
+	w.MySQL.Hang()
+	if r := w.Post(1, p.ID, 1); r.Status != 202 || r.Took > 2*time.Second {
 		t.Errorf("got %v", r)
 	}
-	if r := w.get(1, "/api/orders/"+id); r.status != 200 || r.took > 2*time.Second {
+	if r := w.Get(1, "/api/orders/"+id); r.Status != 200 || r.Took > 2*time.Second {
 		t.Errorf("got %v", r)
 	}
-	for _, r := range crowd(50, func(int) reply { return w.get(1, "/api/orders") }) {
-		wantProblem(t, r, 503, ordersUnavailable)
-		if r.took > lookupTimeout+3*time.Second {
+	for _, r := range apitest.Crowd(50, func(int) apitest.Reply { return w.Get(1, "/api/orders") }) {
+		apitest.WantProblem(t, r, 503, problem.OrdersUnavailable)
+		if r.Took > lookupTimeout+3*time.Second {
 			t.Errorf("got %v", r)
 		}
 	}
@@ -385,13 +390,13 @@ func TestEveryOutcomeHasACode(t *testing.T) {
 	t.Parallel()
 	for _, outcome := range []stock.Outcome{stock.SoldOut, stock.LimitExceeded, stock.NotStarted, stock.Ended,
 		stock.IdempotencyMismatch} {
-		if c := refusals[outcome]; problems[c].status < 400 || problems[c].title == "" {
+		if c := refusals[outcome]; c.Status() < 400 || c.Title() == "" {
 			t.Errorf("outcome %d has code %q", outcome, c)
 		}
 	}
-	for c, p := range problems {
-		if p.status < 400 || p.status > 599 || p.title == "" || c == "" {
-			t.Errorf("%q: %+v", c, p)
+	for _, c := range problem.Codes() {
+		if c.Status() < 400 || c.Status() > 599 || c.Title() == "" || c == "" {
+			t.Errorf("%q: %d %q", c, c.Status(), c.Title())
 		}
 	}
 }

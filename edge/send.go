@@ -12,6 +12,7 @@ import (
 
 	"stampede/internal/batch"
 	"stampede/internal/order"
+	"stampede/internal/problem"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
 	"stampede/internal/telemetry"
@@ -86,7 +87,7 @@ func (s *sender) submit(parcels []*parcel) {
 }
 
 // finish answers everybody who waits for a parcel.
-func (s *sender) finish(p *parcel, c code) {
+func (s *sender) finish(p *parcel, c problem.Code) {
 	s.mu.Lock()
 	delete(s.pending, p.order.ID)
 	tickets := p.tickets
@@ -100,7 +101,7 @@ func (s *sender) finish(p *parcel, c code) {
 }
 
 // finishAll answers everybody who waits for some parcels.
-func (s *sender) finishAll(parcels []*parcel, c code) {
+func (s *sender) finishAll(parcels []*parcel, c problem.Code) {
 	for _, p := range parcels {
 		s.finish(p, c)
 	}
@@ -118,7 +119,7 @@ func (s *sender) send(_ struct{}, gathered []*parcel) {
 	// Buyers who ask for their orders must find them as soon as a worker can.
 	if err := s.stock.WritePending(ctx, recordsOf(parcels)); err != nil {
 		slog.Error("accepted orders could not be made visible", "orders", len(parcels), "error", err, s.logIDs(parcels))
-		s.cancel(parcels, stockUnavailable)
+		s.cancel(parcels, problem.StockUnavailable)
 		return
 	}
 
@@ -140,11 +141,11 @@ func (s *sender) send(_ struct{}, gathered []*parcel) {
 		case queue.Refused:
 			refused = append(refused, e.parcels...)
 		default:
-			s.finishAll(e.parcels, outcomeUnknown)
+			s.finishAll(e.parcels, problem.OutcomeUnknown)
 		}
 	})
 
-	s.cancel(refused, queueUnavailable)
+	s.cancel(refused, problem.QueueUnavailable)
 	s.acknowledge(sent)
 }
 
@@ -161,7 +162,7 @@ func (s *sender) dropLate(gathered []*parcel) (parcels []*parcel) {
 	}
 	if len(late) > 0 {
 		slog.Error("orders are given back, since the queue is too slow", "orders", len(late), s.logIDs(late))
-		s.cancel(late, queueUnavailable)
+		s.cancel(late, problem.QueueUnavailable)
 	}
 	return parcels
 }
@@ -232,7 +233,7 @@ func (s *sender) acknowledge(sent []*parcel) {
 
 // cancel gives back the units of orders that are certainly not on the queue, and answers with c. An
 // order that cannot be cancelled, or of which that is not known, has an unknown outcome.
-func (s *sender) cancel(parcels []*parcel, c code) {
+func (s *sender) cancel(parcels []*parcel, c problem.Code) {
 	if len(parcels) == 0 {
 		return
 	}
@@ -252,7 +253,7 @@ func (s *sender) cancel(parcels []*parcel, c code) {
 		if cancelled[p.order.ID] {
 			s.finish(p, c)
 		} else {
-			s.finish(p, outcomeUnknown)
+			s.finish(p, problem.OutcomeUnknown)
 		}
 	}
 }

@@ -9,7 +9,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"stampede/internal/apitest"
 	"stampede/internal/order"
+	"stampede/internal/problem"
 	"stampede/internal/stock"
 	"stampede/localstack/sqs"
 )
@@ -23,29 +25,29 @@ const sendBatch = "SendMessageBatch"
 func TestQueueRefuses(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(10, func(p *order.Product) { p.LimitPerUser = 3 })
-	w.mustPost(2, p.ID, 1)
-	w.wantSettledOutbox(p.ID)
-	before := w.dump()
-	w.sqs.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Refuse: 1, RefuseWith: "OverLimit"})
-	r := w.post(1, p.ID, 3, "Idempotency-Key", "k")
-	wantProblem(t, r, 503, queueUnavailable)
-	if r.header.Get("Location") != "" || r.took > 5*time.Second {
-		t.Errorf("got %v, %q", r, r.header)
+	p := w.AddProduct(10, func(p *order.Product) { p.LimitPerUser = 3 })
+	w.MustPost(2, p.ID, 1)
+	w.WantSettledOutbox(p.ID)
+	before := w.Dump()
+	w.SQS.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Refuse: 1, RefuseWith: "OverLimit"})
+	r := w.Post(1, p.ID, 3, "Idempotency-Key", "k")
+	apitest.WantProblem(t, r, 503, problem.QueueUnavailable)
+	if r.Header.Get("Location") != "" || r.Took > 5*time.Second {
+		t.Errorf("got %v, %q", r, r.Header)
 	}
 	// Units, buyer's count, key and order are as if nothing had been.
-	if after := w.dump(); !maps.Equal(before, after) {
+	if after := w.Dump(); !maps.Equal(before, after) {
 		t.Errorf("before %q\nafter  %q", before, after)
 	}
-	w.sqs.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Refuse: 1, RefuseWith: "OverLimit"})
-	wantProblem(t, w.post(1, p.ID, 3), 503, queueUnavailable)
+	w.SQS.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Refuse: 1, RefuseWith: "OverLimit"})
+	apitest.WantProblem(t, w.Post(1, p.ID, 3), 503, problem.QueueUnavailable)
 
-	w.sqs.SetFaults(sqs.Faults{})
-	w.sqs.RefuseNext(sendBatch, 2) // a moment's refusal is not the client's business
-	w.mustPost(1, p.ID, 2, "Idempotency-Key", "k")
-	w.wantSettledOutbox(p.ID)
-	w.wantLevel(p.ID, 7, 3, 0)
-	if n := len(w.orders()); n != 2 {
+	w.SQS.SetFaults(sqs.Faults{})
+	w.SQS.RefuseNext(sendBatch, 2) // a moment's refusal is not the client's business
+	w.MustPost(1, p.ID, 2, "Idempotency-Key", "k")
+	w.WantSettledOutbox(p.ID)
+	w.WantLevel(p.ID, 7, 3, 0)
+	if n := len(w.Orders()); n != 2 {
 		t.Errorf("the queue holds %d orders", n)
 	}
 }
@@ -54,48 +56,48 @@ func TestQueueRefuses(t *testing.T) {
 func TestRefusedOrderIsForgotten(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(10)
-	w.sqs.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Refuse: 1, RefuseWith: "OverLimit",
+	p := w.AddProduct(10)
+	w.SQS.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Refuse: 1, RefuseWith: "OverLimit",
 		Delay: 300 * time.Millisecond})
-	answered := make(chan reply, 1)
-	go func() { answered <- w.post(1, p.ID, 1) }()
+	answered := make(chan apitest.Reply, 1)
+	go func() { answered <- w.Post(1, p.ID, 1) }()
 	var id string
-	w.eventually("the order is pending", func() bool {
-		keys, err := w.rdb.Keys(t.Context(), "order:*").Result()
+	w.Eventually("the order is pending", func() bool {
+		keys, err := w.RDB.Keys(t.Context(), "order:*").Result()
 		if err == nil && len(keys) == 1 {
 			id = strings.TrimPrefix(keys[0], "order:")
 		}
 		return id != ""
 	})
-	wantProblem(t, <-answered, 503, queueUnavailable)
-	wantProblem(t, w.get(1, "/api/orders/"+id), 404, orderNotSeenYet)
+	apitest.WantProblem(t, <-answered, 503, problem.QueueUnavailable)
+	apitest.WantProblem(t, w.Get(1, "/api/orders/"+id), 404, problem.OrderNotSeenYet)
 }
 
 func TestQueueIsNotThere(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(10)
-	w.aws.cut()
+	p := w.AddProduct(10)
+	w.AWS.Cut()
 	// The connection of before may break with the first request on it, which is then of unknown outcome.
-	var r reply
+	var r apitest.Reply
 	var before map[string]string
 	for range 3 {
-		before = w.dump()
-		if r = w.post(1, p.ID, 1, "Idempotency-Key", "k"); r.code() == string(queueUnavailable) {
+		before = w.Dump()
+		if r = w.Post(1, p.ID, 1, "Idempotency-Key", "k"); r.Code() == string(problem.QueueUnavailable) {
 			break
 		}
 	}
-	wantProblem(t, r, 503, queueUnavailable)
-	for key, value := range w.dump() {
+	apitest.WantProblem(t, r, 503, problem.QueueUnavailable)
+	for key, value := range w.Dump() {
 		if before[key] != value && !strings.HasPrefix(key, "sale:") && !strings.HasPrefix(key, "stock:") &&
 			key != "products" {
 			t.Errorf("%s is left behind", key)
 		}
 	}
-	w.aws.heal()
-	w.mustPost(1, p.ID, 1, "Idempotency-Key", "k")
-	w.wantSettledOutbox(p.ID)
-	if l := w.level(p.ID); l.Available+l.Reserved != 10 {
+	w.AWS.Heal()
+	w.MustPost(1, p.ID, 1, "Idempotency-Key", "k")
+	w.WantSettledOutbox(p.ID)
+	if l := w.Level(p.ID); l.Available+l.Reserved != 10 {
 		t.Errorf("got %+v", l)
 	}
 }
@@ -103,71 +105,71 @@ func TestQueueIsNotThere(t *testing.T) {
 func TestAnswerIsLost(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(10)
-	w.sqs.LoseNext(sendBatch, 2)
-	id := w.mustPost(1, p.ID, 1)
-	if copies := w.copies(); len(copies) != 1 || copies[id] != 3 {
+	p := w.AddProduct(10)
+	w.SQS.LoseNext(sendBatch, 2)
+	id := w.MustPost(1, p.ID, 1)
+	if copies := w.Copies(); len(copies) != 1 || copies[id] != 3 {
 		t.Errorf("the queue holds %v", copies)
 	}
-	w.wantSettledOutbox(p.ID)
-	w.wantLevel(p.ID, 9, 1, 0)
+	w.WantSettledOutbox(p.ID)
+	w.WantLevel(p.ID, 9, 1, 0)
 }
 
 // An order whose first sending had no answer may be on the queue, so that no later refusal cancels it.
 func TestUnknownIsNeverCancelled(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(10)
-	w.sqs.LoseNext(sendBatch, 1)
-	w.sqs.RefuseNext(sendBatch, 4) // the first of which nobody hears of
-	r := w.post(1, p.ID, 1, "Idempotency-Key", "k")
-	wantProblem(t, r, 503, outcomeUnknown)
+	p := w.AddProduct(10)
+	w.SQS.LoseNext(sendBatch, 1)
+	w.SQS.RefuseNext(sendBatch, 4) // the first of which nobody hears of
+	r := w.Post(1, p.ID, 1, "Idempotency-Key", "k")
+	apitest.WantProblem(t, r, 503, problem.OutcomeUnknown)
 	w.wantUnknown(r, p, "k")
 }
 
 // wantUnknown checks that the order of an answer is named, is visible, stays reserved, and is sent by a retry.
-func (w *world) wantUnknown(r reply, p order.Product, key string) {
+func (w *world) wantUnknown(r apitest.Reply, p order.Product, key string) {
 	w.Helper()
 	var document struct {
 		OrderID string `json:"order_id"`
 	}
-	r.read(w, &document)
-	if got := r.header.Get("Location"); document.OrderID == "" || got != "/api/orders/"+document.OrderID {
+	r.Read(w, &document)
+	if got := r.Header.Get("Location"); document.OrderID == "" || got != "/api/orders/"+document.OrderID {
 		w.Fatalf("Location is %q for order %q", got, document.OrderID)
 	}
-	w.wantLevel(p.ID, p.Stock-1, 1, 1)
-	w.sqs.SetFaults(sqs.Faults{})
-	if got := w.get(1, r.header.Get("Location")); got.status != 200 || !strings.Contains(got.body, `"pending"`) {
+	w.WantLevel(p.ID, p.Stock-1, 1, 1)
+	w.SQS.SetFaults(sqs.Faults{})
+	if got := w.Get(1, r.Header.Get("Location")); got.Status != 200 || !strings.Contains(got.Body, `"pending"`) {
 		w.Errorf("got %v", got)
 	}
-	if id := w.mustPost(1, p.ID, 1, "Idempotency-Key", key); id != document.OrderID {
+	if id := w.MustPost(1, p.ID, 1, "Idempotency-Key", key); id != document.OrderID {
 		w.Errorf("the retry is order %s, want %s", id, document.OrderID)
 	}
-	if copies := w.copies(); len(copies) != 1 || copies[document.OrderID] == 0 {
+	if copies := w.Copies(); len(copies) != 1 || copies[document.OrderID] == 0 {
 		w.Errorf("the queue holds %v", copies)
 	}
-	w.wantSettledOutbox(p.ID)
-	w.wantLevel(p.ID, p.Stock-1, 1, 0)
+	w.WantSettledOutbox(p.ID)
+	w.WantLevel(p.ID, p.Stock-1, 1, 0)
 }
 
 func TestQueueIsUnreachable(t *testing.T) {
 	t.Parallel()
 	for name, fail := range map[string]func(*world){
-		"closes connections": func(w *world) { w.sqs.SetFaults(sqs.Faults{Unavailable: true}) },
-		"says nothing":       func(w *world) { w.aws.hang() },
-		"loses all answers":  func(w *world) { w.sqs.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Lose: 1}) },
+		"closes connections": func(w *world) { w.SQS.SetFaults(sqs.Faults{Unavailable: true}) },
+		"says nothing":       func(w *world) { w.AWS.Hang() },
+		"loses all answers":  func(w *world) { w.SQS.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Lose: 1}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, shortDeadline)
-			p := w.addProduct(10)
+			p := w.AddProduct(10)
 			fail(w)
-			r := w.post(1, p.ID, 1, "Idempotency-Key", "k")
-			wantProblem(t, r, 503, outcomeUnknown)
-			if r.took < w.edge.sender.deadline || r.took > w.edge.sender.deadline+5*time.Second {
-				t.Errorf("the answer took %v", r.took)
+			r := w.Post(1, p.ID, 1, "Idempotency-Key", "k")
+			apitest.WantProblem(t, r, 503, problem.OutcomeUnknown)
+			if r.Took < w.edge.sender.deadline || r.Took > w.edge.sender.deadline+5*time.Second {
+				t.Errorf("the answer took %v", r.Took)
 			}
-			w.aws.heal()
+			w.AWS.Heal()
 			w.wantUnknown(r, p, "k")
 		})
 	}
@@ -176,7 +178,7 @@ func TestQueueIsUnreachable(t *testing.T) {
 // reserveMany reserves an order for each of n users, and returns what is to be sent.
 func (w *world) reserveMany(p order.Product, n int) []*parcel {
 	w.Helper()
-	w.loadNow(p)
+	w.LoadNow(p)
 	var parcels []*parcel
 	all, _ := w.edge.reserver.unsent.begin(p.ID, n)
 	for len(parcels) < n {
@@ -185,8 +187,8 @@ func (w *world) reserveMany(p order.Product, n int) []*parcel {
 			requests[i] = stock.Request{OrderID: order.NewID(), UserID: int64(len(parcels) + i + 1), Quantity: 1,
 				IdempotencyKey: fmt.Sprint(i)}
 		}
-		sale, results, err := w.stock.Reserve(w.Context(), p.ID, 0, requests)
-		w.must(err)
+		sale, results, err := w.Stock.Reserve(w.Context(), p.ID, 0, requests)
+		w.Must(err)
 		for i := range results {
 			parcels = append(parcels, &parcel{
 				order: results[i].Order, sale: sale, since: time.Now(),
@@ -202,8 +204,8 @@ func (w *world) reserveMany(p order.Product, n int) []*parcel {
 func TestQueueTakesAPart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(2000)
-	w.sqs.SetFaults(sqs.Faults{Actions: []string{sendBatch}, FailEntry: 0.7, Seed: 1, RefuseWith: "OverLimit"})
+	p := w.AddProduct(2000)
+	w.SQS.SetFaults(sqs.Faults{Actions: []string{sendBatch}, FailEntry: 0.7, Seed: 1, RefuseWith: "OverLimit"})
 	parcels := w.reserveMany(p, 1000)
 	all := append([]*parcel(nil), parcels...)
 	w.edge.sender.submit(parcels)
@@ -212,17 +214,17 @@ func TestQueueTakesAPart(t *testing.T) {
 	for i, sent := range all {
 		answers[i] = <-sent.tickets[0].answer
 	}
-	copies := w.copies()
+	copies := w.Copies()
 	for i, sent := range all {
 		id := sent.order.ID.String()
-		n, known := copies[id], w.get(sent.order.UserID, "/api/orders/"+id).status
+		n, known := copies[id], w.Get(sent.order.UserID, "/api/orders/"+id).Status
 		switch answers[i].code {
 		case accepted:
 			taken++
 			if n != 1 || known != 200 {
 				t.Errorf("an accepted order is %d times on the queue, its state gets %d", n, known)
 			}
-		case queueUnavailable:
+		case problem.QueueUnavailable:
 			refused++
 			if n != 0 || known != 404 {
 				t.Errorf("a refused order is %d times on the queue, its state gets %d", n, known)
@@ -234,26 +236,26 @@ func TestQueueTakesAPart(t *testing.T) {
 	if taken == 0 || refused == 0 {
 		t.Errorf("%d accepted and %d refused: the fault tests nothing", taken, refused)
 	}
-	w.wantSettledOutbox(p.ID)
-	w.wantLevel(p.ID, 2000-int64(taken), int64(taken), 0)
+	w.WantSettledOutbox(p.ID)
+	w.WantLevel(p.ID, 2000-int64(taken), int64(taken), 0)
 }
 
 // An order that the relay has claimed may be on its way through it, so that its edge can no longer cancel it.
 func TestClaimedOrderIsNotCancelled(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(10)
-	w.sqs.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Refuse: 1, RefuseWith: "OverLimit",
+	p := w.AddProduct(10)
+	w.SQS.SetFaults(sqs.Faults{Actions: []string{sendBatch}, Refuse: 1, RefuseWith: "OverLimit",
 		Delay: 300 * time.Millisecond})
-	answered := make(chan reply, 1)
-	go func() { answered <- w.post(1, p.ID, 1, "Idempotency-Key", "k") }()
-	w.eventually("the order is in the outbox", func() bool { return w.level(p.ID).Outbox == 1 })
-	claimed, _, err := w.stock.Claim(t.Context(), p.ID, 0, 0)
+	answered := make(chan apitest.Reply, 1)
+	go func() { answered <- w.Post(1, p.ID, 1, "Idempotency-Key", "k") }()
+	w.Eventually("the order is in the outbox", func() bool { return w.Level(p.ID).Outbox == 1 })
+	claimed, _, err := w.Stock.Claim(t.Context(), p.ID, 0, 0)
 	if err != nil || len(claimed) != 1 {
 		t.Fatalf("claimed %v, %v", claimed, err)
 	}
 	r := <-answered
-	wantProblem(t, r, 503, outcomeUnknown)
+	apitest.WantProblem(t, r, 503, problem.OutcomeUnknown)
 	w.wantUnknown(r, p, "k")
 }
 
@@ -264,16 +266,16 @@ func TestRetryOfWhatIsOnItsWay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, shortDeadline)
-			p := w.addProduct(10)
-			w.aws.hang()
-			answers := make(chan reply, 10)
-			post := func() { answers <- w.post(1, p.ID, 1, "Idempotency-Key", "k") }
+			p := w.AddProduct(10)
+			w.AWS.Hang()
+			answers := make(chan apitest.Reply, 10)
+			post := func() { answers <- w.Post(1, p.ID, 1, "Idempotency-Key", "k") }
 			go post()
-			w.eventually("the order is in the outbox", func() bool { return w.level(p.ID).Outbox == 1 })
+			w.Eventually("the order is in the outbox", func() bool { return w.Level(p.ID).Outbox == 1 })
 			for range cap(answers) - 1 {
 				go post()
 			}
-			w.eventually("all wait for it", func() bool {
+			w.Eventually("all wait for it", func() bool {
 				w.edge.sender.mu.Lock()
 				defer w.edge.sender.mu.Unlock()
 				for _, sent := range w.edge.sender.pending {
@@ -282,22 +284,22 @@ func TestRetryOfWhatIsOnItsWay(t *testing.T) {
 				return len(answers) > 0
 			})
 			if !lost {
-				w.aws.heal()
+				w.AWS.Heal()
 			}
 			first := <-answers
-			if (first.status == 202) == lost {
+			if (first.Status == 202) == lost {
 				t.Errorf("got %v", first)
 			}
 			for range cap(answers) - 1 {
-				if r := <-answers; r.status != first.status || r.told() != first.told() {
+				if r := <-answers; r.Status != first.Status || r.Told() != first.Told() {
 					t.Errorf("got %v, want %v", r, first)
 				}
 			}
-			w.aws.heal()
-			w.mustPost(1, p.ID, 1, "Idempotency-Key", "k")
-			w.wantSettledOutbox(p.ID)
-			w.wantLevel(p.ID, 9, 1, 0)
-			if copies := w.copies(); len(copies) != 1 {
+			w.AWS.Heal()
+			w.MustPost(1, p.ID, 1, "Idempotency-Key", "k")
+			w.WantSettledOutbox(p.ID)
+			w.WantLevel(p.ID, 9, 1, 0)
+			if copies := w.Copies(); len(copies) != 1 {
 				t.Errorf("the queue holds %v", copies)
 			}
 			w.edge.sender.mu.Lock()
@@ -314,59 +316,59 @@ func TestRetryOfWhatIsOnItsWay(t *testing.T) {
 func TestHangingQueueStopsNoSale(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(10)
-	w.mustPost(1, p.ID, 1)
-	w.wantSettledOutbox(p.ID)
-	w.aws.hang()
+	p := w.AddProduct(10)
+	w.MustPost(1, p.ID, 1)
+	w.WantSettledOutbox(p.ID)
+	w.AWS.Hang()
 	const n = 5
-	answers := make(chan reply, n)
+	answers := make(chan apitest.Reply, n)
 	begin := time.Now()
 	for i := range int64(n) {
-		go func() { answers <- w.post(i+2, p.ID, 1) }()
-		w.eventually("the order is reserved", func() bool { return w.level(p.ID).Outbox == i+1 })
+		go func() { answers <- w.Post(i+2, p.ID, 1) }()
+		w.Eventually("the order is reserved", func() bool { return w.Level(p.ID).Outbox == i+1 })
 	}
 	if took := time.Since(begin); took > maxWait {
 		t.Errorf("%d orders were reserved in %v", n, took)
 	}
-	w.aws.heal()
+	w.AWS.Heal()
 	for range n {
-		if r := <-answers; r.status != 202 {
+		if r := <-answers; r.Status != 202 {
 			t.Errorf("got %v", r)
 		}
 	}
-	w.wantSettledOutbox(p.ID)
-	w.wantLevel(p.ID, 9-n, 1+n, 0)
+	w.WantSettledOutbox(p.ID)
+	w.WantLevel(p.ID, 9-n, 1+n, 0)
 }
 
 // Orders that cannot be made visible are not sent; if they cannot be cancelled either, nobody knows.
 func TestNotVisibleNotSent(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(10)
+	p := w.AddProduct(10)
 	parcels := w.reserveMany(p, 3)
-	gone := w.openStock(w.redisURL)
-	w.must(gone.Close())
-	s := newSender(gone, w.queue, newMetrics(prometheus.NewRegistry()))
+	gone := w.OpenStock(w.RedisURL)
+	w.Must(gone.Close())
+	s := newSender(gone, w.Queue, newMetrics(prometheus.NewRegistry()))
 	s.submit(append([]*parcel(nil), parcels...))
 	for _, sent := range parcels {
-		if a := <-sent.tickets[0].answer; a.code != outcomeUnknown || a.order.ID != sent.order.ID {
+		if a := <-sent.tickets[0].answer; a.code != problem.OutcomeUnknown || a.order.ID != sent.order.ID {
 			t.Errorf("got %q of order %s", a.code, a.order.ID)
 		}
 	}
 	s.parcels.Wait()
-	if n := len(w.orders()); n != 0 {
+	if n := len(w.Orders()); n != 0 {
 		t.Errorf("the queue holds %d orders", n)
 	}
-	w.wantLevel(p.ID, 7, 3, 3)
+	w.WantLevel(p.ID, 7, 3, 3)
 }
 
 // Reserved orders that have waited too long for a failing queue are given back unsent.
 func TestLateParcels(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(10)
+	p := w.AddProduct(10)
 	parcels := w.reserveMany(p, 3)
-	_, results, err := w.stock.Reserve(t.Context(), p.ID, 0, []stock.Request{{ // which claims it, as a retry does
+	_, results, err := w.Stock.Reserve(t.Context(), p.ID, 0, []stock.Request{{ // which claims it, as a retry does
 		OrderID: parcels[1].order.ID, UserID: 2, Quantity: 1, IdempotencyKey: parcels[1].order.IdempotencyKey,
 	}})
 	if err != nil || !results[0].Unsent {
@@ -376,14 +378,14 @@ func TestLateParcels(t *testing.T) {
 		late.since = time.Now().Add(-2 * maxWait)
 	}
 	w.edge.sender.submit(append([]*parcel(nil), parcels...))
-	for i, want := range []code{queueUnavailable, outcomeUnknown, accepted} {
+	for i, want := range []problem.Code{problem.QueueUnavailable, problem.OutcomeUnknown, accepted} {
 		if a := <-parcels[i].tickets[0].answer; a.code != want {
 			t.Errorf("%d: got %q, want %q", i, a.code, want)
 		}
 	}
-	w.eventually("the sent order has left the outbox", func() bool { return w.level(p.ID).Outbox == 1 })
-	w.wantLevel(p.ID, 8, 2, 1)
-	if copies := w.copies(); len(copies) != 1 || copies[parcels[2].order.ID.String()] != 1 {
+	w.Eventually("the sent order has left the outbox", func() bool { return w.Level(p.ID).Outbox == 1 })
+	w.WantLevel(p.ID, 8, 2, 1)
+	if copies := w.Copies(); len(copies) != 1 || copies[parcels[2].order.ID.String()] != 1 {
 		t.Errorf("the queue holds %v", copies)
 	}
 }

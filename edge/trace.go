@@ -1,12 +1,12 @@
 package main
 
 import (
-	"strconv"
 	"time"
 
 	"github.com/valyala/fasthttp"
 	"go.opentelemetry.io/otel/attribute"
 
+	"stampede/internal/problem"
 	"stampede/internal/telemetry"
 )
 
@@ -28,16 +28,9 @@ func traced(route string, next fasthttp.RequestHandler) fasthttp.RequestHandler 
 		}
 		ctx.SetUserValue(placeValue, span.SpanContext())
 		next(ctx)
-		status := ctx.Response.StatusCode()
-		span.SetAttributes(attribute.String("http.request.method", string(ctx.Method())),
-			attribute.String("http.route", route), attribute.Int("http.response.status_code", status),
-			attribute.String("stampede.request_id", string(ctx.Response.Header.Peek(requestIDHeader))))
-		if c, ok := ctx.UserValue(codeValue).(code); ok {
-			span.SetAttributes(attribute.String("stampede.code", string(c)))
-		}
-		if status >= fasthttp.StatusInternalServerError {
-			telemetry.Fail(span, strconv.Itoa(status))
-		}
+		code, _ := ctx.UserValue(codeValue).(problem.Code)
+		telemetry.Describe(span, string(ctx.Method()), route, ctx.Response.StatusCode(),
+			string(ctx.Response.Header.Peek(problem.RequestIDHeader)), string(code))
 	}
 }
 

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"time"
 
@@ -26,16 +25,18 @@ func main() {
 	vars := config.New("worker")
 	local, allowGalera := vars.MySQLSettings()
 
-	start := func(ctx context.Context, parts daemon.Parts) (*daemon.Service, error) {
-		if err := parts.DB.CheckSchema(ctx); err != nil {
-			return nil, fmt.Errorf("MYSQL_DSN: %w", err)
+	check := func(ctx context.Context, parts daemon.Parts) error {
+		if err := daemon.CheckSchema(ctx, parts); err != nil {
+			return err
 		}
 		durability := telemetry.Durability{DB: parts.DB, Local: *local, AllowGalera: *allowGalera}
 		if err := durability.Check(ctx); err != nil {
-			return nil, err
+			return err
 		}
 		durability.Watch(parts.Running, parts.Registry)
-
+		return nil
+	}
+	start := func(_ context.Context, parts daemon.Parts) (*daemon.Service, error) {
 		w := New(parts.Stock, parts.DB, parts.Queue, parts.Registry)
 		serve := func(net.Listener) error {
 			w.Start()
@@ -45,7 +46,7 @@ func main() {
 		return &daemon.Service{Ready: w.Ready, Counted: w.Counted(), Serve: serve, Stop: w.Stop}, nil
 	}
 	daemon.Main(daemon.Program{
-		Name: "worker", About: "decides orders", Vars: vars, Queue: true,
+		Name: "worker", About: "decides orders", Vars: vars, Check: check, Queue: true,
 		GCPercent: gcPercent, StopTimeout: stopTimeout, Start: start,
 	})
 }

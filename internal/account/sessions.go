@@ -362,38 +362,10 @@ func endSessions(ctx context.Context, tx *sqlx.Tx, userID int64) ([]uuid.UUID, e
 	return revoke(ctx, tx, ids, mysql.Now())
 }
 
-// RevokedSession is a session whose access tokens are to be refused.
-type RevokedSession struct {
-	ID        uuid.UUID
-	RevokedAt time.Time
-}
-
-// RevokedSessions reads up to limit sessions, at most MaxPage, that were revoked at since or later, in the order of
-// their times. A page goes on from the last RevokedAt of the page before it, and repeats what was revoked at that very
-// moment. The times are of the clocks of different processes, and become visible with their commit: since should lie
-// further back than the longest access token by some seconds.
-func (a *Accounts) RevokedSessions(ctx context.Context, since time.Time, limit int) ([]RevokedSession, error) {
-	var rows []struct {
-		ID        mysql.UUID `db:"id"`
-		RevokedAt time.Time  `db:"revoked_at"`
-	}
-	err := a.db.SelectContext(ctx, &rows, `SELECT id, revoked_at FROM sessions FORCE INDEX (sessions_revoked)
-		WHERE revoked_at >= ? ORDER BY revoked_at, id LIMIT ?`,
-		since.UTC().Truncate(time.Microsecond), mysql.PageSize(limit))
-	if err != nil {
-		return nil, fmt.Errorf("read revoked sessions: %w", err)
-	}
-	sessions := make([]RevokedSession, len(rows))
-	for i, row := range rows {
-		sessions[i] = RevokedSession{ID: uuid.UUID(row.ID), RevokedAt: row.RevokedAt}
-	}
-	return sessions, nil
-}
-
 // PurgeSessions deletes up to limit sessions, at most MaxPage, that expired or were revoked before olderThan, with
 // their tokens, and returns how many it deleted, also with an error. Their tokens are then ErrNotFound. olderThan must
-// lie further back than the longest access token, or RevokedSessions forgets sessions whose access tokens are still
-// good. ErrInvalid: it lies in the future.
+// lie further back than the longest access token, or nobody learns of revoked sessions whose access tokens are
+// still good. ErrInvalid: it lies in the future.
 func (a *Accounts) PurgeSessions(ctx context.Context, olderThan time.Time, limit int) (purged int, err error) {
 	if olderThan.After(time.Now()) {
 		return 0, fmt.Errorf("purge sessions: %w: the time lies in the future", mysql.ErrInvalid)

@@ -492,50 +492,6 @@ func TestEndSessions(t *testing.T) {
 	}
 }
 
-func TestRevokedSessions(t *testing.T) {
-	t.Parallel()
-	accounts := newAccounts(t)
-	ctx := t.Context()
-	ann := addUser(t, accounts, "ann")
-	base := mysql.Now().Add(-time.Minute)
-	var want []RevokedSession
-	for i := range 7 {
-		session, _ := startSession(t, accounts, ann.ID)
-		if i < 6 {
-			// Two of them at the same moment.
-			at := base.Add(time.Duration(i-i%2) * time.Microsecond)
-			exec(t, accounts, "UPDATE sessions SET revoked_at = ? WHERE id = ?", at, mysql.UUID(session.ID))
-			want = append(want, RevokedSession{session.ID, at})
-		}
-	}
-	slices.SortFunc(want, func(a, b RevokedSession) int {
-		if c := a.RevokedAt.Compare(b.RevokedAt); c != 0 {
-			return c
-		}
-		return slices.Compare(a.ID[:], b.ID[:])
-	})
-	for _, test := range []struct {
-		since    time.Time
-		limit    int
-		from, to int
-	}{
-		{base.Add(-time.Hour), 100, 0, 6},
-		{time.Time{}.AddDate(1000, 0, 0), math.MaxInt, 0, 6},
-		{base, 3, 0, 3},
-		{base, 0, 0, 0},
-		{base, -1, 0, 0},
-		{want[2].RevokedAt, 100, 2, 6},
-		{want[2].RevokedAt.In(time.FixedZone("", 3600)), 2, 2, 4},
-		{want[5].RevokedAt.Add(time.Microsecond), 100, 6, 6},
-	} {
-		got, err := accounts.RevokedSessions(ctx, test.since, test.limit)
-		if err != nil || !slices.Equal(got, want[test.from:test.to]) {
-			t.Errorf("since %s, limit %d: %v, error %v, want %v", test.since, test.limit, got, err,
-				want[test.from:test.to])
-		}
-	}
-}
-
 func TestPurgeSessions(t *testing.T) {
 	t.Parallel()
 	a := newAccounts(t)

@@ -44,8 +44,8 @@ func NewRegistry() *prometheus.Registry {
 	return reg
 }
 
-// Start listens on addr and serves /metrics, /debug/pprof/, /healthz, /readyz and, by the handler given unless it is nil,
-// /board until Close.
+// Start listens on addr and serves /metrics, /debug/pprof/, /healthz, /readyz and, by the handler given unless it is
+// nil, /board until Close.
 func Start(addr string, reg *prometheus.Registry, ready Check, board http.Handler) (*Server, error) {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 
 func load(t *testing.T) *Contract {
 	t.Helper()
-	document, err := os.ReadFile("../../edge/openapi.yaml")
+	document, err := os.ReadFile("../apidoc/openapi.gen.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

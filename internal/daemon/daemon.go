@@ -41,6 +41,8 @@ type Program struct {
 	Vars *config.Set
 	// Addr is the variable with the address on which it serves the public, or empty if it serves nobody.
 	Addr string
+	// Check judges MySQL before anything else is asked; its error keeps the program from starting. It may be nil.
+	Check func(context.Context, Parts) error
 	// Queue is set if it uses the queue of orders. Then its admin server has the board.
 	Queue bool
 	// GCPercent is how far the heap grows before garbage is collected, unless GOGC says otherwise; 0 leaves Go's value.
@@ -130,12 +132,12 @@ func (p Program) run() error {
 	defer cancel()
 	running, end := context.WithCancel(context.Background())
 	defer end()
-	parts, err := p.open(start, s)
+	parts := Parts{Registry: reg, Running: running}
+	err = p.open(start, s, &parts)
 	defer parts.close()
 	if err != nil {
 		return err
 	}
-	parts.Registry, parts.Running = reg, running
 	telemetry.Watch(reg, parts.Stock, parts.DB, parts.Queue)
 	telemetry.WatchEviction(running, reg, parts.Stock)
 	name, _ := version.Get()
@@ -151,23 +153,36 @@ func (p Program) run() error {
 	return p.serve(s, parts, service, stopTraces)
 }
 
-// open opens what the program depends on. Whatever it returns, close it.
-func (p Program) open(ctx context.Context, s settings) (parts Parts, err error) {
+// open opens what the program depends on. Close the parts, also after an error.
+func (p Program) open(ctx context.Context, s settings, parts *Parts) (err error) {
 	if parts.DB, err = mysql.Open(*s.dsn); err != nil {
-		return parts, fmt.Errorf("MYSQL_DSN: %w", err)
+		return fmt.Errorf("MYSQL_DSN: %w", err)
 	}
 	if parts.Stock, err = stock.Open(*s.redisURL); err != nil {
-		return parts, fmt.Errorf("REDIS_URL: %w", err)
+		return fmt.Errorf("REDIS_URL: %w", err)
+	}
+	if p.Check != nil {
+		if err = p.Check(ctx, *parts); err != nil {
+			return err
+		}
 	}
 	if p.Queue {
 		if parts.Queue, err = queue.Open(ctx, *s.queue, *s.deadLetters); err != nil {
-			return parts, fmt.Errorf("ORDERS_QUEUE, ORDERS_DLQ, AWS_…: %w", err)
+			return fmt.Errorf("ORDERS_QUEUE, ORDERS_DLQ, AWS_…: %w", err)
 		}
 	}
-	return parts, nil
+	return nil
 }
 
-func (parts Parts) close() {
+// CheckSchema is a Check that wants the schema which the program was built for.
+func CheckSchema(ctx context.Context, parts Parts) error {
+	if err := parts.DB.CheckSchema(ctx); err != nil {
+		return fmt.Errorf("MYSQL_DSN: %w", err)
+	}
+	return nil
+}
+
+func (parts *Parts) close() {
 	if parts.Stock != nil {
 		_ = parts.Stock.Close()
 	}

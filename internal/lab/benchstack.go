@@ -113,7 +113,7 @@ func startBench(ctx context.Context, o benchOptions, show *progress) (*bench, er
 	}
 
 	show.step("starting the edge and the baselines")
-	if err := b.run(ctx, 1, 0); err != nil {
+	if err := b.run(ctx, map[string]int{"edge": 1}); err != nil {
 		return b, err
 	}
 	edge := b.running["edge"][0]

@@ -81,7 +81,7 @@ func (c *Demo) Run(ctx context.Context) (kept bool, err error) {
 		return false, err
 	}
 	show.step(fmt.Sprintf("starting %d edge and %d worker processes", c.Edges, c.Workers))
-	if err := f.run(ctx, c.Edges, c.Workers); err != nil {
+	if err := f.runAll(ctx, c.Size); err != nil {
 		return false, err
 	}
 	show.step("watch it live: " + f.board())

@@ -9,12 +9,15 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"stampede/internal/audit"
+	"stampede/internal/front/proxy"
 	"stampede/internal/ledger"
 	"stampede/internal/mysql"
 	"stampede/internal/queue"
@@ -22,6 +25,9 @@ import (
 	"stampede/internal/token"
 	"stampede/localstack"
 )
+
+// doorStopWait is for how long the front door may finish what is under way.
+const doorStopWait = 5 * time.Second
 
 // Size says how large a stack is, and where it keeps programs, data and logs while it runs.
 type Size struct {
@@ -39,6 +45,8 @@ type fleet struct {
 	tokens  *token.Keeper
 	env     []string
 	running map[string][]*Process // by role
+	door    *proxy.Proxy          // nil if it was not opened
+	front   string                // its URL
 }
 
 // startFleet builds the programs of all roles and what others are named, and starts the servers in a new directory
@@ -99,9 +107,27 @@ func (f *fleet) open(ctx context.Context) (err error) {
 	return err
 }
 
-// run starts programs and waits until they are ready.
-func (f *fleet) run(ctx context.Context, edges, workers int) error {
-	count := map[string]int{"edge": edges, "worker": workers}
+// runAll starts all that people use: programs, with one shop, and the front door to edges and shop.
+func (f *fleet) runAll(ctx context.Context, size Size) error {
+	if err := f.run(ctx, map[string]int{"edge": size.Edges, "shop": 1, "worker": size.Workers}); err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	f.front = "http://" + ln.Addr().String()
+	f.door = proxy.New(f.addrs("edge"), f.addrs("shop"))
+	go func() {
+		if err := f.door.Serve(ln); err != nil {
+			fmt.Fprintln(os.Stderr, "the front door:", err)
+		}
+	}()
+	return nil
+}
+
+// run starts so many programs of each role and waits until they are ready.
+func (f *fleet) run(ctx context.Context, count map[string]int) error {
 	for _, r := range roles {
 		for n := range count[r.name] {
 			p, err := f.launch(ctx, r.name, r.name, fmt.Sprintf("%s-%d", r.name, n+1))
@@ -124,11 +150,18 @@ func (f *fleet) all() (all []*Process) {
 	return all
 }
 
+// addrs are the public addresses of the programs of a role.
+func (f *fleet) addrs(roleName string) (addrs []string) {
+	for _, p := range f.running[roleName] {
+		addrs = append(addrs, p.Addr)
+	}
+	return addrs
+}
+
 // urls are where the edges take requests.
-func (f *fleet) urls() []string {
-	var urls []string
-	for _, p := range f.running["edge"] {
-		urls = append(urls, "http://"+p.Addr)
+func (f *fleet) urls() (urls []string) {
+	for _, addr := range f.addrs("edge") {
+		urls = append(urls, "http://"+addr)
 	}
 	return urls
 }
@@ -148,10 +181,15 @@ func (f *fleet) launch(ctx context.Context, roleName, binary, name string) (*Pro
 	return p.Launch(ctx)
 }
 
-// close stops everything in order: the programs of one role after those of another, then the servers. It keeps the
-// directory if keep is true.
+// close stops everything in order: the front door, the programs of one role after those of another, then the servers.
+// It keeps the directory if keep is true.
 func (f *fleet) close(keep bool) error {
 	var errs []error
+	if f.door != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), doorStopWait)
+		errs = append(errs, f.door.Stop(ctx))
+		cancel()
+	}
 	for _, r := range roles {
 		list := f.running[r.name]
 		killed := make([]bool, len(list))

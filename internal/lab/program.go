@@ -31,6 +31,7 @@ type role struct {
 // roles are all of them, in the order in which a fleet starts and stops them.
 var roles = []role{
 	{name: "edge", addrVariable: "EDGE_ADDR"},
+	{name: "shop", addrVariable: "SHOP_ADDR"},
 	{name: "worker"},
 }
 
@@ -48,7 +49,7 @@ func Build(ctx context.Context, root string, arguments ...string) error {
 	return nil
 }
 
-// Program is one edge or worker, with addresses of its own that stay the same when it is started again.
+// Program is one edge, shop or worker, with addresses of its own that stay the same when it is started again.
 type Program struct {
 	Name    string // such as edge-1
 	Path    string

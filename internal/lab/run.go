@@ -47,7 +47,7 @@ func (c *Run) Run(ctx context.Context) (kept bool, err error) {
 		return false, err
 	}
 
-	if err := f.run(ctx, c.Edges, c.Workers); err != nil {
+	if err := f.runAll(ctx, c.Size); err != nil {
 		return false, err
 	}
 	variables, err := f.forCommand(c.Users)
@@ -82,8 +82,8 @@ func (c *Run) Run(ctx context.Context) (kept bool, err error) {
 	return report.OK, failed
 }
 
-// forCommand makes what a command needs to know of the stack: where the edges are, a file with a token of each buyer,
-// one a line, and the token of a merchant.
+// forCommand makes what a command needs to know of the stack: where the whole is and where the edges are, a file with a
+// token of each buyer, one a line, and the token of a merchant.
 func (f *fleet) forCommand(users int64) (env []string, err error) {
 	path, err := filepath.Abs(filepath.Join(f.dir, "tokens.txt"))
 	if err != nil {
@@ -98,7 +98,9 @@ func (f *fleet) forCommand(users int64) (env []string, err error) {
 		return nil, err
 	}
 	merchant, err := f.tokens.Sign(token.Claims{UserID: merchantID, Role: string(account.Merchant)}, demoTokenTTL)
-	return []string{"EDGE=" + strings.Join(f.urls(), ","), "TOKENS=" + path, "MERCHANT=" + merchant}, err
+	return []string{
+		"FRONT=" + f.front, "EDGE=" + strings.Join(f.urls(), ","), "TOKENS=" + path, "MERCHANT=" + merchant,
+	}, err
 }
 
 // runCommand runs a command with this process's outputs. When the context ends, the command and whatever it has started

@@ -26,7 +26,7 @@ func Up(ctx context.Context, size Size) (err error) {
 		return err
 	}
 
-	if err := f.run(ctx, size.Edges, size.Workers); err != nil {
+	if err := f.runAll(ctx, size); err != nil {
 		return err
 	}
 
@@ -69,6 +69,7 @@ func Up(ctx context.Context, size Size) (err error) {
 // explain prints where everything is, and how to use it by hand; file has the same for shells.
 func (f *fleet) explain(file string) {
 	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(tab, "Stampede\t%s\n", f.front)
 	fmt.Fprintf(tab, "board\t%s\n", f.board())
 	for _, p := range f.all() {
 		if p.Addr != "" {
@@ -88,7 +89,7 @@ func (f *fleet) explain(file string) {
 	fmt.Printf("\nFor curl and ctl in another terminal:\n  . %s\n", source)
 
 	curl := func(options string, product int) string {
-		return fmt.Sprintf("curl %s $EDGE/api/orders -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: "+
+		return fmt.Sprintf("curl %s $FRONT/api/orders -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: "+
 			"application/json'"+
 			" -d '{\"product_id\":%d,\"quantity\":1}'", options, product)
 	}

@@ -36,10 +36,12 @@ func (f *fleet) assignments() ([]assignment, error) {
 	}
 
 	all := []assignment{
+		{"FRONT", f.front},
 		{"EDGE", f.urls()[0]},
 		{"TOKEN", buyer},
 		{"MERCHANT", merchant},
 		{"EDGE_ADMIN", "http://" + f.running["edge"][0].Admin},
+		{"SHOP_ADMIN", "http://" + f.running["shop"][0].Admin},
 		{"WORKER_ADMIN", "http://" + f.running["worker"][0].Admin},
 	}
 

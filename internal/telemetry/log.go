@@ -2,8 +2,10 @@ package telemetry
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -163,4 +165,13 @@ func (c *counts) admit(message string, now time.Time) (ok bool, dropped int) {
 	}
 	n.lines++
 	return true, dropped
+}
+
+// PanicKind says what a panic was about. Its value may hold what a client sent, unless the runtime made it, whose texts
+// name types and numbers only.
+func PanicKind(v any) string {
+	if err, ok := v.(runtime.Error); ok {
+		return err.Error()
+	}
+	return fmt.Sprintf("%T", v)
 }

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"context"
 	"log/slog"
+	"strconv"
 	"strings"
 	"time"
 
@@ -113,4 +114,16 @@ func TraceID(at Place) slog.Attr {
 		return slog.Attr{}
 	}
 	return slog.String("trace_id", at.TraceID().String())
+}
+
+// Describe says of the span of a request over HTTP what became of it. The code is empty if there was no problem.
+func Describe(span Span, method, route string, status int, requestID, code string) {
+	span.SetAttributes(attribute.String("http.request.method", method), attribute.String("http.route", route),
+		attribute.Int("http.response.status_code", status), attribute.String("stampede.request_id", requestID))
+	if code != "" {
+		span.SetAttributes(attribute.String("stampede.code", code))
+	}
+	if status >= 500 {
+		Fail(span, strconv.Itoa(status))
+	}
 }

@@ -12,21 +12,25 @@ const module = "stampede/"
 
 // allowedImports says which packages of this module each of them imports, tests apart. What is not here imports none.
 //
-// The programs (edge, worker, ctl) import none of each other. A domain package knows the order, and not another's
-// technology; stock (Redis), mysql with its ledger and accounts, and queue (SQS) are joined only by audit, board,
-// buckets, lab, reconcile and telemetry. Ledger and account know nothing of each other.
-// A new edge in this graph is a decision: make it here, and in "Where things live" of docs/architecture.md.
+// The programs (edge, shop, worker, ctl) import none of each other. A domain package knows the order, and not another's
+// technology; stock (Redis), mysql with its ledger and accounts, and queue (SQS) are joined only by access, audit,
+// board, buckets, catalog, daemon, lab, reconcile and telemetry. Ledger and account know nothing of each other. A new
+// edge in this graph is a decision: make it here, and in "Where things live" of docs/architecture.md.
 var allowedImports = map[string][]string{
 	"edge": {
-		"internal/account", "internal/admin", "internal/batch", "internal/board", "internal/buckets", "internal/config",
-		"internal/framing", "internal/ledger", "internal/mysql", "internal/order", "internal/otlp", "internal/password",
-		"internal/queue", "internal/stock", "internal/strictjson", "internal/telemetry", "internal/token",
-		"internal/version",
+		"internal/access", "internal/apidoc", "internal/batch", "internal/buckets", "internal/catalog",
+		"internal/config", "internal/daemon", "internal/framing", "internal/front", "internal/ledger", "internal/mysql",
+		"internal/order", "internal/problem", "internal/queue", "internal/stock", "internal/telemetry",
+		"internal/token",
+	},
+	"shop": {
+		"internal/access", "internal/account", "internal/buckets", "internal/catalog", "internal/config",
+		"internal/daemon", "internal/front", "internal/ledger", "internal/mysql", "internal/order", "internal/password",
+		"internal/problem", "internal/stock", "internal/telemetry", "internal/token",
 	},
 	"worker": {
-		"internal/account", "internal/admin", "internal/batch", "internal/board", "internal/config", "internal/ledger",
-		"internal/mysql", "internal/order", "internal/otlp", "internal/queue", "internal/reconcile", "internal/stock",
-		"internal/telemetry", "internal/version",
+		"internal/account", "internal/batch", "internal/config", "internal/daemon", "internal/ledger", "internal/mysql",
+		"internal/order", "internal/queue", "internal/reconcile", "internal/stock", "internal/telemetry",
 	},
 	"ctl": {
 		"internal/account", "internal/audit", "internal/buckets", "internal/config", "internal/lab", "internal/ledger",
@@ -34,8 +38,16 @@ var allowedImports = map[string][]string{
 		"internal/stock", "internal/telemetry", "internal/token", "internal/version",
 	},
 
+	"internal/access": {
+		"internal/config", "internal/mysql", "internal/problem", "internal/stock", "internal/token",
+	},
 	"internal/account": {"internal/mysql", "internal/plaintext"},
 	"internal/admin":   {"internal/version"},
+	"internal/apitest": {
+		"internal/catalog", "internal/contract", "internal/ledger", "internal/mysql", "internal/order",
+		"internal/problem", "internal/queue", "internal/stock", "internal/token", "localstack", "localstack/sqs",
+		"localstack/stacktest",
+	},
 	"internal/audit": {
 		"internal/ledger", "internal/order", "internal/queue", "internal/reconcile", "internal/stock",
 	},
@@ -43,13 +55,19 @@ var allowedImports = map[string][]string{
 		"internal/ledger", "internal/order", "internal/queue", "internal/stock", "internal/telemetry",
 	},
 	"internal/buckets": {"internal/ledger", "internal/mysql", "internal/order", "internal/stock"},
+	"internal/catalog": {"internal/ledger", "internal/order", "internal/problem", "internal/stock"},
+	"internal/daemon": {
+		"internal/admin", "internal/board", "internal/config", "internal/ledger", "internal/mysql", "internal/otlp",
+		"internal/queue", "internal/stock", "internal/telemetry", "internal/version",
+	},
 	"internal/lab": {
-		"internal/account", "internal/audit", "internal/ledger", "internal/mysql", "internal/order", "internal/queue",
-		"internal/stock", "internal/token", "localstack", "lua",
+		"internal/account", "internal/audit", "internal/front/proxy", "internal/ledger", "internal/mysql",
+		"internal/order", "internal/queue", "internal/stock", "internal/token", "localstack", "lua",
 	},
 	"internal/ledger":    {"internal/failpoint", "internal/mysql", "internal/order", "internal/plaintext"},
 	"internal/order":     {"internal/strictjson"},
 	"internal/otlp":      {"internal/telemetry"},
+	"internal/problem":   {"internal/order", "internal/strictjson"},
 	"internal/queue":     {"internal/failpoint", "internal/order"},
 	"internal/reconcile": {"internal/buckets", "internal/ledger", "internal/mysql", "internal/order", "internal/stock"},
 	"internal/stock":     {"internal/failpoint", "internal/order", "lua"},
@@ -103,16 +121,20 @@ func TestImports(t *testing.T) {
 // TestTestsImports holds tests to the packages that their own package may know, or that are made for tests. Those that
 // put packages together with others, for a whole of several, are named.
 func TestTestsImports(t *testing.T) {
-	everyTest := []string{"internal/config/configtest", "internal/contract", "localstack", "localstack/sqs",
+	everyTest := []string{"internal/apidoc", "internal/apitest", "internal/config/configtest", "internal/contract",
+		"localstack", "localstack/sqs",
 		"localstack/stacktest"}
 	more := map[string][]string{
 		"cloudformation": {"internal/queue"},
-		"edge":           {"internal/reconcile"},
-		"e2e":            {"infra", "internal/lab"},
+		"edge":           {"internal/account", "internal/reconcile"},
+		"e2e":            {"infra", "internal/front/proxy", "internal/lab"},
+		"shop":           {"internal/lab", "internal/reconcile", "internal/strictjson"},
 		"worker":         {"lua"},
 
-		"internal/board": {"internal/mysql"},
-		"internal/mysql": {"internal/account", "internal/ledger", "internal/order"},
+		"internal/access": {"internal/account"},
+		"internal/apidoc": {"internal/front", "internal/problem"},
+		"internal/board":  {"internal/mysql"},
+		"internal/mysql":  {"internal/account", "internal/ledger", "internal/order"},
 	}
 
 	for _, f := range goFiles(t) {
@@ -136,11 +158,19 @@ func TestTestsImports(t *testing.T) {
 }
 
 // TestPrograms looks at what is linked into the release of what is shipped: nothing of the local stack, of what starts
-// and loads one, of the tests, or of another program.
+// and loads one, of the tests, or of another program; and into the edge nothing of accounts, whose hashes are slow.
 func TestPrograms(t *testing.T) {
-	notShipped := []string{"internal/contract", "internal/config/configtest", "internal/lab", "internal/tidy"}
+	notShipped := []string{
+		"internal/apitest", "internal/contract", "internal/config/configtest", "internal/lab", "internal/tidy",
+	}
+	never := map[string][]string{
+		"edge":   {"internal/account", "internal/password", "golang.org/x/crypto/argon2"},
+		"shop":   nil,
+		"worker": {"internal/password", "internal/access"},
+		"ctl":    {"internal/access"},
+	}
 
-	for _, program := range []string{"edge", "worker", "ctl"} {
+	for program, others := range never {
 		list := exec.Command("go", "list", "-tags", "release", "-deps", "./"+program)
 		list.Dir = root
 		out, err := list.CombinedOutput()
@@ -151,7 +181,7 @@ func TestPrograms(t *testing.T) {
 		for _, full := range strings.Fields(string(out)) {
 			name, ours := strings.CutPrefix(full, module)
 			shipped := !ours || name == program || name == "lua" || strings.HasPrefix(name, "internal/")
-			if !shipped || slices.Contains(notShipped, name) || full == "testing" {
+			if !shipped || slices.Contains(notShipped, name) || slices.Contains(others, name) || full == "testing" {
 				t.Errorf("%s is linked into the release of %s", name, program)
 			}
 		}

@@ -39,6 +39,13 @@ const (
 // that would help only who makes tokens up.
 var ErrInvalid = errors.New("token is missing, malformed, forged or expired")
 
+// The roles that tokens name. Whoever has none is a buyer.
+const (
+	Buyer    = "buyer"
+	Merchant = "merchant"
+	Admin    = "admin"
+)
+
 // Claims are what a token says of the one who carries it.
 type Claims struct {
 	UserID int64

@@ -46,11 +46,15 @@ const (
 var running servers
 
 type servers struct {
+	dir          string
 	redis        *localstack.Redis
 	redisCluster *localstack.Redis
 	mariadb      *localstack.MariaDB
 	sqs          *sqs.Server
 }
+
+// Dir is a directory for what tests have in common, such as a program that is built once. It is removed when they end.
+func Dir() string { return running.dir }
 
 // Main is the whole of a TestMain: it starts the servers, runs the tests, stops the servers, fails if goroutines of the
 // tests are left, and exits.
@@ -71,6 +75,7 @@ func run(m *testing.M, need Need) (code int) {
 	// that comes while they start waits until it is known what has to be stopped.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	running.dir = dir
 	err = running.start(dir, need)
 	watcher := make(chan struct{})
 	go func() {

@@ -27,7 +27,7 @@ var changes = []change{
 		pkg: "edge", test: "TestNoAnswerBeforeTheQueueHasTheOrder", says: "though the queue acknowledges after",
 	}, {
 		promise: "P2", what: "an order of unknown outcome is cancelled",
-		file: "edge/send.go", old: "s.finishAll(e.parcels, outcomeUnknown)",
+		file: "edge/send.go", old: "s.finishAll(e.parcels, problem.OutcomeUnknown)",
 		new: "refused = append(refused, e.parcels...)",
 		pkg: "edge", test: "TestUnknownIsNeverCancelled", says: "queue_unavailable",
 	}, {
@@ -249,7 +249,7 @@ var changes = []change{
 	}, {
 		promise: "P4", what: "a correction takes what it gets, not all or none",
 		file: "lua/transfer.lua", old: " or all_or_none and units < wanted", new: "",
-		pkg: "edge", test: "TestCorrection", says: "a correction that was refused",
+		pkg: "shop", test: "TestCorrection", says: "a correction that was refused",
 	}, {
 		promise: "P5", what: "reconcile does not send lost orders again",
 		file: "internal/reconcile/reconcile.go", old: "r.settings, r.restocks, r.loans, r.unsettled, r.lost,", new: "r.settings, r.restocks, r.loans, r.unsettled,",

@@ -32,6 +32,8 @@ def number(name, fallback, least, most):
 
 
 EDGES = targets(os.environ.get("EDGE") or "http://127.0.0.1:8080", os.environ.get("ALLOW_HOST"))
+# Merchants' changes are answered by the shop, to which the front door leads.
+FRONT = targets(os.environ.get("FRONT") or EDGES[0], os.environ.get("ALLOW_HOST"))[0]
 UNITS = number("UNITS", 2000, 1, 1_000_000_000)
 P99_MS = number("P99_MS", 1000, 1, 60_000)
 
@@ -56,7 +58,7 @@ opener = urllib.request.build_opener(NoRedirect, urllib.request.ProxyHandler({})
 def merchant(method, path, body):
     """Sends a request as the merchant whose token is MERCHANT. Ends the run if it is refused."""
     headers = {"Authorization": f"Bearer {os.environ.get('MERCHANT', '')}", "Content-Type": "application/json"}
-    request = urllib.request.Request(EDGES[0] + path, json.dumps(body).encode(), headers, method=method)
+    request = urllib.request.Request(FRONT + path, json.dumps(body).encode(), headers, method=method)
     try:
         with opener.open(request, timeout=30) as answer:
             return json.load(answer)
@@ -64,7 +66,7 @@ def merchant(method, path, body):
         text = "MERCHANT must be the token of a merchant: ctl token --user 1 --role merchant"
         raise SystemExit(f"{method} {path} is answered with {error.code}. {text}") from None
     except OSError as error:
-        raise SystemExit(f"{EDGES[0]} does not answer: {error}") from None
+        raise SystemExit(f"{FRONT} does not answer: {error}") from None
 
 
 class Sale:

@@ -13,6 +13,8 @@ const patience = '15s';
 const gracefulStop = '60s';
 
 const edges = targets(__ENV.EDGE || 'http://127.0.0.1:8080', __ENV.ALLOW_HOST);
+// Merchants' changes are answered by the shop, to which the front door leads.
+const front = targets(__ENV.FRONT || edges[0], __ENV.ALLOW_HOST)[0];
 
 // number reads a variable that bounds the size of a run.
 export function number(name, fallback, min, max) {
@@ -150,7 +152,7 @@ export function openSale(name, units, limit) {
   if (limit) {
     product.limit_per_user = limit;
   }
-  const made = http.post(`${edges[0]}/api/products`, JSON.stringify(product), merchant());
+  const made = http.post(`${front}/api/products`, JSON.stringify(product), merchant());
   if (made.status !== 201) {
     throw new Error(`The product cannot be put on sale: ${outcome(made)}. MERCHANT must be the token of a merchant: ctl token --user 1 --role merchant`);
   }
@@ -159,7 +161,7 @@ export function openSale(name, units, limit) {
 
 // closeSale takes the product off sale.
 export function closeSale(sale) {
-  const done = http.patch(`${edges[0]}/api/products/${sale.product}`, '{"state":"off_sale"}', merchant());
+  const done = http.patch(`${front}/api/products/${sale.product}`, '{"state":"off_sale"}', merchant());
   if (done.status !== 200) {
     throw new Error(`product ${sale.product} cannot be taken off sale: ${outcome(done)}`);
   }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"stampede/internal/apitest"
 	"stampede/internal/strictjson"
 )
 
@@ -13,7 +14,7 @@ import (
 func TestBodiesAreUnambiguous(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p := w.addProduct(10)
+	p := w.AddProduct(10)
 	for _, c := range []struct{ method, path, body, name string }{
 		{"POST", "/api/orders", fmt.Sprintf(`{"product_id":%d,"quantity":1}`, p.ID), "quantity"},
 		{"POST", "/api/register", `{"email":"ada@example.org","name":"Ada","password":"seven quiet otters knit"}`,
@@ -21,9 +22,9 @@ func TestBodiesAreUnambiguous(t *testing.T) {
 		{"POST", "/api/login", `{"email":"ada@example.org","password":"seven quiet otters knit"}`, "email"},
 		{"POST", "/api/refresh", `{"refresh_token":"abc"}`, "refresh_token"},
 		{"POST", "/api/password", `{"old_password":"a","new_password":"b"}`, "new_password"},
-		{"POST", "/api/products", goodProduct, "price"},
-		{"PATCH", pathOf(p), `{"price":1}`, "price"},
-		{"PUT", pathOf(p) + "/restocks/r1", `{"units":1}`, "units"},
+		{"POST", "/api/products", apitest.GoodProduct, "price"},
+		{"PATCH", apitest.PathOf(p), `{"price":1}`, "price"},
+		{"PUT", apitest.PathOf(p) + "/restocks/r1", `{"units":1}`, "units"},
 	} {
 		rest := c.body[1:]
 		for what, b := range map[string]struct{ body, says string }{
@@ -37,8 +38,8 @@ func TestBodiesAreUnambiguous(t *testing.T) {
 			"not UTF-8": {"{\"x\":\"\xff\"," + rest, "JSON object"},
 			"a list":    {"[" + c.body + "]", "JSON object"},
 		} {
-			r := w.manage(c.method, c.path, b.body)
-			if r.status != http.StatusBadRequest || !strings.Contains(r.body, b.says) {
+			r := w.Manage(c.method, c.path, b.body)
+			if r.Status != http.StatusBadRequest || !strings.Contains(r.Body, b.says) {
 				t.Errorf("%s %s, %s: %v", c.method, c.path, what, r)
 			}
 		}

@@ -1,24 +1,24 @@
-package main
+package access
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
 
-	"stampede/internal/account"
 	"stampede/internal/mysql"
 	"stampede/internal/stock"
 )
 
 const (
-	// accessTTL is how long an access token is valid.
-	accessTTL = 15 * time.Minute
+	// TokenTTL is how long an access token is valid.
+	TokenTTL = 15 * time.Minute
 	// endedTTL is how long an ended session is remembered: until its last access token has expired by
 	// any clock.
-	endedTTL = accessTTL + time.Minute
+	endedTTL = TokenTTL + time.Minute
 	// maxEnded bounds the ended sessions that are remembered. Beyond it the oldest, whose tokens expire
 	// first, are forgotten: 200,000 logouts within endedTTL are 200 a second.
 	maxEnded = 200_000
@@ -31,11 +31,11 @@ const (
 	endedTimeout = 3 * time.Second
 )
 
-// sessions knows the sessions that have ended before the access tokens which belong to them, so that a
+// Sessions knows the sessions that have ended before the access tokens which belong to them, so that a
 // token is checked without asking anybody.
-type sessions struct {
-	stock    *stock.Stock
-	accounts *account.Accounts
+type Sessions struct {
+	stock *stock.Stock
+	db    *mysql.DB
 
 	mu    sync.RWMutex
 	ended map[uuid.UUID]struct{}
@@ -45,23 +45,23 @@ type sessions struct {
 
 type endedSession struct {
 	id uuid.UUID
-	at time.Time // when this edge learned it
+	at time.Time // when this process learned it
 }
 
-func newSessions(st *stock.Stock, accounts *account.Accounts) *sessions {
-	return &sessions{stock: st, accounts: accounts, ended: map[uuid.UUID]struct{}{}, since: time.Now().Add(-endedTTL)}
+func newSessions(st *stock.Stock, db *mysql.DB) *Sessions {
+	return &Sessions{stock: st, db: db, ended: map[uuid.UUID]struct{}{}, since: time.Now().Add(-endedTTL)}
 }
 
-// hasEnded tells whether the tokens of a session are no longer valid.
-func (s *sessions) hasEnded(id uuid.UUID) bool {
+// HaveEnded reports whether the tokens of a session are no longer valid.
+func (s *Sessions) HaveEnded(id uuid.UUID) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	_, ended := s.ended[id]
 	return ended
 }
 
-// end remembers that sessions have ended.
-func (s *sessions) end(ids ...uuid.UUID) {
+// End remembers that sessions have ended.
+func (s *Sessions) End(ids ...uuid.UUID) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,53 +77,36 @@ func (s *sessions) end(ids ...uuid.UUID) {
 	}
 }
 
-// announce ends sessions here and on every other edge. If the notice gets lost, the others learn it
+// Announce ends sessions here and in every other process. If the notice gets lost, the others learn it
 // from MySQL within about a second.
-func (s *sessions) announce(ids ...uuid.UUID) {
+func (s *Sessions) Announce(ids ...uuid.UUID) {
 	if len(ids) == 0 {
 		return
 	}
-	s.end(ids...)
+	s.End(ids...)
 	ctx, cancel := context.WithTimeout(context.Background(), endedTimeout)
 	defer cancel()
 	if err := s.stock.Publish(ctx, stock.Notice{EndedSessions: ids}); err != nil {
-		slog.Warn("other edges learn a little later that sessions have ended", "sessions", len(ids), "error", err)
-	}
-}
-
-// keepUp calls poll again and again until ctx ends. Of several failures in a row it logs the first.
-func keepUp(ctx context.Context, interval time.Duration, poll func(context.Context) error, complaint string) {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
-	for failing := false; ; {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		err := poll(ctx)
-		if err != nil && !failing && ctx.Err() == nil {
-			slog.Warn(complaint, "error", err)
-		}
-		failing = err != nil
+		slog.Warn("announce ended sessions: others learn of them a little later, from MySQL", "sessions", len(ids),
+			"error", err)
 	}
 }
 
 // poll asks MySQL for the sessions that have ended since it was last asked.
-func (s *sessions) poll(ctx context.Context) error {
+func (s *Sessions) poll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, endedTimeout)
 	defer cancel()
 	asked := time.Now()
 	for since := s.since; ; {
-		page, err := s.accounts.RevokedSessions(ctx, since, mysql.MaxPage)
+		page, err := s.revoked(ctx, since, mysql.MaxPage)
 		if err != nil {
 			return err
 		}
 		ids := make([]uuid.UUID, len(page))
 		for i := range page {
-			ids[i] = page[i].ID
+			ids[i] = uuid.UUID(page[i].ID)
 		}
-		s.end(ids...)
+		s.End(ids...)
 		if len(page) < mysql.MaxPage {
 			break
 		}
@@ -131,4 +114,22 @@ func (s *sessions) poll(ctx context.Context) error {
 	}
 	s.since = asked.Add(-endedOverlap)
 	return nil
+}
+
+// revokedSession is a session whose access tokens are to be refused.
+type revokedSession struct {
+	ID        mysql.UUID `db:"id"`
+	RevokedAt time.Time  `db:"revoked_at"`
+}
+
+// revoked reads up to limit sessions that were revoked at since or later, in the order of their times. A page goes on
+// from the last RevokedAt of the page before it, and repeats what was revoked at that very moment. The times are of the
+// clocks of different processes, and become visible with their commit: hence endedOverlap.
+func (s *Sessions) revoked(ctx context.Context, since time.Time, limit int) (page []revokedSession, err error) {
+	err = s.db.SelectContext(ctx, &page, `SELECT id, revoked_at FROM sessions FORCE INDEX (sessions_revoked)
+		WHERE revoked_at >= ? ORDER BY revoked_at, id LIMIT ?`, since.UTC().Truncate(time.Microsecond), limit)
+	if err != nil {
+		return nil, fmt.Errorf("read revoked sessions: %w", err)
+	}
+	return page, nil
 }

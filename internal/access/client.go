@@ -1,4 +1,4 @@
-package main
+package access
 
 import (
 	"fmt"
@@ -6,22 +6,22 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-
-	"github.com/valyala/fasthttp"
 )
 
 // maxForwarded bounds the proxies that are looked at, from the right.
 const maxForwarded = 32
 
-// proxies say who the client is, as far as their word can be trusted.
-type proxies struct {
-	trusted []netip.Prefix
-	field   string // the header field in which they say so
+// Proxies say who the client is, as far as their word can be trusted.
+type Proxies struct {
+	Trusted []netip.Prefix
+	Field   string // the header field in which they say so
 }
 
 const (
 	// noProxies is the value of TRUSTED_PROXIES that trusts nobody.
 	noProxies = "none"
+	// xForwardedFor is the header field that most proxies write.
+	xForwardedFor = "X-Forwarded-For"
 	// forwarded is the header field of RFC 7239.
 	forwarded = "Forwarded"
 )
@@ -50,28 +50,30 @@ func checkProxies(text string) error {
 
 // checkForwardedField checks the name of the field that proxies are believed by.
 func checkForwardedField(text string) error {
-	if text != fasthttp.HeaderXForwardedFor && text != forwarded {
-		return fmt.Errorf("%q is neither %s nor %s", text, fasthttp.HeaderXForwardedFor, forwarded)
+	if text != xForwardedFor && text != forwarded {
+		return fmt.Errorf("%q is neither %s nor %s", text, xForwardedFor, forwarded)
 	}
 	return nil
 }
 
-func (p proxies) trust(addr netip.Addr) bool {
-	return slices.ContainsFunc(p.trusted, func(prefix netip.Prefix) bool { return prefix.Contains(addr) })
+func (p Proxies) trust(addr netip.Addr) bool {
+	return slices.ContainsFunc(p.Trusted, func(prefix netip.Prefix) bool { return prefix.Contains(addr) })
 }
 
-// client is the address of the client: the nearest one that is no trusted proxy. The field is read from the right,
+// Client is the address of the client: the nearest one that is no trusted proxy. The field is read from the right,
 // where each proxy adds whom it heard the request from, and no further than proxies are trusted; what stands before may
 // be made up. A trusted proxy that gives no name is the client itself. It reports false if one names somebody of whom
 // no address can be read: who that is could be neither banned nor counted.
-func (p proxies) client(ctx *fasthttp.RequestCtx) (netip.Addr, bool) {
-	addr := unmapped(ctx.RemoteAddr())
+//
+// Remote is where the request came from, and lines are those of a header field, in order.
+func (p Proxies) Client(remote netip.Addr, lines func(field string) []string) (netip.Addr, bool) {
+	addr := remote.Unmap()
 	if !p.trust(addr) {
 		return addr, true
 	}
 	seen := 0
-	for _, line := range slices.Backward(ctx.Request.Header.PeekAll(p.field)) {
-		hops, ok := p.split(string(line))
+	for _, line := range slices.Backward(lines(p.Field)) {
+		hops, ok := p.split(line)
 		if !ok {
 			return addr, false
 		}
@@ -79,7 +81,7 @@ func (p proxies) client(ctx *fasthttp.RequestCtx) (netip.Addr, bool) {
 			if strings.TrimSpace(text) == "" {
 				continue // RFC 9110, 5.6.1: an empty element of a list is no element
 			}
-			if p.field == forwarded {
+			if p.Field == forwarded {
 				text = forwardedFor(text)
 			}
 			hop, ok := parseHop(text)
@@ -99,8 +101,8 @@ func (p proxies) client(ctx *fasthttp.RequestCtx) (netip.Addr, bool) {
 // A proxy adds its element to whatever the client wrote, so that nothing there may reach into what is added. No address
 // has a comma, so one always ends an element of X-Forwarded-For, in quotes or not. An element of Forwarded may have
 // commas in quotes; there a client's open quote leaves the whole line with one too many, which is refused.
-func (p proxies) split(line string) ([]string, bool) {
-	if p.field == forwarded {
+func (p Proxies) split(line string) ([]string, bool) {
+	if p.Field == forwarded {
 		return splitQuoted(line, ',')
 	}
 	return strings.Split(line, ","), true
@@ -189,11 +191,12 @@ func splitQuoted(text string, separator byte) ([]string, bool) {
 	return append(parts, text[start:]), !quoted
 }
 
-func unmapped(addr net.Addr) netip.Addr {
-	tcp, ok := addr.(*net.TCPAddr)
+// AddrOf is the address of an end of a TCP connection.
+func AddrOf(end net.Addr) netip.Addr {
+	tcp, ok := end.(*net.TCPAddr)
 	if !ok {
 		return netip.Addr{}
 	}
-	a, _ := netip.AddrFromSlice(tcp.IP)
-	return a.Unmap()
+	addr, _ := netip.AddrFromSlice(tcp.IP)
+	return addr
 }

@@ -1,4 +1,4 @@
-package main
+package apitest
 
 import (
 	"bufio"
@@ -13,10 +13,11 @@ import (
 	"time"
 )
 
-// proxy passes connections on to a server, and can be cut or made to hang.
-type proxy struct {
-	target, addr string
-	sniff        bool // the protocol is MySQL's: keep the queries
+// Proxy passes connections on to a server, and can be cut or made to hang.
+type Proxy struct {
+	target string
+	Addr   string
+	sniff  bool // the protocol is MySQL's: keep the queries
 
 	mu      sync.Mutex
 	ln      net.Listener
@@ -27,22 +28,23 @@ type proxy struct {
 	work    sync.WaitGroup
 }
 
-func newProxy(t *testing.T, target string, sniff bool) *proxy {
+// NewProxy starts one in front of a server.
+func NewProxy(t *testing.T, target string, sniff bool) *Proxy {
 	t.Helper()
-	p := &proxy{target: target, addr: "127.0.0.1:0", sniff: sniff, conns: map[net.Conn]struct{}{}}
+	p := &Proxy{target: target, Addr: "127.0.0.1:0", sniff: sniff, conns: map[net.Conn]struct{}{}}
 	if err := p.listen(); err != nil {
 		t.Fatal(err)
 	}
-	p.addr = p.ln.Addr().String()
+	p.Addr = p.ln.Addr().String()
 	t.Cleanup(func() {
-		p.cut()
+		p.Cut()
 		p.work.Wait()
 	})
 	return p
 }
 
-func (p *proxy) listen() error {
-	ln, err := net.Listen("tcp", p.addr)
+func (p *Proxy) listen() error {
+	ln, err := net.Listen("tcp", p.Addr)
 	if err != nil {
 		return err
 	}
@@ -59,7 +61,7 @@ func (p *proxy) listen() error {
 	return nil
 }
 
-func (p *proxy) serve(client net.Conn) {
+func (p *Proxy) serve(client net.Conn) {
 	defer client.Close()
 	server, err := net.Dial("tcp", p.target)
 	if err != nil {
@@ -94,7 +96,7 @@ func (p *proxy) serve(client net.Conn) {
 }
 
 // pass passes bytes on until either end is closed.
-func (p *proxy) pass(to io.Writer, from io.Reader) {
+func (p *Proxy) pass(to io.Writer, from io.Reader) {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
@@ -112,7 +114,7 @@ func (p *proxy) pass(to io.Writer, from io.Reader) {
 
 // passQueries passes the packets of a MySQL client on: three bytes of length, one of sequence, which is 0
 // for a command, whose first byte is 3 for a query.
-func (p *proxy) passQueries(to io.Writer, from io.Reader) {
+func (p *Proxy) passQueries(to io.Writer, from io.Reader) {
 	reader := bufio.NewReader(from)
 	var head [4]byte
 	for {
@@ -136,7 +138,7 @@ func (p *proxy) passQueries(to io.Writer, from io.Reader) {
 	}
 }
 
-func (p *proxy) wait() {
+func (p *Proxy) wait() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if hung := p.hung; hung != nil {
@@ -148,15 +150,15 @@ func (p *proxy) wait() {
 	}
 }
 
-// holding is how many messages are held back while the proxy hangs.
-func (p *proxy) holding() int {
+// Holding is how many messages are held back while the proxy hangs.
+func (p *Proxy) Holding() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.held
 }
 
-// asked counts the queries that contain a text since the last call of forget.
-func (p *proxy) asked(text string) int {
+// Asked counts the queries that contain a text since the last call of Forget.
+func (p *Proxy) Asked(text string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := 0
@@ -168,14 +170,15 @@ func (p *proxy) asked(text string) int {
 	return n
 }
 
-func (p *proxy) forget() {
+// Forget forgets the queries.
+func (p *Proxy) Forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.queries = nil
 }
 
-// hang keeps connections, takes new ones, and passes nothing on.
-func (p *proxy) hang() {
+// Hang keeps connections, takes new ones, and passes nothing on.
+func (p *Proxy) Hang() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.hung == nil {
@@ -183,8 +186,8 @@ func (p *proxy) hang() {
 	}
 }
 
-// cut closes all connections and refuses new ones.
-func (p *proxy) cut() {
+// Cut closes all connections and refuses new ones.
+func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ln != nil {
@@ -200,8 +203,8 @@ func (p *proxy) cut() {
 	}
 }
 
-// heal ends hang and cut.
-func (p *proxy) heal() {
+// Heal ends Hang and Cut.
+func (p *Proxy) Heal() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.hung != nil {
@@ -215,19 +218,19 @@ func (p *proxy) heal() {
 	}
 }
 
-// readReply reads an answer from a connection, and skips those that say to go on.
-func readReply(from io.Reader) reply {
+// ReadReply reads an answer from a connection, and skips those that say to go on.
+func ReadReply(from io.Reader) Reply {
 	reader := bufio.NewReader(from)
 	for {
 		response, err := http.ReadResponse(reader, nil)
 		if err != nil {
-			return reply{err: err}
+			return Reply{Err: err}
 		}
 		content, err := io.ReadAll(response.Body)
 		response.Body.Close()
 		if response.StatusCode != http.StatusContinue {
-			return reply{status: response.StatusCode, header: response.Header, body: string(bytes.TrimSpace(content)),
-				err: err}
+			return Reply{Status: response.StatusCode, Header: response.Header, Body: string(bytes.TrimSpace(content)),
+				Err: err}
 		}
 	}
 }

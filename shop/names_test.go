@@ -29,7 +29,7 @@ func TestNamesShowWhatTheyAre(t *testing.T) {
 		{"/api/register", register("eve@example.org", "ad\u3164min"), http.StatusUnprocessableEntity, "U+3164"},
 		{"/api/register", register("eve@example.org", "Ada\U000e0041"), http.StatusUnprocessableEntity, "U+E0041"},
 	} {
-		if r := w.manage("POST", c.path, c.body); r.status != c.status || !strings.Contains(r.body, c.says) {
+		if r := w.Manage("POST", c.path, c.body); r.Status != c.status || !strings.Contains(r.Body, c.says) {
 			t.Errorf("%s %s: %v, want %d %s", c.path, c.body, r, c.status, c.says)
 		}
 	}

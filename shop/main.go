@@ -1,0 +1,58 @@
+// Shop is the HTTP service for people: accounts and sessions, and what merchants do with products. What a crowd asks
+// for is the edge's.
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"stampede/internal/access"
+	"stampede/internal/config"
+	"stampede/internal/daemon"
+	"stampede/internal/password"
+)
+
+// stopTimeout bounds a graceful stop, the notice to the load balancer included: 5 s below the 30 s after which
+// container platforms kill.
+const stopTimeout = 25 * time.Second
+
+func main() {
+	vars := config.New("shop")
+	settings := access.Declare(vars)
+	notice := vars.Duration("SHUTDOWN_NOTICE", 2*time.Second, 0, 10*time.Second,
+		"how long to go on after readiness fails, for load balancers to notice")
+	limit := vars.String("RATE_LIMIT_PASSWORDS", defaultPasswordLimit,
+		"requests per second and burst of one client address, of those that cost a hash: logins, registrations, "+
+			"changes of a password", access.CheckLimit)
+	params := password.DefaultParams()
+	memory := vars.Int("PASSWORD_MEMORY_KIB", int(params.MemoryKiB), 7168, 1<<20,
+		"memory of one password hash (argon2id)")
+	iterations := vars.Int("PASSWORD_ITERATIONS", int(params.Iterations), 1, 100, "iterations of one password hash")
+	parallelism := vars.Int("PASSWORD_PARALLELISM", int(params.Parallelism), 1, 16, "threads of one password hash")
+
+	start := func(_ context.Context, parts daemon.Parts) (*daemon.Service, error) {
+		guard, err := settings.Guard(parts.DB, parts.Stock)
+		if err != nil {
+			return nil, err
+		}
+		hasher, err := password.New(password.Params{
+			MemoryKiB: uint32(*memory), Iterations: uint32(*iterations), Parallelism: uint8(*parallelism),
+		})
+		if err != nil {
+			return nil, fmt.Errorf("PASSWORD_MEMORY_KIB, PASSWORD_ITERATIONS, PASSWORD_PARALLELISM: %w", err)
+		}
+		s := New(parts.Stock, parts.DB, guard, hasher, parts.Registry)
+		if err := s.passwords.setLimit(*limit); err != nil {
+			return nil, fmt.Errorf("RATE_LIMIT_PASSWORDS: %w", err)
+		}
+		return &daemon.Service{
+			Ready: s.Ready, Serve: s.Serve,
+			Stop: func(ctx context.Context) error { return s.Stop(ctx, *notice) },
+		}, nil
+	}
+	daemon.Main(daemon.Program{
+		Name: "shop", About: "serves people over HTTP: accounts, and products for merchants", Vars: vars,
+		Addr: "SHOP_ADDR", Check: daemon.CheckSchema, StopTimeout: stopTimeout, Start: start,
+	})
+}
