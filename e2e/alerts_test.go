@@ -30,13 +30,15 @@ func TestMonitoring(t *testing.T) {
 	s.mustCtl("product", "add", "--name", "ticket", "--price", "100", "--stock", "500")
 	s.mustCtl("product", "add", "--name", "split ticket", "--price", "100", "--stock", "8", "--buckets", "2")
 	p := startPrometheus(t)
-	edge, worker := s.startEdge(), s.startWorker()
+	edge, shop, worker := s.startEdge(), s.startShop(), s.startWorker()
 	p.scrape("edge", edge)
+	p.scrape("shop", shop)
 	p.scrape("worker", worker)
 	stacktest.Eventually(t, 30*time.Second, func() error {
-		return errors.Join(p.hasData(`up{job="edge"} == 1`), p.hasData(`up{job="worker"} == 1`))
+		return errors.Join(p.hasData(`up{job="edge"} == 1`), p.hasData(`up{job="shop"} == 1`),
+			p.hasData(`up{job="worker"} == 1`))
 	})
-	p.fires(nil, "NoEdge", "NoWorker", "InstanceDown", "OrdersNotDecided")
+	p.fires(nil, "NoEdge", "NoShop", "NoWorker", "InstanceDown", "OrdersNotDecided")
 
 	if err := worker.Kill(); err != nil {
 		t.Fatal(err)
@@ -69,18 +71,34 @@ func TestMonitoring(t *testing.T) {
 			t.Errorf("order %d of a product in buckets: %d %v", user, status, body)
 		}
 	}
+	user := s.useShop()
 	s.rush(t.Context(), c, 101, 400, 200)
 	p.checkQueries() // at once, since rules look at the last minute
 	s.mustBeClean(c, 30*time.Second, len(c.orders))
-	s.startShop()
-	status, user := request(t, "POST", s.front+"/api/register", "",
-		`{"email":"ada@example.org","password":"many copper kettles sing","name":"Ada"}`)
-	if status != 201 {
-		t.Fatalf("register: %d %v", status, user)
-	}
 	order := slices.Sorted(maps.Keys(c.orders))[0]
 	s.runRunbook("MESSAGE="+letter, "PRODUCT=1", "ORDER="+order, "USER_ID="+fmt.Sprint(user["user_id"]))
 	p.fires(nil, "DeadLetters")
+}
+
+// useShop has a shop answer, refuse, and fail while a table is away. It returns the account that was made.
+func (s *system) useShop() (user map[string]any) {
+	s.t.Helper()
+	const account = `{"email":"ada@example.org","password":"many copper kettles sing","name":"Ada"}`
+	db := openDB(s.t, s.stack.MariaDB.DSN("stampede"))
+	mustExec(s.t, db, "RENAME TABLE users TO elsewhere")
+	if status, body := request(s.t, "POST", s.front+"/api/register", "", account); status < 500 {
+		s.t.Errorf("register without a table: %d %v", status, body)
+	}
+	mustExec(s.t, db, "RENAME TABLE elsewhere TO users")
+
+	status, user := request(s.t, "POST", s.front+"/api/register", "", account)
+	if status != 201 {
+		s.t.Fatalf("register: %d %v", status, user)
+	}
+	if status, body := request(s.t, "POST", s.front+"/api/register", "", account); status != 409 {
+		s.t.Errorf("register again: %d %v", status, body)
+	}
+	return user
 }
 
 // sendGarbage puts a message that is no order on the queue, and returns the id of the dead letter that it becomes.

@@ -17,25 +17,13 @@ import (
 
 var metricType = regexp.MustCompile(`(?m)^# TYPE (stampede_\S+) (\S+)$`)
 
-// What the programs expose keeps to Prometheus's conventions, is what the documentation says, and does not grow with
-// what clients ask for.
-func TestMetrics(t *testing.T) {
-	t.Parallel()
-	s := newSystem(t)
-	edge, worker := s.startEdge(), s.startWorker()
-	s.mustCtl("product", "add", "--name", "p", "--price", "1", "--currency", "EUR", "--stock", "1")
-	status, order := request(t, "POST", s.url+"/api/orders", s.token(1), `{"product_id":1,"quantity":1}`)
-	if status != http.StatusAccepted {
-		t.Fatalf("%d %v", status, order)
-	}
-	status, order = request(t, "GET", s.url+"/api/orders/"+order["order_id"].(string)+"?wait=20s", s.token(1), "")
-	if order["status"] != "completed" {
-		t.Fatalf("%d %v", status, order)
-	}
-
-	exposed := map[string]string{} // type and program, by name
-	for program, p := range map[string]*program{"edge": edge, "worker": worker} {
-		text, err := scrape(p)
+// exposedBy is the type of each metric and who has it, such as "gauge edge, worker" or "counter all", by its name. What
+// the programs expose must please promtool.
+func exposedBy(t *testing.T, processes map[string]*program) map[string]string {
+	t.Helper()
+	exposed := map[string]string{} // type and programs, by name
+	for _, program := range slices.Sorted(maps.Keys(processes)) {
+		text, err := scrape(processes[program])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -46,18 +34,42 @@ func TestMetrics(t *testing.T) {
 		}
 		for _, m := range metricType.FindAllStringSubmatch(text, -1) {
 			of := m[2] + " " + program
-			if _, ok := exposed[m[1]]; ok {
-				of = m[2] + " both"
+			if others, ok := exposed[m[1]]; ok {
+				of = others + ", " + program
 			}
-			exposed[m[1]] = of
+			exposed[m[1]] = strings.Replace(of, "edge, shop, worker", "all", 1)
 		}
 	}
+	return exposed
+}
+
+// What the programs expose keeps to Prometheus's conventions, is what the documentation says, and does not grow with
+// what clients ask for.
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	edge, shop, worker := s.startEdge(), s.startShop(), s.startWorker()
+	s.mustCtl("product", "add", "--name", "p", "--price", "1", "--currency", "EUR", "--stock", "1")
+	status, order := request(t, "POST", s.url+"/api/orders", s.token(1), `{"product_id":1,"quantity":1}`)
+	if status != http.StatusAccepted {
+		t.Fatalf("%d %v", status, order)
+	}
+	status, order = request(t, "GET", s.url+"/api/orders/"+order["order_id"].(string)+"?wait=20s", s.token(1), "")
+	if order["status"] != "completed" {
+		t.Fatalf("%d %v", status, order)
+	}
+
+	if status, _ := request(t, "GET", s.front+"/api/me", "", ""); status != http.StatusUnauthorized {
+		t.Fatalf("nobody is %d", status)
+	}
+
+	exposed := exposedBy(t, map[string]*program{"edge": edge, "shop": shop, "worker": worker})
 	page, err := os.ReadFile("../docs/metrics.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	documented := map[string]string{}
-	for _, m := range regexp.MustCompile("(?m)^\\| `(stampede_\\S+)` \\| (\\S+) \\|[^|]*\\| (\\S+) \\|").FindAllStringSubmatch(string(page), -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `(stampede_\\S+)` \\| (\\S+) \\|[^|]*\\| ([^|]+) \\|").FindAllStringSubmatch(string(page), -1) {
 		documented[m[1]] = m[2] + " " + m[3]
 	}
 	for _, name := range slices.Sorted(maps.Keys(exposed)) {

@@ -207,6 +207,30 @@ var dashboards = []dashboard{
 		},
 	},
 	{
+		name: "shop", title: "Stampede: shops",
+		description: "What people ask for, what they are told, and what a shop lacks.", job: "shop",
+		rows: []row{
+			{"What comes in?", []panel{
+				stacked(graph("Requests", "reqps", "By route.",
+					query{rate("route", "stampede_http_requests_total"+mine("shop")), "{{route}}"})),
+				graph("Errors", "reqps", "Answers with 5xx, by route and problem code.",
+					query{rate("route, code", "stampede_http_requests_total"+mine("shop", `status=~"5.."`)),
+						"{{route}} {{code}}"}),
+				graph("Time to the answer, p99", "s", "With a password, most of it is the wait for its hash.",
+					query{quantile(.99, "route", "stampede_http_request_duration_seconds_bucket"+mine("shop")),
+						"{{route}}"}),
+			}},
+			{"Does a shop keep up?", []panel{
+				half(stacked(graph("Refused", "reqps",
+					"Answers with 4xx, by problem code. Many wrong passwords may be somebody who guesses.",
+					query{rate("code", "stampede_http_requests_total"+mine("shop", `status=~"4.."`)), "{{code}}"}))),
+				half(graph("Connections", "short", "A shop takes 10,000.",
+					query{"stampede_http_connections" + mine("shop"), "{{instance}}"})),
+			}},
+			process("shop"),
+		},
+	},
+	{
 		name: "worker", title: "Stampede: workers",
 		description: "Do the workers keep up, what takes the time, and what goes wrong?", job: "worker",
 		rows: []row{
