@@ -1,4 +1,4 @@
-# One image per program: docker build --target edge|worker|ctl .
+# One image per program: docker build --target edge|shop|worker|ctl .
 
 FROM --platform=$BUILDPLATFORM golang:1.26.8-bookworm AS build
 WORKDIR /src
@@ -9,7 +9,7 @@ ARG TARGETOS TARGETARCH VERSION=devel
 # grpcnotrace: otherwise the linker has to keep every method of every library. release: without the commands of ctl that
 # start a stack from the sources.
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
-    CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -tags grpcnotrace,release -ldflags "-s -w -X stampede/internal/version.name=$VERSION" -o /out/ ./edge ./worker ./ctl
+    CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -tags grpcnotrace,release -ldflags "-s -w -X stampede/internal/version.name=$VERSION" -o /out/ ./edge ./shop ./worker ./ctl
 
 # Certificates and time zones, no shell. Its tags move, so the digest says which one it is.
 FROM gcr.io/distroless/static-debian12:nonroot@sha256:d093aa3e30dbadd3efe1310db061a14da60299baff8450a17fe0ccc514a16639 AS base
@@ -25,6 +25,12 @@ COPY --from=build /out/edge /edge
 EXPOSE 8080 9090
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 CMD ["/edge", "-healthcheck"]
 ENTRYPOINT ["/edge"]
+
+FROM base AS shop
+COPY --from=build /out/shop /shop
+EXPOSE 8080 9090
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 CMD ["/shop", "-healthcheck"]
+ENTRYPOINT ["/shop"]
 
 FROM base AS worker
 COPY --from=build /out/worker /worker

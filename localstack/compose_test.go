@@ -22,18 +22,29 @@ import (
 type composeFile struct {
 	Services map[string]*composeService
 	Volumes  map[string]any
-	Anchors  map[string]any `yaml:",inline"`
+	Networks map[string]struct {
+		IPAM struct {
+			Config []struct {
+				Subnet, Gateway string
+				Range           string `yaml:"ip_range"`
+			}
+		}
+	}
+	Anchors map[string]any `yaml:",inline"`
 }
 
 type composeService struct {
-	Image           string
-	Build           struct{ Context, Target string }
-	Profiles        []string
-	Command         []string
-	Environment     map[string]string
-	Ports           []string
-	Volumes         []string
-	Tmpfs           []string
+	Image       string
+	Build       struct{ Context, Target string }
+	Profiles    []string
+	Command     []string
+	Environment map[string]string
+	Ports       []string
+	Volumes     []string
+	Tmpfs       []string
+	Networks    map[string]struct {
+		Address string `yaml:"ipv4_address"`
+	}
 	Restart         string
 	ReadOnly        bool     `yaml:"read_only"`
 	CapDrop         []string `yaml:"cap_drop"`
@@ -92,6 +103,7 @@ var own = map[string]struct {
 	commands [][]string
 }{
 	"edge":    {program: "edge"},
+	"shop":    {program: "shop"},
 	"worker":  {program: "worker"},
 	"migrate": {"ctl", [][]string{{"migrate"}}},
 	"ctl":     {"ctl", [][]string{{"audit"}, {"token"}, {"queues"}, {"product", "add"}}},
@@ -133,12 +145,14 @@ func TestComposeEnvironment(t *testing.T) {
 			for variable, want := range map[string]string{
 				"ORDERS_QUEUE": QueueName, "ORDERS_DLQ": DLQName, "AWS_REGION": Region,
 				"AWS_ENDPOINT_URL_SQS": "http://sqs:4566", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
-				"REDIS_URL": "redis://redis:6379/0",
 			} {
 				if environment[variable] != want {
 					t.Errorf("%s sets %s to %q", name, variable, environment[variable])
 				}
 			}
+		}
+		if got := environment["REDIS_URL"]; got != "redis://redis:6379/0" && slices.Contains(known, "REDIS_URL") {
+			t.Errorf("%s sets REDIS_URL to %q", name, got)
 		}
 		mysql := file.Services["mysql"].Environment
 		want := fmt.Sprintf("%s@tcp(mysql:3306)/%s", mysql["MYSQL_USER"], mysql["MYSQL_DATABASE"])
@@ -178,7 +192,7 @@ func TestComposeOwn(t *testing.T) {
 		if len(s.Healthcheck.Test) > 0 {
 			t.Errorf("%s has a health check that is not the image's", name)
 		}
-		if period, err := time.ParseDuration(s.StopGracePeriod); (name == "edge" || name == "worker") &&
+		if period, err := time.ParseDuration(s.StopGracePeriod); o.program != "ctl" &&
 			(err != nil || period <= 25*time.Second) {
 			t.Errorf("%s is killed after %q", name, s.StopGracePeriod)
 		}
@@ -236,7 +250,7 @@ func TestComposeServices(t *testing.T) {
 			t.Errorf("%s is restarted %q, which has no bound", name, s.Restart)
 		}
 		size(t, s.MemLimit)
-		if ours || profiles[name] == "monitoring" {
+		if ours || name == "front" || profiles[name] == "monitoring" {
 			if !s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) ||
 				!slices.Equal(s.SecurityOpt, []string{"no-new-privileges:true"}) {
 				t.Errorf("%s may do more than it needs: read_only %t, cap_drop %q, security_opt %q", name, s.ReadOnly,
@@ -259,7 +273,7 @@ func TestComposeServices(t *testing.T) {
 			switch {
 			case other == nil:
 				t.Errorf("%s waits for %s, which does not exist", name, dependency)
-			case condition == "service_healthy" && len(other.Healthcheck.Test) == 0:
+			case condition == "service_healthy" && len(other.Healthcheck.Test) == 0 && own[dependency].program == "":
 				t.Errorf("%s waits for the health of %s, which nobody asks for", name, dependency)
 			case condition == "service_completed_successfully" && dependency != "migrate":
 				t.Errorf("%s waits for the end of %s", name, dependency)
@@ -283,22 +297,10 @@ func TestComposeServices(t *testing.T) {
 		}
 	}
 	want := map[string]string{
-		"8080": "edge:8080", "9090": "edge:9090", "9091": "prometheus:9090", "3000": "grafana:3000",
+		"8080": "front:8080", "9090": "edge:9090", "9091": "prometheus:9090", "3000": "grafana:3000",
 	}
 	if !maps.Equal(published, want) {
 		t.Errorf("published are %v, want %v", published, want)
-	}
-
-	healthy := dependencies{"redis": "service_healthy", "mysql": "service_healthy", "sqs": "service_healthy"}
-	migrated := maps.Clone(healthy)
-	migrated["migrate"] = "service_completed_successfully"
-	for name, want := range map[string]dependencies{
-		"migrate": {"mysql": "service_healthy"}, "edge": migrated, "worker": migrated, "ctl": healthy,
-		"grafana": {"prometheus": "service_started"},
-	} {
-		if got := file.Services[name].DependsOn; !maps.Equal(got, want) {
-			t.Errorf("%s waits for %v, want %v", name, got, want)
-		}
 	}
 
 	// What the services of others are asked to do.
@@ -333,6 +335,60 @@ func TestComposeServices(t *testing.T) {
 		if grafana[variable] != want {
 			t.Errorf("Grafana has %s=%s: it lets people in with a password that everybody knows", variable,
 				grafana[variable])
+		}
+	}
+}
+
+// TestComposeOrder: each service waits for what it needs, and for no more.
+func TestComposeOrder(t *testing.T) {
+	t.Parallel()
+	file := readCompose(t, "../docker-compose.yml")
+	healthy := dependencies{"redis": "service_healthy", "mysql": "service_healthy", "sqs": "service_healthy"}
+	migrated := maps.Clone(healthy)
+	migrated["migrate"] = "service_completed_successfully"
+	withoutQueue := maps.Clone(migrated)
+	delete(withoutQueue, "sqs")
+	for name, want := range map[string]dependencies{
+		"migrate": {"mysql": "service_healthy"}, "edge": migrated, "worker": migrated, "ctl": healthy,
+		"shop": withoutQueue, "front": {"edge": "service_healthy", "shop": "service_healthy"},
+		"grafana": {"prometheus": "service_started"},
+	} {
+		if got := file.Services[name].DependsOn; !maps.Equal(got, want) {
+			t.Errorf("%s waits for %v, want %v", name, got, want)
+		}
+	}
+}
+
+// TestComposeFront: nginx runs with the configuration that its own test runs with, and edge and shop believe it, and
+// nobody else, when it says who the client is.
+func TestComposeFront(t *testing.T) {
+	t.Parallel()
+	file := readCompose(t, "../docker-compose.yml")
+	front := file.Services["front"]
+	if !slices.Equal(front.Volumes, []string{"./infra/nginx/nginx.conf:/etc/nginx/nginx.conf:ro"}) ||
+		!slices.Equal(front.Tmpfs, []string{"/tmp"}) || front.Command != nil {
+		t.Errorf("it has %q, may write to %q and runs %q", front.Volumes, front.Tmpfs, front.Command)
+	}
+
+	config := file.Networks["default"].IPAM.Config
+	if len(config) != 1 {
+		t.Fatalf("the network has %v", config)
+	}
+	prefix, ok := strings.CutSuffix(config[0].Subnet, ".0/24")
+	address := front.Networks["default"].Address
+	if !ok || address != prefix+".2" || config[0].Gateway != prefix+".1" || config[0].Range != prefix+".128/25" {
+		t.Errorf("the network is %v, and the front door has the address %s", config[0], address)
+	}
+	for name, s := range file.Services {
+		want := ""
+		if name == "edge" || name == "shop" {
+			want = address + "/32"
+		}
+		if got := s.Environment["TRUSTED_PROXIES"]; got != want {
+			t.Errorf("%s believes %q, want %q", name, got, want)
+		}
+		if name != "front" && s.Networks != nil {
+			t.Errorf("%s is in the networks %v", name, s.Networks)
 		}
 	}
 }

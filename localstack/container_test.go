@@ -47,7 +47,7 @@ func TestDockerfile(t *testing.T) {
 			t.Errorf("there is no %q", s)
 		}
 	}
-	for _, program := range []string{"edge", "worker", "ctl"} {
+	for _, program := range []string{"edge", "shop", "worker", "ctl"} {
 		_, stage, found := strings.Cut(text, "FROM base AS "+program+"\n")
 		if !found {
 			t.Errorf("there is no target %s", program)
@@ -70,7 +70,7 @@ func TestDockerfile(t *testing.T) {
 
 // maxProgram is how many bytes a program may have: what it has, and a little more. Its image has 3 MB besides.
 // That of ctl keeps every method of every library, since kong looks methods up by name.
-var maxProgram = map[string]int64{"edge": 24_000_000, "worker": 20_000_000, "ctl": 26_100_000}
+var maxProgram = map[string]int64{"edge": 21_000_000, "shop": 22_800_000, "worker": 20_000_000, "ctl": 26_100_000}
 
 // TestPrograms builds the programs as the Dockerfile does, and starts them where there is nothing else: as a user
 // without rights, in a file system that has nothing but the program and that this user cannot write to.
@@ -93,7 +93,7 @@ func TestPrograms(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.Chmod(root, 0o755) })
-	for _, program := range []string{"edge", "worker", "ctl"} {
+	for _, program := range []string{"edge", "shop", "worker", "ctl"} {
 		file := filepath.Join(root, program)
 		info, err := os.Stat(file)
 		if err != nil {
@@ -130,7 +130,8 @@ func TestPrograms(t *testing.T) {
 				w.WriteHeader(status)
 			}))
 			addr := server.Listener.Addr().String()
-			out, err := alone(root, program, "-healthcheck", "EDGE_ADDR="+addr, "ADMIN_ADDR="+addr)
+			out, err := alone(root, program, "-healthcheck", "EDGE_ADDR="+addr, "SHOP_ADDR="+addr,
+				"ADMIN_ADDR="+addr)
 			server.Close()
 			if fmt.Sprint(err) != want {
 				t.Errorf("%s -healthcheck of a program that answers %d: %v, want %s\n%s", program, status, err, want,
@@ -168,7 +169,7 @@ func TestDockerignore(t *testing.T) {
 	}
 	// -e: this test is not about whether the programs can be built.
 	cmd := exec.Command("go", "list", "-e", "-tags", "release", "-deps", "-f", "{{if not .Standard}}{{.Dir}}{{end}}",
-		"./edge", "./worker", "./ctl")
+		"./edge", "./shop", "./worker", "./ctl")
 	cmd.Dir = root
 	out, err := cmd.Output()
 	if err != nil {
