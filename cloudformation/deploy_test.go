@@ -56,7 +56,7 @@ var stubs = map[string]string{
 		echo "docker $*" >>"$CALLS"
 		if [ "$1" = push ]; then touch "$STATE/pushed"; fi
 		if [ "$1" = login ]; then cat >/dev/null; fi`,
-	"curl":  `case "$*" in */readyz) echo ok ;; *) echo '{"products":[]}' ;; esac`,
+	"curl":  `case "$*" in */readyz) echo ok ;; */api/me) echo "${ME:-401}" ;; *) echo '{"products":[]}' ;; esac`,
 	"sleep": `:`,
 }
 
@@ -272,6 +272,7 @@ func TestDeployStops(t *testing.T) {
 			"push, CREATE services, execute", "circuit breaker"},
 		"a change set that is not made": {[]string{"UNCHANGED=Template error"}, "network", "CREATE network",
 			"Template error"},
+		"a smoke test without a shop":    {[]string{"ME=404"}, "smoke", "", "/api/me is answered with 404"},
 		"no certificate":                 {[]string{"CERTIFICATE_ARN="}, "services", "push", "certificate"},
 		"a command that is not there":    {nil, "frobnicate", "", "cloudformation/deploy all"},
 		"a stack that could not be made": {[]string{"BEFORE=ROLLBACK_COMPLETE"}, "network", "", "delete it"},

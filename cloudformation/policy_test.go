@@ -155,6 +155,7 @@ func TestRoles(t *testing.T) {
 		"<JwtSecret>":                           ":secretsmanager:R:A:secret:NAME/jwt",
 		"<Database.MasterUserSecret.SecretArn>": ":secretsmanager:R:A:secret:rds!db-x",
 		"<EdgeLogs.Arn>":                        ":logs:R:A:log-group:/NAME/edge:*",
+		"<ShopLogs.Arn>":                        ":logs:R:A:log-group:/NAME/shop:*",
 		"<WorkerLogs.Arn>":                      ":logs:R:A:log-group:/NAME/worker:*",
 		"<CtlLogs.Arn>":                         ":logs:R:A:log-group:/NAME/ctl:*",
 		"<FlowLogs.Arn>":                        ":logs:R:A:log-group:/NAME/flow:*",
@@ -402,8 +403,11 @@ func TestSecurityGroups(t *testing.T) {
 		}
 		reached[text(rule["SourceSecurityGroupId"])+" "+text(rule["GroupId"])+" "+text(rule["FromPort"])] = true
 	}
-	want := []string{"<LoadBalancerGroup> <EdgeGroup> 8080", "sg-0123 <EdgeGroup> 9090", "sg-0123 <WorkerGroup> 9090"}
-	for _, who := range []string{"Edge", "Worker", "Ctl"} {
+	want := []string{
+		"<LoadBalancerGroup> <EdgeGroup> 8080", "<LoadBalancerGroup> <ShopGroup> 8080", "sg-0123 <EdgeGroup> 9090",
+		"sg-0123 <ShopGroup> 9090", "sg-0123 <WorkerGroup> 9090",
+	}
+	for _, who := range []string{"Edge", "Shop", "Worker", "Ctl"} {
 		for _, to := range []string{"Database 3306", "Redis 6379", "Endpoint 443"} {
 			group, port, _ := strings.Cut(to, " ")
 			want = append(want, "<"+who+"Group> <"+group+"Group> "+port)

@@ -17,7 +17,8 @@ import (
 )
 
 // tasks are the task definitions of the programs and commands.
-var tasks = map[string]string{"Migrate": "cluster", "Ctl": "cluster", "Edge": "services", "Worker": "services"}
+var tasks = map[string]string{"Migrate": "cluster", "Ctl": "cluster", "Edge": "services", "Shop": "services",
+	"Worker": "services"}
 
 // container is the only one of a task.
 func container(d deployed, task string) object {
@@ -52,7 +53,8 @@ func TestEnvironment(t *testing.T) {
 	// Together these two read whatever a command of ctl reads that is run in the cluster.
 	commands := [][]string{{"token"}, {"dlq", "redrive"}}
 	read := map[string][]configtest.Variable{
-		"Edge": configtest.Variables(t, "..", "edge"), "Worker": configtest.Variables(t, "..", "worker"),
+		"Edge": configtest.Variables(t, "..", "edge"), "Shop": configtest.Variables(t, "..", "shop"),
+		"Worker":  configtest.Variables(t, "..", "worker"),
 		"Migrate": configtest.Variables(t, "..", "ctl", "migrate"),
 	}
 	for _, command := range commands {
@@ -101,8 +103,9 @@ func TestEnvironment(t *testing.T) {
 			if values["REDIS_URL"] != "rediss://"+host+","+host {
 				t.Errorf("%s: REDIS_URL is %s", task, values["REDIS_URL"])
 			}
-			if values["ORDERS_QUEUE"] != "<Orders.QueueName>" || values["ORDERS_DLQ"] != "<DeadLetters.QueueName>" ||
-				values["AWS_REGION"] != "ap-southeast-2" {
+			if task != "Shop" && (values["ORDERS_QUEUE"] != "<Orders.QueueName>" ||
+				values["ORDERS_DLQ"] != "<DeadLetters.QueueName>" ||
+				values["AWS_REGION"] != "ap-southeast-2") {
 				t.Errorf("%s: the queues are %v", task, values)
 			}
 			if secrets["MYSQL_PASSWORD"] != "<MySQLPassword>" || secrets["REDIS_PASSWORD"] != "<RedisPassword>" {
@@ -125,11 +128,16 @@ func TestEnvironment(t *testing.T) {
 	if at(database, "MasterUsername") != "admin" || at(database, "DBName") != "stampede" {
 		t.Errorf("the database is %v", database)
 	}
+}
 
-	// The edge believes the load balancer, which is in the public subnets.
-	if got := environmentOf(t, d, "Edge",
-		"TRUSTED_PROXIES"); got != "<PublicSubnet1.CidrBlock>,<PublicSubnet2.CidrBlock>" {
-		t.Errorf("TRUSTED_PROXIES is %s", got)
+// TestTrustedProxies: edge and shop believe the load balancer, which is in the public subnets.
+func TestTrustedProxies(t *testing.T) {
+	d := deploy(t, parameters("small"))
+	for _, task := range []string{"Edge", "Shop"} {
+		if got := environmentOf(t, d, task,
+			"TRUSTED_PROXIES"); got != "<PublicSubnet1.CidrBlock>,<PublicSubnet2.CidrBlock>" {
+			t.Errorf("%s: TRUSTED_PROXIES is %s", task, got)
+		}
 	}
 	var public []string
 	for _, s := range list(at(d["services"]["LoadBalancer"], "Properties", "Subnets")) {
@@ -152,6 +160,9 @@ var fargate = map[int][3]int{
 	4096: {8192, 30_720, 1024},
 	8192: {16_384, 61_440, 4096}, 16_384: {32_768, 122_880, 8192},
 }
+
+// ports are those that each task listens on.
+var ports = map[string]string{"Edge": "8080 9090", "Shop": "8080 9090", "Worker": "9090"}
 
 func TestTasks(t *testing.T) {
 	d := deploy(t, parameters("small"))
@@ -194,7 +205,7 @@ func TestTasks(t *testing.T) {
 			at(c, "LinuxParameters", "Capabilities", "Drop", 0) != "ALL" {
 			t.Errorf("%s: the container may do too much: %v", task, c)
 		}
-		program := map[string]string{"Edge": "edge", "Worker": "worker"}[task]
+		program := map[string]string{"Edge": "edge", "Shop": "shop", "Worker": "worker"}[task]
 		if program == "" {
 			program = "ctl"
 		}
@@ -216,13 +227,13 @@ func TestTasks(t *testing.T) {
 				}
 			}
 		}
-		// The ports are the defaults of EDGE_ADDR and ADMIN_ADDR.
-		var ports []string
+		// The ports are the defaults of EDGE_ADDR, SHOP_ADDR and ADMIN_ADDR.
+		var open []string
 		for _, port := range list(c["PortMappings"]) {
-			ports = append(ports, text(at(port, "ContainerPort")))
+			open = append(open, text(at(port, "ContainerPort")))
 		}
-		if want := map[string]string{"Edge": "8080 9090", "Worker": "9090"}[task]; strings.Join(ports, " ") != want {
-			t.Errorf("%s: ports %v, want %s", task, ports, want)
+		if want := ports[task]; strings.Join(open, " ") != want {
+			t.Errorf("%s: ports %v, want %s", task, open, want)
 		}
 		group := text(at(c, "LogConfiguration", "Options", "awslogs-group"))
 		logs := at(d[stack][strings.ToUpper(program[:1])+program[1:]+"Logs"], "Properties")
@@ -255,55 +266,75 @@ func constant(t testing.TB, path, name string) time.Duration {
 // TestStops: the times of a stop fit into one another, those of the programs included.
 func TestStops(t *testing.T) {
 	d := deploy(t, parameters("small"))
-	seconds := func(v any) time.Duration { return time.Duration(number(t, v) * float64(time.Second)) }
-	attributes := func(list_ any) map[string]string {
-		m := map[string]string{}
-		for _, a := range list(list_) {
-			m[text(at(a, "Key"))] = text(at(a, "Value"))
-		}
-		return m
-	}
-	targets := at(d["services"]["EdgeTargets"], "Properties")
 	balancer := attributes(at(d["services"]["LoadBalancer"], "Properties", "LoadBalancerAttributes"))
-	drain := seconds(attributes(at(targets, "TargetGroupAttributes"))["deregistration_delay.timeout_seconds"])
-	stop := constant(t, "../edge/main.go", "stopTimeout")
-	longestWait := constant(t, "../edge/orders.go", "maxStatusWait")
-	notice, err := time.ParseDuration(environmentOf(t, d, "Edge", "SHUTDOWN_NOTICE"))
-	if err != nil || notice < time.Second || notice > 10*time.Second {
-		t.Errorf("SHUTDOWN_NOTICE is %v: %v", notice, err)
-	}
-	if drain <= longestWait || drain > time.Minute {
-		t.Errorf("the load balancer waits for %s, and a buyer up to %s", drain, longestWait)
-	}
-	if killed := seconds(container(d, "Edge")["StopTimeout"]); stop >= killed || notice >= stop {
-		t.Errorf("the edge stops within %s, gives notice for %s and is killed after %s", stop, notice, killed)
-	}
-	if worker, killed := constant(t, "../worker/main.go", "stopTimeout"),
-		seconds(container(d, "Worker")["StopTimeout"]); worker+5*time.Second > killed {
-		t.Errorf("the worker stops within %s and gives back, and is killed after %s", worker, killed)
-	}
-	idle := seconds(balancer["idle_timeout.timeout_seconds"])
-	if kept := constant(t, "../edge/edge.go", "idleTimeout"); idle >= kept || idle <= longestWait {
-		t.Errorf("the load balancer keeps idle connections for %s, the edge for %s", idle, kept)
-	}
 	if balancer["deletion_protection.enabled"] != "true" ||
 		balancer["routing.http.drop_invalid_header_fields.enabled"] != "true" {
 		t.Errorf("the load balancer has %v", balancer)
 	}
-	interval, timeout := seconds(at(targets, "HealthCheckIntervalSeconds")),
-		seconds(at(targets, "HealthCheckTimeoutSeconds"))
-	if at(targets, "HealthCheckPath") != "/readyz" || timeout >= interval ||
-		timeout <= constant(t, "../edge/edge.go", "readyTimeout") {
-		t.Errorf("the health check of the targets is %v", targets)
+	idle := seconds(t, balancer["idle_timeout.timeout_seconds"])
+	longestWait := constant(t, "../edge/orders.go", "maxStatusWait")
+
+	stopsInTime(t, d, "Edge", idle, longestWait, constant(t, "../edge/edge.go", "idleTimeout"),
+		constant(t, "../edge/edge.go", "readyTimeout"))
+	stopsInTime(t, d, "Shop", idle, constant(t, "../shop/server.go", "workTimeout"),
+		constant(t, "../shop/server.go", "idleTimeout"), constant(t, "../shop/server.go", "readyTimeout"))
+	if idle <= longestWait {
+		t.Errorf("the load balancer keeps idle connections for %s, and a buyer waits up to %s", idle, longestWait)
+	}
+	if worker, killed := constant(t, "../worker/main.go", "stopTimeout"),
+		seconds(t, container(d, "Worker")["StopTimeout"]); worker+5*time.Second > killed {
+		t.Errorf("the worker stops within %s and gives back, and is killed after %s", worker, killed)
+	}
+}
+
+func seconds(t *testing.T, v any) time.Duration {
+	t.Helper()
+	return time.Duration(number(t, v) * float64(time.Second))
+}
+
+// attributes are those of a load balancer or of targets, by their keys.
+func attributes(of any) map[string]string {
+	m := map[string]string{}
+	for _, a := range list(of) {
+		m[text(at(a, "Key"))] = text(at(a, "Value"))
+	}
+	return m
+}
+
+// stopsInTime looks at a task behind the load balancer: how it is taken out and stopped, with the longest wait of a
+// request, and how its health is asked for.
+func stopsInTime(t *testing.T, d deployed, task string, idle, longestWait, kept, readyTimeout time.Duration) {
+	t.Helper()
+	targets := at(d["services"][task+"Targets"], "Properties")
+	drain := seconds(t, attributes(at(targets, "TargetGroupAttributes"))["deregistration_delay.timeout_seconds"])
+	stop := constant(t, "../"+strings.ToLower(task)+"/main.go", "stopTimeout")
+	notice, err := time.ParseDuration(environmentOf(t, d, task, "SHUTDOWN_NOTICE"))
+	if err != nil || notice < time.Second || notice > 10*time.Second {
+		t.Errorf("%s: SHUTDOWN_NOTICE is %v: %v", task, notice, err)
+	}
+	if drain <= longestWait || drain > time.Minute {
+		t.Errorf("%s: the load balancer waits for %s, and a request up to %s", task, drain, longestWait)
+	}
+	if killed := seconds(t, container(d, task)["StopTimeout"]); stop >= killed || notice >= stop {
+		t.Errorf("%s stops within %s, gives notice for %s and is killed after %s", task, stop, notice, killed)
+	}
+	if idle >= kept {
+		t.Errorf("the load balancer keeps idle connections for %s, and %s for %s", idle, task, kept)
+	}
+
+	interval, timeout := seconds(t, at(targets, "HealthCheckIntervalSeconds")),
+		seconds(t, at(targets, "HealthCheckTimeoutSeconds"))
+	if at(targets, "HealthCheckPath") != "/readyz" || timeout >= interval || timeout <= readyTimeout {
+		t.Errorf("%s: the health check of the targets is %v", task, targets)
 	}
 	for key, bounds := range map[string][2]float64{"HealthyThresholdCount": {2, 10}, "UnhealthyThresholdCount": {2, 10},
 		"HealthCheckIntervalSeconds": {5, 300}} {
 		if n := number(t, at(targets, key)); n < bounds[0] || n > bounds[1] {
-			t.Errorf("%s is %v", key, n)
+			t.Errorf("%s: %s is %v", task, key, n)
 		}
 	}
 	if patience := interval * time.Duration(number(t, at(targets, "UnhealthyThresholdCount"))); patience < time.Minute {
-		t.Errorf("an edge without Redis is replaced after %s, before Redis has failed over", patience)
+		t.Errorf("%s: one without Redis is replaced after %s, before Redis has failed over", task, patience)
 	}
 }
 
@@ -312,7 +343,9 @@ func TestServices(t *testing.T) {
 		name := parameters("")["Name"]
 		services := d["services"]
 		for logical, alarms := range map[string][]any{
-			"EdgeService": {name + "-edge-errors", name + "-edge-unhealthy"}, "WorkerService": {name + "-dead-letters"},
+			"EdgeService":   {name + "-edge-errors", name + "-edge-unhealthy"},
+			"ShopService":   {name + "-shop-errors", name + "-shop-unhealthy"},
+			"WorkerService": {name + "-dead-letters"},
 		} {
 			service := at(services[logical], "Properties")
 			c := at(service, "DeploymentConfiguration")
@@ -332,8 +365,14 @@ func TestServices(t *testing.T) {
 				t.Errorf("%s: anybody with the right to it gets a shell", logical)
 			}
 		}
-		if services["EdgeService"].(object)["DependsOn"] != "HttpsListener" {
+		after := list(at(services["EdgeService"], "DependsOn"))
+		if !slices.Contains(after, any("HttpsListener")) ||
+			at(services[text(at(services["ShopService"], "DependsOn"))], "Properties", "Actions", 0,
+				"TargetGroupArn") != "<ShopTargets>" {
 			t.Error("ECS refuses a target group without a load balancer")
+		}
+		if !slices.Contains(after, any("ShopService")) {
+			t.Error("edges that have no accounts may be there before the shop that has them")
 		}
 
 		// Listeners.
@@ -371,7 +410,8 @@ func TestServices(t *testing.T) {
 				"PredefinedMetricType")
 		}
 		if predefined("EdgeScalingByRequests") != "ALBRequestCountPerTarget" ||
-			predefined("EdgeScalingByCpu") != "ECSServiceAverageCPUUtilization" || len(policies) != 3 {
+			predefined("EdgeScalingByCpu") != "ECSServiceAverageCPUUtilization" ||
+			predefined("ShopScalingByCpu") != "ECSServiceAverageCPUUtilization" || len(policies) != 4 {
 			t.Errorf("scaling: %v", policies)
 		}
 		if label := at(policies["EdgeScalingByRequests"], "TargetTrackingScalingPolicyConfiguration",
@@ -382,21 +422,12 @@ func TestServices(t *testing.T) {
 		backlog := at(policies["WorkerScalingByBacklog"], "TargetTrackingScalingPolicyConfiguration",
 			"CustomizedMetricSpecification", "Metrics")
 		checkMetrics(t, "WorkerScalingByBacklog", list(backlog), true)
-
-		// Names.
-		for property, most := range map[string]int{"LoadBalancer": 32, "EdgeTargets": 32} {
-			got := text(at(services[property], "Properties", "Name"))
-			if len(got) > most || !regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?$`).MatchString(got) ||
-				strings.HasPrefix(got, "internal-") {
-				t.Errorf("%s is called %q", property, got)
-			}
-		}
 	})
 	given := parameters("large")
 	given["EdgeMinimum"], given["ReservedLcu"], given["TraceEndpoint"] = "50", "500", "http://collector:4318"
 	all := deploy(t, given)
 	d := all["services"]
-	for _, task := range []string{"Edge", "Worker"} {
+	for _, task := range []string{"Edge", "Shop", "Worker"} {
 		if got := environmentOf(t, all, task, "OTEL_EXPORTER_OTLP_ENDPOINT"); got != "http://collector:4318" {
 			t.Errorf("%s: traces go to %q", task, got)
 		}
@@ -405,6 +436,18 @@ func TestServices(t *testing.T) {
 		at(d["EdgeTasksAlarm"], "Properties", "Threshold") != "50" ||
 		at(d["LoadBalancer"], "Properties", "MinimumLoadBalancerCapacity", "CapacityUnits") != "500" {
 		t.Error("EdgeMinimum and ReservedLcu have no effect")
+	}
+}
+
+// TestNames: load balancers and their targets are called what AWS takes.
+func TestNames(t *testing.T) {
+	services := deploy(t, parameters("small"))["services"]
+	for property, most := range map[string]int{"LoadBalancer": 32, "EdgeTargets": 32, "ShopTargets": 32} {
+		got := text(at(services[property], "Properties", "Name"))
+		if len(got) > most || !regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?$`).MatchString(got) ||
+			strings.HasPrefix(got, "internal-") {
+			t.Errorf("%s is called %q", property, got)
+		}
 	}
 }
 

@@ -412,6 +412,7 @@ func parameters(size string) map[string]string {
 		"Name": "a" + strings.Repeat("b", 19), "Size": size,
 		"GitHubSubject": "repo:owner@1/repository@2:environment:production",
 		"CtlImage":      "registry/ctl" + digest, "EdgeImage": "registry/edge" + digest,
+		"ShopImage":      "registry/shop" + digest,
 		"WorkerImage":    "registry/worker" + digest,
 		"CertificateArn": "arn:aws:acm:eu-west-1:123456789012:certificate/x",
 	}

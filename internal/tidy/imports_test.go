@@ -125,7 +125,7 @@ func TestTestsImports(t *testing.T) {
 		"localstack", "localstack/sqs",
 		"localstack/stacktest"}
 	more := map[string][]string{
-		"cloudformation": {"internal/queue"},
+		"cloudformation": {"internal/front", "internal/queue"},
 		"edge":           {"internal/account", "internal/reconcile"},
 		"e2e":            {"infra", "internal/front/proxy", "internal/lab"},
 		"shop":           {"internal/lab", "internal/reconcile", "internal/strictjson"},
