@@ -30,9 +30,11 @@ func TestRun(t *testing.T) {
 		{
 			name: "a command that passes", code: 0,
 			// The names are split in two, so that the line that says what is run does not look like what it prints.
-			command: `echo "edge"s=$EDGE; echo "token"s=$(wc -l <"$TOKENS"); echo "mode"=$(ls -l "$TOKENS" | cut -c1-10); echo "merchant"=${MERCHANT:+given}
+			command: `echo "front"=$FRONT
+				echo "edge"s=$EDGE; echo "token"s=$(wc -l <"$TOKENS"); echo "mode"=$(ls -l "$TOKENS" | cut -c1-10); echo "merchant"=${MERCHANT:+given}
 				"$CTL" product add --name ticket --stock 5 && "$CTL" audit`,
-			wantOut: []string{"edges=http://127.0.0.1:", "tokens=3\n", "mode=-rw-------", "merchant=given",
+			wantOut: []string{"front=http://127.0.0.1:", "edges=http://127.0.0.1:",
+				"tokens=3\n", "mode=-rw-------", "merchant=given",
 				"product 1: ticket, 5 units", "audit: ok"},
 		},
 		{
