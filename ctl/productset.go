@@ -140,7 +140,7 @@ func split(ctx context.Context, data parts, p order.Product, buckets int64) (ord
 			if err != nil {
 				return p, err
 			}
-			if level.Reservations+level.Outbox+level.Lent > 0 {
+			if level.Reservations+level.Outbox+level.InTransfer > 0 {
 				return p, fmt.Errorf("product %d cannot be split now: %d orders of it are on their way", p.ID,
 					level.Reservations)
 			}

@@ -112,7 +112,7 @@ func printReports(reports []reconcile.Report) {
 		}
 
 		line := fmt.Sprintf("%d\t%s\t%d\t%s\t%d\t%d\t", r.ProductID, orDash(r.Bucket > 0, r.Bucket), r.Stock,
-			orDash(r.Loaded, r.Available), r.Reserved, r.Lent)
+			orDash(r.Loaded, r.Available), r.Reserved, r.InTransfer)
 
 		if verdict != "" {
 			fmt.Fprintf(tab, "%s%s\t\t\t\t\n", line, verdict)

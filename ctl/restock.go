@@ -56,7 +56,7 @@ func (c *restockCmd) Run(ctx context.Context) error {
 
 // correct takes units out of a product, of those for sale.
 func (c *restockCmd) correct(ctx context.Context, data parts) error {
-	done, err := buckets.Mover{Redis: data.stock, MySQL: data.ledger}.Correct(ctx, c.Product, -c.Units, c.ID)
+	done, err := buckets.Stores{Redis: data.stock, MySQL: data.ledger}.Correct(ctx, c.Product, -c.Units, c.ID)
 	switch {
 	case errors.Is(err, mysql.ErrNotFound):
 		return fmt.Errorf("there is no product %d", c.Product)

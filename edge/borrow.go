@@ -86,12 +86,12 @@ func (r *reserver) borrow(bucket, split int64, short served) (elsewhere []*ticke
 }
 
 // unitsOf adds up the units of all buckets that may give some, and the loans that are on their way.
-func unitsOf(shelves map[int64]stock.Shelf, refused map[int64]bool) (total, loans int64) {
+func unitsOf(shelves map[int64]stock.Count, refused map[int64]bool) (total, loans int64) {
 	for id, s := range shelves {
 		if !refused[id] {
 			total += max(s.Available, 0)
 		}
-		loans += s.Loans
+		loans += s.Transfers
 	}
 	return total, loans
 }
@@ -108,7 +108,7 @@ func (r *reserver) sellOut(bucket int64, sale stock.Sale, total int64, asked tim
 // fetch moves at least so many units to a bucket, if the richest of the others has them. One of which MySQL has fewer
 // is noted in refused, and none are moved then.
 func (r *reserver) fetch(
-	ctx context.Context, bucket int64, shelves map[int64]stock.Shelf, refused map[int64]bool, least int64,
+	ctx context.Context, bucket int64, shelves map[int64]stock.Count, refused map[int64]bool, least int64,
 ) (moved int64, err error) {
 	donor := richest(shelves, bucket, refused)
 	// Half of what the donor has, so that few moves are made, and what is needed if that is more.
@@ -153,7 +153,7 @@ func sift(tickets []*ticket, units int64) (possible, few []*ticket, wanted, leas
 }
 
 // richest is the bucket that has most to give to another.
-func richest(shelves map[int64]stock.Shelf, receiver int64, refused map[int64]bool) (donor int64) {
+func richest(shelves map[int64]stock.Count, receiver int64, refused map[int64]bool) (donor int64) {
 	for id, s := range shelves {
 		if id == receiver || refused[id] {
 			continue
@@ -168,9 +168,9 @@ func richest(shelves map[int64]stock.Shelf, receiver int64, refused map[int64]bo
 }
 
 // shelves looks at all buckets of a product, and loads those that Redis does not have.
-func (r *reserver) shelves(ctx context.Context, bucket, split int64) (map[int64]stock.Shelf, error) {
+func (r *reserver) shelves(ctx context.Context, bucket, split int64) (map[int64]stock.Count, error) {
 	ids := order.BucketIDs(order.ProductOf(bucket), split)
-	shelves, err := r.stock.Shelves(ctx, ids)
+	shelves, err := r.stock.Counts(ctx, ids)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +185,7 @@ func (r *reserver) shelves(ctx context.Context, bucket, split int64) (map[int64]
 		}
 	}
 	if loaded {
-		return r.stock.Shelves(ctx, ids)
+		return r.stock.Counts(ctx, ids)
 	}
 	return shelves, nil
 }
@@ -193,7 +193,7 @@ func (r *reserver) shelves(ctx context.Context, bucket, split int64) (map[int64]
 // move moves units, unless MySQL has failed a moment ago.
 func (r *reserver) move(ctx context.Context, donor, receiver, units int64) (moved int64, err error) {
 	failed := r.mysql.try(func() error {
-		moved, err = r.mover.Move(ctx, donor, receiver, units)
+		moved, err = r.mover.Transfer(ctx, donor, receiver, units)
 		if errors.Is(err, buckets.ErrRefused) {
 			return nil // an answer all the same
 		}

@@ -91,7 +91,7 @@ func TestLastUnits(t *testing.T) {
 	w.MustPost(first[1], p.ID, 1) // of another bucket
 	w.MustPost(second[0], p.ID, 3)
 	apitest.WantProblem(t, w.Post(first[2], p.ID, 1), http.StatusConflict, problem.SoldOut)
-	if l := w.Whole(p); l.Available != 0 || l.Reserved != 6 || l.Lent != 0 {
+	if l := w.Whole(p); l.Available != 0 || l.Reserved != 6 || l.InTransfer != 0 {
 		t.Errorf("%+v", l)
 	}
 
@@ -151,7 +151,7 @@ func TestBucketsSellOut(t *testing.T) {
 	if accepted != 311 {
 		t.Errorf("%d units were sold of 311: %v", accepted, apitest.Count(replies))
 	}
-	if l := w.Whole(p); l.Available != 0 || l.Reserved != 311 || l.Lent != 0 {
+	if l := w.Whole(p); l.Available != 0 || l.Reserved != 311 || l.InTransfer != 0 {
 		t.Errorf("%+v", l)
 	}
 	w.Audit()
@@ -249,11 +249,11 @@ func TestBorrowWithoutMySQL(t *testing.T) {
 		apitest.WantProblem(t, r, http.StatusServiceUnavailable, problem.StockUnavailable)
 	}
 	l := w.Whole(p)
-	if l.Available+l.Lent != before {
-		t.Errorf("%d are available and %d lent of %d", l.Available, l.Lent, before)
+	if l.Available+l.InTransfer != before {
+		t.Errorf("%d are available and %d lent of %d", l.Available, l.InTransfer, before)
 	}
-	if l.Lent > 0 {
-		t.Errorf("%d units are lent though MySQL was not reached", l.Lent)
+	if l.InTransfer > 0 {
+		t.Errorf("%d units are lent though MySQL was not reached", l.InTransfer)
 	}
 	w.MySQL.Heal()
 	w.Eventually("units can be borrowed again", func() bool {
@@ -273,10 +273,10 @@ func TestLateMoverChangesNothing(t *testing.T) {
 		w.Must(err)
 		w.LoadNow(row)
 	}
-	mover := buckets.Mover{Redis: w.Stock, MySQL: w.Ledger}
+	mover := buckets.Stores{Redis: w.Stock, MySQL: w.Ledger}
 	repair := func(want reconcile.Cause, apply ...int64) {
 		t.Helper()
-		r := reconcile.Reconciler{Redis: w.Stock, MySQL: w.Ledger, Apply: true, LoanAge: time.Nanosecond}
+		r := reconcile.Reconciler{Redis: w.Stock, MySQL: w.Ledger, Apply: true, TransferAge: time.Nanosecond}
 		var found []reconcile.Cause
 		for _, id := range apply {
 			report, err := r.Product(t.Context(), id)
@@ -296,14 +296,14 @@ func TestLateMoverChangesNothing(t *testing.T) {
 		t.Helper()
 		w.Whole(p)
 		a, b := w.Level(from), w.Level(to)
-		if a.Available != donor || b.Available != receiver || a.Lent+b.Lent != 0 {
+		if a.Available != donor || b.Available != receiver || a.InTransfer+b.InTransfer != 0 {
 			t.Errorf("%s: the donor has %+v, the receiver %+v; want %d and %d available", what, a, b, donor, receiver)
 		}
 	}
-	lend := func() ledger.Move {
+	lend := func() ledger.Transfer {
 		t.Helper()
-		m := ledger.Move{ID: order.NewID(), Donor: from, Receiver: to, Units: 3}
-		n, err := w.Stock.Lend(t.Context(), from, 3, stock.Loan{Move: m.ID, Receiver: to})
+		m := ledger.Transfer{ID: order.NewID(), Donor: from, Receiver: to, Units: 3}
+		n, err := w.Stock.BeginTransfer(t.Context(), from, 3, stock.Transfer{ID: m.ID, Receiver: to})
 		w.Must(err)
 		if n != 3 {
 			t.Fatalf("%d units were lent", n)
@@ -313,11 +313,11 @@ func TestLateMoverChangesNothing(t *testing.T) {
 
 	// It stops after the loan: reconcile cancels the move.
 	m := lend()
-	repair(reconcile.Move, from, to)
+	repair(reconcile.Transfer, from, to)
 	wants("cancelled", 10, 10)
-	decided, err := w.Ledger.Move(t.Context(), m)
+	decided, err := w.Ledger.Transfer(t.Context(), m)
 	w.Must(err)
-	if decided.Moved() {
+	if decided.Made() {
 		t.Error("a move was made that was cancelled")
 	}
 	w.Must(mover.Finish(t.Context(), decided))
@@ -325,31 +325,31 @@ func TestLateMoverChangesNothing(t *testing.T) {
 
 	// It stops after the commit.
 	m = lend()
-	decided, err = w.Ledger.Move(t.Context(), m)
+	decided, err = w.Ledger.Transfer(t.Context(), m)
 	w.Must(err)
-	repair(reconcile.Move, from, to)
+	repair(reconcile.Transfer, from, to)
 	wants("committed", 7, 13)
 	w.Must(mover.Finish(t.Context(), decided))
 	wants("committed, then the mover comes", 7, 13)
 
 	// It stops after the receiver has got its part.
 	m = lend()
-	decided, err = w.Ledger.Move(t.Context(), m)
+	decided, err = w.Ledger.Transfer(t.Context(), m)
 	w.Must(err)
 	_, err = w.Stock.Restock(t.Context(), to, 3, decided.ReceiverVersion, m.ID.String())
 	w.Must(err)
-	repair(reconcile.Move, from, to)
+	repair(reconcile.Transfer, from, to)
 	wants("half finished", 4, 16)
 	w.Must(mover.Finish(t.Context(), decided))
 	wants("half finished, then the mover comes", 4, 16)
 
 	// Redis loses the donor meanwhile, and then the receiver.
 	for _, lost := range []int64{from, to} {
-		m = ledger.Move{ID: order.NewID(), Donor: to, Receiver: from, Units: 2}
-		if _, err = w.Stock.Lend(t.Context(), to, 2, stock.Loan{Move: m.ID, Receiver: from}); err != nil {
+		m = ledger.Transfer{ID: order.NewID(), Donor: to, Receiver: from, Units: 2}
+		if _, err = w.Stock.BeginTransfer(t.Context(), to, 2, stock.Transfer{ID: m.ID, Receiver: from}); err != nil {
 			t.Fatal(err)
 		}
-		decided, err = w.Ledger.Move(t.Context(), m)
+		decided, err = w.Ledger.Transfer(t.Context(), m)
 		w.Must(err)
 		for key := range w.Dump() {
 			if strings.Contains(key, fmt.Sprintf("{%d}", lost)) {

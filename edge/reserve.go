@@ -58,7 +58,7 @@ type reserver struct {
 	products *cache[int64, order.Product]
 	closed   *closed
 	sender   *sender
-	mover    buckets.Mover
+	mover    buckets.Stores
 	mysql    outage
 	metrics  *metrics
 	// number of buckets, by product; one that is not there has none, or is not known
@@ -76,7 +76,7 @@ func newReserver(st *stock.Stock, books *ledger.Ledger, products *cache[int64, o
 	}
 	r := &reserver{
 		stock: st, ledger: books, products: products, closed: c, sender: s, splits: splits,
-		mover: buckets.Mover{Redis: st, MySQL: books}, metrics: m,
+		mover: buckets.Stores{Redis: st, MySQL: books}, metrics: m,
 		unsent: unsentBatches{last: make(map[int64]*unsentBatch)},
 	}
 	r.tickets = batch.Batcher[int64, *ticket]{Do: r.reserve, Size: stock.MaxBatch, Parallel: 1, Waiting: maxWaiting}

@@ -91,7 +91,7 @@ func TestCorrectionInACrowd(t *testing.T) {
 		}
 	}
 	w.WantSettledOutbox(p.ID)
-	if l := w.Whole(p); l.Lent != 0 || l.Available < 0 {
+	if l := w.Whole(p); l.InTransfer != 0 || l.Available < 0 {
 		t.Errorf("in the end Redis has %+v", l)
 	}
 	for id, d := range w.Decided(p.ID) {
@@ -110,10 +110,10 @@ func TestReconcileFinishesCorrections(t *testing.T) {
 	w := newWorld(t)
 	p := w.AddProduct(10)
 	w.LoadNow(w.Stored(p.ID))
-	lend := func() ledger.Move {
+	lend := func() ledger.Transfer {
 		t.Helper()
-		m := ledger.Move{ID: order.NewID(), Donor: p.ID, Units: 3}
-		lent, err := w.Stock.LendWhole(t.Context(), p.ID, 3, stock.Loan{Move: m.ID})
+		m := ledger.Transfer{ID: order.NewID(), Donor: p.ID, Units: 3}
+		lent, err := w.Stock.BeginWholeTransfer(t.Context(), p.ID, 3, stock.Transfer{ID: m.ID})
 		if err != nil || !lent {
 			t.Fatalf("lent %v, %v", lent, err)
 		}
@@ -121,10 +121,11 @@ func TestReconcileFinishesCorrections(t *testing.T) {
 	}
 	repair := func(available int64) {
 		t.Helper()
-		r := reconcile.Reconciler{Redis: w.Stock, MySQL: w.Ledger, Apply: true, LoanAge: time.Nanosecond}
+		r := reconcile.Reconciler{Redis: w.Stock, MySQL: w.Ledger, Apply: true, TransferAge: time.Nanosecond}
 		report, err := r.Product(t.Context(), p.ID)
 		w.Must(err)
-		if f := report.Findings; len(f) != 1 || f[0].Cause != reconcile.Move || !f[0].Repaired || report.Lent != 0 {
+		if f := report.Findings; len(f) != 1 || f[0].Cause != reconcile.Transfer || !f[0].Repaired ||
+			report.InTransfer != 0 {
 			t.Errorf("reconcile reports %+v", report)
 		}
 		w.WantLevel(p.ID, available, 0, 0)
@@ -138,7 +139,7 @@ func TestReconcileFinishesCorrections(t *testing.T) {
 	if done, err := w.Ledger.Correct(t.Context(), m, "a"); err == nil || !mysql.Undone(err) {
 		t.Errorf("a correction was made that was cancelled: %+v", done)
 	}
-	repeated, err := buckets.Mover{Redis: w.Stock, MySQL: w.Ledger}.Correct(t.Context(), p.ID, 3, "a")
+	repeated, err := buckets.Stores{Redis: w.Stock, MySQL: w.Ledger}.Correct(t.Context(), p.ID, 3, "a")
 	if err != nil || !repeated.Applied || repeated.Balance != 7 {
 		t.Errorf("repeated: %+v, %v", repeated, err)
 	}
@@ -151,8 +152,8 @@ func TestReconcileFinishesCorrections(t *testing.T) {
 		t.Errorf("got %+v, %v", done, err)
 	}
 	repair(4)
-	decided := ledger.Move{ID: m.ID, Donor: p.ID, Units: 3, DonorVersion: done.Version}
-	w.Must(buckets.Mover{Redis: w.Stock, MySQL: w.Ledger}.Finish(t.Context(), decided))
+	decided := ledger.Transfer{ID: m.ID, Donor: p.ID, Units: 3, DonorVersion: done.Version}
+	w.Must(buckets.Stores{Redis: w.Stock, MySQL: w.Ledger}.Finish(t.Context(), decided))
 	w.WantLevel(p.ID, 4, 0, 0)
 
 	// Another with the same id was first, and is known; its own loan is given back.
@@ -165,7 +166,7 @@ func TestReconcileFinishesCorrections(t *testing.T) {
 
 	// Redis believes in more units than MySQL has.
 	w.Must(w.RDB.IncrBy(t.Context(), fmt.Sprintf("stock:{%d}", p.ID), 5).Err())
-	_, err = buckets.Mover{Redis: w.Stock, MySQL: w.Ledger}.Correct(t.Context(), p.ID, 9, "c")
+	_, err = buckets.Stores{Redis: w.Stock, MySQL: w.Ledger}.Correct(t.Context(), p.ID, 9, "c")
 	if !errors.Is(err, ledger.ErrTooFew) {
 		t.Errorf("got %v", err)
 	}

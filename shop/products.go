@@ -203,7 +203,7 @@ func (s *Shop) putRestock(w http.ResponseWriter, r *http.Request, who *token.Cla
 
 // correct takes units out of a product's stock.
 func (s *Shop) correct(ctx context.Context, w http.ResponseWriter, id, units int64, restockID string) error {
-	mover := buckets.Mover{Redis: s.stock, MySQL: s.ledger}
+	mover := buckets.Stores{Redis: s.stock, MySQL: s.ledger}
 	done, err := mover.Correct(ctx, id, -units, restockID)
 	if errors.Is(err, ledger.ErrTooFew) {
 		return problem.New(problem.TooFewUnits, fmt.Sprintf("Fewer than %d units are for sale. Nothing was changed.",

@@ -372,13 +372,13 @@ func (w *World) Whole(p order.Product) (l stock.Level) {
 	w.Must(err)
 	for _, id := range p.StockIDs() {
 		b := w.Level(id)
-		if b.Loaded && b.Available+b.Reserved+b.Lent != units[id] {
+		if b.Loaded && b.Available+b.Reserved+b.InTransfer != units[id] {
 			w.Errorf("bucket %d has %d available + %d reserved + %d lent, MySQL %d", order.BucketOf(id), b.Available,
-				b.Reserved, b.Lent, units[id])
+				b.Reserved, b.InTransfer, units[id])
 		}
 		l.Available += b.Available
 		l.Reserved += b.Reserved
-		l.Lent += b.Lent
+		l.InTransfer += b.InTransfer
 		l.Outbox += b.Outbox
 	}
 	return l

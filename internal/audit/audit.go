@@ -61,12 +61,12 @@ type Product struct {
 	// BucketsLoaded is how many of the buckets Redis has; Available is theirs.
 	BucketsLoaded int64 `json:"buckets_loaded,omitempty"`
 	// Loaded reports whether Redis has the product's stock; of a split product, that of any bucket.
-	Loaded    bool     `json:"redis_loaded"`
-	Available int64    `json:"redis_available"`
-	Reserved  int64    `json:"redis_reserved"`
-	Lent      int64    `json:"redis_lent"`
-	Outbox    int64    `json:"redis_outbox"`
-	Problems  []string `json:"problems"`
+	Loaded     bool     `json:"redis_loaded"`
+	Available  int64    `json:"redis_available"`
+	Reserved   int64    `json:"redis_reserved"`
+	InTransfer int64    `json:"redis_lent"`
+	Outbox     int64    `json:"redis_outbox"`
+	Problems   []string `json:"problems"`
 }
 
 // Audit checks promises P1, P3, P4, P5 and P7 (docs/design.md) for every product.
@@ -106,8 +106,8 @@ func (s Sale) Audit(ctx context.Context) (Report, error) {
 
 		a.Problems = append(a.Problems, s.Excess(ctx, m.ID)...)
 		level = now.level
-		a.Loaded, a.Available, a.Reserved, a.Outbox, a.Lent = level.Loaded, level.Available, level.Reserved,
-			level.Outbox, level.Lent
+		a.Loaded, a.Available, a.Reserved, a.Outbox, a.InTransfer = level.Loaded, level.Available, level.Reserved,
+			level.Outbox, level.InTransfer
 		report.add(a)
 	}
 
@@ -260,7 +260,7 @@ func (r *Report) add(a Product) {
 
 	p.Available += a.Available
 	p.Reserved += a.Reserved
-	p.Lent += a.Lent
+	p.InTransfer += a.InTransfer
 	p.Outbox += a.Outbox
 
 	for _, problem := range a.Problems {
@@ -278,14 +278,14 @@ func (s standing) differences() (problems []string) {
 	if level.Outbox > 0 {
 		problems = append(problems, fmt.Sprintf("%d orders are in the outbox", level.Outbox))
 	}
-	if level.Lent > 0 {
+	if level.InTransfer > 0 {
 		problems = append(problems, fmt.Sprintf("%d units are lent by moves to other buckets, or by corrections, "+
-			"that were not finished", level.Lent))
+			"that were not finished", level.InTransfer))
 	}
-	if held := level.Available + level.Reserved + level.Lent; level.Loaded && held != s.stock {
+	if held := level.Available + level.Reserved + level.InTransfer; level.Loaded && held != s.stock {
 		problems = append(problems, fmt.Sprintf("redis has %d available + %d reserved + %d lent = %d units, "+
 			"mysql has %d",
-			level.Available, level.Reserved, level.Lent, held, s.stock))
+			level.Available, level.Reserved, level.InTransfer, held, s.stock))
 	}
 	return problems
 }

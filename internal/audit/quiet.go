@@ -17,13 +17,13 @@ const (
 // Look is how busy a sale is.
 type Look struct {
 	Queue queue.Depth
-	// Available, Reserved, Lent and Outbox are summed up over the loaded products.
-	Available, Reserved, Lent, Outbox int64
+	// Available, Reserved, InTransfer and Outbox are summed up over the loaded products.
+	Available, Reserved, InTransfer, Outbox int64
 }
 
 // quiet reports whether no order is on its way.
 func (l Look) quiet() bool {
-	return l.Queue.Empty() && l.Reserved == 0 && l.Lent == 0 && l.Outbox == 0
+	return l.Queue.Empty() && l.Reserved == 0 && l.InTransfer == 0 && l.Outbox == 0
 }
 
 // Look reads how busy the sale is now.
@@ -43,7 +43,7 @@ func (s Sale) Look(ctx context.Context) (l Look, err error) {
 		}
 		l.Available += level.Available
 		l.Reserved += level.Reserved
-		l.Lent += level.Lent
+		l.InTransfer += level.InTransfer
 		l.Outbox += level.Outbox
 	}
 	return l, nil

@@ -1,6 +1,6 @@
-// Package buckets moves units from one bucket of a product to another: out of Redis at the donor, from row to row in
-// MySQL, which decides, and into Redis at the receiver. A correction, which takes units out of a product, goes the same
-// way without a receiver. Wherever that ends, reconcile finishes it.
+// Package buckets transfers units from one bucket of a product to another: out of Redis at the donor, from row to row
+// in MySQL, which decides, and into Redis at the receiver. A correction, which takes units out of a product, goes the
+// same way without a receiver. Wherever that ends, reconcile finishes it.
 //
 // Like reconcile it ties two internal packages together, since edge and reconcile both need it.
 package buckets
@@ -21,110 +21,110 @@ import (
 // ErrRefused says that MySQL has fewer units in the donor than Redis. Reconcile corrects that.
 var ErrRefused = errors.New("MySQL has fewer units there than Redis")
 
-// finishTimeout bounds what is done of a move after MySQL has decided it, or will not.
+// finishTimeout bounds what is done of a transfer after MySQL has decided it, or will not.
 const finishTimeout = 3 * time.Second
 
-// Mover moves units.
-type Mover struct {
+// Stores are the two that hold the units of products and buckets.
+type Stores struct {
 	Redis *stock.Stock
 	MySQL *ledger.Ledger
 }
 
-// Move moves up to so many units between two buckets of a product, and returns how many: 0 if the donor has none, or
-// its sale is paused. ErrRefused: MySQL did not agree, and nothing was moved. After any other error reconcile finishes
-// what has begun.
-func (m Mover) Move(ctx context.Context, donor, receiver, units int64) (int64, error) {
-	loan := stock.Loan{Move: order.NewID(), Receiver: receiver}
-	lent, err := m.Redis.Lend(ctx, donor, units, loan)
+// Transfer moves up to so many units between two buckets of a product, and returns how many: 0 if the donor has none,
+// or its sale is paused. ErrRefused: MySQL did not agree, and nothing was moved. After any other error reconcile
+// finishes what has begun.
+func (s Stores) Transfer(ctx context.Context, donor, receiver, units int64) (int64, error) {
+	transfer := stock.Transfer{ID: order.NewID(), Receiver: receiver}
+	taken, err := s.Redis.BeginTransfer(ctx, donor, units, transfer)
 	if err != nil {
-		// Nobody else decides this move, so that what may be lent can be given back.
-		return 0, errors.Join(err, m.giveBack(ctx, donor, units, loan))
+		// Nobody else decides this transfer, so that what may have been taken can be given back.
+		return 0, errors.Join(err, s.giveBack(ctx, donor, units, transfer))
 	}
-	if lent == 0 {
+	if taken == 0 {
 		return 0, nil
 	}
 
-	decided, err := m.MySQL.Move(ctx, ledger.Move{ID: loan.Move, Donor: donor, Receiver: receiver, Units: lent})
+	decided, err := s.MySQL.Transfer(ctx, ledger.Transfer{ID: transfer.ID, Donor: donor, Receiver: receiver, Units: taken})
 	if err != nil {
 		if mysql.Undone(err) {
-			err = errors.Join(err, m.giveBack(ctx, donor, lent, loan))
+			err = errors.Join(err, s.giveBack(ctx, donor, taken, transfer))
 		}
-		return 0, fmt.Errorf("move %d units from bucket %d to %d: %w", lent, donor, receiver, err)
+		return 0, fmt.Errorf("transfer %d units from bucket %d to %d: %w", taken, donor, receiver, err)
 	}
 
-	if err := m.Finish(ctx, decided); err != nil {
+	if err := s.Finish(ctx, decided); err != nil {
 		return 0, err
 	}
-	if !decided.Moved() {
-		return 0, fmt.Errorf("move %d units from bucket %d to %d: %w", lent, donor, receiver, ErrRefused)
+	if !decided.Made() {
+		return 0, fmt.Errorf("transfer %d units from bucket %d to %d: %w", taken, donor, receiver, ErrRefused)
 	}
-	return lent, nil
+	return taken, nil
 }
 
 // Correct takes units out of a product's stock, once for each id of a restock. Only units that are for sale can be
 // taken: those of accepted orders are not among them. Its errors are those of Ledger.Correct, and after any other
 // reconcile finishes what has begun; the same call again tells how it ended.
-func (m Mover) Correct(ctx context.Context, productID, units int64, id string) (ledger.Restock, error) {
-	done, before, err := m.MySQL.Corrected(ctx, productID, units, id)
+func (s Stores) Correct(ctx context.Context, productID, units int64, id string) (ledger.Restock, error) {
+	done, before, err := s.MySQL.Corrected(ctx, productID, units, id)
 	if err != nil || before {
 		return done, err
 	}
 
-	_, err = m.Redis.Load(ctx, productID, func(ctx context.Context) (order.Product, error) {
-		return m.MySQL.Product(ctx, productID)
+	_, err = s.Redis.Load(ctx, productID, func(ctx context.Context) (order.Product, error) {
+		return s.MySQL.Product(ctx, productID)
 	})
 	if err != nil {
 		return ledger.Restock{}, err
 	}
 
-	loan := stock.Loan{Move: order.NewID()}
-	lent, err := m.Redis.LendWhole(ctx, productID, units, loan)
+	transfer := stock.Transfer{ID: order.NewID()}
+	taken, err := s.Redis.BeginWholeTransfer(ctx, productID, units, transfer)
 	if err != nil {
-		// Nobody else decides this correction, so that what may be lent can be given back.
-		return ledger.Restock{}, errors.Join(err, m.giveBack(ctx, productID, units, loan))
+		// Nobody else decides this correction, so that what may have been taken can be given back.
+		return ledger.Restock{}, errors.Join(err, s.giveBack(ctx, productID, units, transfer))
 	}
-	if !lent {
+	if !taken {
 		return ledger.Restock{}, fmt.Errorf("correction %q of product %d: %w", id, productID, ledger.ErrTooFew)
 	}
 
-	done, err = m.MySQL.Correct(ctx, ledger.Move{ID: loan.Move, Donor: productID, Units: units}, id)
+	done, err = s.MySQL.Correct(ctx, ledger.Transfer{ID: transfer.ID, Donor: productID, Units: units}, id)
 	switch {
 	case err != nil && mysql.Undone(err):
-		return done, errors.Join(err, m.giveBack(ctx, productID, units, loan))
+		return done, errors.Join(err, s.giveBack(ctx, productID, units, transfer))
 	case err != nil:
 		return done, err
 	case !done.Applied: // another call with this id was first
-		return done, m.giveBack(ctx, productID, units, loan)
+		return done, s.giveBack(ctx, productID, units, transfer)
 	}
 
-	decided := ledger.Move{ID: loan.Move, Donor: productID, Units: units, DonorVersion: done.Version, Fresh: true}
-	if err := m.Finish(ctx, decided); err != nil {
-		// The units are taken out of both; reconcile clears the loan.
-		slog.Warn("correction: its loan is left to reconcile", "product", productID, "id", id, "error", err)
+	decided := ledger.Transfer{ID: transfer.ID, Donor: productID, Units: units, DonorVersion: done.Version, Fresh: true}
+	if err := s.Finish(ctx, decided); err != nil {
+		// The units are taken out of both; reconcile ends the transfer.
+		slog.Warn("correction: its transfer is left to reconcile", "product", productID, "id", id, "error", err)
 	}
 	return done, nil
 }
 
-func (m Mover) giveBack(ctx context.Context, donor, units int64, loan stock.Loan) error {
+func (s Stores) giveBack(ctx context.Context, donor, units int64, transfer stock.Transfer) error {
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
-	return m.Redis.SettleLoan(work, donor, units, 0, loan, false)
+	return s.Redis.EndTransfer(work, donor, units, 0, transfer, false)
 }
 
-// Finish brings a decided move to Redis. It may be repeated, by anybody, if the move is not fresh: the receiver gets
-// the units once, and the donor's loan is cleared once. The receiver comes first, so that units on their way can be
-// seen.
-func (m Mover) Finish(ctx context.Context, decided ledger.Move) error {
+// Finish brings a decided transfer to Redis. It may be repeated, by anybody, if the transfer is not fresh: the receiver
+// gets the units once, and the donor's transfer is ended once. The receiver comes first, so that units on their way can
+// be seen.
+func (s Stores) Finish(ctx context.Context, decided ledger.Transfer) error {
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
-	if decided.Moved() && decided.Receiver != 0 {
-		_, err := m.Redis.Restock(work, decided.Receiver, decided.Units, decided.ReceiverVersion, decided.ID.String())
+	if decided.Made() && decided.Receiver != 0 {
+		_, err := s.Redis.Restock(work, decided.Receiver, decided.Units, decided.ReceiverVersion, decided.ID.String())
 		if err != nil {
 			return err
 		}
 	}
-	loan := stock.Loan{Move: decided.ID, Receiver: decided.Receiver}
-	return m.Redis.SettleLoan(work, decided.Donor, decided.Units, decided.DonorVersion, loan, decided.Fresh)
+	transfer := stock.Transfer{ID: decided.ID, Receiver: decided.Receiver}
+	return s.Redis.EndTransfer(work, decided.Donor, decided.Units, decided.DonorVersion, transfer, decided.Fresh)
 }
 
 // Restock brings a restock that MySQL has to Redis, each bucket's part of it. It reports whether units were added there

@@ -84,13 +84,13 @@ func (c Catalog) SetAvailable(ctx context.Context, products []order.Product) {
 	for i := range products {
 		ids = append(ids, products[i].StockIDs()...)
 	}
-	available, err := c.Stock.Available(ctx, ids)
+	counts, err := c.Stock.Counts(ctx, ids)
 	if err != nil {
 		slog.Warn("read available units: products are shown with the stock of MySQL", "error", err)
 	}
 	var missing []int64 // buckets that Redis does not have
 	for _, id := range ids {
-		if _, ok := available[id]; !ok && order.BucketOf(id) > 0 {
+		if !counts[id].Loaded && order.BucketOf(id) > 0 {
 			missing = append(missing, id)
 		}
 	}
@@ -104,10 +104,10 @@ func (c Catalog) SetAvailable(ctx context.Context, products []order.Product) {
 			p.Stock = 0
 		}
 		for _, id := range p.StockIDs() {
-			if n, ok := available[id]; ok && p.Buckets == 0 {
-				p.Stock = n
+			if n := counts[id]; n.Loaded && p.Buckets == 0 {
+				p.Stock = n.Available
 			} else {
-				p.Stock += max(n, 0) + units[id] // only one of them has it
+				p.Stock += max(n.Available, 0) + units[id] // only one of them has it
 			}
 		}
 	}

@@ -242,20 +242,20 @@ func TestRestockOfBuckets(t *testing.T) {
 	mustBeSound(t, l)
 }
 
-func TestMove(t *testing.T) {
+func TestTransfer(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
 	p, other := addSplit(t, l, 10, 2, 0), addSplit(t, l, 10, 2, 0)
 	from, to := order.BucketID(p.ID, 2), order.BucketID(p.ID, 1)
-	m := Move{ID: order.NewID(), Donor: from, Receiver: to, Units: 3}
-	moved, err := l.Move(t.Context(), m)
-	if err != nil || !moved.Moved() || !moved.Fresh || moved.DonorVersion != 3 || moved.ReceiverVersion != 3 {
+	m := Transfer{ID: order.NewID(), Donor: from, Receiver: to, Units: 3}
+	moved, err := l.Transfer(t.Context(), m)
+	if err != nil || !moved.Made() || !moved.Fresh || moved.DonorVersion != 3 || moved.ReceiverVersion != 3 {
 		t.Fatalf("%+v, %v", moved, err)
 	}
 	wantStocks(t, l, p.ID, 0, 8, 2)
-	for _, again := range []func() (Move, error){
-		func() (Move, error) { return l.Move(t.Context(), m) },
-		func() (Move, error) { return l.CancelMove(t.Context(), m) },
+	for _, again := range []func() (Transfer, error){
+		func() (Transfer, error) { return l.Transfer(t.Context(), m) },
+		func() (Transfer, error) { return l.CancelTransfer(t.Context(), m) },
 	} {
 		moved.Fresh = false
 		if got, err := again(); err != nil || got != moved {
@@ -271,7 +271,7 @@ func TestMove(t *testing.T) {
 	if missed, err := l.Restocks(t.Context(), from, 0); err != nil || len(missed) != 0 {
 		t.Errorf("the donor's part is a restock: %+v, %v", missed, err)
 	}
-	for what, m := range map[string]Move{
+	for what, m := range map[string]Transfer{
 		"more than there is":  {Donor: from, Receiver: to, Units: 3},
 		"nothing":             {Donor: from, Receiver: to},
 		"fewer than none":     {Donor: from, Receiver: to, Units: -1},
@@ -282,44 +282,44 @@ func TestMove(t *testing.T) {
 		"to one that is none": {Donor: from, Receiver: order.BucketID(p.ID, 3), Units: 1},
 	} {
 		m.ID = order.NewID()
-		if got, err := l.Move(t.Context(), m); err != nil || got.Moved() || !got.Fresh {
+		if got, err := l.Transfer(t.Context(), m); err != nil || got.Made() || !got.Fresh {
 			t.Errorf("%s: %+v, %v", what, got, err)
 		}
 	}
 	// Who comes late finds that it was cancelled.
-	late := Move{ID: order.NewID(), Donor: from, Receiver: to, Units: 1}
-	if got, err := l.CancelMove(t.Context(), late); err != nil || got.Moved() {
+	late := Transfer{ID: order.NewID(), Donor: from, Receiver: to, Units: 1}
+	if got, err := l.CancelTransfer(t.Context(), late); err != nil || got.Made() {
 		t.Fatalf("%+v, %v", got, err)
 	}
-	if got, err := l.Move(t.Context(), late); err != nil || got.Moved() || got.Fresh {
+	if got, err := l.Transfer(t.Context(), late); err != nil || got.Made() || got.Fresh {
 		t.Errorf("late: %+v, %v", got, err)
 	}
 	wantStocks(t, l, p.ID, 0, 8, 2)
 	mustBeSound(t, l)
 }
 
-// TestMoveConcurrently has several move, and cancel, the same moves in both directions while orders are decided. Each
-// move is made once or not at all.
-func TestMoveConcurrently(t *testing.T) {
+// TestTransferConcurrently has several move, and cancel, the same moves in both directions while orders are decided.
+// Each move is made once or not at all.
+func TestTransferConcurrently(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
 	p := addSplit(t, l, 400, 2, 0)
 	one, two := order.BucketID(p.ID, 1), order.BucketID(p.ID, 2)
-	moves := make([]Move, 20)
+	moves := make([]Transfer, 20)
 	for i := range moves {
-		moves[i] = Move{ID: order.NewID(), Donor: one, Receiver: two, Units: 3}
+		moves[i] = Transfer{ID: order.NewID(), Donor: one, Receiver: two, Units: 3}
 		if i%2 == 1 {
 			moves[i].Donor, moves[i].Receiver = two, one
 		}
 	}
-	decided := make([]atomic.Pointer[Move], len(moves))
+	decided := make([]atomic.Pointer[Transfer], len(moves))
 	var functions []func() error
 	for n := range 4 {
 		functions = append(functions, func() error {
 			for i, m := range moves {
-				decide := l.Move
+				decide := l.Transfer
 				if n == 3 && i%3 == 0 {
-					decide = l.CancelMove
+					decide = l.CancelTransfer
 				}
 				got, err := decide(t.Context(), m)
 				if err != nil {
@@ -345,7 +345,7 @@ func TestMoveConcurrently(t *testing.T) {
 	stacktest.Together(t, functions...)
 	want := []int64{0, 180, 180}
 	for i := range decided {
-		if m := decided[i].Load(); m.Moved() {
+		if m := decided[i].Load(); m.Made() {
 			want[order.BucketOf(m.Donor)] -= 3
 			want[order.BucketOf(m.Receiver)] += 3
 		}
@@ -361,7 +361,7 @@ func TestAuditOfBuckets(t *testing.T) {
 	p := addSplit(t, l, 10, 2, 2)
 	one, two := order.BucketID(p.ID, 1), order.BucketID(p.ID, 2)
 	mustDecide(t, l, one, newOrder(one, 7, 2, ""))
-	if _, err := l.Move(t.Context(), Move{ID: order.NewID(), Donor: two, Receiver: one, Units: 1}); err != nil {
+	if _, err := l.Transfer(t.Context(), Transfer{ID: order.NewID(), Donor: two, Receiver: one, Units: 1}); err != nil {
 		t.Fatal(err)
 	}
 	if a := mustBeSound(t, l)[one]; a.Moved != 6 || a.Stock != 4 {

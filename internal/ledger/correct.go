@@ -51,14 +51,14 @@ func correctable(buckets int64) error {
 	return nil
 }
 
-// Correct takes the units of a move without a receiver out of the stock of its donor, which is a product, once for each
-// id of a restock. They must be lent in Redis. If they were taken out under this id before, by another move, it returns
-// what that did, which is not Applied, and the loan is to be given back.
+// Correct takes the units of a transfer without a receiver out of the stock of its donor, which is a product, once for
+// each id of a restock. They must be on their way in Redis. If they were taken out under this id before, by another
+// transfer, it returns what that did, which is not Applied, and the units are to be given back.
 //
 // ErrTooFew: the stock has fewer units. Its other errors are those of Restock, and an ErrInvalid for a product with
-// buckets. Undone reports of an error whether the loan may be given back.
-func (l *Ledger) Correct(ctx context.Context, m Move, id string) (done Restock, err error) {
-	if err := validateRestock(m.Units, id); err != nil {
+// buckets. Undone reports of an error whether the units may be given back.
+func (l *Ledger) Correct(ctx context.Context, t Transfer, id string) (done Restock, err error) {
+	if err := validateRestock(t.Units, id); err != nil {
 		return Restock{}, fmt.Errorf("correction: %w", err)
 	}
 	if err := failpoint.Before(failpoint.Move); err != nil {
@@ -66,7 +66,7 @@ func (l *Ledger) Correct(ctx context.Context, m Move, id string) (done Restock, 
 	}
 
 	err = l.db.InTx(ctx, func(tx *sqlx.Tx) (err error) {
-		if done, err = correct(ctx, tx, m, id); err != nil {
+		if done, err = correct(ctx, tx, t, id); err != nil {
 			return err
 		}
 		return failpoint.Before(failpoint.MoveCommit)
@@ -78,50 +78,50 @@ func (l *Ledger) Correct(ctx context.Context, m Move, id string) (done Restock, 
 		}
 	}
 	if err != nil {
-		return Restock{}, fmt.Errorf("correction %q of product %d: %w", id, m.Donor, err)
+		return Restock{}, fmt.Errorf("correction %q of product %d: %w", id, t.Donor, err)
 	}
 	return done, nil
 }
 
-func correct(ctx context.Context, tx *sqlx.Tx, m Move, id string) (Restock, error) {
-	rows, err := lockWhole(ctx, tx, m.Donor)
+func correct(ctx context.Context, tx *sqlx.Tx, t Transfer, id string) (Restock, error) {
+	rows, err := lockWhole(ctx, tx, t.Donor)
 	if err != nil {
 		return Restock{}, err
 	}
 
 	// Who cancels a correction leaves a row of it.
 	var cancelled mysql.UUID
-	err = tx.GetContext(ctx, &cancelled, `SELECT id FROM moves WHERE id = ?`, mysql.UUID(m.ID))
+	err = tx.GetContext(ctx, &cancelled, `SELECT id FROM moves WHERE id = ?`, mysql.UUID(t.ID))
 	switch {
 	case err == nil:
 		return Restock{}, errCancelled
 	case !errors.Is(err, sql.ErrNoRows):
-		return Restock{}, fmt.Errorf("read move: %w", err)
+		return Restock{}, fmt.Errorf("read transfer: %w", err)
 	}
 
-	if done, before, err := restockedBefore(ctx, tx, m.Donor, -m.Units, id); err != nil || before {
+	if done, before, err := restockedBefore(ctx, tx, t.Donor, -t.Units, id); err != nil || before {
 		return done, err
 	}
 	product := rows[0]
 	if err := correctable(product.Buckets); err != nil {
 		return Restock{}, err
 	}
-	if product.Stock < m.Units {
+	if product.Stock < t.Units {
 		return Restock{}, ErrTooFew
 	}
 
 	at := mysql.Now()
 	change := ledgerRow{
-		ProductID: product.ID, Version: product.Version + 1, Delta: -m.Units, Balance: product.Stock - m.Units,
+		ProductID: product.ID, Version: product.Version + 1, Delta: -t.Units, Balance: product.Stock - t.Units,
 		Reason: ledgerCorrection, Ref: []byte(id), CreatedAt: at,
 	}
 	if err := changeStock(ctx, tx, &product, []ledgerRow{change}); err != nil {
 		return Restock{}, err
 	}
 
-	// Who finishes the loan reads here that it was decided.
-	err = insertMove(ctx, tx, moveRow{
-		ID: mysql.UUID(m.ID), Donor: product.ID, Units: m.Units, DonorVersion: change.Version, DecidedAt: at,
+	// Who ends the transfer reads here that it was decided.
+	err = insertTransfer(ctx, tx, transferRow{
+		ID: mysql.UUID(t.ID), Donor: product.ID, Units: t.Units, DonorVersion: change.Version, DecidedAt: at,
 	})
 	if err != nil {
 		return Restock{}, err

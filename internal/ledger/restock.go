@@ -161,7 +161,7 @@ func (l *Ledger) Restocks(ctx context.Context, productID, afterVersion int64) ([
 	err := l.db.SelectContext(ctx, &rows, `SELECT product_id, version, delta, balance, reason, ref, created_at
 		FROM stock_ledger WHERE product_id = ? AND version > ? AND reason IN (?, ?) AND delta > 0
 		ORDER BY version LIMIT ?`,
-		productID, afterVersion, ledgerRestock, ledgerMove, mysql.MaxPage)
+		productID, afterVersion, ledgerRestock, ledgerTransfer, mysql.MaxPage)
 	if err != nil {
 		return nil, fmt.Errorf("read restocks of product %d: %w", productID, err)
 	}

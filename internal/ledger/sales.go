@@ -65,7 +65,7 @@ type saleRow struct {
 // MariaDB reads all rows of a product for a list of reasons.
 var salesQuery = func() string {
 	var supplied []string
-	for _, reason := range []string{ledgerInitial, ledgerRestock, ledgerCorrection, ledgerMove, ledgerSplit} {
+	for _, reason := range []string{ledgerInitial, ledgerRestock, ledgerCorrection, ledgerTransfer, ledgerSplit} {
 		supplied = append(supplied, `(SELECT COALESCE(SUM(delta), 0) FROM stock_ledger FORCE INDEX (stock_ledger_once)
 			WHERE product_id = p.id AND reason = '`+reason+`')`)
 	}

@@ -25,7 +25,8 @@ func TestSales(t *testing.T) {
 	one, two := order.BucketID(split.ID, 1), order.BucketID(split.ID, 2)
 	mustDecide(t, l, one, newOrder(one, 1, 2, ""))
 	mustDecide(t, l, two, newOrder(two, 2, 3, ""))
-	if m, err := l.Move(ctx, Move{ID: order.NewID(), Donor: one, Receiver: two, Units: 4}); err != nil || !m.Moved() {
+	m, err := l.Transfer(ctx, Transfer{ID: order.NewID(), Donor: one, Receiver: two, Units: 4})
+	if err != nil || !m.Made() {
 		t.Fatalf("%+v, %v", m, err)
 	}
 	if _, err := l.Restock(ctx, split.ID, 6, "monday"); err != nil {

@@ -10,11 +10,11 @@ import (
 
 // The reasons for which a product's stock changes, as stored.
 const (
-	ledgerInitial = "initial"
-	ledgerOrder   = "order"
-	ledgerRestock = "restock"
-	ledgerMove    = "move"  // from one bucket to another
-	ledgerSplit   = "split" // between a product and its buckets, when their number changes
+	ledgerInitial  = "initial"
+	ledgerOrder    = "order"
+	ledgerRestock  = "restock"
+	ledgerTransfer = "move"  // from one bucket to another
+	ledgerSplit    = "split" // between a product and its buckets, when their number changes
 	// Unsold units that were taken out. Its ref is the id of a restock.
 	ledgerCorrection = "correction"
 )

@@ -32,8 +32,9 @@ const (
 	Settings Cause = "missed_settings"
 	// Restock: a restock has not reached Redis, or units from another bucket have not.
 	Restock Cause = "missed_restock"
-	// Move: units were lent to another bucket, or to be taken out, and that was not finished. Its edge has died.
-	Move Cause = "unfinished_move"
+	// Transfer: units were on their way to another bucket, or to be taken out, and that was not finished. Its edge has
+	// died.
+	Transfer Cause = "unfinished_move"
 	// Unsettled: orders are decided, and still reserved or in the outbox.
 	Unsettled Cause = "unsettled"
 	// Lost: orders have been reserved for long, and nobody has them who could decide them.
@@ -51,14 +52,14 @@ const (
 )
 
 // Causes are all of them.
-var Causes = []Cause{LostCommits, Settings, Restock, Move, Unsettled, Lost, Stock, Bought, Status, Ended}
+var Causes = []Cause{LostCommits, Settings, Restock, Transfer, Unsettled, Lost, Stock, Bought, Status, Ended}
 
 const (
 	// StaleAge is how old an order must be to be settled here: until then it is left to the worker that has it.
 	StaleAge = 2 * time.Minute
-	// LoanAge is how old a move between buckets, or a correction, must be to be finished here, or cancelled: an edge
-	// gives up after some seconds.
-	LoanAge = 10 * time.Second
+	// TransferAge is how old a transfer between buckets, or a correction, must be to be finished here, or cancelled: an
+	// edge gives up after some seconds.
+	TransferAge = 10 * time.Second
 	// LostAge is how old an undecided order must be to be sent again: older than a message becomes by all the
 	// redeliveries of a poison one.
 	LostAge = 30 * time.Minute
@@ -91,8 +92,8 @@ type Reconciler struct {
 	// Drained says that queue and dead-letter queue were seen empty some minutes ago and all the time since: no message
 	// has an order that is older.
 	Drained bool
-	// StaleAge, LoanAge and LostAge are what the constants of these names say, unless they are set.
-	StaleAge, LoanAge, LostAge time.Duration
+	// StaleAge, TransferAge and LostAge are what the constants of these names say, unless they are set.
+	StaleAge, TransferAge, LostAge time.Duration
 }
 
 // Product reconciles one product, or one bucket of a product.
@@ -157,12 +158,12 @@ func (r *Reconciler) look(ctx context.Context, productID int64, report *Report) 
 	}
 
 	report.Loaded, report.Available, report.Stock = l.Loaded, l.Available, snapshot.Product.Stock
-	report.Reserved, report.Lent, report.Busy = 0, 0, false
+	report.Reserved, report.InTransfer, report.Busy = 0, 0, false
 	for _, units := range l.Reserved {
 		report.Reserved += units
 	}
-	for _, units := range l.Lent {
-		report.Lent += units
+	for _, units := range l.Transfers {
+		report.InTransfer += units
 	}
 
 	if l.LostCommits || l.Seen > snapshot.Product.Version {
@@ -174,7 +175,7 @@ func (r *Reconciler) look(ctx context.Context, productID int64, report *Report) 
 
 	// What is known to be missed or left over is repaired first; then the product is looked at again.
 	for _, step := range []func(context.Context, stock.Look, ledger.Snapshot) (Finding, error){
-		r.settings, r.restocks, r.loans, r.unsettled, r.lost,
+		r.settings, r.restocks, r.transfers, r.unsettled, r.lost,
 	} {
 		f, err := step(ctx, l, snapshot)
 		if err != nil {

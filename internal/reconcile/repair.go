@@ -79,22 +79,22 @@ func (r *Reconciler) restocks(ctx context.Context, l stock.Look, s ledger.Snapsh
 	}
 }
 
-// loans finishes moves to other buckets and corrections: as MySQL has decided, and those that it has not decided are
-// cancelled.
-func (r *Reconciler) loans(ctx context.Context, l stock.Look, s ledger.Snapshot) (Finding, error) {
-	f := Finding{Cause: Move}
-	for loan, units := range l.Lent {
-		if !r.Pause && !older(l, loan.Move, cmp.Or(r.LoanAge, LoanAge)) {
+// transfers finishes transfers to other buckets and corrections: as MySQL has decided, and those that it has not
+// decided are cancelled.
+func (r *Reconciler) transfers(ctx context.Context, l stock.Look, s ledger.Snapshot) (Finding, error) {
+	f := Finding{Cause: Transfer}
+	for transfer, units := range l.Transfers {
+		if !r.Pause && !older(l, transfer.ID, cmp.Or(r.TransferAge, TransferAge)) {
 			continue
 		}
 		if r.Apply {
-			move := ledger.Move{ID: loan.Move, Donor: s.Product.ID, Receiver: loan.Receiver, Units: units}
-			decided, err := r.MySQL.CancelMove(ctx, move)
+			begun := ledger.Transfer{ID: transfer.ID, Donor: s.Product.ID, Receiver: transfer.Receiver, Units: units}
+			decided, err := r.MySQL.CancelTransfer(ctx, begun)
 			if err != nil {
 				return f, err
 			}
 			decided.Fresh = false // its edge may come yet
-			if err := (buckets.Mover{Redis: r.Redis, MySQL: r.MySQL}).Finish(ctx, decided); err != nil {
+			if err := (buckets.Stores{Redis: r.Redis, MySQL: r.MySQL}).Finish(ctx, decided); err != nil {
 				return f, err
 			}
 		}

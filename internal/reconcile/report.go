@@ -21,11 +21,11 @@ type Report struct {
 	// Bucket is the number of the bucket, of a product that is split.
 	Bucket int `json:"bucket,omitempty"`
 	// Loaded reports whether Redis has the product; if not there is nothing to compare.
-	Loaded    bool  `json:"redis_loaded"`
-	Available int64 `json:"redis_available"`
-	Reserved  int64 `json:"redis_reserved"`
-	Lent      int64 `json:"redis_lent"`
-	Stock     int64 `json:"mysql_stock"`
+	Loaded     bool  `json:"redis_loaded"`
+	Available  int64 `json:"redis_available"`
+	Reserved   int64 `json:"redis_reserved"`
+	InTransfer int64 `json:"redis_lent"`
+	Stock      int64 `json:"mysql_stock"`
 	// Busy reports whether the units could not be compared, since orders were on their way. With a pause they can be.
 	Busy     bool      `json:"busy"`
 	Findings []Finding `json:"findings"`

@@ -14,7 +14,7 @@ import (
 // That can be said only while nothing moves: the sale is quiet or paused.
 func (r *Reconciler) units(ctx context.Context, l stock.Look, s ledger.Snapshot,
 	report *Report) (again bool, err error) {
-	quiet := len(l.Reserved) == 0 && len(l.Outbox) == 0 && len(l.Lent) == 0
+	quiet := len(l.Reserved) == 0 && len(l.Outbox) == 0 && len(l.Transfers) == 0
 	if !quiet && !(r.Pause && r.Apply) {
 		report.Busy = true
 		return false, nil
@@ -22,8 +22,8 @@ func (r *Reconciler) units(ctx context.Context, l stock.Look, s ledger.Snapshot,
 	if !l.Still {
 		return true, nil // the sums are of no moment
 	}
-	if len(l.Lent) > 0 {
-		return true, nil // it was lent before the pause, and will be finished
+	if len(l.Transfers) > 0 {
+		return true, nil // it began before the pause, and will be finished
 	}
 
 	id := s.Product.ID

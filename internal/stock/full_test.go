@@ -111,10 +111,10 @@ func TestFullRedisIsRepaired(t *testing.T) {
 
 	equal(t, "reports", must(s.Reports(ctx, time.Minute))(t), []string{"well"})
 	equal(t, "products", must(s.Products(ctx))(t), []int64{id})
-	equal(t, "available", must(s.Available(ctx, []int64{id}))(t), map[int64]int64{id: 15})
-	equal(t, "counts", must(s.Counts(ctx, []int64{id}))(t), map[int64]Count{id: {Loaded: true, Available: 15}})
+	equal(t, "counts", must(s.Counts(ctx, []int64{id}))(t),
+		map[int64]Count{id: {Loaded: true, Available: 15, Transfers: 1}})
 	equal(t, "totals", must(s.Totals(ctx))(t), Totals{Products: 1, Available: 15})
-	equal(t, "level", must(s.Level(ctx, id))(t), Level{Loaded: true, Available: 15, Lent: 1, Version: 5})
+	equal(t, "level", must(s.Level(ctx, id))(t), Level{Loaded: true, Available: 15, InTransfer: 1, Version: 5})
 	if err := s.rdb.HDel(ctx, s.keys.lent, "m").Err(); err != nil {
 		t.Fatal(err)
 	}

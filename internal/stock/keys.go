@@ -48,7 +48,7 @@ type productKeys struct {
 	bought   string // hash: user id → units reserved or bought
 	sale     string // hash: settings and their revision, versions loaded and seen
 	outbox   string // hash: order id → order that the queue has not acknowledged
-	lent     string // hash: move → units that are to go to another bucket
+	lent     string // hash: transfer → units that are on their way to another bucket
 	settled  string // set: orders settled by another than their decider, and restocks
 	idem     string // prefix of idempotency records, completed by user and key
 }

@@ -17,8 +17,8 @@ type Level struct {
 	Available int64
 	// Reserved counts units, Reservations and Outbox count orders.
 	Reserved, Reservations, Outbox int64
-	// Lent counts units that are on their way to other buckets.
-	Lent int64
+	// InTransfer counts units that are on their way to other buckets.
+	InTransfer int64
 	// Version is the version of the product's row in MySQL at the time of loading.
 	Version int64
 	// Moving says that these numbers are of several moments: a busy product has more reservations than are read at one.
@@ -26,7 +26,7 @@ type Level struct {
 }
 
 // onItsWay reports whether something is to come of what Redis holds.
-func (l Level) onItsWay() bool { return l.Reservations > 0 || l.Outbox > 0 || l.Lent > 0 }
+func (l Level) onItsWay() bool { return l.Reservations > 0 || l.Outbox > 0 || l.InTransfer > 0 }
 
 // maxReads bounds how often a read is repeated since something has moved meanwhile. Redis carries out a pipeline at
 // one go unless it arrives in parts, so that hardly any is repeated at all.
@@ -80,13 +80,13 @@ func (s *Stock) readLevel(ctx context.Context, k productKeys) (Level, error) {
 	if err != nil {
 		return Level{}, fmt.Errorf("reservations: %w", err)
 	}
-	moves, moreMoves, err := s.sumPages(ctx, k.lent, lent)
+	transfers, moreTransfers, err := s.sumPages(ctx, k.lent, lent)
 	if err != nil {
-		return Level{}, fmt.Errorf("loans: %w", err)
+		return Level{}, fmt.Errorf("transfers: %w", err)
 	}
-	level.Reserved, level.Reservations, level.Lent = orders.units, orders.fields, moves.units
+	level.Reserved, level.Reservations, level.InTransfer = orders.units, orders.fields, transfers.units
 
-	if more || moreMoves { // the other pages were read later
+	if more || moreTransfers { // the other pages were read later
 		after = s.rdb.HMGet(ctx, k.sale, fieldEpoch, fieldChanges)
 		if err := after.Err(); err != nil {
 			return Level{}, err

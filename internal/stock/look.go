@@ -25,8 +25,8 @@ type Look struct {
 	Reserved map[uuid.UUID]int64
 	// Outbox are the orders that are in the outbox.
 	Outbox map[uuid.UUID]bool
-	// Lent are the units that are on their way to other buckets, or being taken out.
-	Lent map[Loan]int64
+	// Transfers are the units that are on their way to other buckets, or being taken out.
+	Transfers map[Transfer]int64
 	// Version is the product's version in MySQL of which Redis knows for sure that the stock holds it, and
 	// Revision the one of its settings.
 	Version, Revision int64
@@ -65,7 +65,7 @@ func (s *Stock) Look(ctx context.Context, productID int64) (Look, error) {
 }
 
 func (s *Stock) look(ctx context.Context, k productKeys) (Look, error) {
-	l := Look{Reserved: map[uuid.UUID]int64{}, Outbox: map[uuid.UUID]bool{}, Lent: map[Loan]int64{},
+	l := Look{Reserved: map[uuid.UUID]int64{}, Outbox: map[uuid.UUID]bool{}, Transfers: map[Transfer]int64{},
 		Restocks: map[string]bool{}}
 
 	// The settings come first: a restock that is newer than the version is then found among the restocks, if it was
@@ -86,14 +86,14 @@ func (s *Stock) look(ctx context.Context, k productKeys) (Look, error) {
 	}
 
 	err = s.hashPages(ctx, k.lent, func(name, units string) error {
-		loan, err := parseLoan(name)
+		transfer, err := parseTransfer(name)
 		if err == nil {
-			l.Lent[loan], err = strconv.ParseInt(units, 10, 64)
+			l.Transfers[transfer], err = strconv.ParseInt(units, 10, 64)
 		}
 		return err
 	})
 	if err != nil {
-		return l, fmt.Errorf("loans: %w", err)
+		return l, fmt.Errorf("transfers: %w", err)
 	}
 
 	err = s.hashPages(ctx, k.outbox, func(text, _ string) error {

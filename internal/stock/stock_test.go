@@ -138,7 +138,7 @@ func testLevel(t *testing.T, s *shop) {
 	}
 }
 
-func testProductsAndAvailable(t *testing.T, s *shop) {
+func testProductsAndCounts(t *testing.T, s *shop) {
 	s.load(t, nil)
 	second := s.product
 	second.ID, second.Stock = s.product.ID+1, 0
@@ -151,18 +151,24 @@ func testProductsAndAvailable(t *testing.T, s *shop) {
 	}
 	// What is not loaded comes first: it must not hide the others, nor their errors.
 	missing := s.product.ID + 2
-	available := must(s.Available(t.Context(), []int64{missing, s.product.ID, second.ID}))(t)
-	if !maps.Equal(available, map[int64]int64{s.product.ID: 10, second.ID: 0}) {
-		t.Errorf("Available = %v", available)
+	counts := must(s.Counts(t.Context(), []int64{missing, s.product.ID, second.ID}))(t)
+	if !maps.Equal(counts, map[int64]Count{
+		missing: {}, s.product.ID: {Loaded: true, Available: 10}, second.ID: {Loaded: true},
+	}) {
+		t.Errorf("Counts = %v", counts)
 	}
 	if err := s.rdb.Set(t.Context(), keysOf(second.ID).stock, "many", 0).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if available, err := s.Available(t.Context(), []int64{missing, s.product.ID, second.ID}); err == nil {
-		t.Errorf("stock that is no number is %v", available)
+	counts, err := s.Counts(t.Context(), []int64{missing, s.product.ID, second.ID})
+	if err == nil {
+		t.Errorf("stock that is no number is %v", counts)
 	}
-	if available := must(s.Available(t.Context(), nil))(t); len(available) != 0 {
-		t.Errorf("Available of nothing = %v", available)
+	if _, ok := counts[second.ID]; ok || counts[s.product.ID].Available != 10 {
+		t.Errorf("beside stock that is no number: %v", counts)
+	}
+	if counts := must(s.Counts(t.Context(), nil))(t); len(counts) != 0 {
+		t.Errorf("Counts of nothing = %v", counts)
 	}
 }
 

@@ -161,9 +161,9 @@ var changes = []change{
 		file: "lua/settle.lua", old: "redis.call('HDEL', reserved_key, unpack(done))\n", new: "",
 		pkg: "internal/stock", test: "TestScripts/settle_reserved", says: "settled again",
 	}, {
-		promise: "P3", what: "who comes late with a move does not look how it was decided",
-		file: "internal/ledger/moves.go", old: "FROM moves WHERE id = ?`", new: "FROM moves WHERE id = ? AND 1 = 0`",
-		pkg: "internal/ledger", test: "TestMove", says: "again: ",
+		promise: "P3", what: "who comes late with a transfer does not look how it was decided",
+		file: "internal/ledger/transfers.go", old: "FROM moves WHERE id = ?`", new: "FROM moves WHERE id = ? AND 1 = 0`",
+		pkg: "internal/ledger", test: "TestTransfer", says: "again: ",
 	}, {
 		promise: "P3", what: "a completed order is redriven",
 		file: "internal/ledger/redrive.go", old: "case row.Status != order.Failed || order.Reason(row.FailedReason.String) != order.DeadLetter:", new: "case row.Status == order.Pending:",
@@ -232,7 +232,7 @@ var changes = []change{
 		pkg: "worker", test: "TestTheOrdersOfADeadLetterFail", says: "Redis has",
 	}, {
 		promise: "P5", what: "reconcile does not settle what is decided",
-		file: "internal/reconcile/reconcile.go", old: "r.settings, r.restocks, r.loans, r.unsettled, r.lost,", new: "r.settings, r.restocks, r.loans, r.lost,",
+		file: "internal/reconcile/reconcile.go", old: "r.settings, r.restocks, r.transfers, r.unsettled, r.lost,", new: "r.settings, r.restocks, r.transfers, r.lost,",
 		pkg: "worker", test: "TestReconcileSettlesWhatIsDecided", says: "Redis has",
 	}, {
 		promise: "P5", what: "a product that is loaded and not listed is never looked for",
@@ -244,7 +244,7 @@ var changes = []change{
 		pkg: "internal/stock", test: "TestScripts/load_meets_forget", says: "forgotten while it was loaded: in the set: got",
 	}, {
 		promise: "P5", what: "reconcile does not finish the moves of an edge that has died",
-		file: "internal/reconcile/reconcile.go", old: "r.settings, r.restocks, r.loans, r.unsettled, r.lost,", new: "r.settings, r.restocks, r.unsettled, r.lost,",
+		file: "internal/reconcile/reconcile.go", old: "r.settings, r.restocks, r.transfers, r.unsettled, r.lost,", new: "r.settings, r.restocks, r.unsettled, r.lost,",
 		pkg: "edge", test: "TestLateMoverChangesNothing", says: "want unfinished_move",
 	}, {
 		promise: "P4", what: "a correction takes what it gets, not all or none",
@@ -252,7 +252,7 @@ var changes = []change{
 		pkg: "shop", test: "TestCorrection", says: "a correction that was refused",
 	}, {
 		promise: "P5", what: "reconcile does not send lost orders again",
-		file: "internal/reconcile/reconcile.go", old: "r.settings, r.restocks, r.loans, r.unsettled, r.lost,", new: "r.settings, r.restocks, r.loans, r.unsettled,",
+		file: "internal/reconcile/reconcile.go", old: "r.settings, r.restocks, r.transfers, r.unsettled, r.lost,", new: "r.settings, r.restocks, r.transfers, r.unsettled,",
 		pkg: "worker", test: "TestReconcileSendsLostOrdersAgain", says: "0 orders are on the queue",
 	}, {
 		promise: "P5", what: "settle leaves the order in the outbox",
@@ -270,7 +270,8 @@ var changes = []change{
 		pkg: "edge", test: "TestReopened", says: "want 250ms",
 	}, {
 		promise: "P6", what: "a bucket is sold out though others have units",
-		file: "edge/borrow.go", old: "total, loans := unitsOf(shelves, refused)", new: "total, loans := max(shelves[bucket].Available, 0), shelves[bucket].Loans",
+		file: "edge/borrow.go", old: "total, loans := unitsOf(shelves, refused)",
+		new: "total, loans := max(shelves[bucket].Available, 0), shelves[bucket].Transfers",
 		pkg: "edge", test: "TestLastUnits", says: "want 202",
 	}, {
 		promise: "P6", what: "units that come back are for sale to the buyers of their bucket only",

@@ -13,51 +13,51 @@ import (
 	"stampede/internal/order"
 )
 
-func newLoan() Loan { return Loan{Move: order.NewID(), Receiver: order.BucketID(7, 2)} }
+func newTransfer() Transfer { return Transfer{ID: order.NewID(), Receiver: order.BucketID(7, 2)} }
 
-func (s *shop) lend(t testing.TB, units int64, l Loan) int64 {
+func (s *shop) transfer(t testing.TB, units int64, l Transfer) int64 {
 	t.Helper()
-	return must(s.Lend(t.Context(), s.product.ID, units, l))(t)
+	return must(s.BeginTransfer(t.Context(), s.product.ID, units, l))(t)
 }
 
-func (s *shop) settleLoan(t testing.TB, units, version int64, l Loan, fresh bool) {
+func (s *shop) endTransfer(t testing.TB, units, version int64, l Transfer, fresh bool) {
 	t.Helper()
-	if err := s.SettleLoan(t.Context(), s.product.ID, units, version, l, fresh); err != nil {
+	if err := s.EndTransfer(t.Context(), s.product.ID, units, version, l, fresh); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// wantUnits checks what is available and lent.
-func (s *shop) wantUnits(t testing.TB, what string, available, lent int64) {
+// wantUnits checks what is available and on its way.
+func (s *shop) wantUnits(t testing.TB, what string, available, inTransfer int64) {
 	t.Helper()
 	level := must(s.Level(t.Context(), s.product.ID))(t)
-	equal(t, what, []int64{level.Available, level.Lent}, []int64{available, lent})
+	equal(t, what, []int64{level.Available, level.InTransfer}, []int64{available, inTransfer})
 }
 
-func testLend(t *testing.T, s *shop) {
-	l := newLoan()
-	equal(t, "nothing is loaded", s.lend(t, 3, l), 0)
+func testTransfer(t *testing.T, s *shop) {
+	l := newTransfer()
+	equal(t, "nothing is loaded", s.transfer(t, 3, l), 0)
 	s.load(t, nil)
 	before := s.dump(t)
-	equal(t, "lent", s.lend(t, 3, l), 3)
+	equal(t, "taken", s.transfer(t, 3, l), 3)
 	s.wantUnits(t, "after it", 7, 3)
-	s.unchanged(t, "the same again", func() { equal(t, "again", s.lend(t, 5, l), 3) })
-	more := newLoan()
-	equal(t, "more than there is", s.lend(t, 8, more), 7)
-	s.unchanged(t, "a loan of nothing", func() { equal(t, "nothing is left", s.lend(t, 1, newLoan()), 0) })
+	s.unchanged(t, "the same again", func() { equal(t, "again", s.transfer(t, 5, l), 3) })
+	more := newTransfer()
+	equal(t, "more than there is", s.transfer(t, 8, more), 7)
+	s.unchanged(t, "a transfer of nothing", func() { equal(t, "nothing is left", s.transfer(t, 1, newTransfer()), 0) })
 	equal(t, "an order", outcomes(s.reserve(t, ask(1, 1, ""))), []Outcome{SoldOut})
 
 	look := must(s.Look(t.Context(), s.product.ID))(t)
-	equal(t, "look", look.Lent, map[Loan]int64{l: 3, more: 7})
+	equal(t, "look", look.Transfers, map[Transfer]int64{l: 3, more: 7})
 	if done := must(s.Unload(t.Context(), s.product.ID, look))(t); done {
-		t.Error("a bucket that has lent units was unloaded")
+		t.Error("a bucket that has units on their way was unloaded")
 	}
-	shelves := must(s.Shelves(t.Context(), []int64{s.product.ID, 404}))(t)
-	equal(t, "shelves", shelves, map[int64]Shelf{s.product.ID: {Loaded: true, Loans: 2}, 404: {}})
+	counts := must(s.Counts(t.Context(), []int64{s.product.ID, 404}))(t)
+	equal(t, "counts", counts, map[int64]Count{s.product.ID: {Loaded: true, Transfers: 2}, 404: {}})
 
 	// Cancelled moves leave nothing behind.
-	s.settleLoan(t, 3, 0, l, true)
-	s.settleLoan(t, 7, 0, more, false)
+	s.endTransfer(t, 3, 0, l, true)
+	s.endTransfer(t, 7, 0, more, false)
 	after := s.dump(t)
 	equal(t, "cancelled", len(after), len(before))
 	for key, value := range before {
@@ -65,40 +65,40 @@ func testLend(t *testing.T, s *shop) {
 			t.Errorf("%s is %q after a cancelled move, and was %q", key, after[key], value)
 		}
 	}
-	s.unchanged(t, "cancelled again", func() { s.settleLoan(t, 3, 0, l, true) })
+	s.unchanged(t, "cancelled again", func() { s.endTransfer(t, 3, 0, l, true) })
 
 	if err := s.Pause(t.Context(), s.product.ID, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	s.unchanged(t, "a loan while the sale is paused", func() { equal(t, "paused", s.lend(t, 1, newLoan()), 0) })
+	s.unchanged(t, "while the sale is paused", func() { equal(t, "paused", s.transfer(t, 1, newTransfer()), 0) })
 }
 
-func testLendMoved(t *testing.T, s *shop) {
+func testTransferMoved(t *testing.T, s *shop) {
 	s.load(t, nil)
-	l := newLoan()
-	s.lend(t, 4, l)
-	s.settleLoan(t, 4, s.product.Version+1, l, true)
+	l := newTransfer()
+	s.transfer(t, 4, l)
+	s.endTransfer(t, 4, s.product.Version+1, l, true)
 	s.wantUnits(t, "moved", 6, 0)
-	s.unchanged(t, "settled again", func() { s.settleLoan(t, 4, s.product.Version+1, l, false) })
+	s.unchanged(t, "settled again", func() { s.endTransfer(t, 4, s.product.Version+1, l, false) })
 	equal(t, "nobody has bought them", s.contents(t).bought, map[string]string{})
 
 	// Who decided it comes later than who repaired it.
-	late := newLoan()
-	s.lend(t, 2, late)
-	s.settleLoan(t, 2, s.product.Version+2, late, false)
+	late := newTransfer()
+	s.transfer(t, 2, late)
+	s.endTransfer(t, 2, s.product.Version+2, late, false)
 	s.wantUnits(t, "repaired", 4, 0)
-	s.unchanged(t, "the decider, late", func() { s.settleLoan(t, 2, s.product.Version+2, late, true) })
+	s.unchanged(t, "the decider, late", func() { s.endTransfer(t, 2, s.product.Version+2, late, true) })
 }
 
-// A move that is decided after Redis has lost the loan takes its units out by the version rule, as an order does.
-func testLendLost(t *testing.T, s *shop) {
+// A move that is decided after Redis has lost the transfer takes its units out by the version rule, as an order does.
+func testTransferLost(t *testing.T, s *shop) {
 	s.load(t, nil)
-	old, recent := newLoan(), newLoan()
-	s.settleLoan(t, 2, s.product.Version, old, true)
+	old, recent := newTransfer(), newTransfer()
+	s.endTransfer(t, 2, s.product.Version, old, true)
 	s.wantUnits(t, "a move that the loaded stock holds", 10, 0)
-	s.settleLoan(t, 2, s.product.Version+1, recent, true)
+	s.endTransfer(t, 2, s.product.Version+1, recent, true)
 	s.wantUnits(t, "a move that it does not hold", 8, 0)
-	s.settleLoan(t, 2, s.product.Version+2, newLoan(), false)
+	s.endTransfer(t, 2, s.product.Version+2, newTransfer(), false)
 	s.wantUnits(t, "one that somebody else has decided", 8, 0)
 	equal(t, "nobody has bought them", s.contents(t).bought, map[string]string{})
 }
@@ -186,18 +186,18 @@ func TestSearchProducts(t *testing.T) {
 	}
 }
 
-func TestParseLoan(t *testing.T) {
+func TestParseTransfer(t *testing.T) {
 	t.Parallel()
-	l := newLoan()
-	if got, err := parseLoan(l.name()); err != nil || got != l {
+	l := newTransfer()
+	if got, err := parseTransfer(l.name()); err != nil || got != l {
 		t.Errorf("%q is read as %+v, %v", l.name(), got, err)
 	}
 	if _, err := uuid.Parse(l.name()); err == nil {
 		t.Errorf("%q can be taken for an order", l.name())
 	}
-	for _, bad := range []string{"", "move:x:1", l.Move.String(), "move:" + l.Move.String(),
-		strings.TrimPrefix(l.name(), "move:"), l.name() + ":1", "move:" + l.Move.String() + ":x"} {
-		if got, err := parseLoan(bad); err == nil {
+	for _, bad := range []string{"", "move:x:1", l.ID.String(), "move:" + l.ID.String(),
+		strings.TrimPrefix(l.name(), "move:"), l.name() + ":1", "move:" + l.ID.String() + ":x"} {
+		if got, err := parseTransfer(bad); err == nil {
 			t.Errorf("%q is read as %+v", bad, got)
 		}
 	}
