@@ -308,7 +308,7 @@ func newWitness() *witness {
 	return &witness{records: map[uuid.UUID]order.Record{}, fresh: map[uuid.UUID]int{}}
 }
 
-func (w *witness) hear(decisions []order.Decision) error {
+func (w *witness) note(decisions []order.Decision) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, d := range decisions {
@@ -375,7 +375,7 @@ func TestDecideConcurrently(t *testing.T) {
 						if err != nil {
 							return err
 						}
-						if err := w.hear(decisions); err != nil {
+						if err := w.note(decisions); err != nil {
 							return err
 						}
 					}
@@ -469,7 +469,7 @@ func TestLimitConcurrently(t *testing.T) {
 		}
 		functions = append(functions, func() error {
 			decisions, err := l.Decide(t.Context(), product.ID, orders)
-			return errors.Join(err, w.hear(decisions))
+			return errors.Join(err, w.note(decisions))
 		})
 	}
 	stacktest.Together(t, functions...)
@@ -507,7 +507,7 @@ func TestIdempotencyRace(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				return w.hear(decisions)
+				return w.note(decisions)
 			})
 		}
 		stacktest.Together(t, functions...)
@@ -655,7 +655,7 @@ func TestSameOrderUnderTwoProducts(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				return w.hear(decisions)
+				return w.note(decisions)
 			})
 		}
 		stacktest.Together(t, functions...)
@@ -677,11 +677,11 @@ func TestFailRacesDecide(t *testing.T) {
 		functions := []func() error{
 			func() error {
 				d, err := l.Fail(t.Context(), o, order.DeadLetter)
-				return errors.Join(err, w.hear([]order.Decision{d}))
+				return errors.Join(err, w.note([]order.Decision{d}))
 			},
 			func() error {
 				decisions, err := l.Decide(t.Context(), product.ID, []order.Order{o})
-				return errors.Join(err, w.hear(decisions))
+				return errors.Join(err, w.note(decisions))
 			},
 		}
 		if round%2 == 0 {

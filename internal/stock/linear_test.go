@@ -21,25 +21,25 @@ const (
 	linearTimeout = 20 * time.Second
 )
 
-// shelfCall is a call to a product's stock, and shelfAnswer what came of it.
-type shelfCall struct {
+// unitsCall is a call to a product's stock, and unitsAnswer what came of it.
+type unitsCall struct {
 	kind  string // reserve, cancel, fail, restock or level
 	units int64
 }
 
-type shelfAnswer struct {
+type unitsAnswer struct {
 	done                bool
 	available, reserved int64 // as far as the call tells
 }
 
-// shelfState is all that the calls of one product share.
-type shelfState struct{ available, reserved int64 }
+// unitsState is all that the calls of one product share.
+type unitsState struct{ available, reserved int64 }
 
-// shelfModel is the stock of one product as one person would keep it.
-var shelfModel = porcupine.Model{
-	Init: func() any { return shelfState{available: 10} },
+// unitsModel is the stock of one product as one person would keep it.
+var unitsModel = porcupine.Model{
+	Init: func() any { return unitsState{available: 10} },
 	Step: func(state, input, output any) (bool, any) {
-		s, in, out := state.(shelfState), input.(shelfCall), output.(shelfAnswer)
+		s, in, out := state.(unitsState), input.(unitsCall), output.(unitsAnswer)
 		switch in.kind {
 		case "reserve":
 			if s.available < in.units {
@@ -56,7 +56,7 @@ var shelfModel = porcupine.Model{
 			s.available += in.units
 			return out.done, s
 		}
-		return out == shelfAnswer{true, s.available, s.reserved}, s
+		return out == unitsAnswer{true, s.available, s.reserved}, s
 	},
 	DescribeOperation: func(input, output any) string { return fmt.Sprintf("%+v -> %+v", input, output) },
 }
@@ -68,7 +68,7 @@ func history(t *testing.T, s *shop, seed uint64, reserve func(Request) (bool, in
 	var all []porcupine.Operation
 	var restocks int64
 	start := time.Now()
-	record := func(client int, in shelfCall, call func() (shelfAnswer, error)) shelfAnswer {
+	record := func(client int, in unitsCall, call func() (unitsAnswer, error)) unitsAnswer {
 		op := porcupine.Operation{ClientId: client, Input: in, Call: int64(time.Since(start))}
 		out, err := call()
 		op.Output, op.Return = out, int64(time.Since(start))
@@ -89,7 +89,7 @@ func history(t *testing.T, s *shop, seed uint64, reserve func(Request) (bool, in
 				switch pick := rng.IntN(10); {
 				case pick < 5:
 					r := ask(int64(client+1), 1+rng.Int64N(3), "")
-					out := record(client, shelfCall{"reserve", r.Quantity}, func() (out shelfAnswer, err error) {
+					out := record(client, unitsCall{"reserve", r.Quantity}, func() (out unitsAnswer, err error) {
 						out.done, out.available, err = reserve(r)
 						return out, err
 					})
@@ -100,31 +100,31 @@ func history(t *testing.T, s *shop, seed uint64, reserve func(Request) (bool, in
 				case pick < 7 && len(mine) > 0:
 					o := mine[0]
 					mine = mine[1:]
-					record(client, shelfCall{"cancel", o.Quantity}, func() (shelfAnswer, error) {
+					record(client, unitsCall{"cancel", o.Quantity}, func() (unitsAnswer, error) {
 						done, err := s.Cancel(t.Context(), s.product.ID, []order.Order{o})
-						return shelfAnswer{done: err == nil && done[0]}, err
+						return unitsAnswer{done: err == nil && done[0]}, err
 					})
 				case pick < 8 && len(mine) > 0:
 					o := mine[0]
 					mine = mine[1:]
-					record(client, shelfCall{"fail", o.Quantity}, func() (shelfAnswer, error) {
+					record(client, unitsCall{"fail", o.Quantity}, func() (unitsAnswer, error) {
 						settled, err := s.Settle(t.Context(), s.product.ID,
 							[]order.Decision{fresh(o, order.Failed, s.product.Version)})
-						return shelfAnswer{done: settled.GivenBack == o.Quantity}, err
+						return unitsAnswer{done: settled.GivenBack == o.Quantity}, err
 					})
 				case pick < 9:
 					mu.Lock()
 					restocks++
 					n := restocks
 					mu.Unlock()
-					record(client, shelfCall{"restock", 1}, func() (out shelfAnswer, err error) {
+					record(client, unitsCall{"restock", 1}, func() (out unitsAnswer, err error) {
 						out.done, err = s.Restock(t.Context(), s.product.ID, 1, s.product.Version+n, fmt.Sprint("r", n))
 						return out, err
 					})
 				default:
-					record(client, shelfCall{kind: "level"}, func() (shelfAnswer, error) {
+					record(client, unitsCall{kind: "level"}, func() (unitsAnswer, error) {
 						level, err := s.Level(t.Context(), s.product.ID)
-						return shelfAnswer{true, level.Available, level.Reserved}, err
+						return unitsAnswer{true, level.Available, level.Reserved}, err
 					})
 				}
 			}
@@ -145,7 +145,7 @@ func TestLinearizable(t *testing.T) {
 		sale, results, err := s.Reserve(t.Context(), s.product.ID, 0, []Request{r})
 		return err == nil && results[0].Outcome == Reserved, sale.Available, err
 	})
-	if result := porcupine.CheckOperationsTimeout(shelfModel, h, linearTimeout); result != porcupine.Ok {
+	if result := porcupine.CheckOperationsTimeout(unitsModel, h, linearTimeout); result != porcupine.Ok {
 		t.Errorf("seed %d: the history of %d calls is %s", seed, len(h), result)
 	}
 }
@@ -170,7 +170,7 @@ func TestLinearizableFindsRace(t *testing.T) {
 			})
 			return err == nil, available - r.Quantity, err
 		})
-		if porcupine.CheckOperationsTimeout(shelfModel, h, linearTimeout) == porcupine.Illegal {
+		if porcupine.CheckOperationsTimeout(unitsModel, h, linearTimeout) == porcupine.Illegal {
 			return
 		}
 	}

@@ -31,9 +31,9 @@ func (s *Stock) Publish(ctx context.Context, n Notice) error {
 	return nil
 }
 
-// Listen calls hear with every notice until ctx ends. It connects again by itself; what is published
+// Listen calls handle with every notice until ctx ends. It connects again by itself; what is published
 // meanwhile is missed.
-func (s *Stock) Listen(ctx context.Context, hear func(Notice)) {
+func (s *Stock) Listen(ctx context.Context, handle func(Notice)) {
 	subscription := s.rdb.Subscribe(ctx, noticesChannel)
 	defer subscription.Close()
 	messages := subscription.Channel()
@@ -50,7 +50,7 @@ func (s *Stock) Listen(ctx context.Context, hear func(Notice)) {
 				slog.Warn("notices: a notice cannot be read", "error", err)
 				continue
 			}
-			hear(n)
+			handle(n)
 		}
 	}
 }
