@@ -62,6 +62,7 @@ func (b *breaker) probeUntilClosed(ctx context.Context) {
 			break
 		}
 
+		// It stays as long when the breaker has closed, should it trip again soon.
 		b.mu.Lock()
 		b.pause = min(2*b.pause, maxProbeWait)
 		b.mu.Unlock()

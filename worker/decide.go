@@ -69,6 +69,7 @@ func (w *Worker) decide(productID int64, jobs []*job) {
 // not called again.
 func (w *Worker) persist(productID int64, f func(context.Context) error, blame func(error) fault) (fault, error) {
 	for {
+		// Not the context of receiving: what is under way when the worker stops is finished.
 		ctx, cancel := context.WithTimeout(context.Background(), decideTimeout)
 		err := f(ctx)
 		cancel()

@@ -181,6 +181,8 @@ func (w *Worker) reconcileProduct(ctx context.Context, id int64, moved, drained 
 		Redis: w.stock, MySQL: w.ledger, Send: w.queue.SendOrders, Apply: true, Drained: drained,
 		StaleAge: w.staleAge, LostAge: w.lostAge,
 	}
+
+	// A comparison that was made by the data of these servers need not be made again.
 	if moved {
 		by, err := w.stock.ComparedBy(ctx, id)
 		if err != nil {
@@ -190,7 +192,7 @@ func (w *Worker) reconcileProduct(ctx context.Context, id int64, moved, drained 
 	}
 
 	report, err := r.Product(ctx, id)
-	for _, f := range report.Findings {
+	for _, f := range report.Findings { // also those before an error
 		w.countDrift(id, f)
 	}
 	switch {

@@ -16,7 +16,7 @@ func addSpans(step string, jobs []*job, decisions []order.Decision, start time.T
 		return
 	}
 
-	end := time.Now()
+	end := time.Now() // of the step, for all of its orders
 	for i, j := range jobs {
 		if !j.trace.IsSampled() {
 			continue

@@ -98,6 +98,8 @@ func (l *Ledger) rehearse(ctx context.Context, productID int64, product *product
 				return err
 			}
 		}
+
+		// The same steps as for an order that somebody has made.
 		d, err := l.lockToDecide(ctx, tx, productID, orders)
 		if err != nil {
 			return err
@@ -246,6 +248,7 @@ func (l *Ledger) lockToDecide(ctx context.Context, tx *sqlx.Tx, productID int64,
 		return d, nil
 	}
 
+	// Each buyer once, however many of the orders are theirs.
 	users := make([]int64, len(orders))
 	for i := range orders {
 		users[i] = orders[i].UserID

@@ -49,6 +49,7 @@ func productOfKey(ctx context.Context, tx *sqlx.Tx, key *ProductKey) (id int64, 
 		return 0, fmt.Errorf("read product key: %w", err)
 	}
 
+	// One that is over and not yet purged stands for nothing.
 	if mysql.Now().Sub(known.CreatedAt) > order.IdempotencyLifetime {
 		_, err := tx.ExecContext(ctx, `DELETE FROM product_keys WHERE user_id = ? AND idempotency_key = ?`,
 			key.UserID, []byte(key.Key))

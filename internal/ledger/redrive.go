@@ -28,6 +28,7 @@ func (l *Ledger) Redrive(ctx context.Context, id uuid.UUID) error {
 			return fmt.Errorf("%w: it is %s %s", mysql.ErrInvalid, row.Status, row.FailedReason.String)
 		}
 
+		// That it was redriven is kept; its row goes, so that it can be decided anew.
 		_, err = tx.ExecContext(ctx, `INSERT INTO redrives (order_id, redriven_at, product_id, user_id, failed_at)
 			VALUES (?, ?, ?, ?, ?)`, row.ID, mysql.Now(), row.ProductID, row.UserID, row.DecidedAt)
 		if err != nil {

@@ -44,6 +44,7 @@ func (l *Ledger) Sales(ctx context.Context, ids []int64) ([]Sale, error) {
 		}
 	}
 
+	// The units of a split product are in its buckets.
 	if rows, err = l.sales(ctx, buckets); err != nil {
 		return nil, fmt.Errorf("read sales of buckets: %w", err)
 	}

@@ -25,7 +25,7 @@ func (l *Ledger) UpdateProduct(ctx context.Context, id int64, change func(*order
 			return err
 		}
 
-		row := rows[0]
+		row := rows[0] // the product; its buckets get the same settings
 		p := row.product()
 		change(&p)
 		next, err := row.with(p)
@@ -88,6 +88,7 @@ func writeSettings(ctx context.Context, tx *sqlx.Tx, row productRow) error {
 		return fmt.Errorf("write settings: %w", err)
 	}
 
+	// As many rows as there are ids, or the revision was another one.
 	result, err := tx.ExecContext(ctx, query, args...)
 	if err != nil {
 		return fmt.Errorf("write settings: %w", err)

@@ -66,6 +66,7 @@ func (l *Ledger) decideTransfer(ctx context.Context, t Transfer, cancel bool) (d
 	}
 
 	err = l.db.InTx(ctx, func(tx *sqlx.Tx) error {
+		// The buckets come first, as in every transaction. Who only cancels need not lock them.
 		var rows []productRow
 		if !cancel {
 			var err error
@@ -85,6 +86,7 @@ func (l *Ledger) decideTransfer(ctx context.Context, t Transfer, cancel bool) (d
 			return fmt.Errorf("read transfer: %w", err)
 		}
 
+		// A transfer that is not possible is stored as well, as cancelled.
 		row := transferRow{
 			ID: mysql.UUID(t.ID), Donor: t.Donor, Receiver: t.Receiver, Units: t.Units, DecidedAt: mysql.Now(),
 		}
@@ -101,6 +103,7 @@ func (l *Ledger) decideTransfer(ctx context.Context, t Transfer, cancel bool) (d
 		return failpoint.Before(failpoint.MoveCommit)
 	})
 
+	// As if the answer of the commit were lost.
 	if err == nil {
 		if err = failpoint.After(failpoint.MoveCommit); err != nil {
 			err = fmt.Errorf("%w: %w", mysql.ErrCommit, err)

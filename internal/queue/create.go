@@ -47,6 +47,7 @@ func Create(ctx context.Context, client *sqs.Client, name, dlq string) error {
 		return err
 	}
 
+	// The orders queue has the same attributes, and moves to the other what nobody can handle.
 	attributes[string(types.QueueAttributeNameRedrivePolicy)] = string(redrive)
 	_, err = createQueue(ctx, client, name, attributes)
 	return err

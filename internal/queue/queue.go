@@ -68,6 +68,7 @@ func Open(ctx context.Context, name, dlq string) (*Queue, error) {
 		return nil, errors.New("AWS_REGION is not set")
 	}
 
+	// The names are resolved once: a queue keeps its URL.
 	q := &Queue{observe: func(string, time.Duration, error) {}}
 	q.api = sqs.NewFromConfig(cfg, sqs.WithAPIOptions(KeepConnections, q.measure))
 	if q.url, err = q.find(ctx, name); err != nil {

@@ -71,8 +71,9 @@ func (q *Queue) Receive(ctx context.Context, wait, hidden time.Duration) ([]Mess
 	for i, m := range out.Messages {
 		count, err := strconv.Atoi(m.Attributes[string(types.MessageSystemAttributeNameApproximateReceiveCount)])
 		if err != nil {
-			count = 1
+			count = 1 // the queue does not tell
 		}
+
 		messages[i] = Message{
 			ID: aws.ToString(m.MessageId), Body: aws.ToString(m.Body), Receipt: aws.ToString(m.ReceiptHandle),
 			ReceiveCount: count, SentAt: sentAt(m), Attributes: make(map[string]string, len(m.MessageAttributes)),

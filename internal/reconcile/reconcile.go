@@ -112,6 +112,7 @@ func (r *Reconciler) Product(ctx context.Context, productID int64) (report Repor
 	}
 
 	for looks := 1; ; looks++ {
+		// Each look that repairs something, or during which something moves, needs another one.
 		moved, err := r.look(ctx, productID, &report)
 		if err != nil || !moved {
 			return report, err

@@ -61,7 +61,7 @@ func (r *Reconciler) restocks(ctx context.Context, l stock.Look, s ledger.Snapsh
 
 		for _, restock := range page {
 			if l.Restocks[restock.ID] {
-				continue
+				continue // it was applied after the product was loaded
 			}
 			if r.Apply {
 				if _, err := r.Redis.Restock(ctx, s.Product.ID, restock.Units, restock.Version,

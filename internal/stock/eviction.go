@@ -27,7 +27,7 @@ func (s *Stock) EvictionPolicy(ctx context.Context) (string, error) {
 			return errors.New("the server does not say it")
 		}
 
-		mu.Lock()
+		mu.Lock() // the masters of a Cluster are asked at the same time
 		defer mu.Unlock()
 		if of != noEviction {
 			policy = of

@@ -142,6 +142,7 @@ func (s *Stock) readSale(ctx context.Context, k productKeys, l *Look) error {
 		return err
 	}
 
+	// Fields that are not there count as 0.
 	l.Now = now.Val()
 	var d decoder
 	var lost int64
@@ -155,6 +156,7 @@ func (s *Stock) readSale(ctx context.Context, k productKeys, l *Look) error {
 			l.epoch = d.text(field)
 		}
 	}
+
 	l.LostCommits = lost > 0
 	if l.Loaded = available.Err() == nil; l.Loaded {
 		l.Available = d.int(available.Val())

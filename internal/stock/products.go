@@ -99,7 +99,8 @@ func (s *Stock) SearchProducts(ctx context.Context, from string, pages int) (nex
 		}
 
 		cursor, n, err := s.searchServer(ctx, c, cursorOf(from, server), pages)
-		mu.Lock()
+
+		mu.Lock() // the masters of a Cluster are searched at the same time
 		defer mu.Unlock()
 		found += n
 		if cursor != 0 {
@@ -138,6 +139,7 @@ func (s *Stock) searchServer(ctx context.Context, c *redis.Client, cursor uint64
 			return 0, found, err
 		}
 
+		// A bucket is listed like a product.
 		var ids []any
 		for _, key := range keys {
 			text := strings.TrimSuffix(strings.TrimPrefix(key, stockPrefix+"{"), "}")

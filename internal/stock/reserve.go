@@ -86,6 +86,7 @@ func (s *Stock) Reserve(ctx context.Context, productID, buckets int64,
 			MaxBatch)
 	}
 
+	// Keys of idempotency records follow in the order of the requests that have one.
 	k := keysOf(productID)
 	keys := append(make([]string, 0, 5+len(requests)), k.stock, k.reserved, k.bought, k.sale, k.outbox)
 	args := append(make([]any, 0, 2+4*len(requests)), int64(order.IdempotencyLifetime/time.Second), buckets)
@@ -104,6 +105,7 @@ func (s *Stock) Reserve(ctx context.Context, productID, buckets int64,
 	if len(reply) == 0 {
 		return Sale{}, nil, ErrNotLoaded
 	}
+
 	sale, results, err := readReserveReply(productID, requests, reply)
 	if err != nil {
 		return Sale{}, nil, fmt.Errorf("reserve product %d: %w", productID, err)

@@ -33,12 +33,13 @@ func (s *Stock) writeStatus(ctx context.Context, records []order.Record, onlyNew
 		return nil
 	}
 
+	// All records are written into one piece of memory, of which each command has its part.
 	values := make([]byte, 0, len(records)*recordBytes)
 	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i := range records {
 			start := len(values)
 			values = records[i].AppendJSON(values)
-			value := values[start:len(values):len(values)]
+			value := values[start:len(values):len(values)] // so that nothing is appended to it
 			if onlyNew {
 				p.SetNX(ctx, orderKey(records[i].ID), value, PendingTTL)
 			} else {
@@ -93,7 +94,7 @@ func (s *Stock) Statuses(ctx context.Context, ids []uuid.UUID) ([]*order.Record,
 		if errors.Is(err, redis.Nil) {
 			continue
 		}
-		if err != nil {
+		if err != nil { // the pipeline has only the first error, such as that of an order without a state
 			return nil, fmt.Errorf("read status of order %s: %w", ids[i], err)
 		}
 		record := new(order.Record)
@@ -120,6 +121,7 @@ func (s *Stock) States(ctx context.Context, status order.Status, visit func([]or
 		if err != nil {
 			return err
 		}
+
 		var found []order.Record
 		for _, r := range records {
 			if r != nil && r.Status == status {
