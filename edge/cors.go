@@ -5,6 +5,7 @@ import (
 
 	"stampede/internal/access"
 	"stampede/internal/front"
+	"stampede/internal/problem"
 )
 
 var (
@@ -30,21 +31,26 @@ func (e *Edge) finish(ctx *fasthttp.RequestCtx) {
 	}
 }
 
-// setAllow tells which methods a path has, those of the shop included, of which the router does not know.
-func setAllow(ctx *fasthttp.RequestCtx) {
-	ctx.Response.Header.Set(fasthttp.HeaderAllow, front.Allow(string(ctx.Path())))
-}
-
-// tellMethods answers OPTIONS: with Allow, and what a browser asks before it lets a page of another site send a request
-// (the Fetch standard, "CORS-preflight fetch").
-func (e *Edge) tellMethods(ctx *fasthttp.RequestCtx) {
-	setAllow(ctx)
+// unrouted answers what no route is for: with the methods that the path has on any server, if it has some, and OPTIONS
+// with what a browser asks before it lets a page of another site send a request (the Fetch standard, "CORS-preflight
+// fetch").
+func (e *Edge) unrouted(ctx *fasthttp.RequestCtx) {
+	allow := front.AllowInstead(string(ctx.Method()), string(ctx.Path()))
+	if allow == "" {
+		sendProblem(ctx, problem.NotFound, "")
+		return
+	}
+	h := &ctx.Response.Header
+	h.Set(fasthttp.HeaderAllow, allow)
+	if !ctx.IsOptions() {
+		sendProblem(ctx, problem.MethodNotAllowed, "")
+		return
+	}
 	if !e.guard.Origins[string(ctx.Request.Header.Peek(fasthttp.HeaderOrigin))] ||
 		len(ctx.Request.Header.Peek(fasthttp.HeaderAccessControlRequestMethod)) == 0 {
 		return
 	}
-	h := &ctx.Response.Header
-	h.SetBytesV(fasthttp.HeaderAccessControlAllowMethods, h.Peek(fasthttp.HeaderAllow))
+	h.Set(fasthttp.HeaderAccessControlAllowMethods, allow)
 	h.Set(fasthttp.HeaderAccessControlAllowHeaders, access.SendableHeaders)
 	h.Set(fasthttp.HeaderAccessControlMaxAge, access.PreflightAge)
 }

@@ -115,15 +115,8 @@ func (e *Edge) routes(m *metrics) *router.Router {
 	r := router.New()
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
 	r.SaveMatchedRoutePath = false
-	aside := func(h fasthttp.RequestHandler) fasthttp.RequestHandler {
-		return m.measure("none", e.admit(access.Aside, h))
-	}
-	r.NotFound = aside(func(ctx *fasthttp.RequestCtx) { sendProblem(ctx, problem.NotFound, "") })
-	r.MethodNotAllowed = aside(func(ctx *fasthttp.RequestCtx) {
-		setAllow(ctx)
-		sendProblem(ctx, problem.MethodNotAllowed, "")
-	})
-	r.GlobalOPTIONS = aside(e.tellMethods)
+	unrouted := m.measure("none", e.admit(access.Aside, e.unrouted))
+	r.NotFound, r.MethodNotAllowed, r.GlobalOPTIONS = unrouted, unrouted, unrouted
 	handle := func(method, path string, h fasthttp.RequestHandler) {
 		switch {
 		case strings.HasPrefix(path, "/api/"):

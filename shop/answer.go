@@ -12,8 +12,6 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
-	"slices"
-	"strings"
 	"time"
 
 	"stampede/internal/access"
@@ -116,9 +114,8 @@ func withoutKey(next handler) handler {
 
 // unrouted answers what no route is for: with the methods that the path has on any server, if it has some.
 func (s *Shop) unrouted(w http.ResponseWriter, r *http.Request) error {
-	allow := front.Allow(r.URL.EscapedPath())
-	methods := strings.Split(allow, ", ")
-	if allow == "" || r.Method != http.MethodOptions && slices.Contains(methods, r.Method) {
+	allow := front.AllowInstead(r.Method, r.URL.EscapedPath())
+	if allow == "" {
 		return problem.New(problem.NotFound, "")
 	}
 	w.Header().Set("Allow", allow)
