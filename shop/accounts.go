@@ -75,7 +75,7 @@ func (s *Shop) postRegister(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 
-	ctx, cancel := work(r)
+	ctx, cancel := s.work(r)
 	defer cancel()
 	hash, err := s.passwords.Hash(ctx, in.Password)
 	if err != nil {
@@ -105,7 +105,7 @@ func (s *Shop) postLogin(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 
-	ctx, cancel := work(r)
+	ctx, cancel := s.work(r)
 	defer cancel()
 	user, err := s.verify(ctx, in.Email, in.Password)
 	if err != nil {
@@ -180,7 +180,7 @@ func (s *Shop) postRefresh(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 
-	ctx, cancel := work(r)
+	ctx, cancel := s.work(r)
 	defer cancel()
 	next := s.guard.Tokens.Successor(raw)
 	session, user, err := s.accounts.Refresh(ctx, sha256.Sum256(raw), sha256.Sum256(next))
@@ -204,7 +204,7 @@ func (s *Shop) postLogout(w http.ResponseWriter, r *http.Request, who *token.Cla
 		return problem.New(problem.MalformedRequest, "This token belongs to no session; it expires by itself.")
 	}
 
-	ctx, cancel := work(r)
+	ctx, cancel := s.work(r)
 	defer cancel()
 	if _, err := s.accounts.EndSession(ctx, who.SessionID); err != nil {
 		return err
@@ -216,7 +216,7 @@ func (s *Shop) postLogout(w http.ResponseWriter, r *http.Request, who *token.Cla
 
 // postLogoutEverywhere ends all sessions of a user, on every server.
 func (s *Shop) postLogoutEverywhere(w http.ResponseWriter, r *http.Request, who *token.Claims) error {
-	ctx, cancel := work(r)
+	ctx, cancel := s.work(r)
 	defer cancel()
 	ended, err := s.accounts.EndSessions(ctx, who.UserID)
 	if err != nil {
@@ -239,7 +239,7 @@ func (s *Shop) postPassword(w http.ResponseWriter, r *http.Request, who *token.C
 		return err
 	}
 
-	ctx, cancel := work(r)
+	ctx, cancel := s.work(r)
 	defer cancel()
 	user, err := s.user(ctx, who)
 	if err != nil {
@@ -289,7 +289,7 @@ func (s *Shop) user(ctx context.Context, who *token.Claims) (account.User, error
 
 // getMe tells users who they are.
 func (s *Shop) getMe(w http.ResponseWriter, r *http.Request, who *token.Claims) error {
-	ctx, cancel := work(r)
+	ctx, cancel := s.work(r)
 	defer cancel()
 	user, err := s.user(ctx, who)
 	if err != nil {

@@ -224,8 +224,8 @@ func readFields(r *http.Request, fields any, example string) error {
 
 // work is the context of what a request has done. It goes on if the client goes away, who could not tell what became of
 // it otherwise.
-func work(r *http.Request) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(r.Context()), workTimeout)
+func (s *Shop) work(r *http.Request) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(r.Context()), s.workTimeout)
 }
 
 // logID is a request's id as an attribute of a log line.

@@ -82,6 +82,7 @@ func (w *world) start(tune ...func(*Shop)) (*Shop, string) {
 	w.Helper()
 	db, st := w.OpenMySQL(w.DSN), w.OpenStock(w.RedisURL)
 	s := New(st, db, access.New(db, st, w.Tokens), newHasher(w), prometheus.NewRegistry())
+	s.workTimeout = 30 * time.Second
 	for _, change := range tune {
 		change(s)
 	}

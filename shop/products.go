@@ -36,8 +36,8 @@ func (s *Shop) forMerchant(next merchantHandler) handler {
 }
 
 // workAs is the context of what a request changes, which the staff log has as the user's.
-func workAs(r *http.Request, who *token.Claims) (context.Context, context.CancelFunc) {
-	ctx, cancel := work(r)
+func (s *Shop) workAs(r *http.Request, who *token.Claims) (context.Context, context.CancelFunc) {
+	ctx, cancel := s.work(r)
 	return mysql.WithActor(ctx, fmt.Sprintf("user:%d", who.UserID)), cancel
 }
 
@@ -73,7 +73,7 @@ func (s *Shop) postProduct(w http.ResponseWriter, r *http.Request, who *token.Cl
 		return problem.New(problem.InvalidProduct, detail)
 	}
 
-	ctx, cancel := workAs(r, who)
+	ctx, cancel := s.workAs(r, who)
 	defer cancel()
 	var p order.Product
 	change(&p)
@@ -126,7 +126,7 @@ func (s *Shop) patchProduct(w http.ResponseWriter, r *http.Request, who *token.C
 		return problem.New(problem.InvalidProduct, detail)
 	}
 
-	ctx, cancel := workAs(r, who)
+	ctx, cancel := s.workAs(r, who)
 	defer cancel()
 	p, err := s.ledger.UpdateProduct(ctx, id, change)
 	if err != nil {
@@ -183,7 +183,7 @@ func (s *Shop) putRestock(w http.ResponseWriter, r *http.Request, who *token.Cla
 		return err
 	}
 
-	ctx, cancel := workAs(r, who)
+	ctx, cancel := s.workAs(r, who)
 	defer cancel()
 	if units < 0 {
 		return s.correct(ctx, w, id, units, restockID)

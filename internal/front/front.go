@@ -84,8 +84,8 @@ func Allow(path string) string {
 	return strings.Join(slices.Compact(methods), ", ")
 }
 
-// AllowInstead is what Allow says to a request that a server has no route for. It is empty if there is nothing at the path,
-// or if the method is the other process's.
+// AllowInstead is what Allow says to a request that a server has no route for. It is empty if there is nothing at the
+// path, or if the method is the other process's.
 func AllowInstead(method, path string) string {
 	allow := Allow(path)
 	if method != "OPTIONS" && slices.Contains(strings.Split(allow, ", "), method) {
