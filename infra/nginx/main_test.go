@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -277,7 +278,7 @@ func TestAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	var work sync.WaitGroup
-	times := 0
+	var times atomic.Int64
 	work.Go(func() {
 		for {
 			conn, err := ln.Accept()
@@ -285,7 +286,7 @@ func TestAway(t *testing.T) {
 				return
 			}
 			if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
-				times++
+				times.Add(1)
 			}
 			_ = conn.Close()
 		}
@@ -295,11 +296,14 @@ func TestAway(t *testing.T) {
 
 	order := "/api/orders HTTP/1.1\r\nHost: x\r\nIdempotency-Key: k\r\nContent-Length: 0\r\n\r\n"
 	w.wantProblem(w.send("POST", order), http.StatusBadGateway, "bad_gateway")
+	if n := times.Load(); n != 1 {
+		t.Errorf("an order was sent %d times", n)
+	}
 	w.wantProblem(w.get("GET", "/api/orders"), http.StatusBadGateway, "bad_gateway")
 	_ = ln.Close()
 	work.Wait()
-	if times != 2 {
-		t.Errorf("two requests were sent %d times", times)
+	if n := times.Load(); n != 2 {
+		t.Errorf("two requests were sent %d times", n)
 	}
 	w.wantProblem(w.send("POST", order), http.StatusBadGateway, "bad_gateway")
 	if r := w.get("GET", "/api/me"); r.status != http.StatusOK {
