@@ -95,7 +95,7 @@ func benchmarkPostOrders(b *testing.B, clients int) {
 }
 
 // newSoldOut returns a request that a whole edge answers from memory, since the product is sold out. No server is
-// behind that edge. Remember renews the edge's memory, which lasts for closedTTL.
+// behind that edge. Remember renews the edge's memory, which lasts for refusalTTL.
 func newSoldOut(t testing.TB) (request, remember func()) {
 	t.Helper()
 	must := func(err error) {
@@ -116,7 +116,7 @@ func newSoldOut(t testing.TB) (request, remember func()) {
 	e := New(st, db, nil, guard, prometheus.NewRegistry())
 	signed, err := tokens.Sign(token.Claims{UserID: 7}, time.Hour)
 	must(err)
-	remember = func() { e.closed.learn(1, stock.Sale{Now: time.Now()}, time.Now()) }
+	remember = func() { e.refusalCache.learn(1, stock.Sale{Now: time.Now()}, time.Now()) }
 	remember()
 
 	var ctx fasthttp.RequestCtx

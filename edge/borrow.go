@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"stampede/internal/buckets"
@@ -20,16 +19,11 @@ const (
 	// maxBorrows bounds the attempts for a batch: an order may need the last units of all other buckets, and others may
 	// take what was borrowed.
 	maxBorrows = 3 * order.MaxBuckets
-	// loanWait is how long units are waited for that are on their way between other buckets, and borrowPause the wait
-	// between two looks. A move takes some milliseconds; one whose edge has died is finished by reconcile.
-	loanWait    = 100 * time.Millisecond
-	borrowPause = 5 * time.Millisecond
-	// outagePause is how long MySQL is left alone after it has failed.
-	outagePause = time.Second
+	// transferWait is how long units are waited for that are on their way between other buckets, and borrowPause the
+	// wait between two looks. A transfer takes some milliseconds; one whose edge has died is finished by reconcile.
+	transferWait = 100 * time.Millisecond
+	borrowPause  = 5 * time.Millisecond
 )
-
-// errOutage says that MySQL has failed a moment ago.
-var errOutage = errors.New("MySQL has failed a moment ago")
 
 // borrow serves tickets for which their bucket has too few units, by moving units there from the other buckets. Sold
 // out are those for which all buckets together have too few. It returns those that belong elsewhere by what it has
@@ -46,19 +40,19 @@ func (r *reserver) borrow(bucket, split int64, short served) (elsewhere []*ticke
 			break
 		}
 		asked := time.Now()
-		shelves, err := r.shelves(ctx, bucket, split)
+		counts, err := r.counts(ctx, bucket, split)
 		if err != nil {
 			r.fail(bucket, waiting, err)
 			break
 		}
-		total, loans := unitsOf(shelves, refused)
-		possible, few, wanted, least := sift(waiting, total)
+		total, transfers := unitsOf(counts, refused)
+		possible, few, wanted, least := partition(waiting, total)
 
 		if len(possible) == 0 {
-			if patience.IsZero() || loans > 0 && time.Now().Before(patience) {
+			if patience.IsZero() || transfers > 0 && time.Now().Before(patience) {
 				// At least two looks, since units that arrive during one may be missed.
 				if patience.IsZero() {
-					patience = time.Now().Add(loanWait)
+					patience = time.Now().Add(transferWait)
 				} else {
 					time.Sleep(borrowPause)
 				}
@@ -68,8 +62,8 @@ func (r *reserver) borrow(bucket, split int64, short served) (elsewhere []*ticke
 			break
 		}
 
-		if own := max(shelves[bucket].Available, 0); own < least {
-			moved, err := r.fetch(ctx, bucket, shelves, refused, wanted-own)
+		if own := max(counts[bucket].Available, 0); own < least {
+			moved, err := r.fetch(ctx, bucket, counts, refused, wanted-own)
 			if err != nil {
 				r.fail(bucket, waiting, err)
 				break
@@ -85,21 +79,21 @@ func (r *reserver) borrow(bucket, split int64, short served) (elsewhere []*ticke
 	return elsewhere
 }
 
-// unitsOf adds up the units of all buckets that may give some, and the loans that are on their way.
-func unitsOf(shelves map[int64]stock.Count, refused map[int64]bool) (total, loans int64) {
-	for id, s := range shelves {
+// unitsOf adds up the units of all buckets that may give some, and the transfers that are under way.
+func unitsOf(counts map[int64]stock.Count, refused map[int64]bool) (total, transfers int64) {
+	for id, s := range counts {
 		if !refused[id] {
 			total += max(s.Available, 0)
 		}
-		loans += s.Transfers
+		transfers += s.Transfers
 	}
-	return total, loans
+	return total, transfers
 }
 
 // sellOut answers tickets for which all buckets together have too few units, and remembers that they have.
 func (r *reserver) sellOut(bucket int64, sale stock.Sale, total int64, asked time.Time, tickets []*ticket) {
 	sale.Available = total
-	r.closed.learn(bucket, sale, asked)
+	r.refusalCache.learn(bucket, sale, asked)
 	for _, t := range tickets {
 		t.answer <- &answer{code: problem.SoldOut, sale: sale}
 	}
@@ -108,11 +102,11 @@ func (r *reserver) sellOut(bucket int64, sale stock.Sale, total int64, asked tim
 // fetch moves at least so many units to a bucket, if the richest of the others has them. One of which MySQL has fewer
 // is noted in refused, and none are moved then.
 func (r *reserver) fetch(
-	ctx context.Context, bucket int64, shelves map[int64]stock.Count, refused map[int64]bool, least int64,
+	ctx context.Context, bucket int64, counts map[int64]stock.Count, refused map[int64]bool, least int64,
 ) (moved int64, err error) {
-	donor := richest(shelves, bucket, refused)
+	donor := richest(counts, bucket, refused)
 	// Half of what the donor has, so that few moves are made, and what is needed if that is more.
-	units := max(least, (shelves[donor].Available+1)/2)
+	units := max(least, (counts[donor].Available+1)/2)
 	moved, err = r.move(ctx, donor, bucket, units)
 	switch {
 	case errors.Is(err, buckets.ErrRefused):
@@ -127,7 +121,7 @@ func (r *reserver) fetch(
 // refuse answers those tickets of which it is known that all buckets have too few, and returns the others.
 func (r *reserver) refuse(bucket int64, tickets []*ticket) (rest []*ticket) {
 	for _, t := range tickets {
-		if c, sale := r.closed.ask(bucket, t.request.Quantity, time.Now()); c == problem.SoldOut {
+		if c, sale := r.refusalCache.ask(bucket, t.request.Quantity, time.Now()); c == problem.SoldOut {
 			t.answer <- &answer{code: c, sale: *sale}
 		} else {
 			rest = append(rest, t)
@@ -136,9 +130,9 @@ func (r *reserver) refuse(bucket int64, tickets []*ticket) (rest []*ticket) {
 	return rest
 }
 
-// sift divides tickets into those that so many units are enough for, one by one, and the others. Of the former it says
-// how many units they want together, and what is the least that one wants.
-func sift(tickets []*ticket, units int64) (possible, few []*ticket, wanted, least int64) {
+// partition divides tickets into those that so many units are enough for, one by one, and the others. Of the former it
+// says how many units they want together, and what is the least that one wants.
+func partition(tickets []*ticket, units int64) (possible, few []*ticket, wanted, least int64) {
 	least = order.MaxQuantity
 	for _, t := range tickets {
 		if t.request.Quantity > units {
@@ -153,13 +147,13 @@ func sift(tickets []*ticket, units int64) (possible, few []*ticket, wanted, leas
 }
 
 // richest is the bucket that has most to give to another.
-func richest(shelves map[int64]stock.Count, receiver int64, refused map[int64]bool) (donor int64) {
-	for id, s := range shelves {
+func richest(counts map[int64]stock.Count, receiver int64, refused map[int64]bool) (donor int64) {
+	for id, s := range counts {
 		if id == receiver || refused[id] {
 			continue
 		}
 		// Of equals the first, so that edges agree, and the units of several are not scattered anew by each.
-		if best, ok := shelves[donor]; !ok || s.Available > best.Available || s.Available == best.Available &&
+		if best, ok := counts[donor]; !ok || s.Available > best.Available || s.Available == best.Available &&
 			id < donor {
 			donor = id
 		}
@@ -167,16 +161,16 @@ func richest(shelves map[int64]stock.Count, receiver int64, refused map[int64]bo
 	return donor
 }
 
-// shelves looks at all buckets of a product, and loads those that Redis does not have.
-func (r *reserver) shelves(ctx context.Context, bucket, split int64) (map[int64]stock.Count, error) {
+// counts is how many units Redis holds in each bucket of a product. It loads those that Redis does not have.
+func (r *reserver) counts(ctx context.Context, bucket, split int64) (map[int64]stock.Count, error) {
 	ids := order.BucketIDs(order.ProductOf(bucket), split)
-	shelves, err := r.stock.Counts(ctx, ids)
+	counts, err := r.stock.Counts(ctx, ids)
 	if err != nil {
 		return nil, err
 	}
 	loaded := false
 	for _, id := range ids {
-		if shelves[id].Loaded {
+		if counts[id].Loaded {
 			continue
 		}
 		loaded = true
@@ -187,60 +181,27 @@ func (r *reserver) shelves(ctx context.Context, bucket, split int64) (map[int64]
 	if loaded {
 		return r.stock.Counts(ctx, ids)
 	}
-	return shelves, nil
+	return counts, nil
 }
 
 // move moves units, unless MySQL has failed a moment ago.
 func (r *reserver) move(ctx context.Context, donor, receiver, units int64) (moved int64, err error) {
 	failed := r.mysql.try(func() error {
-		moved, err = r.mover.Transfer(ctx, donor, receiver, units)
+		moved, err = r.stores.Transfer(ctx, donor, receiver, units)
 		if errors.Is(err, buckets.ErrRefused) {
 			return nil // an answer all the same
 		}
 		return err
 	})
-	outcome := loanMoved
+	outcome := transferMoved
 	switch err := cmp.Or(err, failed); {
 	case errors.Is(err, buckets.ErrRefused):
-		outcome = loanRefused
+		outcome = transferRefused
 	case err != nil:
-		outcome = loanFailed
+		outcome = transferFailed
 	case moved == 0:
-		outcome = loanEmpty
+		outcome = transferEmpty
 	}
-	r.metrics.loans.WithLabelValues(outcome).Inc()
+	r.metrics.transfers.WithLabelValues(outcome).Inc()
 	return moved, cmp.Or(err, failed)
-}
-
-// outage keeps an edge from asking MySQL again and again while it fails: for a pause nobody does, and then one.
-type outage struct {
-	mu    sync.Mutex
-	until time.Time // zero if MySQL has answered last
-}
-
-// open tells that MySQL is not asked at present.
-func (o *outage) open() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return time.Now().Before(o.until)
-}
-
-// try calls f, or returns errOutage.
-func (o *outage) try(f func() error) error {
-	o.mu.Lock()
-	if !o.until.IsZero() {
-		if time.Now().Before(o.until) {
-			o.mu.Unlock()
-			return errOutage
-		}
-		o.until = time.Now().Add(outagePause) // the others wait for what this call finds
-	}
-	o.mu.Unlock()
-	err := f()
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.until = (time.Time{}); err != nil {
-		o.until = time.Now().Add(outagePause)
-	}
-	return err
 }

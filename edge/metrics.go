@@ -20,7 +20,7 @@ type metrics struct {
 	envelopeOrders prometheus.Histogram
 	sent           map[queue.Outcome]prometheus.Counter
 	cancelled      prometheus.Counter
-	loans          *prometheus.CounterVec
+	transfers      *prometheus.CounterVec
 }
 
 // ordersRoute is the label of requests to order.
@@ -28,10 +28,10 @@ const ordersRoute = "POST /api/orders"
 
 // Outcomes of an attempt to borrow units from another bucket.
 const (
-	loanMoved   = "moved"
-	loanEmpty   = "empty"
-	loanRefused = "refused"
-	loanFailed  = "failed"
+	transferMoved   = "moved"
+	transferEmpty   = "empty"
+	transferRefused = "refused"
+	transferFailed  = "failed"
 )
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -54,7 +54,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "stampede_orders_cancelled_total",
 			Help: "Reserved orders whose units were given back, because the queue did not take them.",
 		}),
-		loans: prometheus.NewCounterVec(prometheus.CounterOpts{
+		transfers: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stampede_bucket_loans_total",
 			Help: "Attempts to borrow units from another bucket of a product, by outcome: moved, empty, refused " +
 				"or failed.",
@@ -75,10 +75,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		problem.QueueUnavailable, problem.StockUnavailable, problem.OutcomeUnknown, problem.InternalError} {
 		orders.Declare(c.Status(), string(c))
 	}
-	for _, outcome := range []string{loanMoved, loanEmpty, loanRefused, loanFailed} {
-		m.loans.WithLabelValues(outcome)
+	for _, outcome := range []string{transferMoved, transferEmpty, transferRefused, transferFailed} {
+		m.transfers.WithLabelValues(outcome)
 	}
-	reg.MustRegister(m.reserveBatch, m.envelopeOrders, sent, m.cancelled, m.loans)
+	reg.MustRegister(m.reserveBatch, m.envelopeOrders, sent, m.cancelled, m.transfers)
 	return m
 }
 

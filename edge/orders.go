@@ -2,58 +2,20 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"log/slog"
 	"strconv"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/valyala/fasthttp"
 
-	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/problem"
 	"stampede/internal/stock"
 	"stampede/internal/telemetry"
 	"stampede/internal/token"
 )
-
-const (
-	// maxStatusWait bounds ?wait=: below the idle time-out that load balancers commonly have.
-	maxStatusWait = 20 * time.Second
-	// pageSize is how many orders or products a page of a list holds.
-	pageSize = 50
-	// unseenAge is how old an order may be, by the time in its id, for it to be on the queue though neither Redis nor
-	// MySQL has heard of it: Redis may have lost its data. The clock of the edge that has named it may be as wrong,
-	// either way.
-	unseenAge = time.Hour
-)
-
-// orderBody is an order as clients see it.
-type orderBody struct {
-	OrderID      string       `json:"order_id"`
-	Status       order.Status `json:"status"`
-	FailedReason order.Reason `json:"failed_reason,omitempty"`
-	ProductID    int64        `json:"product_id"`
-	Quantity     int64        `json:"quantity"`
-	UnitPrice    int64        `json:"unit_price"`
-	TotalPrice   int64        `json:"total_price"`
-	Currency     string       `json:"currency"`
-	ReservedAt   time.Time    `json:"reserved_at,omitzero"`
-	DecidedAt    time.Time    `json:"decided_at,omitzero"`
-}
-
-func newOrderBody(r *order.Record) orderBody {
-	return orderBody{
-		OrderID: r.ID.String(), Status: r.Status, FailedReason: r.FailedReason,
-		ProductID: order.ProductOf(r.ProductID), Quantity: r.Quantity, UnitPrice: r.UnitPrice,
-		TotalPrice: r.TotalPrice(),
-		Currency:   r.Currency, ReservedAt: r.ReservedAt, DecidedAt: r.DecidedAt,
-	}
-}
 
 // postOrder takes an order: 202 once the queue has it.
 //
@@ -92,16 +54,16 @@ func (e *Edge) readOrder(ctx *fasthttp.RequestCtx, who *token.Claims) *ticket {
 		sendProblem(ctx, problem.ProductNotFound, "")
 		return nil
 	}
-	shelf := e.reserver.shelf(productID, who.UserID)
+	stockID := e.reserver.stockID(productID, who.UserID)
 	if key == "" { // a request with a key may be the repetition of an accepted one, which only Redis knows
-		if c, sale := e.closed.ask(shelf, quantity, ctx.Time()); c != "" {
+		if c, sale := e.refusalCache.ask(stockID, quantity, ctx.Time()); c != "" {
 			sendRefusal(ctx, c, sale)
 			return nil
 		}
 	}
 	t := &ticket{
 		request: stock.Request{
-			OrderID: e.stock.NewOrderID(shelf), UserID: who.UserID, Quantity: quantity, IdempotencyKey: key,
+			OrderID: e.stock.NewOrderID(stockID), UserID: who.UserID, Quantity: quantity, IdempotencyKey: key,
 		},
 		productID: productID, since: time.Now(), answer: make(chan *answer, 1),
 	}
@@ -110,17 +72,6 @@ func (e *Edge) readOrder(ctx *fasthttp.RequestCtx, who *token.Claims) *ticket {
 		t.place(ctx)
 	}
 	return t
-}
-
-// sendDenied tells why an order is not promised.
-func sendDenied(ctx *fasthttp.RequestCtx, a *answer) {
-	if a.code != problem.OutcomeUnknown {
-		sendRefusal(ctx, a.code, &a.sale)
-		return
-	}
-	sendProblem(ctx, a.code, "Ask for the order, or repeat the request with the same Idempotency-Key.",
-		problem.Extra{Name: "order_id", Value: a.order.ID.String()})
-	setLocation(ctx, a.order.ID)
 }
 
 // sendAccepted promises an order.
@@ -136,21 +87,6 @@ func sendAccepted(ctx *fasthttp.RequestCtx, a *answer) {
 func setLocation(ctx *fasthttp.RequestCtx, id uuid.UUID) {
 	var location [64]byte
 	ctx.Response.Header.SetBytesV(fasthttp.HeaderLocation, order.AppendID(append(location[:0], "/api/orders/"...), id))
-}
-
-// sendRefusal tells why an order was not taken.
-func sendRefusal(ctx *fasthttp.RequestCtx, c problem.Code, sale *stock.Sale) {
-	switch c {
-	case problem.SaleNotStarted:
-		sendProblem(ctx, c, "", problem.Extra{Name: "starts_at", Value: sale.StartsAt})
-	case problem.SaleEnded:
-		sendProblem(ctx, c, "", problem.Extra{Name: "ends_at", Value: sale.EndsAt})
-	case problem.LimitExceeded:
-		sendProblem(ctx, c, fmt.Sprintf("One buyer may have %d units.", sale.LimitPerUser),
-			problem.Extra{Name: "limit_per_user", Value: sale.LimitPerUser})
-	default:
-		sendProblem(ctx, c, "")
-	}
 }
 
 // acceptedBytes is a little more than most bodies of a 202 have.
@@ -239,108 +175,4 @@ func parsePlainOrder(body []byte) (productID, quantity int64, ok bool) {
 // isNumber tells whether a valid JSON value is a number.
 func isNumber(value json.RawMessage) bool {
 	return len(value) > 0 && (value[0] == '-' || value[0] >= '0' && value[0] <= '9')
-}
-
-// getOrder answers with the state of one of the user's orders; with ?wait= it waits for the decision.
-func (e *Edge) getOrder(ctx *fasthttp.RequestCtx, who *token.Claims) {
-	text, _ := ctx.UserValue("id").(string)
-	id, err := uuid.Parse(text)
-	if err != nil || len(text) != len(uuid.Nil.String()) {
-		sendProblem(ctx, problem.MalformedRequest, "An order's id is a UUID.")
-		return
-	}
-	wait, ok := parseWait(ctx.QueryArgs().Peek("wait"))
-	if !ok {
-		sendProblem(ctx, problem.MalformedRequest, fmt.Sprintf("wait must be a time from 0s to %s.", maxStatusWait))
-		return
-	}
-	record, err := e.findOrder(id, who.UserID)
-	if err != nil && !errors.Is(err, mysql.ErrNotFound) {
-		slog.Error("an order could not be looked up", logID(ctx), "order", id, "error", err)
-		sendProblem(ctx, problem.OrdersUnavailable, "")
-		return
-	}
-	// An order of somebody else gets the answer, as late, of one that nobody knows.
-	known := err == nil && record.UserID == who.UserID
-	if !known && !mayBeUnseen(id) {
-		sendProblem(ctx, problem.OrderNotFound, "")
-		return
-	}
-	if wait > 0 && (!known || record.Status == order.Pending) {
-		if decided := e.watcher.wait(id, who.UserID, wait); decided != nil {
-			record, known = decided, true
-		}
-	}
-	if !known || record.Status == order.Pending {
-		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, retryAfter)
-	}
-	if !known {
-		sendProblem(ctx, problem.OrderNotSeenYet, "If it was accepted it will be seen when it is decided. Ask again.")
-		return
-	}
-	sendJSON(ctx, fasthttp.StatusOK, newOrderBody(record))
-}
-
-// mayBeUnseen reports whether an order that nobody knows may be on its way nevertheless: it is young by its id, which
-// edges make as UUIDs of version 7 (RFC 9562).
-func mayBeUnseen(id uuid.UUID) bool {
-	if id.Version() != 7 {
-		return false
-	}
-	return time.Since(time.Unix(id.Time().UnixTime())).Abs() < unseenAge
-}
-
-// parseWait reads ?wait=, which may be empty.
-func parseWait(text []byte) (wait time.Duration, ok bool) {
-	if len(text) == 0 {
-		return 0, true
-	}
-	wait, err := time.ParseDuration(string(text))
-	return wait, err == nil && wait >= 0 && wait <= maxStatusWait
-}
-
-// findOrder asks Redis, which knows every order that is on its way, and then MySQL, which knows every
-// order that is decided. It may return an order of another user, but not sooner than one that is unknown.
-func (e *Edge) findOrder(id uuid.UUID, userID int64) (*order.Record, error) {
-	// The request's own context has no deadline and ends with the server, before the last requests do.
-	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
-	defer cancel()
-	records, redisErr := e.stock.Statuses(ctx, []uuid.UUID{id})
-	if redisErr == nil && records[0] != nil && records[0].UserID == userID {
-		return records[0], nil
-	}
-	record, err := e.ledger.Order(ctx, id)
-	if errors.Is(err, mysql.ErrNotFound) && redisErr != nil {
-		return nil, redisErr // MySQL alone cannot know that there is no such order
-	}
-	return &record, err
-}
-
-// listOrders answers with the user's decided orders, newest first.
-func (e *Edge) listOrders(ctx *fasthttp.RequestCtx, who *token.Claims) {
-	before, ok := e.cursors().readOrder(ctx.QueryArgs().Peek("cursor"))
-	if !ok {
-		sendProblem(ctx, problem.MalformedRequest, "cursor must be the next_cursor of an earlier page.")
-		return
-	}
-	lookup, cancel := context.WithTimeout(context.Background(), lookupTimeout)
-	defer cancel()
-	records, err := e.ledger.Orders(lookup, who.UserID, before, pageSize+1)
-	if err != nil {
-		slog.Error("orders could not be listed", logID(ctx), "error", err)
-		sendProblem(ctx, problem.OrdersUnavailable, "")
-		return
-	}
-	page := struct {
-		Orders     []orderBody `json:"orders"`
-		NextCursor string      `json:"next_cursor,omitempty"`
-	}{Orders: []orderBody{}}
-	if len(records) > pageSize {
-		records = records[:pageSize]
-		page.NextCursor = e.cursors().order(records[pageSize-1].ID)
-	}
-	for i := range records {
-		page.Orders = append(page.Orders, newOrderBody(&records[i]))
-	}
-	sendJSON(ctx, fasthttp.StatusOK, page)
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/json"
+	"fmt"
 	"net/http"
 
 	"github.com/valyala/fasthttp"
@@ -56,4 +58,15 @@ func sendError(ctx *fasthttp.RequestCtx, err *problem.Error) {
 // setRetryTime asks a client to come back a little later.
 func setRetryTime(ctx *fasthttp.RequestCtx) {
 	ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, problem.RetryAfter())
+}
+
+// sendJSON answers with a value as JSON.
+func sendJSON(ctx *fasthttp.RequestCtx, status int, value any) {
+	body, err := json.Marshal(value)
+	if err != nil {
+		panic(fmt.Sprintf("edge: encode answer: %v", err))
+	}
+	ctx.SetStatusCode(status)
+	ctx.SetContentType("application/json")
+	ctx.SetBody(body)
 }

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"log/slog"
+
+	"github.com/valyala/fasthttp"
 
 	"stampede/internal/problem"
 	"stampede/internal/stock"
@@ -27,4 +30,30 @@ func (t *ticket) refusal(o stock.Outcome) problem.Code {
 		return problem.StockUnavailable
 	}
 	return c
+}
+
+// sendDenied tells why an order is not promised.
+func sendDenied(ctx *fasthttp.RequestCtx, a *answer) {
+	if a.code != problem.OutcomeUnknown {
+		sendRefusal(ctx, a.code, &a.sale)
+		return
+	}
+	sendProblem(ctx, a.code, "Ask for the order, or repeat the request with the same Idempotency-Key.",
+		problem.Extra{Name: "order_id", Value: a.order.ID.String()})
+	setLocation(ctx, a.order.ID)
+}
+
+// sendRefusal tells why an order was not taken.
+func sendRefusal(ctx *fasthttp.RequestCtx, c problem.Code, sale *stock.Sale) {
+	switch c {
+	case problem.SaleNotStarted:
+		sendProblem(ctx, c, "", problem.Extra{Name: "starts_at", Value: sale.StartsAt})
+	case problem.SaleEnded:
+		sendProblem(ctx, c, "", problem.Extra{Name: "ends_at", Value: sale.EndsAt})
+	case problem.LimitExceeded:
+		sendProblem(ctx, c, fmt.Sprintf("One buyer may have %d units.", sale.LimitPerUser),
+			problem.Extra{Name: "limit_per_user", Value: sale.LimitPerUser})
+	default:
+		sendProblem(ctx, c, "")
+	}
 }

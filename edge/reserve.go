@@ -53,14 +53,14 @@ type answer struct {
 // two batches of one are on their way: while one is sent the next is reserved, and what comes meanwhile gathers for the
 // one after. The larger a batch, the less an order costs, here, in Redis and in the queue.
 type reserver struct {
-	stock    *stock.Stock
-	ledger   *ledger.Ledger
-	products *cache[int64, order.Product]
-	closed   *closed
-	sender   *sender
-	mover    buckets.Stores
-	mysql    outage
-	metrics  *metrics
+	stock        *stock.Stock
+	ledger       *ledger.Ledger
+	products     *cache[int64, order.Product]
+	refusalCache *refusalCache
+	sender       *sender
+	stores       buckets.Stores
+	mysql        breaker
+	metrics      *metrics
 	// number of buckets, by product; one that is not there has none, or is not known
 	splits  *lru.Cache[int64, int64]
 	tickets batch.Batcher[int64, *ticket] // by product or bucket
@@ -68,23 +68,24 @@ type reserver struct {
 	unsent unsentBatches
 }
 
-func newReserver(st *stock.Stock, books *ledger.Ledger, products *cache[int64, order.Product], c *closed, s *sender,
+func newReserver(st *stock.Stock, books *ledger.Ledger, products *cache[int64, order.Product], c *refusalCache,
+	s *sender,
 	m *metrics) *reserver {
 	splits, err := lru.New[int64, int64](cacheEntries)
 	if err != nil {
 		panic(err) // only a size below 1 does this
 	}
 	r := &reserver{
-		stock: st, ledger: books, products: products, closed: c, sender: s, splits: splits,
-		mover: buckets.Stores{Redis: st, MySQL: books}, metrics: m,
+		stock: st, ledger: books, products: products, refusalCache: c, sender: s, splits: splits,
+		stores: buckets.Stores{Redis: st, MySQL: books}, metrics: m,
 		unsent: unsentBatches{last: make(map[int64]*unsentBatch)},
 	}
 	r.tickets = batch.Batcher[int64, *ticket]{Do: r.reserve, Size: stock.MaxBatch, Parallel: 1, Waiting: maxWaiting}
 	return r
 }
 
-// shelf is the id from which a user buys a product, as far as this edge knows: the product's, or that of a bucket.
-func (r *reserver) shelf(productID, userID int64) int64 {
+// stockID is the id from which a user buys a product, as far as this edge knows: the product's, or that of a bucket.
+func (r *reserver) stockID(productID, userID int64) int64 {
 	n, ok := r.splits.Peek(productID)
 	if !ok {
 		return productID
@@ -94,7 +95,7 @@ func (r *reserver) shelf(productID, userID int64) int64 {
 
 // submit takes a ticket in; its answer comes through the ticket.
 func (r *reserver) submit(t *ticket) {
-	if r.tickets.Add(r.shelf(t.productID, t.request.UserID), t) == 0 {
+	if r.tickets.Add(r.stockID(t.productID, t.request.UserID), t) == 0 {
 		t.answer <- &answer{code: problem.StockUnavailable}
 	}
 }
@@ -126,7 +127,7 @@ func (r *reserver) sort(productID int64, waiting []*ticket) (tickets, elsewhere 
 		switch {
 		case time.Since(t.since) > maxWait:
 			t.answer <- &answer{code: problem.StockUnavailable}
-		case r.shelf(t.productID, t.request.UserID) != productID:
+		case r.stockID(t.productID, t.request.UserID) != productID:
 			elsewhere = append(elsewhere, t)
 		default:
 			tickets = append(tickets, t)
@@ -236,7 +237,7 @@ func (r *reserver) dispatch(productID, split int64, tickets []*ticket, said batc
 		left.sale.Available = order.MaxQuantity // what a bucket has too little of can be borrowed
 	}
 	if len(left.short) == 0 {
-		r.closed.learn(productID, left.sale, said.asked)
+		r.refusalCache.learn(productID, left.sale, said.asked)
 	}
 	return left
 }

@@ -91,7 +91,8 @@ func TestAccount(t *testing.T) {
 	}
 	for what, access := range map[string]string{"the last": second.AccessToken, "the first": tokens.AccessToken} {
 		apitest.WantCode(t, what+" token of a session that has ended", w.me(access), 401, problem.Unauthenticated)
-		w.Eventually("the edge hears of it", func() bool { return order(access).Code() == string(problem.Unauthenticated) })
+		w.Eventually("the edge hears of it",
+			func() bool { return order(access).Code() == string(problem.Unauthenticated) })
 	}
 	apitest.WantCode(t, "refreshing a session that has ended", w.refresh(second.RefreshToken), 401,
 		problem.InvalidRefreshToken)

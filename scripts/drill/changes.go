@@ -116,7 +116,7 @@ var changes = []change{
 		pkg: "worker", test: "TestALockedProductStopsNoOther", says: "those of the other product are settled",
 	}, {
 		promise: "P2", what: "an order on the queue is denied when Redis has lost its data",
-		file: "edge/orders.go", old: "!known && !mayBeUnseen(id)", new: "!known",
+		file: "edge/status.go", old: "!known && !mayBeUnseen(id)", new: "!known",
 		pkg: "edge", test: "TestAnOrderThatNobodyHasSeen", says: "want 404 order_not_seen_yet",
 	}, {
 		promise: "P2", what: "what a lost order is sent again from is gone after a day",
@@ -266,28 +266,28 @@ var changes = []change{
 		pkg: "internal/stock", test: "TestScripts/notices", says: "settle failed: a notice: false, want true",
 	}, {
 		promise: "P6", what: "edges do not hear notices",
-		file: "edge/edge.go", old: "\te.closed.reopen(n.Reopened...)\n", new: "",
+		file: "edge/server.go", old: "\te.refusalCache.reopen(n.Reopened...)\n", new: "",
 		pkg: "edge", test: "TestReopened", says: "want 250ms",
 	}, {
 		promise: "P6", what: "a bucket is sold out though others have units",
-		file: "edge/borrow.go", old: "total, loans := unitsOf(shelves, refused)",
-		new: "total, loans := max(shelves[bucket].Available, 0), shelves[bucket].Transfers",
+		file: "edge/borrow.go", old: "total, transfers := unitsOf(counts, refused)",
+		new: "total, transfers := max(counts[bucket].Available, 0), counts[bucket].Transfers",
 		pkg: "edge", test: "TestLastUnits", says: "want 202",
 	}, {
 		promise: "P6", what: "units that come back are for sale to the buyers of their bucket only",
-		file: "edge/closed.go", old: "c.opened.Add(order.ProductOf(id), now)", new: "c.opened.Add(id, now)",
+		file: "edge/refusalcache.go", old: "c.opened.Add(order.ProductOf(id), now)", new: "c.opened.Add(id, now)",
 		pkg: "edge", test: "TestReopenedForAllBuckets", says: "the buyers of another bucket are refused",
 	}, {
 		promise: "P6", what: "an edge remembers sold out for ever",
-		file: "edge/closed.go", old: "case !ok || now.Sub(known.at) > closedTTL:", new: "case !ok:",
+		file: "edge/refusalcache.go", old: "case !ok || now.Sub(known.at) > refusalTTL:", new: "case !ok:",
 		pkg: "edge", test: "TestClosed", says: "an answer that is too old",
 	}, {
 		promise: "P6", what: "an answer from before the units came back is believed",
-		file: "edge/closed.go", old: "case c.reopened(productID, known.at):", new: "case false:",
+		file: "edge/refusalcache.go", old: "case c.reopened(productID, known.at):", new: "case false:",
 		pkg: "edge", test: "TestClosed", says: "an answer from before they came back",
 	}, {
 		promise: "P6", what: "an answer counts from when it came, not from when Redis was asked",
-		file: "edge/reserve.go", old: "r.closed.learn(productID, left.sale, said.asked)", new: "r.closed.learn(productID, left.sale, time.Now())",
+		file: "edge/reserve.go", old: "r.refusalCache.learn(productID, left.sale, said.asked)", new: "r.refusalCache.learn(productID, left.sale, time.Now())",
 		pkg: "edge", test: "TestAnswerOnItsWay", says: "who asks after units came back is told",
 	},
 

@@ -11,30 +11,30 @@ import (
 	"stampede/internal/stock"
 )
 
-// closedTTL is how long an edge answers from memory what it has learned of a product. It is under the second
+// refusalTTL is how long an edge answers from memory what it has learned of a product. It is under the second
 // within which units that came back must be for sale even if the notice of it was lost.
-const closedTTL = 750 * time.Millisecond
+const refusalTTL = 750 * time.Millisecond
 
-// closed remembers of products why nobody can order them right now, so that the crowd which comes too late,
+// refusalCache remembers of products why nobody can order them right now, so that the crowd which comes too late,
 // or too early, costs Redis no call. Whoever asks for what may be possible is sent on to Redis, which judges.
-type closed struct {
+type refusalCache struct {
 	mu      sync.Mutex // held over a look and the change that rests on it
-	entries *lru.Cache[int64, *closure]
+	entries *lru.Cache[int64, *verdict]
 	// opened is when products were reopened. What is known of a bucket from before it says nothing either, since units
 	// that come back to one bucket can be borrowed by all.
 	opened *lru.Cache[int64, time.Time]
 }
 
-// closure is what Redis said of a product at a time. It is not changed once it is remembered.
-type closure struct {
+// verdict is what Redis said of a product at a time. It is not changed once it is remembered.
+type verdict struct {
 	code  problem.Code // why no unit can be had, or empty
 	sale  stock.Sale
 	at    time.Time // before Redis was asked, so that the answer is no older than that
 	opens time.Time // of a sale that has not started, by the clock of this machine
 }
 
-func newClosed() *closed {
-	entries, err := lru.New[int64, *closure](cacheEntries)
+func newRefusalCache() *refusalCache {
+	entries, err := lru.New[int64, *verdict](cacheEntries)
 	if err != nil {
 		panic(err) // only a size below 1 does this
 	}
@@ -42,15 +42,15 @@ func newClosed() *closed {
 	if err != nil {
 		panic(err)
 	}
-	return &closed{entries: entries, opened: opened}
+	return &refusalCache{entries: entries, opened: opened}
 }
 
 // ask returns why an order for so many units of a product or bucket would be refused at a time, or an empty code if
 // that is not known.
-func (c *closed) ask(productID, quantity int64, now time.Time) (problem.Code, *stock.Sale) {
+func (c *refusalCache) ask(productID, quantity int64, now time.Time) (problem.Code, *stock.Sale) {
 	known, ok := c.entries.Peek(productID)
 	switch {
-	case !ok || now.Sub(known.at) > closedTTL:
+	case !ok || now.Sub(known.at) > refusalTTL:
 		return "", nil
 	case c.reopened(productID, known.at):
 		return "", nil
@@ -64,16 +64,16 @@ func (c *closed) ask(productID, quantity int64, now time.Time) (problem.Code, *s
 	return "", nil
 }
 
-// reopened tells whether a product, or that of a bucket, was reopened since a time.
-func (c *closed) reopened(productID int64, since time.Time) bool {
+// reopened reports whether a product, or that of a bucket, was reopened since a time.
+func (c *refusalCache) reopened(productID int64, since time.Time) bool {
 	at, ok := c.opened.Peek(order.ProductOf(productID))
 	return ok && !since.After(at)
 }
 
 // learn takes in what Redis said of a product or bucket, when it was asked at a time. An answer that was on its way
 // when the product was reopened is kept, and ask knows not to believe it.
-func (c *closed) learn(productID int64, sale stock.Sale, asked time.Time) {
-	entry := &closure{sale: sale, at: asked}
+func (c *refusalCache) learn(productID int64, sale stock.Sale, asked time.Time) {
+	entry := &verdict{sale: sale, at: asked}
 	switch {
 	case sale.State == order.OffSale:
 		entry.code = problem.NotOnSale
@@ -91,7 +91,7 @@ func (c *closed) learn(productID int64, sale stock.Sale, asked time.Time) {
 
 // reopen forgets what is known of products of which more may be had than before; of a bucket, what is known of its
 // product and all the other buckets.
-func (c *closed) reopen(productIDs ...int64) {
+func (c *refusalCache) reopen(productIDs ...int64) {
 	now := time.Now()
 	for _, id := range productIDs {
 		c.opened.Add(order.ProductOf(id), now)

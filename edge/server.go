@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,15 +17,12 @@ import (
 
 	"stampede/internal/access"
 	"stampede/internal/catalog"
-	"stampede/internal/framing"
 	"stampede/internal/ledger"
 	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/problem"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
-	"stampede/internal/telemetry"
-	"stampede/internal/token"
 )
 
 const (
@@ -59,12 +53,12 @@ type Edge struct {
 	ledger *ledger.Ledger
 	guard  *access.Guard
 
-	closed   *closed
-	reserver *reserver
-	sender   *sender
-	watcher  *watcher
-	catalog  catalog.Catalog
-	metrics  *metrics
+	refusalCache *refusalCache
+	reserver     *reserver
+	sender       *sender
+	watcher      *watcher
+	catalog      catalog.Catalog
+	metrics      *metrics
 
 	products     *cache[int64, order.Product]
 	productPages *cache[int64, []order.Product]
@@ -86,11 +80,12 @@ func New(st *stock.Stock, db *mysql.DB, q *queue.Queue, guard *access.Guard, reg
 	c := catalog.Catalog{Stock: st, Ledger: books}
 	e := &Edge{
 		stock: st, ledger: books, guard: guard, catalog: c, metrics: m,
-		products: newCache(c.Product, productBytes), productPages: newCache(c.OnSale, pageBytes), closed: newClosed(),
-		sender:  newSender(st, q, m),
-		watcher: &watcher{stock: st, stop: make(chan struct{}), waiting: map[uuid.UUID][]chan *order.Record{}},
+		products: newCache(c.Product, productBytes), productPages: newCache(c.OnSale, pageBytes),
+		refusalCache: newRefusalCache(),
+		sender:       newSender(st, q, m),
+		watcher:      &watcher{stock: st, stop: make(chan struct{}), waiting: map[uuid.UUID][]chan *order.Record{}},
 	}
-	e.reserver = newReserver(st, books, e.products, e.closed, e.sender, m)
+	e.reserver = newReserver(st, books, e.products, e.refusalCache, e.sender, m)
 	e.running, e.endLoops = context.WithCancel(context.Background())
 	e.server = &fasthttp.Server{
 		Handler: e.begin(e.routes(m).Handler, m),
@@ -144,89 +139,6 @@ func (e *Edge) routes(m *metrics) *router.Router {
 	return r
 }
 
-// errAmbiguous is the error of a request whose end a proxy may see elsewhere.
-var errAmbiguous = errors.New("it is ambiguous where the request ends")
-
-// begin names each request, and sees that its answer has what every answer has. It refuses what fasthttp reads although
-// its end is ambiguous, and closes the connection: what follows on it may be a request that a client has slipped past a
-// proxy.
-func (e *Edge) begin(next fasthttp.RequestHandler, m *metrics) fasthttp.RequestHandler {
-	refuse := m.measure("none", func(ctx *fasthttp.RequestCtx) {
-		sendReadError(ctx, errAmbiguous)
-		ctx.SetConnectionClose()
-	})
-	return func(ctx *fasthttp.RequestCtx) {
-		nameRequest(ctx)
-		if framing.Ambiguous(ctx.Request.Header.RawHeaders()) {
-			refuse(ctx)
-		} else {
-			next(ctx)
-		}
-		e.finish(ctx)
-	}
-}
-
-// survive answers for a handler that panics, which fasthttp by itself would not survive.
-func survive(next fasthttp.RequestHandler) fasthttp.RequestHandler {
-	return func(ctx *fasthttp.RequestCtx) {
-		defer func() {
-			if v := recover(); v != nil {
-				kind, stack := telemetry.PanicKind(v), debug.Stack()
-				if err, ok := v.(error); ok {
-					if p, ok := errors.AsType[*loadPanic](err); ok {
-						kind, stack = telemetry.PanicKind(p.value), p.stack
-					}
-				}
-				slog.Error("a handler panicked", logID(ctx), "panic", kind, "stack", string(stack))
-				sendProblem(ctx, problem.InternalError, "")
-			}
-		}()
-		next(ctx)
-	}
-}
-
-// header is the header of an answer, as a guard writes to it.
-type header struct{ *fasthttp.ResponseHeader }
-
-func (h header) Get(name string) string { return string(h.Peek(name)) }
-
-// admit lets requests through whose client is not banned and does not ask too often.
-func (e *Edge) admit(purpose access.Purpose, next fasthttp.RequestHandler) fasthttp.RequestHandler {
-	return func(ctx *fasthttp.RequestCtx) {
-		if e.screen(ctx, purpose) {
-			next(ctx)
-		}
-	}
-}
-
-// screen reports whether a client may ask. If not, it answers the request.
-func (e *Edge) screen(ctx *fasthttp.RequestCtx, purpose access.Purpose) bool {
-	lines := func(field string) (lines []string) {
-		for _, line := range ctx.Request.Header.PeekAll(field) {
-			lines = append(lines, string(line))
-		}
-		return lines
-	}
-	if err := e.guard.Screen(header{&ctx.Response.Header}, access.AddrOf(ctx.RemoteAddr()), lines,
-		purpose); err != nil {
-		sendError(ctx, err)
-		return false
-	}
-	return true
-}
-
-// forUser lets only requests with a valid token through, and tells the handler whose it is.
-func (e *Edge) forUser(next func(*fasthttp.RequestCtx, *token.Claims)) fasthttp.RequestHandler {
-	return func(ctx *fasthttp.RequestCtx) {
-		who, err := e.guard.User(header{&ctx.Response.Header}, ctx.Request.Header.Peek(fasthttp.HeaderAuthorization))
-		if err != nil {
-			sendError(ctx, err)
-			return
-		}
-		next(ctx, who)
-	}
-}
-
 // Ready tells whether the edge can take orders. MySQL is not asked: orders are taken without it for as
 // long as the stock that is loaded lasts.
 func (e *Edge) Ready(ctx context.Context) error {
@@ -270,7 +182,7 @@ func (e *Edge) Serve(ln net.Listener) error {
 // hear takes in what Redis tells all edges at once.
 func (e *Edge) hear(n stock.Notice) {
 	e.guard.Sessions.End(n.EndedSessions...)
-	e.closed.reopen(n.Reopened...)
+	e.refusalCache.reopen(n.Reopened...)
 }
 
 // Stop fails readiness, waits for as long as a load balancer may take to notice, then takes no more
@@ -307,62 +219,4 @@ func (e *Edge) Stop(ctx context.Context, notice time.Duration) error {
 		err = errors.Join(err, errors.New("orders under way were left to the outbox relay"))
 	}
 	return err
-}
-
-// sendJSON answers with a value as JSON.
-func sendJSON(ctx *fasthttp.RequestCtx, status int, value any) {
-	body, err := json.Marshal(value)
-	if err != nil {
-		panic(fmt.Sprintf("edge: encode answer: %v", err))
-	}
-	ctx.SetStatusCode(status)
-	ctx.SetContentType("application/json")
-	ctx.SetBody(body)
-}
-
-// sendReadError answers a request that could not be read, or not to its end.
-func sendReadError(ctx *fasthttp.RequestCtx, err error) {
-	if c, ok := ctx.Conn().(*conn); ok {
-		c.unread.Store(true)
-	}
-	switch kind := readErrorKind(err); kind {
-	case problem.BodyTooLarge:
-		sendProblem(ctx, kind, fmt.Sprintf("A body may have %d bytes.", maxBodyBytes))
-	case problem.HeadersTooLarge:
-		sendProblem(ctx, kind, fmt.Sprintf("Request line and headers may have %d bytes.", maxHeaderBytes))
-	case problem.RequestTimeout:
-		sendProblem(ctx, kind, "")
-	default:
-		sendProblem(ctx, kind, "This is not a valid HTTP request.")
-	}
-}
-
-// readErrorKind says in a word of ours why a request could not be read.
-func readErrorKind(err error) problem.Code {
-	var small *fasthttp.ErrSmallBuffer
-	var network net.Error
-	switch {
-	case errors.Is(err, fasthttp.ErrBodyTooLarge):
-		return problem.BodyTooLarge
-	case errors.As(err, &small):
-		return problem.HeadersTooLarge
-	case errors.As(err, &network) && network.Timeout():
-		return problem.RequestTimeout
-	default:
-		return problem.MalformedRequest
-	}
-}
-
-// quietLogger logs that fasthttp had trouble with a connection, and of which kind. Its own text quotes what the client
-// sent, secrets included, and is dropped; bad input is not our failure.
-type quietLogger struct{}
-
-func (quietLogger) Printf(_ string, args ...any) {
-	for _, arg := range args {
-		if err, ok := arg.(error); ok {
-			slog.Debug("a connection ended early", "kind", readErrorKind(err))
-			return
-		}
-	}
-	slog.Debug("a connection was not served")
 }

@@ -20,7 +20,7 @@ import (
 // TestClosed is what an edge remembers of a product, without a server.
 func TestClosed(t *testing.T) {
 	t.Parallel()
-	c := newClosed()
+	c := newRefusalCache()
 	now := time.Now()
 	redis := now.Add(42 * time.Hour) // its clock may be another
 	wants := func(what string, quantity int64, want problem.Code) {
@@ -64,13 +64,13 @@ func TestClosed(t *testing.T) {
 	c.learn(1, stock.Sale{Now: redis, StartsAt: redis, Available: 1}, time.Now())
 	wants("the start", 1, "")
 
-	c = newClosed()
+	c = newRefusalCache()
 	c.learn(1, stock.Sale{Now: redis, StartsAt: redis.Add(100 * time.Millisecond)},
 		time.Now().Add(-101*time.Millisecond))
 	wants("the start has come since", 1, "")
 
-	c = newClosed()
-	c.learn(1, stock.Sale{Now: redis}, time.Now().Add(-closedTTL-time.Millisecond))
+	c = newRefusalCache()
+	c.learn(1, stock.Sale{Now: redis}, time.Now().Add(-refusalTTL-time.Millisecond))
 	wants("an answer that is too old", 1, "")
 }
 
@@ -82,7 +82,7 @@ func TestAnswerOnItsWay(t *testing.T) {
 	p := w.AddProduct(1)
 	w.MustPost(1, p.ID, 1)
 	w.WantSettledOutbox(p.ID)
-	w.edge.closed.reopen(p.ID) // else nobody is asked
+	w.edge.refusalCache.reopen(p.ID) // else nobody is asked
 	w.Redis.Hang()
 	answered := make(chan apitest.Reply, 1)
 	go func() { answered <- w.Post(2, p.ID, 1) }()
@@ -90,7 +90,7 @@ func TestAnswerOnItsWay(t *testing.T) {
 	w.edge.hear(stock.Notice{Reopened: []int64{p.ID}})
 	w.Redis.Heal()
 	apitest.WantCode(t, "who has asked before", <-answered, http.StatusConflict, problem.SoldOut)
-	if c, _ := w.edge.closed.ask(p.ID, 1, time.Now()); c != "" {
+	if c, _ := w.edge.refusalCache.ask(p.ID, 1, time.Now()); c != "" {
 		t.Errorf("who asks after units came back is told %q", c)
 	}
 }
@@ -110,7 +110,7 @@ func (w *world) scriptCalls() (calls int) {
 }
 
 // TestClosedAsksNobody sends a crowd to products that nobody can order, and counts the calls of Redis: none but
-// the one that each closedTTL allows.
+// the one that each refusalTTL allows.
 func TestClosedAsksNobody(t *testing.T) {
 	t.Parallel()
 	w := newWorldOn(t, stacktest.NewRedis(t, localstack.RedisOptions{}).URL())
@@ -134,7 +134,7 @@ func TestClosedAsksNobody(t *testing.T) {
 		})
 		before, begin := w.scriptCalls(), time.Now()
 		replies := apitest.Crowd(400, func(i int) apitest.Reply { return w.Post(int64(i+2), test.product.ID, 1) })
-		calls, allowed := w.scriptCalls()-before, 1+int(time.Since(begin)/closedTTL)
+		calls, allowed := w.scriptCalls()-before, 1+int(time.Since(begin)/refusalTTL)
 		t.Logf("%s: %d calls of Redis for %d answers", test.code, calls, len(replies))
 		if got := apitest.Count(replies)["409 "+string(test.code)]; got != len(replies) {
 			t.Errorf("%s: %v", test.code, apitest.Count(replies))

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/valyala/fasthttp"
+
+	"stampede/internal/mysql"
+	"stampede/internal/order"
+	"stampede/internal/problem"
+	"stampede/internal/token"
+)
+
+const (
+	// maxStatusWait bounds ?wait=: below the idle time-out that load balancers commonly have.
+	maxStatusWait = 20 * time.Second
+	// pageSize is how many orders or products a page of a list holds.
+	pageSize = 50
+	// unseenAge is how old an order may be, by the time in its id, for it to be on the queue though neither Redis nor
+	// MySQL has heard of it: Redis may have lost its data. The clock of the edge that has named it may be as wrong,
+	// either way.
+	unseenAge = time.Hour
+)
+
+// orderBody is an order as clients see it.
+type orderBody struct {
+	OrderID      string       `json:"order_id"`
+	Status       order.Status `json:"status"`
+	FailedReason order.Reason `json:"failed_reason,omitempty"`
+	ProductID    int64        `json:"product_id"`
+	Quantity     int64        `json:"quantity"`
+	UnitPrice    int64        `json:"unit_price"`
+	TotalPrice   int64        `json:"total_price"`
+	Currency     string       `json:"currency"`
+	ReservedAt   time.Time    `json:"reserved_at,omitzero"`
+	DecidedAt    time.Time    `json:"decided_at,omitzero"`
+}
+
+func newOrderBody(r *order.Record) orderBody {
+	return orderBody{
+		OrderID: r.ID.String(), Status: r.Status, FailedReason: r.FailedReason,
+		ProductID: order.ProductOf(r.ProductID), Quantity: r.Quantity, UnitPrice: r.UnitPrice,
+		TotalPrice: r.TotalPrice(),
+		Currency:   r.Currency, ReservedAt: r.ReservedAt, DecidedAt: r.DecidedAt,
+	}
+}
+
+// getOrder answers with the state of one of the user's orders; with ?wait= it waits for the decision.
+func (e *Edge) getOrder(ctx *fasthttp.RequestCtx, who *token.Claims) {
+	text, _ := ctx.UserValue("id").(string)
+	id, err := uuid.Parse(text)
+	if err != nil || len(text) != len(uuid.Nil.String()) {
+		sendProblem(ctx, problem.MalformedRequest, "An order's id is a UUID.")
+		return
+	}
+	wait, ok := parseWait(ctx.QueryArgs().Peek("wait"))
+	if !ok {
+		sendProblem(ctx, problem.MalformedRequest, fmt.Sprintf("wait must be a time from 0s to %s.", maxStatusWait))
+		return
+	}
+	record, err := e.findOrder(id, who.UserID)
+	if err != nil && !errors.Is(err, mysql.ErrNotFound) {
+		slog.Error("an order could not be looked up", logID(ctx), "order", id, "error", err)
+		sendProblem(ctx, problem.OrdersUnavailable, "")
+		return
+	}
+	// An order of somebody else gets the answer, as late, of one that nobody knows.
+	known := err == nil && record.UserID == who.UserID
+	if !known && !mayBeUnseen(id) {
+		sendProblem(ctx, problem.OrderNotFound, "")
+		return
+	}
+	if wait > 0 && (!known || record.Status == order.Pending) {
+		if decided := e.watcher.wait(id, who.UserID, wait); decided != nil {
+			record, known = decided, true
+		}
+	}
+	if !known || record.Status == order.Pending {
+		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, retryAfter)
+	}
+	if !known {
+		sendProblem(ctx, problem.OrderNotSeenYet, "If it was accepted it will be seen when it is decided. Ask again.")
+		return
+	}
+	sendJSON(ctx, fasthttp.StatusOK, newOrderBody(record))
+}
+
+// mayBeUnseen reports whether an order that nobody knows may be on its way nevertheless: it is young by its id, which
+// edges make as UUIDs of version 7 (RFC 9562).
+func mayBeUnseen(id uuid.UUID) bool {
+	if id.Version() != 7 {
+		return false
+	}
+	return time.Since(time.Unix(id.Time().UnixTime())).Abs() < unseenAge
+}
+
+// parseWait reads ?wait=, which may be empty.
+func parseWait(text []byte) (wait time.Duration, ok bool) {
+	if len(text) == 0 {
+		return 0, true
+	}
+	wait, err := time.ParseDuration(string(text))
+	return wait, err == nil && wait >= 0 && wait <= maxStatusWait
+}
+
+// findOrder asks Redis, which knows every order that is on its way, and then MySQL, which knows every
+// order that is decided. It may return an order of another user, but not sooner than one that is unknown.
+func (e *Edge) findOrder(id uuid.UUID, userID int64) (*order.Record, error) {
+	// The request's own context has no deadline and ends with the server, before the last requests do.
+	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+	defer cancel()
+	records, redisErr := e.stock.Statuses(ctx, []uuid.UUID{id})
+	if redisErr == nil && records[0] != nil && records[0].UserID == userID {
+		return records[0], nil
+	}
+	record, err := e.ledger.Order(ctx, id)
+	if errors.Is(err, mysql.ErrNotFound) && redisErr != nil {
+		return nil, redisErr // MySQL alone cannot know that there is no such order
+	}
+	return &record, err
+}
+
+// listOrders answers with the user's decided orders, newest first.
+func (e *Edge) listOrders(ctx *fasthttp.RequestCtx, who *token.Claims) {
+	before, ok := e.cursors().readOrder(ctx.QueryArgs().Peek("cursor"))
+	if !ok {
+		sendProblem(ctx, problem.MalformedRequest, "cursor must be the next_cursor of an earlier page.")
+		return
+	}
+	lookup, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+	defer cancel()
+	records, err := e.ledger.Orders(lookup, who.UserID, before, pageSize+1)
+	if err != nil {
+		slog.Error("orders could not be listed", logID(ctx), "error", err)
+		sendProblem(ctx, problem.OrdersUnavailable, "")
+		return
+	}
+	page := struct {
+		Orders     []orderBody `json:"orders"`
+		NextCursor string      `json:"next_cursor,omitempty"`
+	}{Orders: []orderBody{}}
+	if len(records) > pageSize {
+		records = records[:pageSize]
+		page.NextCursor = e.cursors().order(records[pageSize-1].ID)
+	}
+	for i := range records {
+		page.Orders = append(page.Orders, newOrderBody(&records[i]))
+	}
+	sendJSON(ctx, fasthttp.StatusOK, page)
+}
