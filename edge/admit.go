@@ -47,7 +47,7 @@ func survive(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 						kind, stack = telemetry.PanicKind(p.value), p.stack
 					}
 				}
-				slog.Error("a handler panicked", logID(ctx), "panic", kind, "stack", string(stack))
+				slog.Error("serve: a handler panicked", logID(ctx), "panic", kind, "stack", string(stack))
 				sendProblem(ctx, problem.InternalError, "")
 			}
 		}()

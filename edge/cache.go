@@ -102,7 +102,7 @@ func (c *cache[K, V]) get(key K) (V, error) {
 		case err == nil || errors.Is(err, mysql.ErrNotFound):
 			known = &cached[V]{value: value, err: err, at: time.Now()}
 		case ok:
-			slog.Warn("what is known is served, since it could not be loaded anew", "key", key, "error", err)
+			slog.Warn("cache: what is known is served, since it cannot be loaded anew", "key", key, "error", err)
 			// the crowd shall not wait for the source again at once
 			known = &cached[V]{value: known.value, err: known.err, at: time.Now()}
 		default:

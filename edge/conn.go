@@ -93,7 +93,7 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 	return c.Conn.SetWriteDeadline(t)
 }
 
-// good tells whether a deadline that is set does for one that is asked for.
+// good reports whether a deadline that is set does for one that is asked for.
 func good(set, asked time.Time) bool {
 	early := asked.Sub(set)
 	return early >= 0 && early < deadlineSlack

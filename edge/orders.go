@@ -172,7 +172,7 @@ func parsePlainOrder(body []byte) (productID, quantity int64, ok bool) {
 	return productID, quantity, string(body) == "}"
 }
 
-// isNumber tells whether a valid JSON value is a number.
+// isNumber reports whether a valid JSON value is a number.
 func isNumber(value json.RawMessage) bool {
 	return len(value) > 0 && (value[0] == '-' || value[0] >= '0' && value[0] <= '9')
 }

@@ -54,7 +54,7 @@ func (e *Edge) getProduct(ctx *fasthttp.RequestCtx) {
 	case errors.Is(err, mysql.ErrNotFound):
 		sendProblem(ctx, problem.ProductNotFound, "")
 	case err != nil:
-		slog.Error("a product could not be read", logID(ctx), "product", id, "error", err)
+		slog.Error("show a product: it cannot be read", logID(ctx), "product", id, "error", err)
 		sendProblem(ctx, problem.ProductsUnavailable, "")
 	default:
 		sendJSON(ctx, fasthttp.StatusOK, catalog.Show(product))
@@ -77,7 +77,7 @@ func (e *Edge) listProducts(ctx *fasthttp.RequestCtx) {
 		products, err = e.productPages.get(after)
 	}
 	if err != nil {
-		slog.Error("products could not be listed", logID(ctx), "error", err)
+		slog.Error("list products: they cannot be read", logID(ctx), "error", err)
 		sendProblem(ctx, problem.ProductsUnavailable, "")
 		return
 	}

@@ -258,7 +258,7 @@ func (r *reserver) learnSplit(id, split, now int64) {
 	product := order.ProductOf(id)
 	switch {
 	case id == product && now > 0:
-		slog.Info("a product has buckets", "product", product, "buckets", now)
+		slog.Info("reserve: a product has another number of buckets", "product", product, "buckets", now)
 		r.splits.Add(product, now)
 	default:
 		if known, ok := r.splits.Peek(product); ok && known == split {
@@ -273,7 +273,7 @@ func (r *reserver) fail(productID int64, tickets []*ticket, err error) {
 	if errors.Is(err, mysql.ErrNotFound) {
 		c = problem.ProductNotFound
 	} else {
-		slog.Error("units could not be reserved", "product", productID, "orders", len(tickets), "first",
+		slog.Error("reserve: no answer for a batch", "product", productID, "orders", len(tickets), "first",
 			tickets[0].request.OrderID,
 			"error", err, telemetry.TraceID(tickets[0].trace), logIDs(tickets))
 	}
@@ -299,7 +299,8 @@ func (r *reserver) load(productID int64) error {
 	case errors.Is(err, mysql.ErrNotFound):
 		r.products.setMissing(productID) // so that the next request for it need not ask MySQL
 	case loaded:
-		slog.Info("stock loaded", "product", productID, "units", product.Stock, "version", product.Version)
+		slog.Info("load stock: a product is loaded", "product", productID, "units", product.Stock, "version",
+			product.Version)
 	}
 	return err
 }

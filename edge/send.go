@@ -118,7 +118,7 @@ func (s *sender) send(_ struct{}, gathered []*parcel) {
 
 	// Buyers who ask for their orders must find them as soon as a worker can.
 	if err := s.stock.WritePending(ctx, recordsOf(parcels)); err != nil {
-		slog.Error("accepted orders could not be made visible", "orders", len(parcels), "error", err, s.logIDs(parcels))
+		slog.Error("send: orders cannot be made visible", "orders", len(parcels), "error", err, s.logIDs(parcels))
 		s.cancel(parcels, problem.StockUnavailable)
 		return
 	}
@@ -161,7 +161,7 @@ func (s *sender) dropLate(gathered []*parcel) (parcels []*parcel) {
 		}
 	}
 	if len(late) > 0 {
-		slog.Error("orders are given back, since the queue is too slow", "orders", len(late), s.logIDs(late))
+		slog.Error("send: orders are given back, since the queue is too slow", "orders", len(late), s.logIDs(late))
 		s.cancel(late, problem.QueueUnavailable)
 	}
 	return parcels
@@ -208,9 +208,9 @@ func (s *sender) note(e *envelope, r queue.Result) {
 	switch r.Outcome {
 	case queue.Sent:
 	case queue.Refused:
-		failure, text = "refused", "the queue refused orders"
+		failure, text = "refused", "send: the queue refused orders"
 	default:
-		failure, text = "unknown", "the queue did not acknowledge orders"
+		failure, text = "unknown", "send: the queue did not acknowledge orders"
 	}
 	endSends(e.spans, failure)
 	if failure != "" {
@@ -226,7 +226,8 @@ func (s *sender) acknowledge(sent []*parcel) {
 	defer cancel()
 	for productID, orders := range byProduct(sent) {
 		if err := s.stock.Acknowledge(ctx, productID, orders); err != nil {
-			slog.Warn("sent orders stay in the outbox until they are sent again", "orders", len(orders), "error", err)
+			slog.Warn("send: sent orders stay in the outbox until they are sent again", "orders", len(orders), "error",
+				err)
 		}
 	}
 }
@@ -263,7 +264,8 @@ func (s *sender) giveBack(ctx context.Context, productID int64, orders []order.O
 	of []*parcel) (gone []order.Order) {
 	results, err := s.stock.Cancel(ctx, productID, orders)
 	if err != nil {
-		slog.Error("orders could not be cancelled and will be sent by the relay", "orders", len(orders), "error", err,
+		slog.Error("send: orders cannot be cancelled and will be sent by the relay", "orders", len(orders), "error",
+			err,
 			s.logIDs(parcelsOf(of, orders)))
 	}
 	for i, ok := range results {
@@ -272,7 +274,7 @@ func (s *sender) giveBack(ctx context.Context, productID int64, orders []order.O
 		}
 	}
 	if err := s.stock.Forget(ctx, gone); err != nil {
-		slog.Warn("cancelled orders stay visible as pending for a day", "orders", len(gone), "error", err)
+		slog.Warn("send: cancelled orders stay visible as pending for a day", "orders", len(gone), "error", err)
 	}
 	return gone
 }

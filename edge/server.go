@@ -139,7 +139,7 @@ func (e *Edge) routes(m *metrics) *router.Router {
 	return r
 }
 
-// Ready tells whether the edge can take orders. MySQL is not asked: orders are taken without it for as
+// Ready reports whether the edge can take orders. MySQL is not asked: orders are taken without it for as
 // long as the stock that is loaded lasts.
 func (e *Edge) Ready(ctx context.Context) error {
 	if e.draining.Load() {

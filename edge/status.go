@@ -65,7 +65,7 @@ func (e *Edge) getOrder(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	}
 	record, err := e.findOrder(id, who.UserID)
 	if err != nil && !errors.Is(err, mysql.ErrNotFound) {
-		slog.Error("an order could not be looked up", logID(ctx), "order", id, "error", err)
+		slog.Error("look up an order: it cannot be read", logID(ctx), "order", id, "error", err)
 		sendProblem(ctx, problem.OrdersUnavailable, "")
 		return
 	}
@@ -136,7 +136,7 @@ func (e *Edge) listOrders(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	defer cancel()
 	records, err := e.ledger.Orders(lookup, who.UserID, before, pageSize+1)
 	if err != nil {
-		slog.Error("orders could not be listed", logID(ctx), "error", err)
+		slog.Error("list orders: they cannot be read", logID(ctx), "error", err)
 		sendProblem(ctx, problem.OrdersUnavailable, "")
 		return
 	}

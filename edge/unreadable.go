@@ -51,9 +51,9 @@ type quietLogger struct{}
 func (quietLogger) Printf(_ string, args ...any) {
 	for _, arg := range args {
 		if err, ok := arg.(error); ok {
-			slog.Debug("a connection ended early", "kind", readErrorKind(err))
+			slog.Debug("read a request: a connection ended early", "kind", readErrorKind(err))
 			return
 		}
 	}
-	slog.Debug("a connection was not served")
+	slog.Debug("read a request: a connection was not served")
 }

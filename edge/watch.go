@@ -106,7 +106,7 @@ func (w *watcher) run() {
 			n := min(len(ids), stock.MaxBatch)
 			records, err := w.stock.Statuses(context.Background(), ids[:n])
 			if err != nil {
-				slog.Warn("waiting clients learn no decision", "orders", n, "error", err)
+				slog.Warn("watch: waiting clients learn no decision", "orders", n, "error", err)
 				break
 			}
 			w.tell(records)

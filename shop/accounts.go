@@ -186,7 +186,7 @@ func (s *Shop) postRefresh(w http.ResponseWriter, r *http.Request) error {
 	session, user, err := s.accounts.Refresh(ctx, sha256.Sum256(raw), sha256.Sum256(next))
 	switch {
 	case errors.Is(err, account.ErrReused):
-		slog.Warn("a refresh token was used twice; its session has ended", logID(w), "user", session.UserID,
+		slog.Warn("refresh: a token was used twice; its session has ended", logID(w), "user", session.UserID,
 			"session", session.ID)
 		s.guard.Sessions.Announce(session.ID)
 		return problem.New(problem.InvalidRefreshToken, "")

@@ -69,7 +69,8 @@ func (s *Shop) begin(name string, purpose access.Purpose, next handler) http.Han
 func (s *Shop) screened(a *answer, r *http.Request, purpose access.Purpose, next handler) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			slog.Error("a handler panicked", logID(a), "panic", telemetry.PanicKind(v), "stack", string(debug.Stack()))
+			slog.Error("serve: a handler panicked", logID(a), "panic", telemetry.PanicKind(v), "stack",
+				string(debug.Stack()))
 			err = problem.New(problem.InternalError, "")
 		}
 	}()
@@ -157,7 +158,7 @@ func (a *answer) sendError(r *http.Request, err error) {
 		if u, ok := errors.AsType[*unavailable](err); ok {
 			told = u.told
 		}
-		slog.Error("a request failed", logID(a), "route", r.Pattern, "error", err)
+		slog.Error("serve: a request failed", logID(a), "route", r.Pattern, "error", err)
 	}
 	a.sendProblem(told)
 }

@@ -20,7 +20,7 @@ import (
 	"stampede/internal/version"
 )
 
-// Check tells whether a program is ready; the error says what is missing.
+// Check reports whether a program is ready; the error says what is missing.
 type Check func(context.Context) error
 
 // checkTimeout bounds a readiness check, so that a probe gets an answer before it gives up.
@@ -75,7 +75,7 @@ func Start(addr string, reg *prometheus.Registry, ready Check, board http.Handle
 	s := &Server{ln: ln, srv: &http.Server{Handler: mux, ReadTimeout: 5 * time.Second, IdleTimeout: time.Minute}}
 	go func() {
 		if err := s.srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-			slog.Error("the admin server stopped", "error", err)
+			slog.Error("admin: the server stopped", "error", err)
 		}
 	}()
 	return s, nil

@@ -284,7 +284,7 @@ func renderDocs(document []byte) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// NeedsToken tells whether an operation is for users only, and MayUseToken whether a token changes its answer.
+// NeedsToken reports whether an operation is for users only, and MayUseToken whether a token changes its answer.
 func (o operationDoc) NeedsToken() bool  { return len(o.Security) == 1 }
 func (o operationDoc) MayUseToken() bool { return len(o.Security) > 1 }
 
@@ -320,7 +320,7 @@ func (s schemaDoc) codes() []string {
 // Name is the name of the schema that is referred to, or empty.
 func (s schemaDoc) Name() string { return strings.TrimPrefix(s.Ref, "#/components/schemas/") }
 
-// Needs tells whether an object has to have a property.
+// Needs reports whether an object has to have a property.
 func (s schemaDoc) Needs(property string) bool { return slices.Contains(s.Required, property) }
 
 // Bounds says in words what values are possible, but for a reference.

@@ -225,7 +225,7 @@ func (r *reporter) write(ctx context.Context, text string) {
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
 	if err := r.stock.Report(ctx, r.self.ID, text); err != nil {
-		slog.Debug("the board does not hear of this process", "error", err)
+		slog.Debug("board: it does not hear of this process", "error", err)
 	}
 }
 
@@ -235,7 +235,7 @@ func (r *reporter) next(at time.Time) string {
 	// What could not be gathered is missing in the families, which are there all the same.
 	families, err := r.metrics.Gather()
 	if err != nil {
-		slog.Debug("metrics are missing on the board", "error", err)
+		slog.Debug("board: metrics are missing", "error", err)
 	}
 	for _, f := range families {
 		now.add(f)

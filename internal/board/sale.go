@@ -131,7 +131,7 @@ func (s *sampler) look(ctx context.Context) update {
 	}{{"Redis", silentRedis}, {"MySQL", silentMySQL}, {"the queue", silentQueue}} {
 		if part.err != nil && ctx.Err() == nil {
 			u.Silent = append(u.Silent, part.name)
-			slog.Debug("the board has no answer", "from", part.name, "error", part.err)
+			slog.Debug("board: no answer", "from", part.name, "error", part.err)
 		}
 	}
 	u.Point = u.point()

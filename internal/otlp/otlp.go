@@ -29,7 +29,7 @@ func Start(ctx context.Context, service, version string) (stop func(context.Cont
 		return func(context.Context) error { return nil }, nil
 	}
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
-		slog.Warn("traces could not be sent", "error", err)
+		slog.Warn("traces: they cannot be sent", "error", err)
 	}))
 	exporter, err := otlptracehttp.New(ctx)
 	if err != nil {
