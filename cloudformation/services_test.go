@@ -272,10 +272,10 @@ func TestStops(t *testing.T) {
 		t.Errorf("the load balancer has %v", balancer)
 	}
 	idle := seconds(t, balancer["idle_timeout.timeout_seconds"])
-	longestWait := constant(t, "../edge/orders.go", "maxStatusWait")
+	longestWait := constant(t, "../edge/status.go", "maxStatusWait")
 
-	stopsInTime(t, d, "Edge", idle, longestWait, constant(t, "../edge/edge.go", "idleTimeout"),
-		constant(t, "../edge/edge.go", "readyTimeout"))
+	stopsInTime(t, d, "Edge", idle, longestWait, constant(t, "../edge/server.go", "idleTimeout"),
+		constant(t, "../edge/server.go", "readyTimeout"))
 	stopsInTime(t, d, "Shop", idle, constant(t, "../shop/server.go", "workTimeout"),
 		constant(t, "../shop/server.go", "idleTimeout"), constant(t, "../shop/server.go", "readyTimeout"))
 	if idle <= longestWait {
