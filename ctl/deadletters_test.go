@@ -10,6 +10,7 @@ import (
 	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/reconcile"
+	"stampede/internal/redis"
 	"stampede/internal/stock"
 	"stampede/localstack/stacktest"
 )
@@ -27,20 +28,20 @@ func testParts(t *testing.T, units, limit int64) (parts, order.Product) {
 	if _, err := db.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	st, err := stock.Open(stacktest.RedisURL(t))
+	rdb, err := redis.Open(stacktest.RedisURL(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = st.Close() })
+	t.Cleanup(func() { _ = rdb.Close() })
 
-	p := newParts(db, st)
+	p := newParts(db, rdb)
 	product, err := p.ledger.AddProduct(t.Context(), order.Product{
 		Name: "ticket", Price: 100, Currency: "EUR", Stock: units, LimitPerUser: limit,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = st.Load(t.Context(), product.ID, func(ctx context.Context) (order.Product, error) {
+	_, err = p.stock.Load(t.Context(), product.ID, func(ctx context.Context) (order.Product, error) {
 		return p.ledger.Product(ctx, product.ID)
 	})
 	if err != nil {

@@ -22,6 +22,7 @@ import (
 	"stampede/internal/mysql"
 	"stampede/internal/plaintext"
 	"stampede/internal/queue"
+	"stampede/internal/redis"
 	"stampede/internal/stock"
 	"stampede/internal/version"
 )
@@ -245,20 +246,23 @@ type parts struct {
 	db       *mysql.DB
 	ledger   *ledger.Ledger
 	accounts *account.Accounts
+	redis    *redis.Client
 	stock    *stock.Stock
 	queue    *queue.Queue
 }
 
 // newParts are the parts that are made of MySQL and Redis; needsAll adds the queue.
-func newParts(db *mysql.DB, st *stock.Stock) parts {
-	return parts{db: db, ledger: ledger.New(db), accounts: account.New(db), stock: st}
+func newParts(db *mysql.DB, rdb *redis.Client) parts {
+	return parts{
+		db: db, ledger: ledger.New(db), accounts: account.New(db), redis: rdb, stock: stock.New(rdb),
+	}
 }
 
 // sale are the parts that an audit compares.
 func (p parts) sale() audit.Sale { return audit.Sale{Ledger: p.ledger, Stock: p.stock, Queue: p.queue} }
 
 func (p parts) close() {
-	p.stock.Close()
+	p.redis.Close()
 	p.db.Close()
 }
 
@@ -278,12 +282,12 @@ func (n *needsStores) open() (parts, error) {
 	if err != nil {
 		return parts{}, err
 	}
-	st, err := stock.Open(*n.redisURL)
+	rdb, err := redis.Open(*n.redisURL)
 	if err != nil {
 		db.Close()
 		return parts{}, fmt.Errorf("REDIS_URL: %w", err)
 	}
-	return newParts(db, st), nil
+	return newParts(db, rdb), nil
 }
 
 // needsAll is part of the commands that need MySQL, Redis and the queue.

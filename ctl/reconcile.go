@@ -59,7 +59,9 @@ func (c *reconcileCmd) Run(ctx context.Context) error {
 		return cmp.Or(cmp.Compare(order.ProductOf(a), order.ProductOf(b)), cmp.Compare(a, b))
 	})
 
-	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.ledger, Send: p.queue.SendOrders, Apply: c.Apply, Pause: c.Fence}
+	r := reconcile.Reconciler{
+		Redis: p.stock, MySQL: p.ledger, Send: p.queue.SendOrders, Locks: p.redis, Apply: c.Apply, Pause: c.Fence,
+	}
 	reports := []reconcile.Report{}
 	if c.Fence && c.Product == 0 {
 		f, err := r.Statuses(ctx)

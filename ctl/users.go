@@ -9,8 +9,8 @@ import (
 
 	"stampede/internal/account"
 	"stampede/internal/mysql"
+	"stampede/internal/notice"
 	"stampede/internal/plaintext"
-	"stampede/internal/stock"
 )
 
 // byEmail names the user that a command is about.
@@ -82,7 +82,7 @@ func changeUser(
 	if len(ended) == 0 {
 		return nil
 	}
-	if err := data.stock.Publish(ctx, stock.Notice{EndedSessions: ended}); err != nil {
+	if err := notice.Publish(ctx, data.redis, notice.Notice{EndedSessions: ended}); err != nil {
 		fmt.Println("The edges could not be told, and find out within some seconds.")
 	}
 	return nil

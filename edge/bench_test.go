@@ -15,6 +15,7 @@ import (
 	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/queue"
+	"stampede/internal/redis"
 	"stampede/internal/stock"
 	"stampede/internal/token"
 	"stampede/localstack"
@@ -42,16 +43,16 @@ func benchmarkPostOrders(b *testing.B, clients int) {
 	defer db.Close()
 	_, err = db.Migrate(b.Context())
 	must(err)
-	st, err := stock.Open(stacktest.RedisURL(b))
+	rdb, err := redis.Open(stacktest.RedisURL(b))
 	must(err)
-	defer st.Close()
+	defer rdb.Close()
 	server := stacktest.NewSQS(b, sqs.Options{Region: localstack.Region})
 	must(queue.Create(b.Context(), localstack.SQSClient(server.URL()), localstack.QueueName,
 		localstack.DLQName))
 	tokens := token.NewKeeper(apitest.Secret)
-	guard := access.New(db, st, tokens)
+	guard := access.New(db, rdb, tokens)
 	must(guard.Limit(access.NoLimit, access.NoLimit))
-	e := New(st, db, apitest.OpenQueue(b, server.URL()), guard, prometheus.NewRegistry())
+	e := New(rdb, db, apitest.OpenQueue(b, server.URL()), guard, prometheus.NewRegistry())
 	p, err := ledger.New(db).AddProduct(b.Context(), order.Product{Name: "thing", Price: 1999, Currency: "EUR",
 		Stock: ledger.MaxStock})
 	must(err)
@@ -107,13 +108,13 @@ func newSoldOut(t testing.TB) (request, remember func()) {
 	db, err := mysql.Open("nobody@tcp(127.0.0.1:1)/none")
 	must(err)
 	t.Cleanup(func() { _ = db.Close() })
-	st, err := stock.Open("redis://127.0.0.1:1/0")
+	rdb, err := redis.Open("redis://127.0.0.1:1/0")
 	must(err)
-	t.Cleanup(func() { _ = st.Close() })
+	t.Cleanup(func() { _ = rdb.Close() })
 	tokens := token.NewKeeper(apitest.Secret)
-	guard := access.New(db, st, tokens)
+	guard := access.New(db, rdb, tokens)
 	must(guard.Limit(access.NoLimit, access.NoLimit))
-	e := New(st, db, nil, guard, prometheus.NewRegistry())
+	e := New(rdb, db, nil, guard, prometheus.NewRegistry())
 	signed, err := tokens.Sign(token.Claims{UserID: 7}, time.Hour)
 	must(err)
 	remember = func() { e.refusalCache.learn(1, stock.Sale{Now: time.Now()}, time.Now()) }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"stampede/internal/stock"
 	"stampede/localstack"
 )
 
@@ -27,7 +28,7 @@ func TestAMasterThatIsAway(t *testing.T) {
 	})
 	w := newWorld(t)
 	w.RedisURL = cluster.URL()
-	w.Stock = w.OpenStock(w.RedisURL)
+	w.Stock = stock.New(w.OpenRedis(w.RedisURL))
 	_, _, addr := w.start()
 	w.URL = "http://" + addr
 

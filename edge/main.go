@@ -29,11 +29,11 @@ func main() {
 
 	start := func(_ context.Context, parts daemon.Parts) (*daemon.Service, error) {
 		uuid.EnableRandPool()
-		guard, err := settings.Guard(parts.DB, parts.Stock)
+		guard, err := settings.Guard(parts.DB, parts.Redis)
 		if err != nil {
 			return nil, err
 		}
-		e := New(parts.Stock, parts.DB, parts.Queue, guard, parts.Registry)
+		e := New(parts.Redis, parts.DB, parts.Queue, guard, parts.Registry)
 		return &daemon.Service{
 			Ready: e.Ready, Counted: e.Counted(), Serve: e.Serve,
 			Stop: func(ctx context.Context) error { return e.Stop(ctx, *notice) },

@@ -60,8 +60,8 @@ func newWorldOn(t *testing.T, redisURL string, tune ...func(*Edge)) *world {
 func (w *world) start(tune ...func(*Edge)) (*Edge, *prometheus.Registry, string) {
 	w.Helper()
 	reg := prometheus.NewRegistry()
-	st, db := w.OpenStock(w.RedisURL), w.OpenMySQL(w.DSN)
-	e := New(st, db, w.Queue, access.New(db, st, w.Tokens), reg)
+	rdb, db := w.OpenRedis(w.RedisURL), w.OpenMySQL(w.DSN)
+	e := New(rdb, db, w.Queue, access.New(db, rdb, w.Tokens), reg)
 	// What fasthttp leaves running for some seconds after its end, or for ever, is not a leak of the edge.
 	e.server.NoDefaultDate = true
 	e.server.MaxIdleWorkerDuration = 50 * time.Millisecond

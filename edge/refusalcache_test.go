@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"stampede/internal/apitest"
+	"stampede/internal/notice"
 	"stampede/internal/order"
 	"stampede/internal/problem"
 	"stampede/internal/stock"
@@ -87,7 +88,7 @@ func TestAnswerOnItsWay(t *testing.T) {
 	answered := make(chan apitest.Reply, 1)
 	go func() { answered <- w.Post(2, p.ID, 1) }()
 	w.Eventually("Redis is asked", func() bool { return w.Redis.Holding() > 0 })
-	w.edge.hear(stock.Notice{Reopened: []int64{p.ID}})
+	w.edge.hear(notice.Notice{Reopened: []int64{p.ID}})
 	w.Redis.Heal()
 	apitest.WantCode(t, "who has asked before", <-answered, http.StatusConflict, problem.SoldOut)
 	if c, _ := w.edge.refusalCache.ask(p.ID, 1, time.Now()); c != "" {

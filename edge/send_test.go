@@ -346,9 +346,9 @@ func TestNotVisibleNotSent(t *testing.T) {
 	w := newWorld(t)
 	p := w.AddProduct(10)
 	parcels := w.reserveMany(p, 3)
-	gone := w.OpenStock(w.RedisURL)
+	gone := w.OpenRedis(w.RedisURL)
 	w.Must(gone.Close())
-	s := newSender(gone, w.Queue, newMetrics(prometheus.NewRegistry()))
+	s := newSender(stock.New(gone), w.Queue, newMetrics(prometheus.NewRegistry()))
 	s.submit(append([]*parcel(nil), parcels...))
 	for _, sent := range parcels {
 		if a := <-sent.tickets[0].answer; a.code != problem.OutcomeUnknown || a.order.ID != sent.order.ID {

@@ -19,9 +19,11 @@ import (
 	"stampede/internal/catalog"
 	"stampede/internal/ledger"
 	"stampede/internal/mysql"
+	"stampede/internal/notice"
 	"stampede/internal/order"
 	"stampede/internal/problem"
 	"stampede/internal/queue"
+	"stampede/internal/redis"
 	"stampede/internal/stock"
 )
 
@@ -49,6 +51,7 @@ const (
 
 // Edge is the HTTP service.
 type Edge struct {
+	redis  *redis.Client
 	stock  *stock.Stock
 	ledger *ledger.Ledger
 	guard  *access.Guard
@@ -74,12 +77,12 @@ type Edge struct {
 }
 
 // New makes an edge of its parts. It closes none of them.
-func New(st *stock.Stock, db *mysql.DB, q *queue.Queue, guard *access.Guard, reg prometheus.Registerer) *Edge {
+func New(rdb *redis.Client, db *mysql.DB, q *queue.Queue, guard *access.Guard, reg prometheus.Registerer) *Edge {
 	m := newMetrics(reg)
-	books := ledger.New(db)
+	st, books := stock.New(rdb), ledger.New(db)
 	c := catalog.Catalog{Stock: st, Ledger: books}
 	e := &Edge{
-		stock: st, ledger: books, guard: guard, catalog: c, metrics: m,
+		redis: rdb, stock: st, ledger: books, guard: guard, catalog: c, metrics: m,
 		products: newCache(c.Product, productBytes), productPages: newCache(c.OnSale, pageBytes),
 		refusalCache: newRefusalCache(),
 		sender:       newSender(st, q, m),
@@ -145,7 +148,7 @@ func (e *Edge) Ready(ctx context.Context) error {
 	if e.draining.Load() {
 		return errors.New("the edge is stopping")
 	}
-	if err := e.stock.Ping(ctx); err != nil {
+	if err := e.redis.Ping(ctx); err != nil {
 		return fmt.Errorf("no answer from Redis: %w", err)
 	}
 	return nil
@@ -172,7 +175,7 @@ func (e *Edge) Serve(ln net.Listener) error {
 		return ln.Close()
 	}
 	e.ln = ln
-	e.loops.Go(func() { e.stock.Listen(e.running, e.hear) })
+	e.loops.Go(func() { notice.Listen(e.running, e.redis, e.hear) })
 	e.loops.Go(func() { e.guard.KeepSessions(e.running) })
 	e.loops.Go(func() { e.guard.KeepBans(e.running) })
 	e.mu.Unlock()
@@ -180,7 +183,7 @@ func (e *Edge) Serve(ln net.Listener) error {
 }
 
 // hear takes in what Redis tells all edges at once.
-func (e *Edge) hear(n stock.Notice) {
+func (e *Edge) hear(n notice.Notice) {
 	e.guard.Sessions.End(n.EndedSessions...)
 	e.refusalCache.reopen(n.Reopened...)
 }

@@ -256,7 +256,7 @@ func TestClientGoesAway(t *testing.T) {
 func TestStopBeforeServe(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	e := New(w.Stock, w.DB, w.Queue, access.New(w.DB, w.Stock, w.Tokens), prometheus.NewRegistry())
+	e := New(w.RDB, w.DB, w.Queue, access.New(w.DB, w.RDB, w.Tokens), prometheus.NewRegistry())
 	w.Must(e.Stop(t.Context(), 0))
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	w.Must(err)

@@ -10,7 +10,7 @@ local STATE, BUCKETS, PAUSED_UNTIL, REVISION = 'state', 'buckets', 'paused_until
 local VERSION, SEEN, SEEN_BY, LOST_COMMITS = 'version', 'seen', 'seen_by', 'lost_commits'
 local EPOCH, CHANGES, COUNTED = 'epoch', 'changes', 'counted'
 
--- Other words that internal/stock uses as well: a state of a sale, the channel of notices, what is before the id of a
+-- Other words that Go uses as well: a state of a sale, the channel of notices, what is before the id of a
 -- restock in settled:{p}, and arguments of settle.lua and transfer.lua.
 local OFF_SALE, NOTICES, RESTOCK_MARK, SPARE, WHOLE = 'off_sale', 'notices', 'restock:', 'spare', 'whole'
 

@@ -13,8 +13,8 @@ import (
 
 	"stampede/internal/account"
 	"stampede/internal/apitest"
+	"stampede/internal/notice"
 	"stampede/internal/problem"
-	"stampede/internal/stock"
 	"stampede/internal/token"
 )
 
@@ -184,7 +184,7 @@ func TestLogoutIsHeardEverywhere(t *testing.T) {
 
 	// A notice alone is enough; this session is none that MySQL could tell of.
 	announced := uuid.New()
-	w.Must(w.Stock.Publish(t.Context(), stock.Notice{EndedSessions: []uuid.UUID{announced}}))
+	w.Must(notice.Publish(t.Context(), w.RDB, notice.Notice{EndedSessions: []uuid.UUID{announced}}))
 	w.Eventually("a notice is heard", func() bool { return w.shop.guard.Sessions.HaveEnded(announced) })
 
 	// Somebody whose notice gets lost.
@@ -265,7 +265,7 @@ func TestAStolenAccountIsWonBack(t *testing.T) {
 	r.Read(t, &a)
 	ended, err := w.Accounts.Disable(t.Context(), user.ID)
 	w.Must(err)
-	w.Must(w.Stock.Publish(t.Context(), stock.Notice{EndedSessions: ended}))
+	w.Must(notice.Publish(t.Context(), w.RDB, notice.Notice{EndedSessions: ended}))
 	w.Eventually("the shop hears of it", func() bool { return w.me(a.AccessToken).Status == 401 })
 	wantEnded("disabled", a)
 	apitest.WantCode(t, "a login to a disabled account", login(newPassword), 403, problem.Banned)

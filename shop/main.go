@@ -32,7 +32,7 @@ func main() {
 	parallelism := vars.Int("PASSWORD_PARALLELISM", int(params.Parallelism), 1, 16, "threads of one password hash")
 
 	start := func(_ context.Context, parts daemon.Parts) (*daemon.Service, error) {
-		guard, err := settings.Guard(parts.DB, parts.Stock)
+		guard, err := settings.Guard(parts.DB, parts.Redis)
 		if err != nil {
 			return nil, err
 		}
@@ -42,7 +42,7 @@ func main() {
 		if err != nil {
 			return nil, fmt.Errorf("PASSWORD_MEMORY_KIB, PASSWORD_ITERATIONS, PASSWORD_PARALLELISM: %w", err)
 		}
-		s := New(parts.Stock, parts.DB, guard, hasher, parts.Registry)
+		s := New(parts.Redis, parts.DB, guard, hasher, parts.Registry)
 		if err := s.passwords.setLimit(*limit); err != nil {
 			return nil, fmt.Errorf("RATE_LIMIT_PASSWORDS: %w", err)
 		}

@@ -21,8 +21,8 @@ import (
 	"stampede/internal/contract"
 	"stampede/internal/front"
 	"stampede/internal/lab"
+	"stampede/internal/notice"
 	"stampede/internal/password"
-	"stampede/internal/stock"
 	"stampede/internal/token"
 	"stampede/localstack"
 	"stampede/localstack/stacktest"
@@ -80,8 +80,8 @@ func newWorld(t *testing.T, tune ...func(*Shop)) *world {
 // start starts a shop beside those that run.
 func (w *world) start(tune ...func(*Shop)) (*Shop, string) {
 	w.Helper()
-	db, st := w.OpenMySQL(w.DSN), w.OpenStock(w.RedisURL)
-	s := New(st, db, access.New(db, st, w.Tokens), newHasher(w), prometheus.NewRegistry())
+	db, rdb := w.OpenMySQL(w.DSN), w.OpenRedis(w.RedisURL)
+	s := New(rdb, db, access.New(db, rdb, w.Tokens), newHasher(w), prometheus.NewRegistry())
 	s.workTimeout = 30 * time.Second
 	for _, change := range tune {
 		change(s)
@@ -158,7 +158,7 @@ func (w *world) endSession(id uuid.UUID) {
 	signed, err := w.Tokens.Sign(token.Claims{UserID: 1, SessionID: id}, time.Hour)
 	w.Must(err)
 	w.edge() // it would miss a notice that comes before it is there
-	w.Must(w.Stock.Publish(w.Context(), stock.Notice{EndedSessions: []uuid.UUID{id}}))
+	w.Must(notice.Publish(w.Context(), w.RDB, notice.Notice{EndedSessions: []uuid.UUID{id}}))
 	for what, path := range map[string]string{"the shop": "/api/me", "the edge": "/api/orders"} {
 		w.Eventually(what+" knows that the session has ended", func() bool {
 			return w.Send("GET", path, "", "Authorization", "Bearer "+signed).Status == 401

@@ -21,8 +21,10 @@ import (
 	"stampede/internal/catalog"
 	"stampede/internal/ledger"
 	"stampede/internal/mysql"
+	"stampede/internal/notice"
 	"stampede/internal/password"
 	"stampede/internal/problem"
+	"stampede/internal/redis"
 	"stampede/internal/stock"
 	"stampede/internal/telemetry"
 )
@@ -50,6 +52,7 @@ const (
 // Shop is the HTTP service for people: their accounts, and what merchants do with products.
 type Shop struct {
 	db        *mysql.DB
+	redis     *redis.Client
 	stock     *stock.Stock
 	ledger    *ledger.Ledger
 	accounts  *account.Accounts
@@ -69,10 +72,11 @@ type Shop struct {
 }
 
 // New makes a shop of its parts. It closes none of them.
-func New(st *stock.Stock, db *mysql.DB, guard *access.Guard, hasher *password.Hasher, reg prometheus.Registerer) *Shop {
-	books := ledger.New(db)
+func New(rdb *redis.Client, db *mysql.DB, guard *access.Guard, hasher *password.Hasher,
+	reg prometheus.Registerer) *Shop {
+	st, books := stock.New(rdb), ledger.New(db)
 	s := &Shop{
-		db: db, stock: st, ledger: books, accounts: account.New(db), guard: guard,
+		db: db, redis: rdb, stock: st, ledger: books, accounts: account.New(db), guard: guard,
 		catalog: catalog.Catalog{Stock: st, Ledger: books}, passwords: newPasswords(hasher),
 		requests: telemetry.NewRequests(reg), workTimeout: workTimeout,
 	}
@@ -163,7 +167,7 @@ func (s *Shop) Ready(ctx context.Context) error {
 	if err := s.db.CheckSchema(ctx); err != nil {
 		return fmt.Errorf("mysql: %w", err)
 	}
-	if err := s.stock.Ping(ctx); err != nil {
+	if err := s.redis.Ping(ctx); err != nil {
 		return fmt.Errorf("redis: %w", err)
 	}
 	return nil
@@ -184,7 +188,7 @@ func (s *Shop) getReady(w http.ResponseWriter, r *http.Request) error {
 func (s *Shop) Serve(ln net.Listener) error {
 	s.guard.Load(s.running)
 	s.loops.Go(func() {
-		s.stock.Listen(s.running, func(n stock.Notice) { s.guard.Sessions.End(n.EndedSessions...) })
+		notice.Listen(s.running, s.redis, func(n notice.Notice) { s.guard.Sessions.End(n.EndedSessions...) })
 	})
 	s.loops.Go(func() { s.guard.KeepSessions(s.running) })
 	s.loops.Go(func() { s.guard.KeepBans(s.running) })

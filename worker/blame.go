@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"stampede/internal/mysql"
-	"stampede/internal/stock"
+	"stampede/internal/redis"
 )
 
 // fault says whose fault it is that orders could not be decided or settled.
@@ -71,13 +71,13 @@ func (in *inquest) blame(err error) fault {
 // Cluster answer, it is the product's own that does not: it gets a moment, and then its orders must come back later.
 func (w *Worker) blameInRedis(productID int64, since time.Time) func(error) fault {
 	return func(err error) fault {
-		if stock.Rejected(err) {
+		if redis.Rejected(err) {
 			return ofOrder
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 		defer cancel()
 		switch {
-		case !w.stock.IsPartlyUp(ctx):
+		case !w.redis.IsPartlyUp(ctx):
 			return ofAll
 		case time.Since(since) < w.stuckAge:
 			return ofProduct

@@ -6,9 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"stampede/internal/order"
+	"stampede/internal/stock"
 	"stampede/localstack"
 )
 
@@ -33,12 +32,11 @@ func TestAMasterThatIsAway(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{cluster.Masters[0].Addr()}})
-			t.Cleanup(func() { _ = client.Close() })
 			dead := (masterOf(t, cluster, "products") + other) % masters
 			r := newRig(t, "", "")
 			r.redisURL = cluster.URL()
-			r.stock = r.openStock(r.redisURL)
+			r.redis = r.openRedis(r.redisURL)
+			r.stock = stock.New(r.redis)
 
 			// One order of each product is left in the outbox. Of the dead master's there are more than a worker may
 			// hold.
@@ -82,11 +80,11 @@ func TestAMasterThatIsAway(t *testing.T) {
 			})
 			r.mustBe("", kept...)
 			for _, o := range kept { // a unit too few in Redis is what a comparison finds
-				if err := client.Decr(t.Context(), fmt.Sprintf("stock:{%d}", o.ProductID)).Err(); err != nil {
+				if err := r.redis.Decr(t.Context(), fmt.Sprintf("stock:{%d}", o.ProductID)).Err(); err != nil {
 					t.Fatal(err)
 				}
 			}
-			_ = r.stock.Unlock(t.Context(), "reconcile") // the worker has it, unless it lies with the dead master
+			_ = r.redis.Unlock(t.Context(), "reconcile") // the worker has it, unless it lies with the dead master
 			w.reconcile(t.Context())
 			for _, o := range kept {
 				if level := r.level(o.ProductID); level.Available != 999 {

@@ -101,7 +101,7 @@ func (w *Worker) judge(ctx context.Context, o order.Order) (order.Decision, erro
 	defer cancel()
 
 	mark := "judge:" + o.ID.String()
-	first, err := w.stock.TryLock(work, mark, judgeTime)
+	first, err := w.redis.TryLock(work, mark, judgeTime)
 	if err != nil {
 		return order.Decision{}, err
 	}
@@ -112,7 +112,7 @@ func (w *Worker) judge(ctx context.Context, o order.Order) (order.Decision, erro
 		decision, own, err = w.tryAlone(work, o)
 		if err != nil && !own {
 			// This worker has survived it, so that the next look may try again.
-			return decision, errors.Join(err, w.stock.Unlock(context.WithoutCancel(ctx), mark))
+			return decision, errors.Join(err, w.redis.Unlock(context.WithoutCancel(ctx), mark))
 		}
 	}
 	if own {

@@ -9,6 +9,7 @@ import (
 
 	"stampede/internal/order"
 	"stampede/internal/queue"
+	"stampede/internal/redis"
 	"stampede/internal/stock"
 	"stampede/internal/telemetry"
 )
@@ -192,7 +193,7 @@ func (w *Worker) settle(productID int64, settlements []settlement) {
 		switch {
 		case err == nil:
 			w.done(s.jobs)
-		case stock.Rejected(err):
+		case redis.Rejected(err):
 			slog.Error("settle: decided orders could not be settled; their messages will come back",
 				"product", productID, "error", err)
 			w.abandon(s.jobs)
@@ -223,7 +224,7 @@ func (w *Worker) settleInRedis(productID int64, decisions []order.Decision, blam
 // certainly not been done.
 func (w *Worker) clearReservations(productID int64, decisions []order.Decision,
 	blame func(error) fault) (fault, error) {
-	unknown := func(err error) bool { return !stock.NotExecuted(err) && !stock.Rejected(err) }
+	unknown := func(err error) bool { return !redis.NotExecuted(err) && !redis.Rejected(err) }
 	count := func(moved stock.Settled, err error) error {
 		w.metrics.givenBack.Add(float64(moved.GivenBack))
 		w.metrics.takenOut.Add(float64(moved.TakenOut))

@@ -7,7 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"stampede/internal/stock"
+	"stampede/internal/redis"
 	"stampede/internal/telemetry"
 	"stampede/localstack"
 	"stampede/localstack/stacktest"
@@ -34,14 +34,14 @@ func TestASaleDrainsFromAFullRedis(t *testing.T) {
 // Who reads the metrics sees that Redis would throw keys away.
 func TestARedisThatEvictsIsSeen(t *testing.T) {
 	t.Parallel()
-	st, err := stock.Open(stacktest.NewRedis(t, localstack.RedisOptions{Args: []string{"--maxmemory-policy",
+	rdb, err := redis.Open(stacktest.NewRedis(t, localstack.RedisOptions{Args: []string{"--maxmemory-policy",
 		"volatile-lru"}}).URL())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = st.Close() })
+	t.Cleanup(func() { _ = rdb.Close() })
 	reg := prometheus.NewRegistry()
-	telemetry.WatchEviction(t.Context(), reg, st)
+	telemetry.WatchEviction(t.Context(), reg, rdb)
 	families, err := reg.Gather()
 	if err != nil || len(families) != 1 {
 		t.Fatalf("the gauge is not there: %v, %v", families, err)

@@ -37,7 +37,7 @@ func main() {
 		return nil
 	}
 	start := func(_ context.Context, parts daemon.Parts) (*daemon.Service, error) {
-		w := New(parts.Stock, parts.DB, parts.Queue, parts.Registry)
+		w := New(parts.Redis, parts.DB, parts.Queue, parts.Registry)
 		serve := func(net.Listener) error {
 			w.Start()
 			<-w.receiving.Done()

@@ -23,12 +23,13 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
-	"github.com/redis/go-redis/v9"
+	goredis "github.com/redis/go-redis/v9"
 
 	"stampede/internal/ledger"
 	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/queue"
+	"stampede/internal/redis"
 	"stampede/internal/stock"
 	"stampede/localstack"
 	"stampede/localstack/sqs"
@@ -90,13 +91,8 @@ func newRig(t testing.TB, dsn, redisURL string) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = r.mysql.Close() })
-	r.stock = r.openStock(redisURL)
-	opts, err := redis.ParseURL(redisURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.redis = redis.NewClient(opts)
-	t.Cleanup(func() { _ = r.redis.Close() })
+	r.redis = r.openRedis(redisURL)
+	r.stock = stock.New(r.redis)
 
 	r.sqs = stacktest.NewSQS(t, sqs.Options{})
 	r.aws = localstack.SQSClient(r.sqs.URL())
@@ -117,14 +113,14 @@ func (r *rig) openMySQL() *mysql.DB {
 	return db
 }
 
-func (r *rig) openStock(url string) *stock.Stock {
+func (r *rig) openRedis(url string) *redis.Client {
 	r.t.Helper()
-	st, err := stock.Open(url)
+	rdb, err := redis.Open(url)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.t.Cleanup(func() { _ = st.Close() })
-	return st
+	r.t.Cleanup(func() { _ = rdb.Close() })
+	return rdb
 }
 
 func (r *rig) openQueue() *queue.Queue {
@@ -146,7 +142,7 @@ func (r *rig) openQueue() *queue.Queue {
 
 // worker makes a worker that is impatient where a test would have to wait.
 func (r *rig) worker(change ...func(*Worker)) *Worker {
-	w := New(r.stock, r.db, r.queue, prometheus.NewRegistry())
+	w := New(r.redis, r.db, r.queue, prometheus.NewRegistry())
 	w.attemptPause = time.Second // SQS counts in whole seconds
 	w.relayInterval, w.reconcileInterval, w.deadLettersInterval = time.Hour, time.Hour, time.Hour
 	for _, f := range change {
@@ -431,7 +427,7 @@ func (r *rig) mustBePending(orders ...order.Order) {
 func (r *rig) bought(productID, userID int64) string {
 	r.t.Helper()
 	n, err := r.redis.HGet(r.t.Context(), fmt.Sprintf("bought:{%d}", productID), fmt.Sprint(userID)).Result()
-	if err != nil && !errors.Is(err, redis.Nil) {
+	if err != nil && !errors.Is(err, goredis.Nil) {
 		r.t.Fatal(err)
 	}
 	return n

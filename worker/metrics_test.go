@@ -18,7 +18,7 @@ func TestMetricsTellWhatHappens(t *testing.T) {
 	r.sabotage(completing(orders[0]))
 
 	reg := prometheus.NewRegistry()
-	w := New(r.stock, r.db, r.queue, reg)
+	w := New(r.redis, r.db, r.queue, reg)
 	w.attemptPause = time.Second
 	w.relayInterval, w.reconcileInterval, w.deadLettersInterval = time.Hour, time.Hour, time.Hour
 	gauges := gather(t, reg)
@@ -79,7 +79,7 @@ func gather(t *testing.T, reg prometheus.Gatherer) map[string]*dto.Metric {
 func TestCounted(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", "")
-	w := New(r.stock, r.db, r.queue, prometheus.NewRegistry())
+	w := New(r.redis, r.db, r.queue, prometheus.NewRegistry())
 	counted := prometheus.NewRegistry()
 	counted.MustRegister(w.Counted()...)
 	all := gather(t, counted)

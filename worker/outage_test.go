@@ -12,9 +12,10 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/redis/go-redis/v9"
+	goredis "github.com/redis/go-redis/v9"
 
 	"stampede/internal/order"
+	"stampede/internal/stock"
 	"stampede/localstack"
 	"stampede/localstack/sqs"
 	"stampede/localstack/stacktest"
@@ -40,7 +41,7 @@ func TestAWorkerWaitsWhileMySQLIsDown(t *testing.T) {
 	orders := r.reserve(p.ID, 40, 1)
 	r.setMaxReceives(2)
 	reg := prometheus.NewRegistry()
-	w := New(r.stock, r.db, r.queue, reg)
+	w := New(r.redis, r.db, r.queue, reg)
 	impatient(w)
 	r.run(w)
 	r.send(4, orders...)
@@ -248,7 +249,7 @@ func (l *lossyRedis) serve(client, server net.Conn) {
 func TestASettleWhoseAnswerIsLostIsNotRepeatedAsFresh(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", "")
-	opts, err := redis.ParseURL(r.redisURL)
+	opts, err := goredis.ParseURL(r.redisURL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,9 +266,10 @@ func TestASettleWhoseAnswerIsLostIsNotRepeatedAsFresh(t *testing.T) {
 	if err := r.redis.ScriptLoad(t.Context(), lua.Script("settle")).Err(); err != nil {
 		t.Fatal(err)
 	}
-	proxy.lose = redis.NewScript(lua.Script("settle")).Hash()
+	proxy.lose = goredis.NewScript(lua.Script("settle")).Hash()
 	w := r.worker()
-	w.stock = r.openStock(fmt.Sprintf("redis://%s/%d", proxy.listener.Addr(), opts.DB))
+	w.redis = r.openRedis(fmt.Sprintf("redis://%s/%d", proxy.listener.Addr(), opts.DB))
+	w.stock = stock.New(w.redis)
 	r.run(w)
 	r.enqueue(4, orders...)
 	r.quiet(w)

@@ -45,7 +45,7 @@ func (w *Worker) reconcile(ctx context.Context) {
 	}
 	// Two may do it, so that a lock that nobody can take, as its server is away, keeps nobody from comparing the
 	// others.
-	first, err := w.stock.TryLock(ctx, "reconcile", w.reconcileInterval-w.reconcileInterval/8)
+	first, err := w.redis.TryLock(ctx, "reconcile", w.reconcileInterval-w.reconcileInterval/8)
 	if err != nil || first {
 		err = errors.Join(err, w.reconcileAll(ctx))
 	}
@@ -87,7 +87,7 @@ func (w *Worker) reconcileAll(ctx context.Context) error {
 
 	// Of servers that are new, no list of products can be trusted.
 	var errs []error
-	servers, err := w.stock.Servers(ctx)
+	servers, err := w.redis.Servers(ctx)
 	known := err == nil
 	if known && before != servers {
 		err = w.stock.FindProducts(ctx)
@@ -178,7 +178,7 @@ func (w *Worker) reconcileProduct(ctx context.Context, id int64, moved, drained 
 	ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
 	defer cancel()
 	r := reconcile.Reconciler{
-		Redis: w.stock, MySQL: w.ledger, Send: w.queue.SendOrders, Apply: true, Drained: drained,
+		Redis: w.stock, MySQL: w.ledger, Send: w.queue.SendOrders, Locks: w.redis, Apply: true, Drained: drained,
 		StaleAge: w.staleAge, LostAge: w.lostAge,
 	}
 

@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"stampede/internal/mysql"
+	"stampede/internal/notice"
 	"stampede/internal/order"
 	"stampede/internal/queue"
 	"stampede/internal/reconcile"
@@ -341,7 +342,7 @@ func TestWhatCannotBeComparedPausesNobodyElse(t *testing.T) {
 		t.Error("a product that cannot be read was compared")
 	}
 
-	servers, err := r.stock.Servers(t.Context())
+	servers, err := r.redis.Servers(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -361,7 +362,7 @@ func TestWhatCannotBeComparedPausesNobodyElse(t *testing.T) {
 	reopened := make(chan []int64, 1000)
 	listening, end := context.WithCancel(t.Context())
 	defer end()
-	go r.stock.Listen(listening, func(n stock.Notice) { reopened <- n.Reopened })
+	go notice.Listen(listening, r.redis, func(n notice.Notice) { reopened <- n.Reopened })
 	heard := func() (products []int64) {
 		r.eventuallyTrue("notices are heard", func() bool {
 			if err := r.stock.Pause(t.Context(), 999, 0); err != nil {
@@ -403,10 +404,11 @@ func TestGivingUpIsNoSuccess(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := r.reconciling()
-	w.stock = r.openStock(r.redisURL)
+	w.redis = r.openRedis(r.redisURL)
+	w.stock = stock.New(w.redis)
 	var moving atomic.Bool
 	moving.Store(true)
-	w.stock.Observe(func(string, time.Duration, error) { // something moves between any two calls of a look
+	w.redis.Observe(func(string, time.Duration, error) { // something moves between any two calls of a look
 		if moving.Load() {
 			_ = r.redis.HIncrBy(context.Background(), fmt.Sprintf("sale:{%d}", p.ID), "changes", 1).Err()
 		}
@@ -719,7 +721,7 @@ func TestTheOrdersOfADeadLetterAreDecided(t *testing.T) {
 func (r *rig) judged(orders ...order.Order) {
 	r.t.Helper()
 	for _, o := range orders {
-		if first, err := r.stock.TryLock(r.t.Context(), "judge:"+o.ID.String(), judgeTime); err != nil || !first {
+		if first, err := r.redis.TryLock(r.t.Context(), "judge:"+o.ID.String(), judgeTime); err != nil || !first {
 			r.t.Fatal(first, err)
 		}
 	}

@@ -81,7 +81,7 @@ func TestAProductThatIsNotListedIsFound(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	servers, err := r.stock.Servers(t.Context())
+	servers, err := r.redis.Servers(t.Context())
 	if err == nil {
 		err = r.db.SetMark(t.Context(), serversMark, servers) // nothing was started again
 	}

@@ -17,6 +17,7 @@ import (
 	"stampede/internal/order"
 	"stampede/internal/queue"
 	"stampede/internal/reconcile"
+	"stampede/internal/redis"
 	"stampede/internal/stock"
 )
 
@@ -51,6 +52,7 @@ const (
 
 // Worker drains the queue: it decides orders in MySQL, settles them in Redis, and deletes them.
 type Worker struct {
+	redis    *redis.Client
 	stock    *stock.Stock
 	db       *mysql.DB
 	ledger   *ledger.Ledger
@@ -92,9 +94,9 @@ type Worker struct {
 }
 
 // New makes a worker of its parts. It closes none of them.
-func New(st *stock.Stock, db *mysql.DB, q *queue.Queue, reg prometheus.Registerer) *Worker {
+func New(rdb *redis.Client, db *mysql.DB, q *queue.Queue, reg prometheus.Registerer) *Worker {
 	w := &Worker{
-		stock: st, db: db, ledger: ledger.New(db), accounts: account.New(db), queue: q,
+		redis: rdb, stock: stock.New(rdb), db: db, ledger: ledger.New(db), accounts: account.New(db), queue: q,
 		visibility: queue.VisibilityTimeout, heartbeatInterval: heartbeatInterval,
 		attemptPause: attemptPause, productPause: productPause, relayInterval: relayInterval, relayAge: relayAge,
 		reconcileInterval: reconcileInterval, staleAge: reconcile.StaleAge, lostAge: reconcile.LostAge,
@@ -123,7 +125,7 @@ func (w *Worker) Ready(ctx context.Context) error {
 	if err := w.db.CheckSchema(ctx); err != nil {
 		return fmt.Errorf("mysql: %w", err)
 	}
-	if err := w.stock.Ping(ctx); err != nil {
+	if err := w.redis.Ping(ctx); err != nil {
 		return fmt.Errorf("redis: %w", err)
 	}
 	return nil

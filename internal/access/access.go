@@ -14,7 +14,7 @@ import (
 	"stampede/internal/config"
 	"stampede/internal/mysql"
 	"stampede/internal/problem"
-	"stampede/internal/stock"
+	"stampede/internal/redis"
 	"stampede/internal/token"
 )
 
@@ -33,9 +33,9 @@ type Guard struct {
 }
 
 // New makes a guard with the default limits, who trusts no proxy.
-func New(db *mysql.DB, st *stock.Stock, tokens *token.Keeper) *Guard {
+func New(db *mysql.DB, rdb *redis.Client, tokens *token.Keeper) *Guard {
 	g := &Guard{
-		Tokens: tokens, Sessions: newSessions(st, db), Bans: newBans(db), Proxies: Proxies{Field: xForwardedFor},
+		Tokens: tokens, Sessions: newSessions(rdb, db), Bans: newBans(db), Proxies: Proxies{Field: xForwardedFor},
 	}
 	if err := g.Limit(defaultUserLimit, defaultAddressLimit); err != nil {
 		panic(err) // the defaults are valid
@@ -82,8 +82,8 @@ func Declare(vars *config.Set) *Settings {
 }
 
 // Guard makes a guard by the settings.
-func (s *Settings) Guard(db *mysql.DB, st *stock.Stock) (g *Guard, err error) {
-	g = New(db, st, token.NewKeeper(*s.secret))
+func (s *Settings) Guard(db *mysql.DB, rdb *redis.Client) (g *Guard, err error) {
+	g = New(db, rdb, token.NewKeeper(*s.secret))
 	g.Proxies.Field = *s.field
 	if g.Proxies.Trusted, err = parseProxies(*s.trusted); err != nil {
 		return nil, fmt.Errorf("TRUSTED_PROXIES: %w", err)

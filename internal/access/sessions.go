@@ -10,7 +10,8 @@ import (
 	"github.com/google/uuid"
 
 	"stampede/internal/mysql"
-	"stampede/internal/stock"
+	"stampede/internal/notice"
+	"stampede/internal/redis"
 )
 
 const (
@@ -34,7 +35,7 @@ const (
 // Sessions knows the sessions that have ended before the access tokens which belong to them, so that a
 // token is checked without asking anybody.
 type Sessions struct {
-	stock *stock.Stock
+	redis *redis.Client
 	db    *mysql.DB
 
 	mu    sync.RWMutex
@@ -48,8 +49,8 @@ type endedSession struct {
 	at time.Time // when this process learned it
 }
 
-func newSessions(st *stock.Stock, db *mysql.DB) *Sessions {
-	return &Sessions{stock: st, db: db, ended: map[uuid.UUID]struct{}{}, since: time.Now().Add(-endedTTL)}
+func newSessions(rdb *redis.Client, db *mysql.DB) *Sessions {
+	return &Sessions{redis: rdb, db: db, ended: map[uuid.UUID]struct{}{}, since: time.Now().Add(-endedTTL)}
 }
 
 // HaveEnded reports whether the tokens of a session are no longer valid.
@@ -86,7 +87,7 @@ func (s *Sessions) Announce(ids ...uuid.UUID) {
 	s.End(ids...)
 	ctx, cancel := context.WithTimeout(context.Background(), endedTimeout)
 	defer cancel()
-	if err := s.stock.Publish(ctx, stock.Notice{EndedSessions: ids}); err != nil {
+	if err := notice.Publish(ctx, s.redis, notice.Notice{EndedSessions: ids}); err != nil {
 		slog.Warn("announce ended sessions: others learn of them a little later, from MySQL", "sessions", len(ids),
 			"error", err)
 	}

@@ -19,7 +19,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
-	"github.com/redis/go-redis/v9"
+	goredis "github.com/redis/go-redis/v9"
 
 	"stampede/internal/catalog"
 	"stampede/internal/contract"
@@ -27,6 +27,7 @@ import (
 	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/queue"
+	"stampede/internal/redis"
 	"stampede/internal/stock"
 	"stampede/internal/token"
 	"stampede/localstack"
@@ -77,15 +78,14 @@ func NewWorld(t *testing.T, redisURL string, agreed *contract.Contract) *World {
 	w.Must(err)
 	w.QueueURL = aws.ToString(found.QueueUrl)
 
-	options, err := redis.ParseURL(redisURL)
+	options, err := goredis.ParseURL(redisURL)
 	w.Must(err)
-	w.RDB = redis.NewClient(options)
-	t.Cleanup(func() { _ = w.RDB.Close() })
+	w.RDB = w.OpenRedis(redisURL)
 	w.DB = w.OpenMySQL(dsn)
 	w.Ledger = ledger.New(w.DB)
 	_, err = w.DB.Migrate(t.Context())
 	w.Must(err)
-	w.Stock = w.OpenStock(redisURL)
+	w.Stock = stock.New(w.RDB)
 
 	_, host, _ := strings.Cut(dsn, "tcp(")
 	host, _, _ = strings.Cut(host, ")")
@@ -292,13 +292,13 @@ func (w *World) OpenMySQL(dsn string) *mysql.DB {
 	return db
 }
 
-// OpenStock opens the stock for as long as the test lasts.
-func (w *World) OpenStock(url string) *stock.Stock {
+// OpenRedis opens a connection for as long as the test lasts.
+func (w *World) OpenRedis(url string) *redis.Client {
 	w.Helper()
-	st, err := stock.Open(url)
+	rdb, err := redis.Open(url)
 	w.Must(err)
-	w.Cleanup(func() { _ = st.Close() })
-	return st
+	w.Cleanup(func() { _ = rdb.Close() })
+	return rdb
 }
 
 // awsEnv guards the environment, from which the AWS SDK reads where the queue is.

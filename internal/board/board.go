@@ -16,6 +16,7 @@ import (
 
 	"stampede/internal/ledger"
 	"stampede/internal/queue"
+	"stampede/internal/redis"
 	"stampede/internal/stock"
 	"stampede/internal/telemetry"
 )
@@ -57,13 +58,17 @@ type Board struct {
 
 // Start begins to report on this process, an edge or a worker, by some of its metrics, and makes its board. It fails at
 // nothing: who cannot be reported on does not appear.
-func Start(role string, st *stock.Stock, books *ledger.Ledger, q *queue.Queue, metrics ...prometheus.Collector) *Board {
-	b := &Board{sampler: sampler{stock: st, ledger: books, queue: q}, viewers: map[chan []byte]struct{}{}}
+func Start(role string, rdb *redis.Client, books *ledger.Ledger, q *queue.Queue,
+	metrics ...prometheus.Collector) *Board {
+	b := &Board{
+		sampler: sampler{redis: rdb, stock: stock.New(rdb), ledger: books, queue: q},
+		viewers: map[chan []byte]struct{}{},
+	}
 	b.running, b.end = context.WithCancel(context.Background())
 	b.mux.HandleFunc("GET /board", servePage)
 	b.mux.HandleFunc("GET /board/events", b.serveEvents)
 	if telemetry.Enabled {
-		b.loops.Go(func() { newReporter(role, st, metrics).run(b.running) })
+		b.loops.Go(func() { newReporter(role, rdb, metrics).run(b.running) })
 	}
 	return b
 }

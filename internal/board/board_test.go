@@ -10,18 +10,18 @@ import (
 	"time"
 
 	"stampede/internal/order"
-	"stampede/internal/stock"
+	"stampede/internal/redis"
 	"stampede/localstack/stacktest"
 )
 
-func openStock(t testing.TB, url string) *stock.Stock {
+func openRedis(t testing.TB, url string) *redis.Client {
 	t.Helper()
-	st, err := stock.Open(url)
+	rdb, err := redis.Open(url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = st.Close() })
-	return st
+	t.Cleanup(func() { _ = rdb.Close() })
+	return rdb
 }
 
 func TestPage(t *testing.T) {
@@ -151,7 +151,7 @@ func TestClose(t *testing.T) {
 	s := serve(t, r)
 	viewer, _ := s.watch(t)
 	viewer.update(t)
-	if reports, err := r.stock.Reports(t.Context(), reportAge); err != nil || len(reports) != 1 {
+	if reports, err := readReports(t.Context(), r.redis, reportAge); err != nil || len(reports) != 1 {
 		t.Errorf("%q, %v", reports, err)
 	}
 	start := time.Now()
@@ -164,7 +164,7 @@ func TestClose(t *testing.T) {
 		t.Error("it looks at the system after Close")
 	}
 	s.mu.Unlock()
-	if reports, err := r.stock.Reports(t.Context(), reportAge); err != nil || len(reports) != 0 {
+	if reports, err := readReports(t.Context(), r.redis, reportAge); err != nil || len(reports) != 0 {
 		t.Errorf("after Close %q, %v", reports, err)
 	}
 	for {

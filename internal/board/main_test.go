@@ -21,19 +21,23 @@ import (
 	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/queue"
+	"stampede/internal/redis"
 	"stampede/internal/stock"
 	"stampede/localstack"
 	"stampede/localstack/sqs"
 	"stampede/localstack/stacktest"
 )
 
-func TestMain(m *testing.M) { stacktest.Main(m, stacktest.Redis|stacktest.MariaDB) }
+func TestMain(m *testing.M) {
+	stacktest.Main(m, stacktest.Redis|stacktest.RedisCluster|stacktest.MariaDB)
+}
 
 // environment guards the process's environment, from which queue.Open reads where SQS is.
 var environment sync.Mutex
 
 // rig is what a board looks at, of a test's own.
 type rig struct {
+	redis  *redis.Client
 	stock  *stock.Stock
 	db     *mysql.DB
 	ledger *ledger.Ledger
@@ -56,10 +60,11 @@ func rigOf(t *testing.T, dsn, redisURL string) *rig {
 	}
 	r.ledger = ledger.New(r.db)
 	t.Cleanup(func() { _ = r.db.Close() })
-	if r.stock, err = stock.Open(redisURL); err != nil {
+	if r.redis, err = redis.Open(redisURL); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = r.stock.Close() })
+	t.Cleanup(func() { _ = r.redis.Close() })
+	r.stock = stock.New(r.redis)
 	r.sqs = stacktest.NewSQS(t, sqs.Options{})
 	if err := queue.Create(t.Context(), localstack.SQSClient(r.sqs.URL()), localstack.QueueName,
 		localstack.DLQName); err != nil {
@@ -131,7 +136,9 @@ func (r *rig) order(t *testing.T, id, userID, units int64, decide bool) {
 	}
 }
 
-func (r *rig) sampler() *sampler { return &sampler{stock: r.stock, ledger: r.ledger, queue: r.queue} }
+func (r *rig) sampler() *sampler {
+	return &sampler{redis: r.redis, stock: r.stock, ledger: r.ledger, queue: r.queue}
+}
 
 // closedAddr is an address on which nobody listens.
 func closedAddr(t *testing.T) string {
@@ -152,7 +159,7 @@ type served struct {
 
 func serve(t *testing.T, r *rig, metrics ...prometheus.Collector) *served {
 	t.Helper()
-	b := Start("edge", r.stock, r.ledger, r.queue, metrics...)
+	b := Start("edge", r.redis, r.ledger, r.queue, metrics...)
 	t.Cleanup(b.Close)
 	s := httptest.NewUnstartedServer(b)
 	s.Config.ReadTimeout = time.Second // a stream outlives it

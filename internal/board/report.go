@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
-	"stampede/internal/stock"
+	"stampede/internal/redis"
 )
 
 const (
@@ -187,13 +187,13 @@ func (t totals) since(before totals) rates {
 
 // reporter writes the reports of a process, which it makes of the process's own metrics.
 type reporter struct {
-	stock   *stock.Stock
+	redis   *redis.Client
 	metrics *prometheus.Registry
 	self    report   // what does not change
 	before  []totals // of the last reports, the oldest first
 }
 
-func newReporter(role string, st *stock.Stock, metrics []prometheus.Collector) *reporter {
+func newReporter(role string, rdb *redis.Client, metrics []prometheus.Collector) *reporter {
 	// A registry of its own: others of the process's metrics ask servers, and may have to wait for them.
 	counted := prometheus.NewRegistry()
 	counted.MustRegister(metrics...)
@@ -201,7 +201,7 @@ func newReporter(role string, st *stock.Stock, metrics []prometheus.Collector) *
 	if err != nil {
 		host = "unknown"
 	}
-	return &reporter{stock: st, metrics: counted, self: report{
+	return &reporter{redis: rdb, metrics: counted, self: report{
 		Role: role, ID: uuid.NewString(), Host: host, StartedMS: time.Now().UnixMilli(),
 	}}
 }
@@ -224,7 +224,7 @@ func (r *reporter) run(ctx context.Context) {
 func (r *reporter) write(ctx context.Context, text string) {
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
-	if err := r.stock.Report(ctx, r.self.ID, text); err != nil {
+	if err := writeReport(ctx, r.redis, r.self.ID, text); err != nil {
 		slog.Debug("board: it does not hear of this process", "error", err)
 	}
 }

@@ -133,7 +133,7 @@ func BenchmarkReport(b *testing.B) {
 			c.latency.WithLabelValues(route).Observe(float64(i) / 10_000)
 		}
 	}
-	r := newReporter("edge", openStock(b, stacktest.RedisURL(b)), c.all())
+	r := newReporter("edge", openRedis(b, stacktest.RedisURL(b)), c.all())
 	b.Run("made", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {

@@ -13,6 +13,7 @@ import (
 	"stampede/internal/ledger"
 	"stampede/internal/order"
 	"stampede/internal/queue"
+	"stampede/internal/redis"
 	"stampede/internal/stock"
 )
 
@@ -88,6 +89,7 @@ type product struct {
 
 // sampler looks at the system for a board. It is used by one goroutine at a time.
 type sampler struct {
+	redis  *redis.Client
 	stock  *stock.Stock
 	ledger *ledger.Ledger
 	queue  *queue.Queue
@@ -106,7 +108,9 @@ func (s *sampler) look(ctx context.Context) update {
 	var silentRedis, silentMySQL, silentQueue error
 	var looks sync.WaitGroup
 	looks.Go(func() {
-		reports, err := ask(ctx, func(ctx context.Context) ([]string, error) { return s.stock.Reports(ctx, reportAge) })
+		reports, err := ask(ctx, func(ctx context.Context) ([]string, error) {
+			return readReports(ctx, s.redis, reportAge)
+		})
 		if silentRedis = err; err == nil {
 			u.Fleet = fleetOf(reports)
 		}

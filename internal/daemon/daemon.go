@@ -25,7 +25,7 @@ import (
 	"stampede/internal/mysql"
 	"stampede/internal/otlp"
 	"stampede/internal/queue"
-	"stampede/internal/stock"
+	"stampede/internal/redis"
 	"stampede/internal/telemetry"
 	"stampede/internal/version"
 )
@@ -56,7 +56,7 @@ type Program struct {
 // Parts are what a service is made of. They are closed after it has stopped.
 type Parts struct {
 	DB       *mysql.DB
-	Stock    *stock.Stock
+	Redis    *redis.Client
 	Queue    *queue.Queue // nil unless the program uses it
 	Registry *prometheus.Registry
 	// Running ends when the program does, and with it what watches in the background.
@@ -138,8 +138,8 @@ func (p Program) run() error {
 	if err != nil {
 		return err
 	}
-	telemetry.Watch(reg, parts.Stock, parts.DB, parts.Queue)
-	telemetry.WatchEviction(running, reg, parts.Stock)
+	telemetry.Watch(reg, parts.Redis, parts.DB, parts.Queue)
+	telemetry.WatchEviction(running, reg, parts.Redis)
 	name, _ := version.Get()
 	stopTraces, err := otlp.Start(start, p.Name, name)
 	if err != nil {
@@ -158,7 +158,7 @@ func (p Program) open(ctx context.Context, s settings, parts *Parts) (err error)
 	if parts.DB, err = mysql.Open(*s.dsn); err != nil {
 		return fmt.Errorf("MYSQL_DSN: %w", err)
 	}
-	if parts.Stock, err = stock.Open(*s.redisURL); err != nil {
+	if parts.Redis, err = redis.Open(*s.redisURL); err != nil {
 		return fmt.Errorf("REDIS_URL: %w", err)
 	}
 	if p.Check != nil {
@@ -183,8 +183,8 @@ func CheckSchema(ctx context.Context, parts Parts) error {
 }
 
 func (parts *Parts) close() {
-	if parts.Stock != nil {
-		_ = parts.Stock.Close()
+	if parts.Redis != nil {
+		_ = parts.Redis.Close()
 	}
 	if parts.DB != nil {
 		_ = parts.DB.Close()
@@ -195,7 +195,7 @@ func (parts *Parts) close() {
 func (p Program) serve(s settings, parts Parts, service *Service, stopTraces func(context.Context) error) error {
 	var page http.Handler
 	if p.Queue {
-		b := board.Start(p.Name, parts.Stock, ledger.New(parts.DB), parts.Queue, service.Counted...)
+		b := board.Start(p.Name, parts.Redis, ledger.New(parts.DB), parts.Queue, service.Counted...)
 		defer b.Close()
 		page = b
 	}

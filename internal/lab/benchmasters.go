@@ -10,10 +10,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/redis/go-redis/v9"
+	goredis "github.com/redis/go-redis/v9"
 
 	"stampede/internal/ledger"
 	"stampede/internal/order"
+	"stampede/internal/redis"
 	"stampede/internal/stock"
 	"stampede/localstack"
 )
@@ -73,6 +74,7 @@ func probeMasters(ctx context.Context, b *bench) (found figures, err error) {
 // mastersCluster is a Cluster that is measured.
 type mastersCluster struct {
 	servers *localstack.RedisCluster
+	redis   *redis.Client
 	stock   *stock.Stock
 	product int64 // of the measurement before
 }
@@ -83,13 +85,14 @@ func startMasters(ctx context.Context, n int, dir string) (*mastersCluster, erro
 		return nil, err
 	}
 	c := &mastersCluster{servers: servers}
-	if c.stock, err = stock.Open(servers.URL()); err != nil {
+	if c.redis, err = redis.Open(servers.URL()); err != nil {
 		return nil, errors.Join(err, servers.Close())
 	}
+	c.stock = stock.New(c.redis)
 	return c, nil
 }
 
-func (c *mastersCluster) close() error { return errors.Join(c.stock.Close(), c.servers.Close()) }
+func (c *mastersCluster) close() error { return errors.Join(c.redis.Close(), c.servers.Close()) }
 
 // reserve reserves as many orders of a new product as it can in a time. It returns how many that are a second, and how
 // many microseconds of processors one of them has cost the masters together.
@@ -156,7 +159,7 @@ func (c *mastersCluster) reserve(ctx context.Context, d time.Duration) (rate, co
 // processorTime is what the masters together have used of the processors.
 func (c *mastersCluster) processorTime(ctx context.Context) (total time.Duration, err error) {
 	for _, m := range c.servers.Masters {
-		client := redis.NewClient(&redis.Options{Addr: m.Addr()})
+		client := goredis.NewClient(&goredis.Options{Addr: m.Addr()})
 		info, err := client.InfoMap(ctx, "cpu").Result()
 		_ = client.Close()
 		if err != nil {

@@ -21,6 +21,7 @@ import (
 	"stampede/internal/ledger"
 	"stampede/internal/mysql"
 	"stampede/internal/queue"
+	"stampede/internal/redis"
 	"stampede/internal/stock"
 	"stampede/internal/token"
 	"stampede/localstack"
@@ -40,7 +41,8 @@ type fleet struct {
 	dir     string // of this fleet's data and logs
 	bin     string // of the programs
 	stack   *localstack.Stack
-	db      *mysql.DB // nil if it was not opened
+	db      *mysql.DB     // nil if it was not opened
+	redis   *redis.Client // nil if it was not opened
 	sale    audit.Sale
 	tokens  *token.Keeper
 	env     []string
@@ -100,9 +102,10 @@ func (f *fleet) open(ctx context.Context) (err error) {
 		return err
 	}
 	f.sale.Ledger = ledger.New(f.db)
-	if f.sale.Stock, err = stock.Open(f.stack.Redis.URL()); err != nil {
+	if f.redis, err = redis.Open(f.stack.Redis.URL()); err != nil {
 		return err
 	}
+	f.sale.Stock = stock.New(f.redis)
 	f.sale.Queue, err = queue.Open(ctx, localstack.QueueName, localstack.DLQName)
 	return err
 }
@@ -205,8 +208,8 @@ func (f *fleet) close(keep bool) error {
 		}
 	}
 
-	if f.sale.Stock != nil {
-		f.sale.Stock.Close()
+	if f.redis != nil {
+		f.redis.Close()
 	}
 	if f.db != nil {
 		f.db.Close()

@@ -16,6 +16,7 @@ import (
 
 	"stampede/internal/ledger"
 	"stampede/internal/order"
+	"stampede/internal/redis"
 	"stampede/internal/stock"
 )
 
@@ -81,8 +82,10 @@ const (
 type Reconciler struct {
 	Redis *stock.Stock
 	MySQL *ledger.Ledger
-	// Send puts orders on the queue that may be there already. Without it lost orders are found only.
-	Send func(context.Context, []order.Order) error
+	// Send puts orders on the queue that may be there already; Locks keep two from sending the same one. Without Send
+	// lost orders are found only.
+	Send  func(context.Context, []order.Order) error
+	Locks *redis.Client
 	// Apply repairs what is found.
 	Apply bool
 	// Pause pauses the sale for the moment that it takes to compare it, whatever is on its way.

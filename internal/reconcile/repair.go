@@ -188,7 +188,7 @@ func (r *Reconciler) lost(ctx context.Context, l stock.Look, s ledger.Snapshot) 
 				}
 				continue
 			}
-			first, err := r.Redis.TryLock(ctx, "resend:"+record.ID.String(), cmp.Or(r.LostAge, LostAge))
+			first, err := r.Locks.TryLock(ctx, "resend:"+record.ID.String(), cmp.Or(r.LostAge, LostAge))
 			if err != nil {
 				return f, err
 			}

@@ -2,8 +2,11 @@ package stock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
+
+	goredis "github.com/redis/go-redis/v9"
 )
 
 // Pause keeps new orders of a product from being reserved for a time, or ends that if the time is 0.
@@ -83,4 +86,22 @@ func (s *Stock) AcceptVersion(ctx context.Context, productID int64, l Look, vers
 		return false, fmt.Errorf("accept the version of product %d in MySQL: %w", productID, err)
 	}
 	return n == 1, nil
+}
+
+// ComparedBy reads the servers by whose data a product was last compared with MySQL while its sale was paused, as
+// Servers names them. Who has lost the product's data has lost this as well.
+func (s *Stock) ComparedBy(ctx context.Context, productID int64) (servers string, err error) {
+	servers, err = s.rdb.HGet(ctx, keysOf(productID).sale, fieldComparedBy).Result()
+	if err != nil && !errors.Is(err, goredis.Nil) {
+		return "", fmt.Errorf("read who has compared product %d: %w", productID, err)
+	}
+	return servers, nil
+}
+
+// SetComparedBy notes what ComparedBy reads.
+func (s *Stock) SetComparedBy(ctx context.Context, productID int64, servers string) error {
+	if err := s.rdb.HSet(ctx, keysOf(productID).sale, fieldComparedBy, servers).Err(); err != nil {
+		return fmt.Errorf("note that product %d was compared: %w", productID, err)
+	}
+	return nil
 }

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 
 	"stampede/internal/order"
-	"stampede/localstack"
 	"stampede/localstack/stacktest"
 )
 
@@ -276,48 +274,4 @@ func testLower(t *testing.T, s *shop) {
 	equal(t, "counted", s.look(t).Counted(), true)
 	s.order(t, 3, 1, "")
 	equal(t, "counted", s.look(t).Counted(), false)
-}
-
-func testLock(t *testing.T, s *shop) {
-	name := uuid.NewString()
-	equal(t, "first", must(s.TryLock(t.Context(), name, time.Hour))(t), true)
-	equal(t, "second", must(s.TryLock(t.Context(), name, time.Hour))(t), false)
-	equal(t, "another", must(s.TryLock(t.Context(), name+"x", time.Millisecond))(t), true)
-	stacktest.Eventually(t, 10*time.Second, func() error {
-		if !must(s.TryLock(t.Context(), name+"x", time.Hour))(t) {
-			return errors.New("it is still locked")
-		}
-		return nil
-	})
-}
-
-// TestServers: the word for the servers changes when Redis is started again.
-func TestServers(t *testing.T) {
-	t.Parallel()
-	server := stacktest.NewRedis(t, localstack.RedisOptions{})
-	s := openShop(t, server.URL())
-	first := must(s.Servers(t.Context()))(t)
-	if again := must(s.Servers(t.Context()))(t); again != first || len(first) < 20 {
-		t.Errorf("%q, then %q", first, again)
-	}
-	if err := server.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Servers(t.Context()); err == nil {
-		t.Error("a server that is gone has a name")
-	}
-	if err := server.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if second := must(s.Servers(t.Context()))(t); second == first || strings.Contains(second, " ") {
-		t.Errorf("after a restart: %q, before: %q", second, first)
-	}
-}
-
-// It is not parallel, as the Cluster has only one database.
-func TestServersOfCluster(t *testing.T) {
-	s := openShop(t, stacktest.RedisClusterURL(t))
-	if ids := must(s.Servers(t.Context()))(t); len(ids) < 20 || strings.Contains(ids, " ") {
-		t.Errorf("the servers of a Cluster of one: %q", ids)
-	}
 }

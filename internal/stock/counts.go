@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/redis/go-redis/v9"
+	goredis "github.com/redis/go-redis/v9"
 )
 
 // Count is how much Redis holds of a product or bucket, to look at it often. Level says it exactly, and Look has all
@@ -21,9 +21,9 @@ type Count struct {
 // Counts reads several products or buckets, each at its own moment, at a cost that does not depend on how many orders
 // they have. With an error it returns those that it could read.
 func (s *Stock) Counts(ctx context.Context, productIDs []int64) (counts map[int64]Count, err error) {
-	available := make([]*redis.StringCmd, len(productIDs))
-	reserved, transfers := make([]*redis.IntCmd, len(productIDs)), make([]*redis.IntCmd, len(productIDs))
-	_, _ = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error { // each command has its own error
+	available := make([]*goredis.StringCmd, len(productIDs))
+	reserved, transfers := make([]*goredis.IntCmd, len(productIDs)), make([]*goredis.IntCmd, len(productIDs))
+	_, _ = s.rdb.Pipelined(ctx, func(p goredis.Pipeliner) error { // each command has its own error
 		for i, id := range productIDs {
 			k := keysOf(id)
 			// In this order, so that units whose transfer begins in between are seen twice and not missed. Those that
@@ -37,7 +37,7 @@ func (s *Stock) Counts(ctx context.Context, productIDs []int64) (counts map[int6
 	for i, id := range productIDs {
 		units, failed := available[i].Int64()
 		loaded := failed == nil
-		if errors.Is(failed, redis.Nil) {
+		if errors.Is(failed, goredis.Nil) {
 			failed = nil
 		}
 		if failed = errors.Join(failed, transfers[i].Err(), reserved[i].Err()); failed != nil {

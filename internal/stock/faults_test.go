@@ -4,16 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"stampede/internal/order"
+	"stampede/internal/redis"
 	"stampede/localstack"
 	"stampede/localstack/stacktest"
 )
@@ -53,7 +50,7 @@ func TestScriptsAreUnknown(t *testing.T) {
 				t.Fatal(err)
 			}
 			// The pool still has connections to the server that was killed.
-			stacktest.Eventually(t, 10*time.Second, func() error { return s.Ping(t.Context()) })
+			stacktest.Eventually(t, 10*time.Second, func() error { return s.rdb.Ping(t.Context()) })
 			scriptCalls(t, s)
 		})
 	}
@@ -73,56 +70,6 @@ func TestProductsAreNotKnown(t *testing.T) {
 	}
 	if totals, err := s.Totals(t.Context()); err == nil {
 		t.Errorf("a server that is down has %+v", totals)
-	}
-}
-
-type reply string
-
-func (r reply) Error() string { return string(r) }
-func (reply) RedisError()     {}
-
-func TestNotExecuted(t *testing.T) {
-	t.Parallel()
-	refused := &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
-	for _, test := range []struct {
-		err  error
-		want bool
-	}{
-		{nil, false},
-		{refused, true},
-		{fmt.Errorf("reserve: %w", refused), true},
-		{&net.OpError{Op: "read", Err: syscall.ECONNRESET}, false},
-		{&net.OpError{Op: "write", Err: syscall.EPIPE}, false},
-		{io.EOF, false},
-		{context.DeadlineExceeded, false},
-		{context.Canceled, false},
-		{redis.ErrPoolTimeout, true},
-		{redis.ErrClosed, true},
-		{redis.Nil, false},
-		{ErrNotLoaded, false},
-		{errors.New("LOADING says somebody else"), false},
-		{reply("LOADING Redis is loading the dataset in memory"), true},
-		{fmt.Errorf("reserve: %w", reply("READONLY You can't write against a read only replica.")), true},
-		{reply("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."), true},
-		{reply("CLUSTERDOWN The cluster is down"), true},
-		{reply("OOM command not allowed when used memory > 'maxmemory'."), true},
-		{reply("NOAUTH Authentication required."), true},
-		{reply("WRONGPASS invalid username-password pair or user is disabled."), true},
-		{reply("NOPERM this user has no permissions to run the 'evalsha' command"), true},
-		{reply("MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk."),
-			true},
-		{reply("BUSY Redis is busy running a script."), true},
-		{reply("TRYAGAIN Multiple keys request during rehashing of slot"), true},
-		{reply("NOREPLICAS Not enough good replicas to write."), true},
-		{reply("MOVED 3999 127.0.0.1:6381"), true},
-		{reply("ASK 3999 127.0.0.1:6381"), true},
-		{reply("ERR Error running script"), false},
-		{reply("WRONGTYPE Operation against a key holding the wrong kind of value"), false},
-		{reply("UNKILLABLE Sorry the script already executed write commands"), false},
-	} {
-		if got := NotExecuted(test.err); got != test.want {
-			t.Errorf("NotExecuted(%v) = %v", test.err, got)
-		}
 	}
 }
 
@@ -189,7 +136,7 @@ func TestRefusedCalls(t *testing.T) {
 			if i > 0 && want == "MASTERDOWN" {
 				want = "READONLY"
 			}
-			if err == nil || !NotExecuted(err) || !strings.Contains(err.Error(), want) {
+			if err == nil || !redis.NotExecuted(err) || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: call %d: %v", test.prefix, i, err)
 			}
 		}
@@ -204,7 +151,7 @@ func TestServerIsDown(t *testing.T) {
 	if err := r.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if err := reserveOnce(t.Context(), s); !NotExecuted(err) {
+	if err := reserveOnce(t.Context(), s); !redis.NotExecuted(err) {
 		t.Errorf("no connection was made, but the call counts as perhaps executed: %v", err)
 	}
 }
@@ -222,7 +169,7 @@ func TestServerHangs(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	err := reserveOnce(ctx, s)
-	if err == nil || NotExecuted(err) {
+	if err == nil || redis.NotExecuted(err) {
 		t.Errorf("a call without an answer counts as not executed: %v", err)
 	}
 	if err := r.Signal(syscall.SIGCONT); err != nil {
@@ -273,7 +220,7 @@ func TestServerDiesDuringACall(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if err == nil || NotExecuted(err) {
+	if err == nil || redis.NotExecuted(err) {
 		t.Errorf("a call without an answer counts as not executed: %v", err)
 	}
 }
@@ -303,7 +250,7 @@ func TestNoCallIsRepeated(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			if err == nil || NotExecuted(err) {
+			if err == nil || redis.NotExecuted(err) {
 				t.Errorf("the call was repeated, or counts as not executed: %v", err)
 			}
 			equal(t, "stock", s.contents(t).stock, 10)

@@ -6,14 +6,11 @@ import (
 	"github.com/google/uuid"
 )
 
-// Every key that Stampede has in Redis is built here. The braces are a Redis Cluster hash tag: all
+// Every key of stock and orders in Redis is built here. The braces are a Redis Cluster hash tag: all
 // keys of a product share a slot, so that one script call can change them together.
 
 // productsKey is the set of the products that are loaded.
 const productsKey = "products"
-
-// fleetKey is a hash: id of a process → time and text of the report that it gave of itself last.
-const fleetKey = "fleet"
 
 // stockPrefix is before the hash tag in the key of a product's stock.
 const stockPrefix = "stock:"
@@ -37,9 +34,6 @@ const (
 	argSpare = "spare" // of settle: orders in the outbox are passed over
 	argWhole = "whole" // of transfer: all units or none
 )
-
-// noticesChannel is the channel on which edges hear what they must know at once.
-const noticesChannel = "notices"
 
 // productKeys are the keys of one product that the scripts work on.
 type productKeys struct {
@@ -78,6 +72,3 @@ const orderPrefix = "order:"
 
 // restockMark is before the id of a restock in the set of what was settled; restock.lua writes it.
 const restockMark = "restock:"
-
-// lockKey is the key of a lock.
-func lockKey(name string) string { return "lock:" + name }

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/redis/go-redis/v9"
+	goredis "github.com/redis/go-redis/v9"
 )
 
 // Level is what Redis holds of a product.
@@ -50,12 +50,12 @@ func (s *Stock) Level(ctx context.Context, productID int64) (Level, error) {
 
 func (s *Stock) readLevel(ctx context.Context, k productKeys) (Level, error) {
 	var (
-		before, after  *redis.SliceCmd
-		stock, version *redis.StringCmd
-		reserved, lent *redis.ScanCmd
-		outbox         *redis.IntCmd
+		before, after  *goredis.SliceCmd
+		stock, version *goredis.StringCmd
+		reserved, lent *goredis.ScanCmd
+		outbox         *goredis.IntCmd
 	)
-	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, err := s.rdb.Pipelined(ctx, func(p goredis.Pipeliner) error {
 		before = p.HMGet(ctx, k.sale, fieldEpoch, fieldChanges)
 		stock = p.Get(ctx, k.stock)
 		version = p.HGet(ctx, k.sale, fieldVersion)
@@ -65,7 +65,7 @@ func (s *Stock) readLevel(ctx context.Context, k productKeys) (Level, error) {
 		after = p.HMGet(ctx, k.sale, fieldEpoch, fieldChanges)
 		return nil
 	})
-	if err != nil && !errors.Is(err, redis.Nil) {
+	if err != nil && !errors.Is(err, goredis.Nil) {
 		return Level{}, err
 	}
 
@@ -100,7 +100,7 @@ func (s *Stock) readLevel(ctx context.Context, k productKeys) (Level, error) {
 type sum struct{ fields, units int64 }
 
 // sumPages adds up the values of a hash of which the first page is read already, and reports whether there were more.
-func (s *Stock) sumPages(ctx context.Context, key string, first *redis.ScanCmd) (total sum, more bool, err error) {
+func (s *Stock) sumPages(ctx context.Context, key string, first *goredis.ScanCmd) (total sum, more bool, err error) {
 	page, cursor := first.Val()
 	seen := make(map[string]struct{}, len(page)/2) // a page may have what another had
 	add := func(field, value string) error {

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
-	"github.com/redis/go-redis/v9"
+	goredis "github.com/redis/go-redis/v9"
 
 	"stampede/internal/order"
 	"stampede/localstack/stacktest"
@@ -161,7 +161,7 @@ func TestLinearizableFindsRace(t *testing.T) {
 			if err != nil || available < r.Quantity {
 				return false, available, err
 			}
-			_, err = s.rdb.Pipelined(t.Context(), func(p redis.Pipeliner) error {
+			_, err = s.rdb.Pipelined(t.Context(), func(p goredis.Pipeliner) error {
 				p.DecrBy(t.Context(), s.keys.stock, r.Quantity)
 				p.HSet(t.Context(), s.keys.reserved, r.OrderID.String(), r.Quantity)
 				p.HSet(t.Context(), s.keys.outbox, r.OrderID.String(),

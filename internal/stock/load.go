@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/redis/go-redis/v9"
+	goredis "github.com/redis/go-redis/v9"
 
 	"stampede/internal/failpoint"
 	"stampede/internal/order"
@@ -38,8 +38,8 @@ func (s *Stock) Load(ctx context.Context, productID int64,
 
 // epoch is the word that Redis has for a product for as long as it keeps its data, made now if there is none.
 func (s *Stock) epoch(ctx context.Context, productID int64) (string, error) {
-	var epoch *redis.StringCmd
-	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	var epoch *goredis.StringCmd
+	_, err := s.rdb.Pipelined(ctx, func(p goredis.Pipeliner) error {
 		key := keysOf(productID).sale
 		p.HSetNX(ctx, key, fieldEpoch, rand.Text())
 		epoch = p.HGet(ctx, key, fieldEpoch)
@@ -59,7 +59,7 @@ func (s *Stock) loadRow(ctx context.Context, p order.Product, epoch string) (boo
 	}
 
 	k := keysOf(p.ID)
-	n, err := s.run(ctx, failpoint.Load, loadScript, []string{k.stock, k.sale},
+	n, err := s.rdb.Run(ctx, failpoint.Load, loadScript, []string{k.stock, k.sale},
 		p.Stock, p.Version, p.Price, p.Currency, millis(p.StartsAt), millis(p.EndsAt), p.LimitPerUser,
 		string(p.State), p.Revision, epoch, p.Buckets).Int()
 	if err != nil {
@@ -103,7 +103,7 @@ func (s *Stock) configureRow(ctx context.Context, id int64, p order.Product) (bo
 // whether this call added them; it does not if the loaded stock holds them already.
 func (s *Stock) Restock(ctx context.Context, productID, units, version int64, id string) (bool, error) {
 	k := keysOf(productID)
-	n, err := s.run(ctx, failpoint.Restock, restockScript, []string{k.stock, k.sale, k.settled}, units, version,
+	n, err := s.rdb.Run(ctx, failpoint.Restock, restockScript, []string{k.stock, k.sale, k.settled}, units, version,
 		id).Int()
 	if err != nil {
 		return false, fmt.Errorf("restock product %d: %w", productID, err)

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/redis/go-redis/v9"
+	goredis "github.com/redis/go-redis/v9"
 )
 
 // lookPage is how many fields or members a call asks for: Redis serves nobody else meanwhile. Of a hash of 400,000
@@ -128,17 +128,17 @@ func (s *Stock) look(ctx context.Context, k productKeys) (Look, error) {
 
 // readSale reads what is not a collection.
 func (s *Stock) readSale(ctx context.Context, k productKeys, l *Look) error {
-	var available *redis.StringCmd
-	var sale *redis.SliceCmd
-	var now *redis.TimeCmd
-	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	var available *goredis.StringCmd
+	var sale *goredis.SliceCmd
+	var now *goredis.TimeCmd
+	_, err := s.rdb.Pipelined(ctx, func(p goredis.Pipeliner) error {
 		sale = p.HMGet(ctx, k.sale, fieldVersion, fieldRevision, fieldChanges, fieldCounted, fieldSeen,
 			fieldLostCommits, fieldEpoch)
 		available = p.Get(ctx, k.stock)
 		now = p.Time(ctx)
 		return nil
 	})
-	if err != nil && !errors.Is(err, redis.Nil) {
+	if err != nil && !errors.Is(err, goredis.Nil) {
 		return err
 	}
 

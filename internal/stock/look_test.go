@@ -4,7 +4,7 @@ import (
 	"context"
 	"testing"
 
-	"github.com/redis/go-redis/v9"
+	goredis "github.com/redis/go-redis/v9"
 
 	"stampede/internal/order"
 	"stampede/localstack/stacktest"
@@ -18,13 +18,13 @@ type between struct {
 	calls int
 }
 
-func (b *between) DialHook(next redis.DialHook) redis.DialHook { return next }
-func (b *between) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+func (b *between) DialHook(next goredis.DialHook) goredis.DialHook { return next }
+func (b *between) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
 	return next
 }
 
-func (b *between) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
+func (b *between) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
+	return func(ctx context.Context, cmd goredis.Cmder) error {
 		if cmd.Name() == b.name {
 			b.calls++
 			if do := b.do; do != nil {

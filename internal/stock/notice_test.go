@@ -6,16 +6,17 @@ import (
 	"testing"
 	"time"
 
+	"stampede/internal/notice"
 	"stampede/internal/order"
 )
 
 // testNotices wants a notice with every change after which more units may be had, and with no other.
 func testNotices(t *testing.T, s *shop) {
 	ctx, cancel := context.WithCancel(t.Context())
-	heard, ended := make(chan Notice, 100), make(chan struct{})
+	heard, ended := make(chan notice.Notice, 100), make(chan struct{})
 	go func() {
 		defer close(ended)
-		s.Listen(ctx, func(n Notice) { heard <- n })
+		notice.Listen(ctx, s.rdb, func(n notice.Notice) { heard <- n })
 	}()
 	defer func() {
 		cancel()
@@ -28,7 +29,7 @@ func testNotices(t *testing.T, s *shop) {
 		mark := -s.product.ID
 		deadline := time.After(20 * time.Second)
 		for {
-			if err := s.Publish(t.Context(), Notice{Reopened: []int64{mark}}); err != nil {
+			if err := notice.Publish(t.Context(), s.rdb, notice.Notice{Reopened: []int64{mark}}); err != nil {
 				t.Fatal(err)
 			}
 			again := time.After(50 * time.Millisecond)

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/redis/go-redis/v9"
+	goredis "github.com/redis/go-redis/v9"
 
 	"stampede/internal/failpoint"
 	"stampede/internal/order"
@@ -111,7 +111,7 @@ func readOutboxEntry(productID int64, id, entry string) (order.Order, error) {
 // Currency reads the currency in which a loaded product is sold, or ErrNotLoaded.
 func (s *Stock) Currency(ctx context.Context, productID int64) (string, error) {
 	currency, err := s.rdb.HGet(ctx, keysOf(productID).sale, fieldCurrency).Result()
-	if errors.Is(err, redis.Nil) {
+	if errors.Is(err, goredis.Nil) {
 		return "", ErrNotLoaded
 	}
 	return currency, err

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/redis/go-redis/v9"
+	goredis "github.com/redis/go-redis/v9"
 )
 
 // Place is what Redis holds of one order with its product, or its bucket, beside the state that buyers see.
@@ -29,10 +29,10 @@ type Place struct {
 func (s *Stock) Places(ctx context.Context, productIDs []int64, id uuid.UUID) ([]Place, error) {
 	var places []Place
 	for batch := range slices.Chunk(productIDs, totalsBatch) {
-		reserved, outbox := make([]*redis.StringCmd, len(batch)), make([]*redis.StringCmd, len(batch))
-		marked := make([]*redis.BoolCmd, len(batch))
+		reserved, outbox := make([]*goredis.StringCmd, len(batch)), make([]*goredis.StringCmd, len(batch))
+		marked := make([]*goredis.BoolCmd, len(batch))
 
-		_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		_, err := s.rdb.Pipelined(ctx, func(p goredis.Pipeliner) error {
 			for i, product := range batch {
 				k := keysOf(product)
 				reserved[i] = p.HGet(ctx, k.reserved, id.String())
@@ -41,7 +41,7 @@ func (s *Stock) Places(ctx context.Context, productIDs []int64, id uuid.UUID) ([
 			}
 			return nil
 		})
-		if err != nil && !errors.Is(err, redis.Nil) {
+		if err != nil && !errors.Is(err, goredis.Nil) {
 			return nil, fmt.Errorf("look for order %s: %w", id, err)
 		}
 

@@ -9,7 +9,9 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/redis/go-redis/v9"
+	goredis "github.com/redis/go-redis/v9"
+
+	"stampede/internal/redis"
 )
 
 // Products lists the ids of the products that are loaded.
@@ -92,8 +94,8 @@ func (s *Stock) SearchProducts(ctx context.Context, from string, pages int) (nex
 	var mu sync.Mutex
 	var rest []string
 
-	err = s.eachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
-		server, err := runID(ctx, c)
+	err = s.rdb.EachMaster(ctx, func(ctx context.Context, c *goredis.Client) error {
+		server, err := redis.RunID(ctx, c)
 		if err != nil {
 			return err
 		}
@@ -131,7 +133,7 @@ func cursorOf(text, server string) uint64 {
 }
 
 // searchServer looks at some pages of the keys of a server.
-func (s *Stock) searchServer(ctx context.Context, c *redis.Client, cursor uint64,
+func (s *Stock) searchServer(ctx context.Context, c *goredis.Client, cursor uint64,
 	pages int) (next uint64, found int64, err error) {
 	for range pages {
 		var keys []string

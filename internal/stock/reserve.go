@@ -98,7 +98,7 @@ func (s *Stock) Reserve(ctx context.Context, productID, buckets int64,
 		}
 	}
 
-	reply, err := s.run(ctx, failpoint.Reserve, reserveScript, keys, args...).Slice()
+	reply, err := s.rdb.Run(ctx, failpoint.Reserve, reserveScript, keys, args...).Slice()
 	if err != nil {
 		return Sale{}, nil, fmt.Errorf("reserve product %d: %w", productID, err)
 	}
@@ -207,7 +207,7 @@ func (s *Stock) Cancel(ctx context.Context, productID int64, orders []order.Orde
 		args = append(args, orders[i].ID.String(), orders[i].UserID, hasKey)
 	}
 
-	codes, err := s.run(ctx, failpoint.Cancel, cancelScript, keys, args...).Int64Slice()
+	codes, err := s.rdb.Run(ctx, failpoint.Cancel, cancelScript, keys, args...).Int64Slice()
 	if err != nil {
 		return nil, fmt.Errorf("cancel orders of product %d: %w", productID, err)
 	}

@@ -4,11 +4,11 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/redis/go-redis/v9"
+	goredis "github.com/redis/go-redis/v9"
 )
 
 // scanner is a command of Redis that reads a collection by pages.
-type scanner func(ctx context.Context, key string, cursor uint64, match string, count int64) *redis.ScanCmd
+type scanner func(ctx context.Context, key string, cursor uint64, match string, count int64) *goredis.ScanCmd
 
 // pages visits a collection page by page. What is in it all the time is visited, maybe twice.
 func pages(ctx context.Context, scan scanner, key string, visit func([]string) error) error {
@@ -52,7 +52,7 @@ const scanPage = 2 * MaxBatch
 // scan visits all keys of a pattern, some at a time; of a Cluster its masters at the same time. Keys that come or go
 // meanwhile may be left out, and some may be visited twice.
 func (s *Stock) scan(ctx context.Context, pattern string, visit func(keys []string) error) error {
-	return s.eachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
+	return s.rdb.EachMaster(ctx, func(ctx context.Context, c *goredis.Client) error {
 		for cursor := uint64(0); ; {
 			keys, next, err := c.Scan(ctx, cursor, pattern, scanPage).Result()
 			if err != nil {
@@ -66,15 +66,4 @@ func (s *Stock) scan(ctx context.Context, pattern string, visit func(keys []stri
 			}
 		}
 	})
-}
-
-// eachMaster calls f with each server that holds data, of a Cluster with all at once.
-func (s *Stock) eachMaster(ctx context.Context, f func(context.Context, *redis.Client) error) error {
-	switch c := s.rdb.UniversalClient.(type) {
-	case *redis.ClusterClient:
-		return c.ForEachMaster(ctx, f)
-	case *redis.Client:
-		return f(ctx, c)
-	}
-	return fmt.Errorf("no way to ask a %T for its servers", s.rdb.UniversalClient)
 }

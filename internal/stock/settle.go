@@ -65,7 +65,7 @@ func (s *Stock) settle(ctx context.Context, productID int64, version any, decisi
 		args = append(args, d.ID.String(), d.UserID, d.Quantity, bit(d.Status == order.Completed), bit(d.Fresh))
 	}
 
-	reply, err := s.run(ctx, failpoint.Settle, settleScript,
+	reply, err := s.rdb.Run(ctx, failpoint.Settle, settleScript,
 		[]string{k.stock, k.reserved, k.bought, k.sale, k.outbox, k.settled}, args...).Slice()
 	if err != nil {
 		return Settled{}, fmt.Errorf("settle orders of product %d: %w", productID, err)

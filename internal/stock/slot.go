@@ -5,7 +5,6 @@ import (
 	"sync"
 
 	"github.com/google/uuid"
-	"github.com/redis/go-redis/v9"
 
 	"stampede/internal/order"
 )
@@ -18,7 +17,7 @@ const slots = 16384
 // it.
 func (s *Stock) NewOrderID(productID int64) uuid.UUID {
 	id := order.NewID()
-	if _, ok := s.rdb.UniversalClient.(*redis.ClusterClient); ok {
+	if s.rdb.IsCluster() {
 		place(&id, slotOf(strconv.FormatInt(productID, 10)))
 	}
 	return id

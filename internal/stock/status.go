@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
-	"github.com/redis/go-redis/v9"
+	goredis "github.com/redis/go-redis/v9"
 
 	"stampede/internal/failpoint"
 	"stampede/internal/order"
@@ -35,7 +35,7 @@ func (s *Stock) writeStatus(ctx context.Context, records []order.Record, onlyNew
 
 	// All records are written into one piece of memory, of which each command has its part.
 	values := make([]byte, 0, len(records)*recordBytes)
-	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, err := s.rdb.Pipelined(ctx, func(p goredis.Pipeliner) error {
 		for i := range records {
 			start := len(values)
 			values = records[i].AppendJSON(values)
@@ -65,7 +65,7 @@ func (s *Stock) writeStatusFull(ctx context.Context, records []order.Record, onl
 	if onlyNew {
 		lifetime = PendingTTL
 	}
-	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, err := s.rdb.Pipelined(ctx, func(p goredis.Pipeliner) error {
 		for i := range records {
 			key, value := orderKey(records[i].ID), records[i].AppendJSON(nil)
 			p.Eval(ctx, putText, []string{key}, value, lifetime.Milliseconds(), bit(onlyNew))
@@ -77,21 +77,21 @@ func (s *Stock) writeStatusFull(ctx context.Context, records []order.Record, onl
 
 // Statuses reads the states of orders; one that Redis does not know is nil.
 func (s *Stock) Statuses(ctx context.Context, ids []uuid.UUID) ([]*order.Record, error) {
-	cmds := make([]*redis.StringCmd, len(ids))
-	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	cmds := make([]*goredis.StringCmd, len(ids))
+	_, err := s.rdb.Pipelined(ctx, func(p goredis.Pipeliner) error {
 		for i, id := range ids {
 			cmds[i] = p.Get(ctx, orderKey(id))
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, redis.Nil) {
+	if err != nil && !errors.Is(err, goredis.Nil) {
 		return nil, fmt.Errorf("read status of %d orders: %w", len(ids), err)
 	}
 
 	records := make([]*order.Record, len(ids))
 	for i, cmd := range cmds {
 		value, err := cmd.Bytes()
-		if errors.Is(err, redis.Nil) {
+		if errors.Is(err, goredis.Nil) {
 			continue
 		}
 		if err != nil { // the pipeline has only the first error, such as that of an order without a state
@@ -141,7 +141,7 @@ func (s *Stock) States(ctx context.Context, status order.Status, visit func([]or
 
 // Forget removes the state of orders that were cancelled, as if they had never been.
 func (s *Stock) Forget(ctx context.Context, orders []order.Order) error {
-	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, err := s.rdb.Pipelined(ctx, func(p goredis.Pipeliner) error {
 		for i := range orders {
 			p.Del(ctx, orderKey(orders[i].ID))
 		}

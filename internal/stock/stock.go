@@ -3,13 +3,10 @@
 package stock
 
 import (
-	"context"
-	"sync/atomic"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"stampede/internal/order"
+	"stampede/internal/redis"
 )
 
 const (
@@ -25,51 +22,15 @@ const (
 
 	// maxLoads bounds how often a product is read anew when its row changes while it is loaded.
 	maxLoads = 5
-
-	dialTimeout = 2 * time.Second
-	// ioTimeout bounds one command. A script of MaxBatch orders takes a few milliseconds.
-	ioTimeout = 3 * time.Second
-	// connLifetime bounds a connection, which after a fail-over may point at a replica.
-	connLifetime = 5 * time.Minute
 )
 
-// Stock is a connection to Redis. It is safe for concurrent use.
+// Stock is what Redis holds of products and orders. It is safe for concurrent use.
 type Stock struct {
-	rdb client
+	rdb *redis.Client
 }
 
-// PoolStats are those of the pool of connections, for those who watch it.
-func (s *Stock) PoolStats() *redis.PoolStats { return s.rdb.PoolStats() }
-
-// Close closes the connections.
-func (s *Stock) Close() error { return s.rdb.Close() }
-
-// Ping asks whether Redis answers; of a Cluster, whether any master does.
-func (s *Stock) Ping(ctx context.Context) error {
-	cluster, ok := s.rdb.UniversalClient.(*redis.ClusterClient)
-	if !ok {
-		return s.rdb.Ping(ctx).Err()
-	}
-	var answered atomic.Bool
-	err := cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
-		err := c.Ping(ctx).Err()
-		if err == nil {
-			answered.Store(true)
-		}
-		return err
-	})
-	if answered.Load() {
-		return nil
-	}
-	return err
-}
-
-// IsPartlyUp reports whether Redis is a Cluster of which some master answers. What fails then need not fail for the
-// products of all.
-func (s *Stock) IsPartlyUp(ctx context.Context) bool {
-	_, ok := s.rdb.UniversalClient.(*redis.ClusterClient)
-	return ok && s.Ping(ctx) == nil
-}
+// New makes a stock of a connection, which it does not close.
+func New(rdb *redis.Client) *Stock { return &Stock{rdb} }
 
 // millis is a time in milliseconds since the epoch, 0 for the zero time.
 func millis(t time.Time) int64 {

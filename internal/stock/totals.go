@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/redis/go-redis/v9"
+	goredis "github.com/redis/go-redis/v9"
 )
 
 const (
@@ -36,11 +36,11 @@ func (s *Stock) Totals(ctx context.Context) (t Totals, err error) {
 		return t, err
 	}
 	for batch := range slices.Chunk(products, totalsBatch) {
-		available := make([]*redis.StringCmd, len(batch))
-		reserved, outbox := make([]*redis.IntCmd, len(batch)), make([]*redis.IntCmd, len(batch))
-		sample := make([]*redis.StringSliceCmd, len(batch))
+		available := make([]*goredis.StringCmd, len(batch))
+		reserved, outbox := make([]*goredis.IntCmd, len(batch)), make([]*goredis.IntCmd, len(batch))
+		sample := make([]*goredis.StringSliceCmd, len(batch))
 
-		_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		_, err := s.rdb.Pipelined(ctx, func(p goredis.Pipeliner) error {
 			for i, id := range batch {
 				k := keysOf(id)
 				available[i], reserved[i], outbox[i] = p.Get(ctx, k.stock), p.HLen(ctx, k.reserved),
@@ -49,7 +49,7 @@ func (s *Stock) Totals(ctx context.Context) (t Totals, err error) {
 			}
 			return nil
 		})
-		if err != nil && !errors.Is(err, redis.Nil) {
+		if err != nil && !errors.Is(err, goredis.Nil) {
 			return t, fmt.Errorf("add up %d products: %w", len(batch), err)
 		}
 

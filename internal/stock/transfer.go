@@ -44,7 +44,7 @@ func parseTransfer(name string) (t Transfer, err error) {
 // After an error for which NotExecuted is false they may have been taken.
 func (s *Stock) BeginTransfer(ctx context.Context, donor, units int64, t Transfer) (int64, error) {
 	k := keysOf(donor)
-	n, err := s.run(ctx, failpoint.Lend, transferScript, []string{k.stock, k.lent, k.sale}, t.name(), units).Int64()
+	n, err := s.rdb.Run(ctx, failpoint.Lend, transferScript, []string{k.stock, k.lent, k.sale}, t.name(), units).Int64()
 	if err != nil {
 		return 0, fmt.Errorf("begin a transfer from bucket %d: %w", donor, err)
 	}
@@ -58,7 +58,7 @@ var errPaused = errors.New("the sale is paused for a moment")
 // fewer, and then has changed nothing. A pause is an error, and so is a product that is not loaded.
 func (s *Stock) BeginWholeTransfer(ctx context.Context, productID, units int64, t Transfer) (bool, error) {
 	k := keysOf(productID)
-	n, err := s.run(ctx, failpoint.Lend, transferScript, []string{k.stock, k.lent, k.sale}, t.name(), units,
+	n, err := s.rdb.Run(ctx, failpoint.Lend, transferScript, []string{k.stock, k.lent, k.sale}, t.name(), units,
 		argWhole).Int64()
 	switch {
 	case err != nil:
@@ -78,8 +78,9 @@ func (s *Stock) BeginWholeTransfer(ctx context.Context, productID, units int64, 
 // as fresh once, by who made it, and otherwise settling again changes nothing.
 func (s *Stock) EndTransfer(ctx context.Context, donor, units, version int64, t Transfer, fresh bool) error {
 	k := keysOf(donor)
-	err := s.run(ctx, failpoint.Lent, settleScript, []string{k.stock, k.lent, k.bought, k.sale, k.outbox, k.settled},
-		version, t.name(), 0, units, bit(version > 0), bit(fresh)).Err()
+	keys := []string{k.stock, k.lent, k.bought, k.sale, k.outbox, k.settled}
+	err := s.rdb.Run(ctx, failpoint.Lent, settleScript, keys, version, t.name(), 0, units, bit(version > 0),
+		bit(fresh)).Err()
 	if err != nil {
 		return fmt.Errorf("end a transfer from bucket %d: %w", donor, err)
 	}

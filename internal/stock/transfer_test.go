@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/redis/go-redis/v9"
+	goredis "github.com/redis/go-redis/v9"
 
 	"stampede/internal/order"
 )
@@ -157,7 +157,7 @@ func TestSearchProducts(t *testing.T) {
 			want = append(want, shop.product.ID)
 		}
 		slices.Sort(want)
-		_, err := s.rdb.Pipelined(t.Context(), func(p redis.Pipeliner) error {
+		_, err := s.rdb.Pipelined(t.Context(), func(p goredis.Pipeliner) error {
 			for i := range 10 * scanPage {
 				p.Set(t.Context(), fmt.Sprint("order:", i), "", 0)
 			}

@@ -7,7 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"stampede/internal/stock"
+	"stampede/internal/redis"
 )
 
 const (
@@ -19,16 +19,16 @@ const (
 
 // WatchEviction warns, at once and while ctx lasts, if a full Redis would throw keys away: then retries order twice
 // and stock is lost. The metric is asked for by whoever reads it, and is not there while the answer is not known.
-func WatchEviction(ctx context.Context, reg prometheus.Registerer, st *stock.Stock) {
+func WatchEviction(ctx context.Context, reg prometheus.Registerer, rdb *redis.Client) {
 	evicts := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "stampede_redis_evicts", Help: "1 if the maxmemory-policy of Redis is not noeviction, so that it may " +
 			"evict stock and keys.",
 	})
 	if Enabled {
 		reg.MustRegister(NewSampled(func(ctx context.Context) error {
-			policy, err := st.EvictionPolicy(ctx)
+			policy, err := rdb.EvictionPolicy(ctx)
 			evicts.Set(0)
-			if stock.Evicts(policy) {
+			if redis.Evicts(policy) {
 				evicts.Set(1)
 			}
 			return err
@@ -38,7 +38,7 @@ func WatchEviction(ctx context.Context, reg prometheus.Registerer, st *stock.Sto
 		ticker := time.NewTicker(evictionInterval)
 		defer ticker.Stop()
 		for {
-			warnEviction(ctx, st)
+			warnEviction(ctx, rdb)
 			select {
 			case <-ctx.Done():
 				return
@@ -48,15 +48,15 @@ func WatchEviction(ctx context.Context, reg prometheus.Registerer, st *stock.Sto
 	}()
 }
 
-func warnEviction(ctx context.Context, st *stock.Stock) {
+func warnEviction(ctx context.Context, rdb *redis.Client) {
 	ask, cancel := context.WithTimeout(ctx, evictionTimeout)
 	defer cancel()
-	policy, err := st.EvictionPolicy(ask)
+	policy, err := rdb.EvictionPolicy(ask)
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
 		slog.Warn("redis: it is not known whether it evicts keys when it is full", "error", err)
-	case stock.Evicts(policy):
+	case redis.Evicts(policy):
 		slog.Error("redis: when it is full it evicts keys, by which orders are sold twice or lost: set "+
 			"maxmemory-policy noeviction",
 			"maxmemory_policy", policy)

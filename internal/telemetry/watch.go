@@ -8,17 +8,17 @@ import (
 
 	"stampede/internal/mysql"
 	"stampede/internal/queue"
-	"stampede/internal/stock"
+	"stampede/internal/redis"
 )
 
 // Watch measures what a program depends on: its calls to Redis, MySQL and SQS, its pools of connections, and how long
 // the queues are. The queue is nil if the program uses none. It comes before they are used.
-func Watch(reg prometheus.Registerer, st *stock.Stock, db *mysql.DB, q *queue.Queue) {
+func Watch(reg prometheus.Registerer, rdb *redis.Client, db *mysql.DB, q *queue.Queue) {
 	if !Enabled {
 		return
 	}
 	calls := NewCalls(reg)
-	st.Observe(calls.Of("redis"))
+	rdb.Observe(calls.Of("redis"))
 	db.Observe(calls.Of("mysql"))
 	reg.MustRegister(collectors.NewDBStatsCollector(db.Pool(), "stampede"))
 	if q != nil {
@@ -33,12 +33,15 @@ func Watch(reg prometheus.Registerer, st *stock.Stock, db *mysql.DB, q *queue.Qu
 		}, func() float64 { return float64(count()) })
 	}
 	reg.MustRegister(
-		redisConns("idle", func() uint32 { return st.PoolStats().IdleConns }),
-		redisConns("used", func() uint32 { s := st.PoolStats(); return s.TotalConns - min(s.IdleConns, s.TotalConns) }),
+		redisConns("idle", func() uint32 { return rdb.PoolStats().IdleConns }),
+		redisConns("used", func() uint32 {
+			s := rdb.PoolStats()
+			return s.TotalConns - min(s.IdleConns, s.TotalConns)
+		}),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "stampede_redis_pool_timeouts_total",
 			Help: "Calls that got no connection to Redis in time, because all were in use.",
-		}, func() float64 { return float64(st.PoolStats().Timeouts) }),
+		}, func() float64 { return float64(rdb.PoolStats().Timeouts) }),
 	)
 }
 

@@ -13,65 +13,72 @@ const module = "stampede/"
 // allowedImports says which packages of this module each of them imports, tests apart. What is not here imports none.
 //
 // The programs (edge, shop, worker, ctl) import none of each other. A domain package knows the order, and not another's
-// technology; stock (Redis), mysql with its ledger and accounts, and queue (SQS) are joined only by access, audit,
-// board, buckets, catalog, daemon, lab, reconcile and telemetry. Ledger and account know nothing of each other. A new
-// edge in this graph is a decision: make it here, and in "Where things live" of docs/architecture.md.
+// technology; redis with its stock and notices, mysql with its ledger and accounts, and queue (SQS) are joined only by
+// access, audit, board, buckets, catalog, daemon, lab, reconcile and telemetry. Ledger and account know nothing of each
+// other. A new edge in this graph is a decision: make it here, and in "Where things live" of docs/architecture.md.
 var allowedImports = map[string][]string{
 	"edge": {
 		"internal/access", "internal/apidoc", "internal/batch", "internal/buckets", "internal/catalog",
 		"internal/config", "internal/daemon", "internal/framing", "internal/front", "internal/ledger", "internal/mysql",
-		"internal/order", "internal/problem", "internal/queue", "internal/stock", "internal/telemetry",
-		"internal/token",
+		"internal/notice", "internal/order", "internal/problem", "internal/queue", "internal/redis", "internal/stock",
+		"internal/telemetry", "internal/token",
 	},
 	"shop": {
 		"internal/access", "internal/account", "internal/buckets", "internal/catalog", "internal/config",
-		"internal/daemon", "internal/front", "internal/ledger", "internal/mysql", "internal/order", "internal/password",
-		"internal/problem", "internal/stock", "internal/telemetry", "internal/token",
+		"internal/daemon", "internal/front", "internal/ledger", "internal/mysql", "internal/notice", "internal/order",
+		"internal/password", "internal/problem", "internal/redis", "internal/stock", "internal/telemetry",
+		"internal/token",
 	},
 	"worker": {
 		"internal/account", "internal/batch", "internal/config", "internal/daemon", "internal/ledger", "internal/mysql",
-		"internal/order", "internal/queue", "internal/reconcile", "internal/stock", "internal/telemetry",
+		"internal/order", "internal/queue", "internal/reconcile", "internal/redis", "internal/stock",
+		"internal/telemetry",
 	},
 	"ctl": {
 		"internal/account", "internal/audit", "internal/buckets", "internal/config", "internal/lab", "internal/ledger",
-		"internal/mysql", "internal/order", "internal/plaintext", "internal/queue", "internal/reconcile",
-		"internal/stock", "internal/telemetry", "internal/token", "internal/version",
+		"internal/mysql", "internal/notice", "internal/order", "internal/plaintext", "internal/queue",
+		"internal/reconcile", "internal/redis", "internal/stock", "internal/telemetry", "internal/token",
+		"internal/version",
 	},
 
 	"internal/access": {
-		"internal/config", "internal/mysql", "internal/problem", "internal/stock", "internal/token",
+		"internal/config", "internal/mysql", "internal/notice", "internal/problem", "internal/redis", "internal/token",
 	},
 	"internal/account": {"internal/mysql", "internal/plaintext"},
 	"internal/admin":   {"internal/version"},
 	"internal/apitest": {
 		"internal/catalog", "internal/contract", "internal/ledger", "internal/mysql", "internal/order",
-		"internal/problem", "internal/queue", "internal/stock", "internal/token", "localstack", "localstack/sqs",
-		"localstack/stacktest",
+		"internal/problem", "internal/queue", "internal/redis", "internal/stock", "internal/token", "localstack",
+		"localstack/sqs", "localstack/stacktest",
 	},
 	"internal/audit": {
 		"internal/ledger", "internal/order", "internal/queue", "internal/reconcile", "internal/stock",
 	},
 	"internal/board": {
-		"internal/ledger", "internal/order", "internal/queue", "internal/stock", "internal/telemetry",
+		"internal/ledger", "internal/order", "internal/queue", "internal/redis", "internal/stock", "internal/telemetry",
 	},
 	"internal/buckets": {"internal/ledger", "internal/mysql", "internal/order", "internal/stock"},
 	"internal/catalog": {"internal/ledger", "internal/order", "internal/problem", "internal/stock"},
 	"internal/daemon": {
 		"internal/admin", "internal/board", "internal/config", "internal/ledger", "internal/mysql", "internal/otlp",
-		"internal/queue", "internal/stock", "internal/telemetry", "internal/version",
+		"internal/queue", "internal/redis", "internal/telemetry", "internal/version",
 	},
 	"internal/lab": {
 		"internal/account", "internal/audit", "internal/front/proxy", "internal/ledger", "internal/mysql",
-		"internal/order", "internal/queue", "internal/stock", "internal/token", "localstack", "lua",
+		"internal/order", "internal/queue", "internal/redis", "internal/stock", "internal/token", "localstack", "lua",
 	},
-	"internal/ledger":    {"internal/failpoint", "internal/mysql", "internal/order", "internal/plaintext"},
-	"internal/order":     {"internal/strictjson"},
-	"internal/otlp":      {"internal/telemetry"},
-	"internal/problem":   {"internal/order", "internal/strictjson"},
-	"internal/queue":     {"internal/failpoint", "internal/order"},
-	"internal/reconcile": {"internal/buckets", "internal/ledger", "internal/mysql", "internal/order", "internal/stock"},
-	"internal/stock":     {"internal/failpoint", "internal/order", "lua"},
-	"internal/telemetry": {"internal/mysql", "internal/queue", "internal/stock"},
+	"internal/ledger":  {"internal/failpoint", "internal/mysql", "internal/order", "internal/plaintext"},
+	"internal/notice":  {"internal/redis"},
+	"internal/order":   {"internal/strictjson"},
+	"internal/otlp":    {"internal/telemetry"},
+	"internal/problem": {"internal/order", "internal/strictjson"},
+	"internal/queue":   {"internal/failpoint", "internal/order"},
+	"internal/reconcile": {
+		"internal/buckets", "internal/ledger", "internal/mysql", "internal/order", "internal/redis", "internal/stock",
+	},
+	"internal/redis":     {"internal/failpoint", "lua"},
+	"internal/stock":     {"internal/failpoint", "internal/order", "internal/redis", "lua"},
+	"internal/telemetry": {"internal/mysql", "internal/queue", "internal/redis"},
 
 	"infra/nginx":          {"internal/front"},
 	"internal/front/proxy": {"internal/front"},
@@ -129,11 +136,12 @@ func TestTestsImports(t *testing.T) {
 		"edge":           {"internal/account", "internal/reconcile"},
 		"e2e":            {"infra", "internal/front/proxy", "internal/lab"},
 		"shop":           {"internal/lab", "internal/reconcile", "internal/strictjson"},
-		"worker":         {"lua"},
+		"worker":         {"internal/notice", "lua"},
 
 		"internal/access": {"internal/account"},
 		"internal/apidoc": {"internal/front", "internal/problem"},
 		"internal/board":  {"internal/mysql"},
+		"internal/stock":  {"internal/notice"},
 		"internal/mysql":  {"internal/account", "internal/ledger", "internal/order"},
 	}
 

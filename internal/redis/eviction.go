@@ -1,4 +1,4 @@
-package stock
+package redis
 
 import (
 	"context"
@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/redis/go-redis/v9"
+	goredis "github.com/redis/go-redis/v9"
 )
 
 // noEviction is the only policy with which a full Redis keeps what it has.
@@ -14,11 +14,11 @@ const noEviction = "noeviction"
 
 // EvictionPolicy is what the servers of Redis do when they are full: noeviction, or the first other policy that one of
 // them has. It is in INFO, which managed servers allow, and they may forbid CONFIG.
-func (s *Stock) EvictionPolicy(ctx context.Context) (string, error) {
+func (c *Client) EvictionPolicy(ctx context.Context) (string, error) {
 	var mu sync.Mutex
 	policy := noEviction
-	err := s.eachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
-		info, err := c.InfoMap(ctx, "memory").Result()
+	err := c.EachMaster(ctx, func(ctx context.Context, server *goredis.Client) error {
+		info, err := server.InfoMap(ctx, "memory").Result()
 		if err != nil {
 			return err
 		}

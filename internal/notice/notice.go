@@ -1,4 +1,5 @@
-package stock
+// Package notice is what every process should know at once, and hears through Redis.
+package notice
 
 import (
 	"context"
@@ -7,9 +8,14 @@ import (
 	"log/slog"
 
 	"github.com/google/uuid"
+
+	"stampede/internal/redis"
 )
 
-// Notice is something that every edge should know at once. It may get lost, as Redis keeps no messages
+// Channel is where notices are published. The scripts have the same name of it in lua/prelude.lua.
+const Channel = "notices"
+
+// Notice is something that every process should know at once. It may get lost, as Redis keeps no messages
 // for who is not listening: what it says must be found out in another way as well, if later.
 type Notice struct {
 	// EndedSessions are sessions whose access tokens are no longer valid.
@@ -20,12 +26,12 @@ type Notice struct {
 }
 
 // Publish sends a notice to all who listen.
-func (s *Stock) Publish(ctx context.Context, n Notice) error {
+func Publish(ctx context.Context, rdb *redis.Client, n Notice) error {
 	body, err := json.Marshal(n)
 	if err != nil {
 		return err
 	}
-	if err := s.rdb.Publish(ctx, noticesChannel, body).Err(); err != nil {
+	if err := rdb.Publish(ctx, Channel, body).Err(); err != nil {
 		return fmt.Errorf("publish a notice: %w", err)
 	}
 	return nil
@@ -33,8 +39,8 @@ func (s *Stock) Publish(ctx context.Context, n Notice) error {
 
 // Listen calls handle with every notice until ctx ends. It connects again by itself; what is published
 // meanwhile is missed.
-func (s *Stock) Listen(ctx context.Context, handle func(Notice)) {
-	subscription := s.rdb.Subscribe(ctx, noticesChannel)
+func Listen(ctx context.Context, rdb *redis.Client, handle func(Notice)) {
+	subscription := rdb.Subscribe(ctx, Channel)
 	defer subscription.Close()
 	messages := subscription.Channel()
 	for {

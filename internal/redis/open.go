@@ -1,4 +1,6 @@
-package stock
+// Package redis is the connection to Redis, one server or a Cluster, for all packages that keep something in it: a
+// client that sends each call of a script once, the scripts by their names, locks, and what servers are asked.
+package redis
 
 import (
 	"context"
@@ -7,16 +9,28 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"time"
 
-	"github.com/redis/go-redis/v9"
+	goredis "github.com/redis/go-redis/v9"
 )
+
+const (
+	dialTimeout = 2 * time.Second
+	// ioTimeout bounds one command. The longest script takes a few milliseconds.
+	ioTimeout = 3 * time.Second
+	// connLifetime bounds a connection, which after a fail-over may point at a replica.
+	connLifetime = 5 * time.Minute
+)
+
+// Client is a connection to Redis that sends each script call once. It is safe for concurrent use.
+type Client struct{ goredis.UniversalClient }
 
 // Open makes a client for a URL such as redis://user:password@host:6379/0, or rediss:// for TLS.
 // Several hosts, comma-separated, mean Redis Cluster. It does not connect. Errors hold no password.
 //
 // The client never repeats a script by itself: one whose answer was lost may have been carried out, and
 // only the caller knows whether repeating it is safe.
-func Open(rawURL string) (*Stock, error) {
+func Open(rawURL string) (*Client, error) {
 	opts, err := parseURL(rawURL)
 	if err != nil {
 		return nil, err
@@ -28,10 +42,10 @@ func Open(rawURL string) (*Stock, error) {
 	opts.ReadTimeout = ioTimeout
 	opts.WriteTimeout = ioTimeout
 	opts.ConnMaxLifetime = connLifetime
-	return &Stock{rdb: client{redis.NewUniversalClient(opts)}}, nil
+	return &Client{goredis.NewUniversalClient(opts)}, nil
 }
 
-func parseURL(rawURL string) (*redis.UniversalOptions, error) {
+func parseURL(rawURL string) (*goredis.UniversalOptions, error) {
 	const want = "want redis://user:password@host:port/db or rediss://…, several hosts comma-separated, reserved " +
 		"characters in the password percent-encoded"
 	scheme, rest, _ := strings.Cut(rawURL, "://")
@@ -47,7 +61,7 @@ func parseURL(rawURL string) (*redis.UniversalOptions, error) {
 	hosts, more, cluster := strings.Cut(hosts, ",")
 
 	// The first host, with all the rest of the URL, is a URL that the client itself can read.
-	single, err := redis.ParseURL(scheme + "://" + user + hosts + path)
+	single, err := goredis.ParseURL(scheme + "://" + user + hosts + path)
 	if err != nil {
 		if strings.Contains(rawURL, "@") {
 			// The error may quote any part of the URL, and where a part ends is what is wrong.
@@ -56,7 +70,7 @@ func parseURL(rawURL string) (*redis.UniversalOptions, error) {
 		return nil, fmt.Errorf("%s: %w", want, err)
 	}
 
-	opts := &redis.UniversalOptions{
+	opts := &goredis.UniversalOptions{
 		Addrs: []string{single.Addr}, DB: single.DB,
 		Username: single.Username, Password: single.Password,
 		TLSConfig: single.TLSConfig, PoolSize: single.PoolSize,
@@ -86,7 +100,7 @@ func cutUser(s string) (user, hosts string) {
 
 // The client's own log lines, most of them about connections that the caller hears of as an error, go where the
 // program's lines go, but without their text: an error of Redis may repeat a command with all that is in it.
-func init() { redis.SetLogger(logger{}) }
+func init() { goredis.SetLogger(logger{}) }
 
 type logger struct{}
 

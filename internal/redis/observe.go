@@ -1,4 +1,4 @@
-package stock
+package redis
 
 import (
 	"cmp"
@@ -6,22 +6,22 @@ import (
 	"errors"
 	"time"
 
-	"github.com/redis/go-redis/v9"
+	goredis "github.com/redis/go-redis/v9"
 )
 
 // Observe has f called after each call, with its name (that of the script, or of the command, or "pipeline"), how long
 // it took and how it ended. It is called before the connection is used.
-func (s *Stock) Observe(f func(call string, took time.Duration, err error)) {
-	s.rdb.AddHook(observer(f))
+func (c *Client) Observe(f func(call string, took time.Duration, err error)) {
+	c.AddHook(observer(f))
 }
 
 // observer is a hook of the client that measures.
 type observer func(call string, took time.Duration, err error)
 
-func (observer) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (observer) DialHook(next goredis.DialHook) goredis.DialHook { return next }
 
-func (o observer) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
+func (o observer) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
+	return func(ctx context.Context, cmd goredis.Cmder) error {
 		start := time.Now()
 		err := next(ctx, cmd)
 		name := cmd.Name()
@@ -40,8 +40,8 @@ func (o observer) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	}
 }
 
-func (o observer) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
+func (o observer) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []goredis.Cmder) error {
 		start := time.Now()
 		err := next(ctx, cmds)
 		if len(cmds) > 0 && setsUp(cmds[0].Name()) {
@@ -58,7 +58,7 @@ func setsUp(command string) bool { return command == "hello" || command == "clie
 
 // failure is err, unless it only says that a key, or a script, is not there yet.
 func failure(err error) error {
-	if errors.Is(err, redis.Nil) || redis.HasErrorPrefix(err, "NOSCRIPT") {
+	if errors.Is(err, goredis.Nil) || goredis.HasErrorPrefix(err, "NOSCRIPT") {
 		return nil
 	}
 	return err
