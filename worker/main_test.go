@@ -380,9 +380,7 @@ func (r *rig) mustBe(reason order.Reason, orders ...order.Order) {
 	if reason != "" {
 		status = order.Failed
 	}
-	ids := make([]uuid.UUID, len(orders))
 	for i, o := range orders {
-		ids[i] = o.ID
 		record, err := r.ledger.Order(r.t.Context(), o.ID)
 		if err != nil || record.Status != status || record.FailedReason != reason ||
 			record.TotalPrice() != o.TotalPrice() {
@@ -391,7 +389,7 @@ func (r *rig) mustBe(reason order.Reason, orders ...order.Order) {
 				status, reason, o.TotalPrice())
 		}
 	}
-	shown, err := r.stock.Statuses(r.t.Context(), ids)
+	shown, err := r.stock.Statuses(r.t.Context(), idsOf(orders))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -400,6 +398,14 @@ func (r *rig) mustBe(reason order.Reason, orders ...order.Order) {
 			r.t.Errorf("order %d is shown as %+v, want %s %s", i, record, status, reason)
 		}
 	}
+}
+
+func idsOf(orders []order.Order) []uuid.UUID {
+	ids := make([]uuid.UUID, len(orders))
+	for i, o := range orders {
+		ids[i] = o.ID
+	}
+	return ids
 }
 
 // mustBePending checks that orders are shown as pending and that MySQL does not know them.
