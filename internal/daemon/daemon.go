@@ -193,6 +193,19 @@ func (parts *Parts) close() {
 
 // serve lets a service run until the process is asked to stop.
 func (p Program) serve(s settings, parts Parts, service *Service, stopTraces func(context.Context) error) error {
+	// The public address comes first: whoever hears from the admin server that the program is ready may ask there.
+	name, _ := version.Get()
+	about := []any{"version", name}
+	var ln net.Listener
+	if s.addr != nil {
+		var err error
+		if ln, err = net.Listen("tcp", *s.addr); err != nil {
+			return fmt.Errorf("%s: %w", p.Addr, err)
+		}
+		defer ln.Close() // a second time, unless the program has not come as far as to serve
+		about = append(about, "addr", ln.Addr().String())
+	}
+
 	var page http.Handler
 	if p.Queue {
 		b := board.Start(p.Name, parts.Redis, ledger.New(parts.DB), parts.Queue, service.Counted...)
@@ -205,15 +218,6 @@ func (p Program) serve(s settings, parts Parts, service *Service, stopTraces fun
 	}
 	defer adminServer.Close()
 
-	name, _ := version.Get()
-	about := []any{"version", name}
-	var ln net.Listener
-	if s.addr != nil {
-		if ln, err = net.Listen("tcp", *s.addr); err != nil {
-			return fmt.Errorf("%s: %w", p.Addr, err)
-		}
-		about = append(about, "addr", ln.Addr().String())
-	}
 	stop, unregister := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	served := make(chan error, 1)
 	go func() { served <- service.Serve(ln) }()
