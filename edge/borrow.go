@@ -30,15 +30,19 @@ const (
 // learned. It runs once at a time for a bucket, on this edge.
 func (r *reserver) borrow(bucket, split int64, short served) (elsewhere []*ticket) {
 	waiting := r.refuse(bucket, short.short)
+
 	ctx, cancel := context.WithTimeout(context.Background(), borrowTimeout)
 	defer cancel()
 	refused := map[int64]bool{} // donors of which MySQL has fewer units than Redis
 	var patience time.Time      // until which units on their way are waited for
+
 	for attempt := 1; len(waiting) > 0; attempt++ {
 		if attempt > maxBorrows {
 			r.fail(bucket, waiting, errors.New("others were quicker each time"))
 			break
 		}
+
+		// Which of them can be served by the units of all buckets together?
 		asked := time.Now()
 		counts, err := r.counts(ctx, bucket, split)
 		if err != nil {
@@ -48,6 +52,7 @@ func (r *reserver) borrow(bucket, split int64, short served) (elsewhere []*ticke
 		total, transfers := unitsOf(counts, refused)
 		possible, few, wanted, least := partition(waiting, total)
 
+		// None: they are sold out, once it is sure that no units are on their way.
 		if len(possible) == 0 {
 			if patience.IsZero() || transfers > 0 && time.Now().Before(patience) {
 				// At least two looks, since units that arrive during one may be missed.
@@ -62,6 +67,7 @@ func (r *reserver) borrow(bucket, split int64, short served) (elsewhere []*ticke
 			break
 		}
 
+		// Some: the bucket gets what it lacks for them from another.
 		if own := max(counts[bucket].Available, 0); own < least {
 			moved, err := r.fetch(ctx, bucket, counts, refused, wanted-own)
 			if err != nil {
@@ -72,6 +78,7 @@ func (r *reserver) borrow(bucket, split int64, short served) (elsewhere []*ticke
 				continue
 			}
 		}
+
 		served := r.serve(bucket, split, possible)
 		elsewhere = append(elsewhere, served.elsewhere...)
 		waiting = append(few, served.short...)

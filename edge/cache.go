@@ -88,16 +88,20 @@ func (c *cache[K, V]) get(key K) (V, error) {
 	if entry, ok := c.entries.Get(key); ok && entry.fresh() {
 		return entry.value, entry.err
 	}
+
+	// However many ask, one loads.
 	loaded, err, _ := c.loads.Do(fmt.Sprint(key), func() (any, error) {
 		defer keepStack()
 		known, ok := c.entries.Peek(key)
 		if ok && known.fresh() {
 			return known, nil // a load has ended since we looked
 		}
+
 		// The load is everybody's, so that it ends with nobody's request.
 		ctx, cancel := context.WithTimeout(context.Background(), loadTimeout)
 		defer cancel()
 		value, err := c.load(ctx, key)
+
 		switch {
 		case err == nil || errors.Is(err, mysql.ErrNotFound):
 			known = &cached[V]{value: value, err: err, at: time.Now()}
@@ -111,6 +115,7 @@ func (c *cache[K, V]) get(key K) (V, error) {
 		c.add(key, known)
 		return known, nil
 	})
+
 	if err != nil {
 		var none V
 		return none, err

@@ -40,16 +40,20 @@ func (e *Edge) readOrder(ctx *fasthttp.RequestCtx, who *token.Claims) *ticket {
 		sendProblem(ctx, problem.UnsupportedMediaType, "Send the order with Content-Type: application/json.")
 		return nil
 	}
+
 	key, detail := problem.IdempotencyKey(ctx.Request.Header.PeekAll(problem.IdempotencyHeader))
 	if detail != "" {
 		sendProblem(ctx, problem.MalformedRequest, detail)
 		return nil
 	}
+
 	productID, quantity, c, detail := parseOrder(ctx.PostBody())
 	if c != "" {
 		sendProblem(ctx, c, detail)
 		return nil
 	}
+
+	// What is known to be refused asks nobody.
 	if e.products.missing(productID) {
 		sendProblem(ctx, problem.ProductNotFound, "")
 		return nil
@@ -61,6 +65,7 @@ func (e *Edge) readOrder(ctx *fasthttp.RequestCtx, who *token.Claims) *ticket {
 			return nil
 		}
 	}
+
 	t := &ticket{
 		request: stock.Request{
 			OrderID: e.stock.NewOrderID(stockID), UserID: who.UserID, Quantity: quantity, IdempotencyKey: key,
@@ -125,12 +130,15 @@ func decodeOrder(body []byte) (productID, quantity int64, c problem.Code, detail
 	if err := json.Unmarshal(body, &fields); err != nil {
 		return 0, 0, problem.MalformedRequest, problem.NotAnObject(example)
 	}
+
+	// Their types first, then their values.
 	if !isNumber(fields.ProductID) {
 		return 0, 0, problem.MalformedRequest, "product_id must be a number."
 	}
 	if !isNumber(fields.Quantity) {
 		return 0, 0, problem.MalformedRequest, "quantity must be a number."
 	}
+
 	productID, err := strconv.ParseInt(string(fields.ProductID), 10, 64)
 	if err != nil || productID <= 0 || productID > order.MaxProductID {
 		return 0, 0, problem.ProductNotFound, "product_id must be a positive whole number, and one of a product."
@@ -159,6 +167,7 @@ func parsePlainOrder(body []byte) (productID, quantity int64, ok bool) {
 		body = rest[i:]
 		return n, true
 	}
+
 	if productID, ok = digits(`{"product_id":`); !ok || productID > order.MaxProductID {
 		return 0, 0, false
 	}

@@ -42,6 +42,7 @@ func (e *Edge) getProduct(ctx *fasthttp.RequestCtx) {
 		sendError(ctx, bad)
 		return
 	}
+
 	product, err := order.Product{}, error(nil)
 	if e.seesAll(ctx) {
 		lookup, cancel := context.WithTimeout(context.Background(), lookupTimeout)
@@ -50,6 +51,7 @@ func (e *Edge) getProduct(ctx *fasthttp.RequestCtx) {
 	} else if product, err = e.products.get(id); err == nil && product.State == order.OffSale {
 		err = mysql.ErrNotFound
 	}
+
 	switch {
 	case errors.Is(err, mysql.ErrNotFound):
 		sendProblem(ctx, problem.ProductNotFound, "")
@@ -68,6 +70,7 @@ func (e *Edge) listProducts(ctx *fasthttp.RequestCtx) {
 		sendProblem(ctx, problem.MalformedRequest, "cursor must be the next_cursor of an earlier page.")
 		return
 	}
+
 	products, err := []order.Product(nil), error(nil)
 	if e.seesAll(ctx) {
 		lookup, cancel := context.WithTimeout(context.Background(), lookupTimeout)
@@ -81,6 +84,7 @@ func (e *Edge) listProducts(ctx *fasthttp.RequestCtx) {
 		sendProblem(ctx, problem.ProductsUnavailable, "")
 		return
 	}
+
 	page := struct {
 		Products   []catalog.Product `json:"products"`
 		NextCursor string            `json:"next_cursor,omitempty"`

@@ -90,6 +90,7 @@ func New(rdb *redis.Client, db *mysql.DB, q *queue.Queue, guard *access.Guard, r
 	}
 	e.reserver = newReserver(st, books, e.products, e.refusalCache, e.sender, m)
 	e.running, e.endLoops = context.WithCancel(context.Background())
+
 	e.server = &fasthttp.Server{
 		Handler: e.begin(e.routes(m).Handler, m),
 		ErrorHandler: func(ctx *fasthttp.RequestCtx, err error) {
@@ -104,6 +105,7 @@ func New(rdb *redis.Client, db *mysql.DB, q *queue.Queue, guard *access.Guard, r
 		DisablePreParseMultipartForm: true, // no form is taken, so none is worth reading
 		Logger:                       quietLogger{},
 	}
+
 	e.watch(reg)
 	return e
 }
@@ -115,6 +117,7 @@ func (e *Edge) routes(m *metrics) *router.Router {
 	r.SaveMatchedRoutePath = false
 	unrouted := m.measure("none", e.admit(access.Aside, e.unrouted))
 	r.NotFound, r.MethodNotAllowed, r.GlobalOPTIONS = unrouted, unrouted, unrouted
+
 	handle := func(method, path string, h fasthttp.RequestHandler) {
 		switch {
 		case strings.HasPrefix(path, "/api/"):
@@ -130,6 +133,7 @@ func (e *Edge) routes(m *metrics) *router.Router {
 			r.Handle(fasthttp.MethodHead, path, h) // fasthttp leaves the body out
 		}
 	}
+
 	handle("POST", "/api/orders", e.forUser(e.postOrder))
 	handle("GET", "/api/orders", e.forUser(e.listOrders))
 	handle("GET", "/api/orders/{id}", e.forUser(e.getOrder))
@@ -168,6 +172,7 @@ func (e *Edge) getReady(ctx *fasthttp.RequestCtx) {
 // Serve answers requests from ln until Stop. It is called once.
 func (e *Edge) Serve(ln net.Listener) error {
 	e.guard.Load(e.running)
+
 	ln = newListener(ln)
 	e.mu.Lock()
 	if e.draining.Load() { // stopped before it has begun
@@ -195,10 +200,13 @@ func (e *Edge) Stop(ctx context.Context, notice time.Duration) error {
 	e.draining.Store(true)
 	ln := e.ln
 	e.mu.Unlock()
+
+	// Load balancers take their time to send no more.
 	select {
 	case <-time.After(notice):
 	case <-ctx.Done():
 	}
+
 	e.endWaits.Do(func() { close(e.watcher.stop) })
 	if ln != nil {
 		_ = ln.Close() // the server does not know it yet if Serve has only just begun
@@ -207,6 +215,8 @@ func (e *Edge) Stop(ctx context.Context, notice time.Duration) error {
 	if errors.Is(err, net.ErrClosed) {
 		err = nil
 	}
+
+	// What these requests have begun comes to its end, in the order in which one leads to the next.
 	finished := make(chan struct{})
 	go func() {
 		e.reserver.tickets.Wait()

@@ -63,23 +63,27 @@ func (e *Edge) getOrder(ctx *fasthttp.RequestCtx, who *token.Claims) {
 		sendProblem(ctx, problem.MalformedRequest, fmt.Sprintf("wait must be a time from 0s to %s.", maxStatusWait))
 		return
 	}
+
 	record, err := e.findOrder(id, who.UserID)
 	if err != nil && !errors.Is(err, mysql.ErrNotFound) {
 		slog.Error("look up an order: it cannot be read", logID(ctx), "order", id, "error", err)
 		sendProblem(ctx, problem.OrdersUnavailable, "")
 		return
 	}
+
 	// An order of somebody else gets the answer, as late, of one that nobody knows.
 	known := err == nil && record.UserID == who.UserID
 	if !known && !mayBeUnseen(id) {
 		sendProblem(ctx, problem.OrderNotFound, "")
 		return
 	}
+
 	if wait > 0 && (!known || record.Status == order.Pending) {
 		if decided := e.watcher.wait(id, who.UserID, wait); decided != nil {
 			record, known = decided, true
 		}
 	}
+
 	if !known || record.Status == order.Pending {
 		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, retryAfter)
 	}
@@ -132,6 +136,7 @@ func (e *Edge) listOrders(ctx *fasthttp.RequestCtx, who *token.Claims) {
 		sendProblem(ctx, problem.MalformedRequest, "cursor must be the next_cursor of an earlier page.")
 		return
 	}
+
 	lookup, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 	defer cancel()
 	records, err := e.ledger.Orders(lookup, who.UserID, before, pageSize+1)
@@ -140,6 +145,7 @@ func (e *Edge) listOrders(ctx *fasthttp.RequestCtx, who *token.Claims) {
 		sendProblem(ctx, problem.OrdersUnavailable, "")
 		return
 	}
+
 	page := struct {
 		Orders     []orderBody `json:"orders"`
 		NextCursor string      `json:"next_cursor,omitempty"`

@@ -48,6 +48,7 @@ func (w *watcher) wait(id uuid.UUID, userID int64, d time.Duration) *order.Recor
 		w.loop.Go(w.run)
 	}
 	w.mu.Unlock()
+
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -55,6 +56,7 @@ func (w *watcher) wait(id uuid.UUID, userID int64, d time.Duration) *order.Recor
 		if record.UserID == userID {
 			return record
 		}
+		// It is somebody else's order, of which the answer must not come sooner than of none.
 		select {
 		case <-timer.C:
 		case <-w.stop:
@@ -63,6 +65,8 @@ func (w *watcher) wait(id uuid.UUID, userID int64, d time.Duration) *order.Recor
 	case <-timer.C:
 	case <-w.stop:
 	}
+
+	// Nobody waits any longer.
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	select {
@@ -73,6 +77,7 @@ func (w *watcher) wait(id uuid.UUID, userID int64, d time.Duration) *order.Recor
 		return record
 	default:
 	}
+
 	for i, other := range w.waiting[id] {
 		if other == decided {
 			w.waiting[id] = append(w.waiting[id][:i], w.waiting[id][i+1:]...)
@@ -102,6 +107,7 @@ func (w *watcher) run() {
 			ids = append(ids, id)
 		}
 		w.mu.Unlock()
+
 		for len(ids) > 0 {
 			n := min(len(ids), stock.MaxBatch)
 			records, err := w.stock.Statuses(context.Background(), ids[:n])

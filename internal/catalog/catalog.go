@@ -88,6 +88,7 @@ func (c Catalog) SetAvailable(ctx context.Context, products []order.Product) {
 	if err != nil {
 		slog.Warn("read available units: products are shown with the stock of MySQL", "error", err)
 	}
+
 	var missing []int64 // buckets that Redis does not have
 	for _, id := range ids {
 		if !counts[id].Loaded && order.BucketOf(id) > 0 {
@@ -98,6 +99,7 @@ func (c Catalog) SetAvailable(ctx context.Context, products []order.Product) {
 	if err != nil {
 		slog.Warn("read units of buckets: products are shown without some of theirs", "error", err)
 	}
+
 	for i := range products {
 		p := &products[i]
 		if p.Buckets > 0 {
