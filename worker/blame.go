@@ -26,10 +26,10 @@ const (
 // same product could be decided, until they are at fault themselves.
 const maxRefusals = 3
 
-// inquest finds out why orders of one product cannot be decided: it is asked after each failure. What MySQL says is not
-// enough. A reason that a sound order would fail for as well is not an order's own, and no list has all the reasons for
-// which one order can fail.
-type inquest struct {
+// investigation finds out why orders of one product cannot be decided: it is asked after each failure. What MySQL says
+// is not enough. A reason that a sound order would fail for as well is not an order's own, and no list has all the
+// reasons for which one order can fail.
+type investigation struct {
 	worker    *Worker
 	productID int64
 	alone     bool // there is just one order
@@ -38,7 +38,7 @@ type inquest struct {
 	asked    bool // the breaker has tripped for the product already, so that all else has been found to be in order
 }
 
-func (in *inquest) blame(err error) fault {
+func (in *investigation) blame(err error) fault {
 	class := mysql.Classify(err)
 	switch {
 	case class == mysql.Transient:
@@ -67,8 +67,9 @@ func (in *inquest) blame(err error) fault {
 	return ofProduct
 }
 
-// blameInRedis is inquest for what is done in Redis with orders of one product since a time. While some masters of a
-// Cluster answer, it is the product's own that does not: it gets a moment, and then its orders must come back later.
+// blameInRedis is investigation for what is done in Redis with orders of one product since a time. While some masters
+// of a Cluster answer, it is the product's own that does not: it gets a moment, and then its orders must come back
+// later.
 func (w *Worker) blameInRedis(productID int64, since time.Time) func(error) fault {
 	return func(err error) fault {
 		if redis.Rejected(err) {

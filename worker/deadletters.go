@@ -131,7 +131,7 @@ func (w *Worker) judge(ctx context.Context, o order.Order) (order.Decision, erro
 
 // tryAlone decides an order. If that fails, own reports whether it does so for a reason of the order's own.
 func (w *Worker) tryAlone(ctx context.Context, o order.Order) (decision order.Decision, own bool, err error) {
-	in := inquest{worker: w, productID: o.ProductID, alone: true}
+	in := investigation{worker: w, productID: o.ProductID, alone: true}
 	for range maxRefusals {
 		var decisions []order.Decision
 		if decisions, err = w.ledger.Decide(ctx, o.ProductID, []order.Order{o}); err == nil {

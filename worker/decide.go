@@ -33,7 +33,7 @@ func (w *Worker) decide(productID int64, jobs []*job) {
 	w.progress.begin(productID)
 	defer w.progress.end(productID)
 
-	in := inquest{worker: w, productID: productID, alone: len(jobs) == 1}
+	in := investigation{worker: w, productID: productID, alone: len(jobs) == 1}
 	var decisions []order.Decision
 	blame, err := w.persist(productID, func(ctx context.Context) (err error) {
 		start := time.Now()
@@ -108,7 +108,7 @@ func (w *Worker) fail(j *job, reason error) {
 		return
 	}
 
-	in := inquest{worker: w, productID: j.order.ProductID, alone: true}
+	in := investigation{worker: w, productID: j.order.ProductID, alone: true}
 	var decision order.Decision
 	blame, err := w.persist(j.order.ProductID, func(ctx context.Context) (err error) {
 		decision, err = w.ledger.Fail(ctx, j.order, order.DeadLetter)

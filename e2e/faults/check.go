@@ -29,8 +29,8 @@ import (
 type books struct {
 	orders map[string][]orderRow // by id
 	ledger []ledgerRow
-	stock  map[int64]int64 // in MySQL, by product or bucket
-	redis  map[int64]shelf // by product or bucket
+	stock  map[int64]int64      // in MySQL, by product or bucket
+	redis  map[int64]stockLevel // by product or bucket
 	queue  queueBooks
 	// shown is what GET /api/orders/{id} says of accepted orders: the status, or what went wrong.
 	shown map[string]string
@@ -49,8 +49,8 @@ type ledgerRow struct {
 	reason, ref                      string // ref is the id of an order, or of a restock
 }
 
-// shelf is what Redis holds of a product.
-type shelf struct {
+// stockLevel is what Redis holds of a product.
+type stockLevel struct {
 	loaded    bool
 	available int64
 	reserved  map[string]int64 // by order
@@ -233,7 +233,7 @@ func judge(intents []*intent, sold []product, b *books, r rules) (broken []findi
 		counted := map[int64]int64{} // by Redis, in all buckets
 		loaded := false
 		for _, id := range p.rows() {
-			b.judgeShelf(id, find)
+			b.judgeStock(id, find)
 			s := b.redis[id]
 			loaded = loaded || s.loaded
 			for user, n := range s.bought {
@@ -259,8 +259,8 @@ func judge(intents []*intent, sold []product, b *books, r rules) (broken []findi
 	return broken
 }
 
-// judgeShelf compares what Redis holds of a product or bucket with MySQL.
-func (b *books) judgeShelf(id int64, find func(string, int64, string, ...any)) {
+// judgeStock compares what Redis holds of a product or bucket with MySQL.
+func (b *books) judgeStock(id int64, find func(string, int64, string, ...any)) {
 	s := b.redis[id]
 	var reserved, lent int64
 	for _, n := range s.reserved {
@@ -384,13 +384,13 @@ type places struct {
 
 // read reads all books. The queues are received from, which uses up an attempt of a message that should not be there.
 func (p places) read(ctx context.Context, sold []product, intents []*intent) (*books, error) {
-	b := &books{orders: map[string][]orderRow{}, stock: map[int64]int64{}, redis: map[int64]shelf{}}
+	b := &books{orders: map[string][]orderRow{}, stock: map[int64]int64{}, redis: map[int64]stockLevel{}}
 	if err := p.readMySQL(ctx, b); err != nil {
 		return nil, fmt.Errorf("read MySQL: %w", err)
 	}
 	for _, product := range sold {
 		for _, id := range product.rows() {
-			s, err := p.readShelf(ctx, id)
+			s, err := p.readStock(ctx, id)
 			if err != nil {
 				return nil, fmt.Errorf("read Redis: %w", err)
 			}
@@ -475,7 +475,7 @@ func asUUID(raw []byte) string {
 	return id.String()
 }
 
-func (p places) readShelf(ctx context.Context, productID int64) (s shelf, err error) {
+func (p places) readStock(ctx context.Context, productID int64) (s stockLevel, err error) {
 	tag := fmt.Sprintf("{%d}", productID)
 	available, err := p.rdb.Get(ctx, "stock:"+tag).Int64()
 	if err != nil && !errors.Is(err, redis.Nil) {

@@ -39,7 +39,7 @@ func sale() ([]*intent, []product, *books) {
 			{product: 1, version: 3, delta: 5, balance: 13, reason: "restock", ref: "d"},
 		},
 		stock: map[int64]int64{1: 13},
-		redis: map[int64]shelf{1: {loaded: true, available: 13, reserved: map[string]int64{},
+		redis: map[int64]stockLevel{1: {loaded: true, available: 13, reserved: map[string]int64{},
 			bought: map[int64]int64{1: 2}}},
 		shown: map[string]string{first: "completed", second: "failed"},
 	}
