@@ -3,7 +3,6 @@ package main
 import (
 	"github.com/valyala/fasthttp"
 
-	"stampede/internal/access"
 	"stampede/internal/front"
 	"stampede/internal/problem"
 )
@@ -21,19 +20,10 @@ func (e *Edge) finish(ctx *fasthttp.RequestCtx) {
 	if len(h.PeekBytes(cacheControl)) == 0 {
 		h.SetCanonical(cacheControl, noStore)
 	}
-	if len(e.guard.Origins) == 0 {
-		return
-	}
-	h.Add(fasthttp.HeaderVary, fasthttp.HeaderOrigin)
-	if origin := ctx.Request.Header.Peek(fasthttp.HeaderOrigin); e.guard.Origins[string(origin)] {
-		h.SetBytesV(fasthttp.HeaderAccessControlAllowOrigin, origin)
-		h.Set(fasthttp.HeaderAccessControlExposeHeaders, access.ReadableHeaders)
-	}
+	e.guard.Origins.Allow(header{h}, ctx.Request.Header.Peek(fasthttp.HeaderOrigin))
 }
 
-// unrouted answers what no route is for: with the methods that the path has on any server, if it has some, and OPTIONS
-// with what a browser asks before it lets a page of another site send a request (the Fetch standard, "CORS-preflight
-// fetch").
+// unrouted answers what no route is for: with the methods that the path has on any server, if it has some.
 func (e *Edge) unrouted(ctx *fasthttp.RequestCtx) {
 	allow := front.AllowInstead(string(ctx.Method()), string(ctx.Path()))
 	if allow == "" {
@@ -46,11 +36,6 @@ func (e *Edge) unrouted(ctx *fasthttp.RequestCtx) {
 		sendProblem(ctx, problem.MethodNotAllowed, "")
 		return
 	}
-	if !e.guard.Origins[string(ctx.Request.Header.Peek(fasthttp.HeaderOrigin))] ||
-		len(ctx.Request.Header.Peek(fasthttp.HeaderAccessControlRequestMethod)) == 0 {
-		return
-	}
-	h.Set(fasthttp.HeaderAccessControlAllowMethods, allow)
-	h.Set(fasthttp.HeaderAccessControlAllowHeaders, access.SendableHeaders)
-	h.Set(fasthttp.HeaderAccessControlMaxAge, access.PreflightAge)
+	e.guard.Origins.Preflight(header{h}, ctx.Request.Header.Peek(fasthttp.HeaderOrigin),
+		ctx.Request.Header.Peek(fasthttp.HeaderAccessControlRequestMethod), allow)
 }

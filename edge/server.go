@@ -181,8 +181,7 @@ func (e *Edge) Serve(ln net.Listener) error {
 	}
 	e.ln = ln
 	e.loops.Go(func() { notice.Listen(e.running, e.redis, e.hear) })
-	e.loops.Go(func() { e.guard.KeepSessions(e.running) })
-	e.loops.Go(func() { e.guard.KeepBans(e.running) })
+	e.loops.Go(func() { e.guard.Keep(e.running) })
 	e.mu.Unlock()
 	return e.server.Serve(ln)
 }

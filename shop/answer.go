@@ -34,9 +34,6 @@ func (a *answer) WriteHeader(status int) {
 	a.ResponseWriter.WriteHeader(status)
 }
 
-// Unwrap lets http.ResponseController reach the connection.
-func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
-
 // begin is the way of every request of a route: it gets its id and the headers that every answer has, is counted and
 // traced, and its client is screened before anything is done.
 func (s *Shop) begin(name string, purpose access.Purpose, next handler) http.Handler {
@@ -49,7 +46,7 @@ func (s *Shop) begin(name string, purpose access.Purpose, next handler) http.Han
 		h.Set("Server", "stampede")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Cache-Control", "no-store")
-		s.guard.Origins.Allow(h, r.Header.Get("Origin"))
+		s.guard.Origins.Allow(h, []byte(r.Header.Get("Origin")))
 
 		a := &answer{ResponseWriter: w, status: http.StatusOK}
 		span := telemetry.Begin(telemetry.Place{}, name, telemetry.Server)
@@ -74,7 +71,7 @@ func (s *Shop) screened(a *answer, r *http.Request, purpose access.Purpose, next
 			err = problem.New(problem.InternalError, "")
 		}
 	}()
-	body, err := readBody(a, r)
+	body, err := readBody(a.ResponseWriter, r) // through which a body that is too large closes the connection
 	if err != nil {
 		return err
 	}
@@ -123,7 +120,8 @@ func (s *Shop) unrouted(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodOptions {
 		return problem.New(problem.MethodNotAllowed, "")
 	}
-	s.guard.Origins.Preflight(w.Header(), r.Header, allow)
+	s.guard.Origins.Preflight(w.Header(), []byte(r.Header.Get("Origin")),
+		[]byte(r.Header.Get("Access-Control-Request-Method")), allow)
 	return nil
 }
 

@@ -190,8 +190,7 @@ func (s *Shop) Serve(ln net.Listener) error {
 	s.loops.Go(func() {
 		notice.Listen(s.running, s.redis, func(n notice.Notice) { s.guard.Sessions.End(n.EndedSessions...) })
 	})
-	s.loops.Go(func() { s.guard.KeepSessions(s.running) })
-	s.loops.Go(func() { s.guard.KeepBans(s.running) })
+	s.loops.Go(func() { s.guard.Keep(s.running) })
 	if err := s.server.Serve(netutil.LimitListener(ln, maxConns)); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"time"
 
 	"stampede/internal/config"
@@ -108,13 +109,14 @@ func (g *Guard) Load(ctx context.Context) {
 	}
 }
 
-// KeepSessions learns from MySQL which sessions end, and KeepBans who is banned, until ctx ends.
-func (g *Guard) KeepSessions(ctx context.Context) {
-	keepUp(ctx, endedInterval, g.Sessions.poll, "load ended sessions: they are known from notices only")
-}
-
-func (g *Guard) KeepBans(ctx context.Context) {
-	keepUp(ctx, bansInterval, g.Bans.poll, "load bans: new ones are not known")
+// Keep learns from MySQL which sessions end and who is banned, until ctx ends.
+func (g *Guard) Keep(ctx context.Context) {
+	var polls sync.WaitGroup
+	polls.Go(func() {
+		keepUp(ctx, endedInterval, g.Sessions.poll, "load ended sessions: they are known from notices only")
+	})
+	polls.Go(func() { keepUp(ctx, bansInterval, g.Bans.poll, "load bans: new ones are not known") })
+	polls.Wait()
 }
 
 // keepUp calls poll again and again until ctx ends. Of several failures in a row it logs the first.

@@ -2,7 +2,6 @@ package access
 
 import (
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 )
@@ -42,33 +41,33 @@ func checkOrigins(text string) error {
 }
 
 const (
-	// ReadableHeaders are those of an answer that a page of another site may read; some it may read anyway.
-	ReadableHeaders = "Allow, Location, RateLimit, RateLimit-Policy, Retry-After, Stampede-Request-Id, WWW-Authenticate"
-	// SendableHeaders are those that it may send.
-	SendableHeaders = "Authorization, Content-Type, Idempotency-Key, If-None-Match, Traceparent"
-	// PreflightAge is for how many seconds a browser need not ask again what it may send.
-	PreflightAge = "600"
+	// readableHeaders are those of an answer that a page of another site may read; some it may read anyway.
+	readableHeaders = "Allow, Location, RateLimit, RateLimit-Policy, Retry-After, Stampede-Request-Id, WWW-Authenticate"
+	// sendableHeaders are those that it may send.
+	sendableHeaders = "Authorization, Content-Type, Idempotency-Key, If-None-Match, Traceparent"
+	// preflightAge is for how many seconds a browser need not ask again what it may send.
+	preflightAge = "600"
 )
 
 // Allow lets pages of another site see an answer, if they may.
-func (o Origins) Allow(answer http.Header, origin string) {
+func (o Origins) Allow(answer Header, origin []byte) {
 	if len(o) == 0 {
 		return
 	}
-	answer.Add("Vary", "Origin")
-	if o[origin] {
-		answer.Set("Access-Control-Allow-Origin", origin)
-		answer.Set("Access-Control-Expose-Headers", ReadableHeaders)
+	answer.Set("Vary", "Origin")
+	if o[string(origin)] {
+		answer.Set("Access-Control-Allow-Origin", string(origin))
+		answer.Set("Access-Control-Expose-Headers", readableHeaders)
 	}
 }
 
-// Preflight answers what a browser asks before it lets a page of another site send a request (the Fetch standard,
-// "CORS-preflight fetch"). Methods are those that the path has.
-func (o Origins) Preflight(answer, request http.Header, methods string) {
-	if !o[request.Get("Origin")] || request.Get("Access-Control-Request-Method") == "" {
+// Preflight answers what a browser asks before it lets a page of another site send a request of some method (the Fetch
+// standard, "CORS-preflight fetch"). Methods are those that the path has.
+func (o Origins) Preflight(answer Header, origin, method []byte, methods string) {
+	if !o[string(origin)] || len(method) == 0 {
 		return
 	}
 	answer.Set("Access-Control-Allow-Methods", methods)
-	answer.Set("Access-Control-Allow-Headers", SendableHeaders)
-	answer.Set("Access-Control-Max-Age", PreflightAge)
+	answer.Set("Access-Control-Allow-Headers", sendableHeaders)
+	answer.Set("Access-Control-Max-Age", preflightAge)
 }

@@ -81,7 +81,7 @@ var allowedImports = map[string][]string{
 	"internal/telemetry": {"internal/mysql", "internal/queue", "internal/redis"},
 
 	"infra/nginx":          {"internal/front"},
-	"internal/front/proxy": {"internal/front"},
+	"internal/front/proxy": {"internal/front", "internal/problem"},
 
 	"localstack":           {"internal/queue", "localstack/sqs"},
 	"localstack/sqs":       {"internal/framing"},
