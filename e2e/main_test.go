@@ -13,7 +13,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -22,7 +21,6 @@ import (
 	"testing"
 	"time"
 
-	"stampede/internal/front/proxy"
 	"stampede/internal/lab"
 	"stampede/localstack"
 )
@@ -121,21 +119,16 @@ func (s *system) startServers() {
 func (s *system) startShop() *program {
 	s.t.Helper()
 	shop := s.start("shop")
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	door, err := lab.OpenDoor([]string{strings.TrimPrefix(s.url, "http://")}, []string{shop.addr})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	door := proxy.New([]string{strings.TrimPrefix(s.url, "http://")}, []string{shop.addr})
-	served := make(chan error, 1)
-	go func() { served <- door.Serve(ln) }()
 	s.t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), lab.StopWait)
-		defer cancel()
-		if err := errors.Join(door.Stop(ctx), <-served); err != nil {
+		if err := door.Close(); err != nil {
 			s.t.Error(err)
 		}
 	})
-	s.front = "http://" + ln.Addr().String()
+	s.front = door.URL
 	return shop
 }
 

@@ -49,7 +49,7 @@ func newWorld(t *testing.T, tune ...func(*Edge)) *world {
 // newWorldOn starts an edge on a Redis that the test chooses.
 func newWorldOn(t *testing.T, redisURL string, tune ...func(*Edge)) *world {
 	t.Helper()
-	w := &world{World: apitest.NewWorld(t, redisURL, apiContract())}
+	w := &world{World: apitest.NewWorld(t, redisURL)}
 	w.Accounts = account.New(w.DB)
 	w.edge, w.Registry, w.Addr = w.start(tune...)
 	w.URL = "http://" + w.Addr

@@ -1,49 +1,28 @@
 package main
 
 import (
-	"slices"
-	"sync"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
 
 	"stampede/internal/apidoc"
-	"stampede/internal/contract"
+	"stampede/internal/apitest"
 	"stampede/internal/front"
 )
 
-// apiContract is the contract that every answer in these tests is held against.
-var apiContract = sync.OnceValue(func() *contract.Contract {
-	c, err := contract.Load(apidoc.Contract)
-	if err != nil {
-		panic(err)
-	}
-	return c
-})
-
-// TestEveryRouteIsInTheTable of the front door, and all that the front door has for the edge is here. HEAD, which is
-// wherever GET is, goes without saying.
+// TestEveryRouteIsInTheTable of the front door, and all that the front door has for the edge is here.
 func TestEveryRouteIsInTheTable(t *testing.T) {
 	t.Parallel()
-	var here, there []string
+	var routes []string
 	for method, paths := range (&Edge{}).routes(newMetrics(prometheus.NewRegistry())).List() {
 		for _, path := range paths {
 			if method != fasthttp.MethodHead {
-				here = append(here, method+" "+path)
+				routes = append(routes, method+" "+path)
 			}
 		}
 	}
-	for _, r := range front.Routes {
-		if r.Process == front.Edge {
-			there = append(there, r.Method+" "+r.Pattern)
-		}
-	}
-	slices.Sort(here)
-	slices.Sort(there)
-	if !slices.Equal(here, there) {
-		t.Errorf("the edge has\n%v, the front door\n%v", here, there)
-	}
+	apitest.WantRoutes(t, front.Edge, routes)
 }
 
 // TestDocs looks at the contract as it is served.

@@ -16,9 +16,7 @@ import (
 
 	"stampede/internal/access"
 	"stampede/internal/account"
-	"stampede/internal/apidoc"
 	"stampede/internal/apitest"
-	"stampede/internal/contract"
 	"stampede/internal/front"
 	"stampede/internal/lab"
 	"stampede/internal/notice"
@@ -42,15 +40,6 @@ func TestMain(m *testing.M) {
 
 var logs apitest.Recorder
 
-// apiContract is the contract that every answer in these tests is held against.
-var apiContract = sync.OnceValue(func() *contract.Contract {
-	c, err := contract.Load(apidoc.Contract)
-	if err != nil {
-		panic(err)
-	}
-	return c
-})
-
 // world is a shop that serves on a free port, with all that it needs, and an edge beside it, which is a process of its
 // own and is started by the first request that is for it.
 type world struct {
@@ -63,7 +52,7 @@ type world struct {
 // newWorld starts a shop; tune may change it before it serves.
 func newWorld(t *testing.T, tune ...func(*Shop)) *world {
 	t.Helper()
-	w := &world{World: apitest.NewWorld(t, stacktest.RedisURL(t), apiContract())}
+	w := &world{World: apitest.NewWorld(t, stacktest.RedisURL(t))}
 	w.Accounts = account.New(w.DB)
 	w.edge = sync.OnceValue(w.startEdge)
 	w.Route = func(method, path string) string {

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,22 +20,13 @@ import (
 // server's own.
 func TestEveryRouteIsInTheTable(t *testing.T) {
 	t.Parallel()
-	var here, there []string
+	var routes []string
 	for _, r := range (&Shop{}).table() {
 		if r.pattern != "GET /healthz" && r.pattern != "GET /readyz" {
-			here = append(here, r.pattern)
+			routes = append(routes, r.pattern)
 		}
 	}
-	for _, r := range front.Routes {
-		if r.Process == front.Shop {
-			there = append(there, r.Method+" "+r.Pattern)
-		}
-	}
-	slices.Sort(here)
-	slices.Sort(there)
-	if !slices.Equal(here, there) {
-		t.Errorf("the shop has\n%v, the front door\n%v", here, there)
-	}
+	apitest.WantRoutes(t, front.Shop, routes)
 }
 
 // TestUnrouted: what the shop has no route for is answered with what the whole address has.

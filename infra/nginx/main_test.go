@@ -2,10 +2,7 @@ package main
 
 import (
 	"bufio"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -14,10 +11,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/valyala/fasthttp"
 
+	"stampede/internal/apitest"
 	"stampede/internal/front"
 	"stampede/localstack"
 	"stampede/localstack/stacktest"
@@ -35,24 +32,13 @@ func TestConfigIsWritten(t *testing.T) {
 	}
 }
 
-// seen is a request as it came to a server.
-type seen struct {
-	server, method, uri, forwarded string
-}
-
 // world is an nginx in front of two servers.
-type world struct {
-	*testing.T
-	addr string
-
-	mu       sync.Mutex
-	requests []seen
-}
+type world struct{ *apitest.Front }
 
 // newWorld starts nginx with the file that containers get, but for addresses and directories.
 func newWorld(t *testing.T, edge, shop string) *world {
 	t.Helper()
-	w := &world{T: t}
+	w := &world{&apitest.Front{T: t}}
 	if edge == "" {
 		edge = w.serve(front.Edge)
 	}
@@ -63,7 +49,7 @@ func newWorld(t *testing.T, edge, shop string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.addr = fmt.Sprintf("127.0.0.1:%d", port)
+	w.Addr = fmt.Sprintf("127.0.0.1:%d", port)
 
 	content, err := os.ReadFile("nginx.conf")
 	if err != nil {
@@ -72,7 +58,7 @@ func newWorld(t *testing.T, edge, shop string) *world {
 	dir, config := t.TempDir(), string(content)
 	for _, change := range [][2]string{
 		{"server edge:8080;", "server " + edge + ";"}, {"server shop:8080;", "server " + shop + ";"},
-		{"listen 8080;", "listen " + w.addr + ";"}, {" /tmp/", " " + dir + "/"},
+		{"listen 8080;", "listen " + w.Addr + ";"}, {" /tmp/", " " + dir + "/"},
 		{"/dev/stderr", filepath.Join(dir, "error.log")},
 	} {
 		if !strings.Contains(config, change[0]) {
@@ -80,103 +66,14 @@ func newWorld(t *testing.T, edge, shop string) *world {
 		}
 		config = strings.ReplaceAll(config, change[0], change[1])
 	}
-	stacktest.StartNginx(t, dir, w.addr, config)
+	stacktest.StartNginx(t, dir, w.Addr, config)
 	return w
 }
 
 // serve starts a server with the limits of edge and shop, and returns its address.
 func (w *world) serve(name string) string {
 	w.Helper()
-	server := &fasthttp.Server{
-		MaxRequestBodySize: 16 << 10, ReadBufferSize: 6 << 10, CloseOnShutdown: true, Logger: quiet{},
-		Handler: func(ctx *fasthttp.RequestCtx) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.requests = append(w.requests, seen{name, string(ctx.Method()), string(ctx.Request.Header.RequestURI()),
-				string(ctx.Request.Header.Peek("X-Forwarded-For"))})
-			ctx.SetBodyString("answer of " + name)
-		},
-		ErrorHandler: func(ctx *fasthttp.RequestCtx, err error) {
-			ctx.SetStatusCode(http.StatusBadRequest)
-			if errors.Is(err, fasthttp.ErrBodyTooLarge) {
-				ctx.SetStatusCode(http.StatusRequestEntityTooLarge)
-			} else if _, ok := errors.AsType[*fasthttp.ErrSmallBuffer](err); ok {
-				ctx.SetStatusCode(http.StatusRequestHeaderFieldsTooLarge)
-			}
-			ctx.SetBodyString("refused by " + name)
-		},
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		w.Fatal(err)
-	}
-	go func() { _ = server.Serve(ln) }()
-	w.Cleanup(func() { _ = server.Shutdown() })
-	return ln.Addr().String()
-}
-
-// quiet says nothing.
-type quiet struct{}
-
-func (quiet) Printf(string, ...any) {}
-
-// take returns the requests that came to servers since it was last called.
-func (w *world) take() []seen {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	requests := w.requests
-	w.requests = nil
-	return requests
-}
-
-// reply is an answer to the client.
-type reply struct {
-	status int
-	header http.Header
-	body   string
-}
-
-// send sends a request as it is written here, and reads the answer.
-func (w *world) send(method, raw string) reply {
-	w.Helper()
-	conn, err := net.Dial("tcp", w.addr)
-	if err != nil {
-		w.Fatal(err)
-	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
-	go func() { _, _ = io.WriteString(conn, method+" "+raw) }()
-	response, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
-	if err != nil {
-		w.Fatalf("%s %.60q: %v", method, raw, err)
-	}
-	body, err := io.ReadAll(response.Body)
-	_ = response.Body.Close()
-	if err != nil {
-		w.Fatalf("%s %.60q: %v", method, raw, err)
-	}
-	return reply{response.StatusCode, response.Header, string(body)}
-}
-
-func (w *world) get(method, uri string, headers ...string) reply {
-	w.Helper()
-	return w.send(method, uri+" HTTP/1.1\r\nHost: x\r\n"+strings.Join(headers, "")+"\r\n")
-}
-
-// wantProblem wants a problem document of nginx itself.
-func (w *world) wantProblem(r reply, status int, code string) {
-	w.Helper()
-	var document struct {
-		Status      int
-		Title, Code string
-		RequestID   string `json:"request_id"`
-	}
-	if err := json.Unmarshal([]byte(r.body), &document); err != nil || r.status != status ||
-		document.Status != status || document.Code != code || document.Title == "" || len(document.RequestID) != 32 ||
-		r.header.Get("Stampede-Request-Id") != document.RequestID ||
-		r.header.Get("Content-Type") != "application/problem+json" {
-		w.Errorf("answered %v, want %d %s: %v", r, status, code, err)
-	}
+	return w.Serve(name, "127.0.0.1:0", func(ctx *fasthttp.RequestCtx) { ctx.SetBodyString("answer of " + name) })
 }
 
 // TestEachToItsOwn sends requests of all kinds, and wants each to reach the process of the table as it was written.
@@ -197,30 +94,31 @@ func TestEachToItsOwn(t *testing.T) {
 	}
 	for _, uri := range uris {
 		for _, method := range []string{"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "BREW"} {
-			got := w.get(method, uri)
+			got := w.Get(method, uri)
 			path, _, _ := strings.Cut(uri, "?")
-			want := seen{front.Process(method, path), method, uri, "127.0.0.1"}
-			if requests := w.take(); len(requests) != 1 || requests[0] != want || got.status != http.StatusOK {
-				t.Errorf("%s %q: %d, and the servers saw %q, want %q", method, uri, got.status, requests, want)
+			want := apitest.Seen{Server: front.Process(method, path), Method: method, URI: uri, Forwarded: "127.0.0.1"}
+			if requests := w.Take(); len(requests) != 1 || requests[0] != want || got.Status != http.StatusOK {
+				t.Errorf("%s %q: %d, and the servers saw %q, want %q", method, uri, got.Status, requests, want)
 			}
 		}
 	}
 
 	// An absolute address is one, and what the client says of itself comes before its address.
-	w.get("POST", "http://elsewhere/api/login?a", "X-Forwarded-For: 1.2.3.4, 5.6.7.8\r\n")
-	want := seen{front.Shop, "POST", "/api/login?a", "1.2.3.4, 5.6.7.8, 127.0.0.1"}
-	if got := w.take(); len(got) != 1 || got[0] != want {
+	w.Get("POST", "http://elsewhere/api/login?a", "X-Forwarded-For: 1.2.3.4, 5.6.7.8\r\n")
+	want := apitest.Seen{Server: front.Shop, Method: "POST", URI: "/api/login?a",
+		Forwarded: "1.2.3.4, 5.6.7.8, 127.0.0.1"}
+	if got := w.Take(); len(got) != 1 || got[0] != want {
 		t.Errorf("the servers saw %q, want %q", got, want)
 	}
 
 	// nginx takes none of these for a request.
 	for uri, status := range map[string]int{"/../api/login": 400, "/api/login%00": 400, "*": 400, "/%zz": 400} {
-		r := w.get("OPTIONS", uri)
-		w.wantProblem(r, status, "malformed_request")
+		r := w.Get("OPTIONS", uri)
+		w.WantProblem(r, status, "malformed_request")
 	}
-	w.wantProblem(w.get("TRACE", "/api/login"), 405, "method_not_allowed")
-	w.wantProblem(w.get("POST", "/nginx-problem"), 404, "not_found")
-	if got := w.take(); len(got) > 0 {
+	w.WantProblem(w.Get("TRACE", "/api/login"), 405, "method_not_allowed")
+	w.WantProblem(w.Get("POST", "/nginx-problem"), 404, "not_found")
+	if got := w.Take(); len(got) > 0 {
 		t.Errorf("the servers saw %q", got)
 	}
 }
@@ -247,23 +145,23 @@ func TestTooLarge(t *testing.T) {
 				"a length": fmt.Sprintf("Content-Length: %d\r\n\r\n%s", n, body),
 				"chunks":   chunked(body),
 			} {
-				r := w.send("POST", uri+" HTTP/1.1\r\nHost: x\r\n"+raw)
-				if r.status != want || !strings.HasSuffix(r.body, " "+server) {
+				r := w.Send("POST", uri+" HTTP/1.1\r\nHost: x\r\n"+raw)
+				if r.Status != want || !strings.HasSuffix(r.Body, " "+server) {
 					t.Errorf("%s, %d bytes in %s: %v", uri, n, name, r)
 				}
 			}
 		}
 		n := 1 << 20
-		w.take()
-		w.wantProblem(w.send("POST", fmt.Sprintf("%s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", uri, n,
+		w.Take()
+		w.WantProblem(w.Send("POST", fmt.Sprintf("%s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", uri, n,
 			strings.Repeat("a", n))), http.StatusRequestEntityTooLarge, "body_too_large")
-		r := w.get("GET", uri, "X-A: "+strings.Repeat("a", 8<<10)+"\r\n")
-		if r.status != http.StatusRequestHeaderFieldsTooLarge || r.body != "refused by "+server {
+		r := w.Get("GET", uri, "X-A: "+strings.Repeat("a", 8<<10)+"\r\n")
+		if r.Status != http.StatusRequestHeaderFieldsTooLarge || r.Body != "refused by "+server {
 			t.Errorf("%s with large headers: %v", uri, r)
 		}
-		w.wantProblem(w.get("GET", uri, "X-A: "+strings.Repeat("a", 20<<10)+"\r\n"), 431, "headers_too_large")
-		w.wantProblem(w.get("GET", uri+"?"+strings.Repeat("a", 20<<10)), 431, "headers_too_large")
-		if got := w.take(); len(got) > 0 {
+		w.WantProblem(w.Get("GET", uri, "X-A: "+strings.Repeat("a", 20<<10)+"\r\n"), 431, "headers_too_large")
+		w.WantProblem(w.Get("GET", uri+"?"+strings.Repeat("a", 20<<10)), 431, "headers_too_large")
+		if got := w.Take(); len(got) > 0 {
 			t.Errorf("the servers saw %q", got)
 		}
 	}
@@ -295,18 +193,18 @@ func TestAway(t *testing.T) {
 	w := newWorld(t, ln.Addr().String(), "")
 
 	order := "/api/orders HTTP/1.1\r\nHost: x\r\nIdempotency-Key: k\r\nContent-Length: 0\r\n\r\n"
-	w.wantProblem(w.send("POST", order), http.StatusBadGateway, "bad_gateway")
+	w.WantProblem(w.Send("POST", order), http.StatusBadGateway, "bad_gateway")
 	if n := times.Load(); n != 1 {
 		t.Errorf("an order was sent %d times", n)
 	}
-	w.wantProblem(w.get("GET", "/api/orders"), http.StatusBadGateway, "bad_gateway")
+	w.WantProblem(w.Get("GET", "/api/orders"), http.StatusBadGateway, "bad_gateway")
 	_ = ln.Close()
 	work.Wait()
 	if n := times.Load(); n != 2 {
 		t.Errorf("two requests were sent %d times", n)
 	}
-	w.wantProblem(w.send("POST", order), http.StatusBadGateway, "bad_gateway")
-	if r := w.get("GET", "/api/me"); r.status != http.StatusOK {
+	w.WantProblem(w.Send("POST", order), http.StatusBadGateway, "bad_gateway")
+	if r := w.Get("GET", "/api/me"); r.Status != http.StatusOK {
 		t.Errorf("the shop is away with the edge: %v", r)
 	}
 }
@@ -314,8 +212,8 @@ func TestAway(t *testing.T) {
 // TestFramings sends requests whose end nginx and a server may see in different places.
 func TestFramings(t *testing.T) {
 	t.Parallel()
-	w := &world{T: t}
+	w := &world{&apitest.Front{T: t}}
 	stacktest.FramingsThroughProxy(t, w.serve(front.Edge), "POST /nowhere", "",
 		"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-		func(behind string) string { return newWorld(t, behind, behind).addr })
+		func(behind string) string { return newWorld(t, behind, behind).Addr })
 }

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"stampede/internal/front"
 	"stampede/internal/problem"
 )
 
@@ -133,5 +135,22 @@ func WantCode(t testing.TB, what string, r Reply, status int, c problem.Code) {
 	t.Helper()
 	if r.Status != status || r.Code() != string(c) || r.Header.Get("Content-Type") != "application/problem+json" {
 		t.Errorf("%s: %v, want %d %s", what, r, status, c)
+	}
+}
+
+// WantRoutes holds the routes of a server, such as "GET /api/me", to the table of the front door. HEAD, which is
+// wherever GET is, goes without saying.
+func WantRoutes(t testing.TB, process string, routes []string) {
+	t.Helper()
+	var table []string
+	for _, r := range front.Routes {
+		if r.Process == process {
+			table = append(table, r.Method+" "+r.Pattern)
+		}
+	}
+	slices.Sort(routes)
+	slices.Sort(table)
+	if !slices.Equal(routes, table) {
+		t.Errorf("the %s has\n%v, the front door\n%v", process, routes, table)
 	}
 }

@@ -21,6 +21,7 @@ import (
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
 	goredis "github.com/redis/go-redis/v9"
 
+	"stampede/internal/apidoc"
 	"stampede/internal/catalog"
 	"stampede/internal/contract"
 	"stampede/internal/ledger"
@@ -45,10 +46,9 @@ type World struct {
 	// URL and Addr are those of the server that is tested.
 	URL, Addr string
 	// Route returns where requests go that are not for that server; nil if all are.
-	Route    func(method, path string) string
-	Client   *http.Client
-	Contract *contract.Contract
-	Tokens   *token.Keeper
+	Route  func(method, path string) string
+	Client *http.Client
+	Tokens *token.Keeper
 
 	MySQL, Redis, AWS *Proxy
 	DB                *mysql.DB
@@ -65,10 +65,19 @@ type World struct {
 	received      []order.Order
 }
 
-// NewWorld makes a world on a Redis. Whatever is answered in it is held against a contract.
-func NewWorld(t *testing.T, redisURL string, agreed *contract.Contract) *World {
+// agreed is the contract of edge and shop.
+var agreed = sync.OnceValue(func() *contract.Contract {
+	c, err := contract.Load(apidoc.Contract)
+	if err != nil {
+		panic(err)
+	}
+	return c
+})
+
+// NewWorld makes a world on a Redis. Whatever is answered in it is held against the contract.
+func NewWorld(t *testing.T, redisURL string) *World {
 	t.Helper()
-	w := &World{T: t, Tokens: token.NewKeeper(Secret), Contract: agreed}
+	w := &World{T: t, Tokens: token.NewKeeper(Secret)}
 	dsn := stacktest.DSN(t)
 	w.SQS = stacktest.NewSQS(t, sqs.Options{Region: localstack.Region})
 	w.SQSClient = localstack.SQSClient(w.SQS.URL())
@@ -96,7 +105,7 @@ func NewWorld(t *testing.T, redisURL string, agreed *contract.Contract) *World {
 	w.AWS = NewProxy(t, strings.TrimPrefix(w.SQS.URL(), "http://"), false)
 	w.Queue = OpenQueue(t, "http://"+w.AWS.Addr)
 
-	transport := agreed.Transport(&http.Transport{MaxIdleConnsPerHost: 256}, func(err error) { t.Error(err) })
+	transport := agreed().Transport(&http.Transport{MaxIdleConnsPerHost: 256}, func(err error) { t.Error(err) })
 	w.Client = &http.Client{Timeout: 60 * time.Second, Transport: transport}
 	t.Cleanup(w.Client.CloseIdleConnections)
 	return w
@@ -276,7 +285,7 @@ func (w *World) Exchange(raw []byte) Reply {
 		line, _, _ := bytes.Cut(raw, []byte("\r\n"))
 		method, rest, _ := strings.Cut(string(line), " ")
 		path, _, _ := strings.Cut(rest, " HTTP/1.1")
-		if err := w.Contract.Check(method, path, r.Status, r.Header, []byte(r.Body)); err != nil {
+		if err := agreed().Check(method, path, r.Status, r.Header, []byte(r.Body)); err != nil {
 			w.Error(err)
 		}
 	}

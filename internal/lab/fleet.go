@@ -9,15 +9,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
-	"time"
 
 	"stampede/internal/audit"
-	"stampede/internal/front/proxy"
 	"stampede/internal/ledger"
 	"stampede/internal/mysql"
 	"stampede/internal/queue"
@@ -26,9 +23,6 @@ import (
 	"stampede/internal/token"
 	"stampede/localstack"
 )
-
-// doorStopWait is for how long the front door may finish what is under way.
-const doorStopWait = 5 * time.Second
 
 // Size says how large a stack is, and where it keeps programs, data and logs while it runs.
 type Size struct {
@@ -47,8 +41,7 @@ type fleet struct {
 	tokens  *token.Keeper
 	env     []string
 	running map[string][]*Process // by role
-	door    *proxy.Proxy          // nil if it was not opened
-	front   string                // its URL
+	door    *Door                 // nil if it was not opened
 }
 
 // startFleet builds the programs of all roles and what others are named, and starts the servers in a new directory
@@ -115,18 +108,9 @@ func (f *fleet) runAll(ctx context.Context, size Size) error {
 	if err := f.run(ctx, map[string]int{"edge": size.Edges, "shop": 1, "worker": size.Workers}); err != nil {
 		return err
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	f.front = "http://" + ln.Addr().String()
-	f.door = proxy.New(f.addrs("edge"), f.addrs("shop"))
-	go func() {
-		if err := f.door.Serve(ln); err != nil {
-			fmt.Fprintln(os.Stderr, "the front door:", err)
-		}
-	}()
-	return nil
+	var err error
+	f.door, err = OpenDoor(f.addrs("edge"), f.addrs("shop"))
+	return err
 }
 
 // run starts so many programs of each role and waits until they are ready.
@@ -189,9 +173,7 @@ func (f *fleet) launch(ctx context.Context, roleName, binary, name string) (*Pro
 func (f *fleet) close(keep bool) error {
 	var errs []error
 	if f.door != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), doorStopWait)
-		errs = append(errs, f.door.Stop(ctx))
-		cancel()
+		errs = append(errs, f.door.Close())
 	}
 	for _, r := range roles {
 		list := f.running[r.name]

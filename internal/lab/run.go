@@ -99,7 +99,7 @@ func (f *fleet) forCommand(users int64) (env []string, err error) {
 	}
 	merchant, err := f.tokens.Sign(token.Claims{UserID: merchantID, Role: string(account.Merchant)}, demoTokenTTL)
 	return []string{
-		"FRONT=" + f.front, "EDGE=" + strings.Join(f.urls(), ","), "TOKENS=" + path, "MERCHANT=" + merchant,
+		"FRONT=" + f.door.URL, "EDGE=" + strings.Join(f.urls(), ","), "TOKENS=" + path, "MERCHANT=" + merchant,
 	}, err
 }
 

@@ -69,7 +69,7 @@ func Up(ctx context.Context, size Size) (err error) {
 // explain prints where everything is, and how to use it by hand; file has the same for shells.
 func (f *fleet) explain(file string) {
 	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(tab, "Stampede\t%s\n", f.front)
+	fmt.Fprintf(tab, "Stampede\t%s\n", f.door.URL)
 	fmt.Fprintf(tab, "board\t%s\n", f.board())
 	for _, p := range f.all() {
 		if p.Addr != "" {

@@ -36,7 +36,7 @@ func (f *fleet) assignments() ([]assignment, error) {
 	}
 
 	all := []assignment{
-		{"FRONT", f.front},
+		{"FRONT", f.door.URL},
 		{"EDGE", f.urls()[0]},
 		{"TOKEN", buyer},
 		{"MERCHANT", merchant},
