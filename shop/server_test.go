@@ -126,8 +126,7 @@ func TestLimitsHold(t *testing.T) {
 // TestUnreadableRequests: what is no request, or of which the end is not clear, gets a 4xx and no place in the log. It
 // looks at the log, so it is not parallel.
 func TestUnreadableRequests(t *testing.T) {
-	w := newWorld(t)
-	w.shop.server.ReadTimeout = 500 * time.Millisecond
+	w := newWorld(t, func(s *Shop) { s.server.ReadTimeout = 500 * time.Millisecond })
 	logs.Take()
 	const login, host = "POST /api/login HTTP/1.1\r\nHost: shop\r\n", "Host: shop\r\n"
 	for what, raw := range map[string]string{
