@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	// StartWait bounds the start of one program until it is ready.
-	StartWait = 30 * time.Second
+	// StartWait bounds the start of one program until it is ready. On a busy machine it may have to start several times,
+	// each of which may take ten seconds.
+	StartWait = time.Minute
 	// StopWait is a little more than the 25 s that a graceful stop may take.
 	StopWait = 28 * time.Second
 	// pollStart is how often a program that was started is asked whether it is ready.
