@@ -10,13 +10,14 @@ import (
 	"time"
 
 	"stampede/internal/account"
+	"stampede/internal/order"
 	"stampede/internal/plaintext"
 )
 
 // banSubject says who a ban is about.
 type banSubject struct {
-	User    int64      `placeholder:"N" required:"" xor:"subject" help:"Id of the user."`
-	Address addressSet `placeholder:"ADDRESS" required:"" xor:"subject" help:"Address or range of addresses, such as 203.0.113.7 or 203.0.113.0/24."`
+	User    order.UserID `placeholder:"N" required:"" xor:"subject" help:"Id of the user."`
+	Address addressSet   `placeholder:"ADDRESS" required:"" xor:"subject" help:"Address or range of addresses, such as 203.0.113.7 or 203.0.113.0/24."`
 }
 
 func (s *banSubject) ban() account.Ban { return account.Ban{UserID: s.User, Prefix: s.Address.Prefix} }

@@ -225,7 +225,7 @@ func TestWriteTokens(t *testing.T) {
 		t.Fatalf("%d tokens, want 3", len(lines))
 	}
 	for i, line := range lines {
-		if claims, err := keeper.Verify([]byte(line), time.Now()); err != nil || claims.UserID != int64(7+i) ||
+		if claims, err := keeper.Verify([]byte(line), time.Now()); err != nil || claims.UserID != order.UserID(7+i) ||
 			claims.Role != "merchant" {
 			t.Errorf("token %d is of %+v: %v", i, claims, err)
 		}

@@ -10,8 +10,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/google/uuid"
-
 	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/plaintext"
@@ -52,12 +50,12 @@ type letter struct {
 
 // letterOrder is an order in a dead letter, and what MySQL says of it.
 type letterOrder struct {
-	ID        uuid.UUID `json:"order_id"`
-	UserID    int64     `json:"user_id"`
-	ProductID int64     `json:"product_id"`
-	Quantity  int64     `json:"quantity"`
-	State     string    `json:"state"`
-	Result    string    `json:"result,omitempty"`
+	ID        order.OrderID   `json:"order_id"`
+	UserID    order.UserID    `json:"user_id"`
+	ProductID order.ProductID `json:"product_id"`
+	Quantity  int64           `json:"quantity"`
+	State     string          `json:"state"`
+	Result    string          `json:"result,omitempty"`
 }
 
 const undecided = "undecided"
@@ -110,7 +108,7 @@ func (p parts) letters(ctx context.Context) (letters []*letter, giveBack func(),
 func (p parts) states(ctx context.Context, orders []order.Order) ([]letterOrder, error) {
 	states := make([]letterOrder, len(orders))
 	for i, o := range orders {
-		states[i] = letterOrder{ID: o.ID, UserID: o.UserID, ProductID: order.ProductOf(o.ProductID),
+		states[i] = letterOrder{ID: o.ID, UserID: o.UserID, ProductID: o.StockID.Product(),
 			Quantity: o.Quantity, State: undecided}
 		record, err := p.ledger.Order(ctx, o.ID)
 		switch {
@@ -301,7 +299,7 @@ func (c *dlqRedriveCmd) Run(ctx context.Context) error {
 // interrupted, it can be repeated, and what is in the outbox is sent by the relay. An order for which nothing is
 // left stays failed.
 func (p parts) redrive(ctx context.Context, o order.Order) (result string, redriven bool, err error) {
-	product, err := p.ledger.Product(ctx, o.ProductID)
+	product, err := p.ledger.Product(ctx, o.StockID)
 	if errors.Is(err, mysql.ErrNotFound) {
 		return "stays failed: there is no such product", false, nil
 	}
@@ -327,7 +325,7 @@ func (p parts) redrive(ctx context.Context, o order.Order) (result string, redri
 	if errors.Is(err, mysql.ErrInvalid) {
 		if outcome == stock.Reserved { // by this call, so that its units have been taken twice
 			failed := []order.Decision{{Record: order.Record{Order: o, Status: order.Failed}}}
-			_, err = p.stock.Settle(ctx, o.ProductID, failed)
+			_, err = p.stock.Settle(ctx, o.StockID, failed)
 		} else { // the reservation is the order's own, and is settled by whoever has decided it
 			err = nil
 		}
@@ -362,8 +360,8 @@ func (p parts) readmit(ctx context.Context, o order.Order) (outcome stock.Outcom
 		outcome, err = p.stock.Readmit(ctx, o)
 		switch {
 		case errors.Is(err, stock.ErrNotLoaded):
-			_, err = p.stock.Load(ctx, o.ProductID, func(ctx context.Context) (order.Product, error) {
-				return p.ledger.Product(ctx, o.ProductID)
+			_, err = p.stock.Load(ctx, o.StockID, func(ctx context.Context) (order.Product, error) {
+				return p.ledger.Product(ctx, o.StockID)
 			})
 			if err != nil {
 				return 0, err

@@ -51,10 +51,10 @@ func testParts(t *testing.T, units, limit int64) (parts, order.Product) {
 }
 
 // buy has an order reserved, decided and settled.
-func (p parts) buy(t *testing.T, product order.Product, user int64) order.Order {
+func (p parts) buy(t *testing.T, product order.Product, user order.UserID) order.Order {
 	t.Helper()
 	_, results, err := p.stock.Reserve(t.Context(), product.ID, 0,
-		[]stock.Request{{OrderID: uuid.Must(uuid.NewV7()), UserID: user, Quantity: 1}})
+		[]stock.Request{{OrderID: order.OrderID(uuid.Must(uuid.NewV7())), UserID: user, Quantity: 1}})
 	if err != nil || results[0].Outcome != stock.Reserved {
 		t.Fatal(results, err)
 	}
@@ -70,7 +70,7 @@ func (p parts) buy(t *testing.T, product order.Product, user int64) order.Order 
 }
 
 // mustHave checks what Redis has of a product, and that the audit has nothing to say of its buyers.
-func (p parts) mustHave(t *testing.T, id, available int64) {
+func (p parts) mustHave(t *testing.T, id order.StockID, available int64) {
 	t.Helper()
 	level, err := p.stock.Level(t.Context(), id)
 	if err != nil {

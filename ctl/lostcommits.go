@@ -9,8 +9,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/google/uuid"
-
 	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/reconcile"
@@ -19,8 +17,8 @@ import (
 // productLostOrdersCmd prints the orders of a product that their buyers are shown as completed, and that MySQL does not
 // have: a fail-over has lost them.
 type productLostOrdersCmd struct {
-	ID     int64 `required:"" placeholder:"N" help:"Id of the product."`
-	Resend bool  `help:"Put them on the queue again, with the same ids and prices, to be decided once more."`
+	ID     order.ProductID `required:"" placeholder:"N" help:"Id of the product."`
+	Resend bool            `help:"Put them on the queue again, with the same ids and prices, to be decided once more."`
 	needsAll
 }
 
@@ -34,16 +32,16 @@ func (c *productLostOrdersCmd) Run(ctx context.Context) error {
 }
 
 // lostOrders writes a line of JSON for each order that is lost, and puts them on the queue again if it is told to.
-func (p parts) lostOrders(ctx context.Context, w io.Writer, productID int64, resend bool) error {
+func (p parts) lostOrders(ctx context.Context, w io.Writer, productID order.ProductID, resend bool) error {
 
 	// What Redis shows as completed and MySQL has no row of is lost.
 	var mu sync.Mutex // the servers of a Cluster are visited at the same time
-	lost := map[uuid.UUID]order.Record{}
+	lost := map[order.OrderID]order.Record{}
 	err := p.stock.States(ctx, order.Completed, func(completed []order.Record) error {
 		completed = slices.DeleteFunc(completed, func(r order.Record) bool {
-			return order.ProductOf(r.ProductID) != productID
+			return r.StockID.Product() != productID
 		})
-		ids := make([]uuid.UUID, len(completed))
+		ids := make([]order.OrderID, len(completed))
 		for i := range completed {
 			ids[i] = completed[i].ID
 		}
@@ -88,7 +86,7 @@ func (p parts) lostOrders(ctx context.Context, w io.Writer, productID int64, res
 
 // productAcceptMySQLCmd ends what reconcile does with a product of which MySQL has lost commits, which is nothing.
 type productAcceptMySQLCmd struct {
-	ID int64 `required:"" placeholder:"N" help:"Id of the product."`
+	ID order.ProductID `required:"" placeholder:"N" help:"Id of the product."`
 	needsStores
 }
 
@@ -107,8 +105,8 @@ func (c *productAcceptMySQLCmd) Run(ctx context.Context) error {
 }
 
 // acceptMySQL has Redis go by what MySQL says of a product and its buckets, and compares them under a pause.
-func (p parts) acceptMySQL(ctx context.Context, productID int64) ([]reconcile.Report, error) {
-	product, err := p.ledger.Product(ctx, productID)
+func (p parts) acceptMySQL(ctx context.Context, productID order.ProductID) ([]reconcile.Report, error) {
+	product, err := p.ledger.Product(ctx, productID.Stock())
 	if err != nil {
 		return nil, err
 	}
@@ -117,8 +115,8 @@ func (p parts) acceptMySQL(ctx context.Context, productID int64) ([]reconcile.Re
 	}
 
 	ids := product.StockIDs()
-	if !slices.Contains(ids, productID) {
-		ids = append(ids, productID)
+	if !slices.Contains(ids, productID.Stock()) {
+		ids = append(ids, productID.Stock())
 	}
 
 	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.ledger, Apply: true, Pause: true, AcceptMySQL: true}

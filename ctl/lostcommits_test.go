@@ -27,7 +27,7 @@ func TestLostOrders(t *testing.T) {
 	}
 	var orders []order.Order
 	for user := range int64(3) {
-		o := p.buy(t, product, user+1)
+		o := p.buy(t, product, order.UserID(user+1))
 		record, err := p.ledger.Order(t.Context(), o.ID)
 		if err == nil {
 			err = p.stock.WriteDecided(t.Context(), []order.Record{record})
@@ -49,7 +49,7 @@ func TestLostOrders(t *testing.T) {
 	}
 
 	var out bytes.Buffer
-	if err := p.lostOrders(t.Context(), &out, product.ID, true); err != nil {
+	if err := p.lostOrders(t.Context(), &out, product.ID.Product(), true); err != nil {
 		t.Fatal(err)
 	}
 	if text := out.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, lost.ID.String()) {
@@ -59,11 +59,11 @@ func TestLostOrders(t *testing.T) {
 	if err != nil || depth.Empty() {
 		t.Errorf("the queue has %+v, error %v", depth, err)
 	}
-	reports, err := p.acceptMySQL(t.Context(), product.ID)
+	reports, err := p.acceptMySQL(t.Context(), product.ID.Product())
 	if err != nil || len(reports) != 1 {
 		t.Fatal(reports, err)
 	}
-	if _, err := p.acceptMySQL(t.Context(), product.ID); err != nil {
+	if _, err := p.acceptMySQL(t.Context(), product.ID.Product()); err != nil {
 		t.Error(err)
 	}
 	var level stock.Level

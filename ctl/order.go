@@ -12,8 +12,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/google/uuid"
-
 	"stampede/internal/ledger"
 	"stampede/internal/order"
 	"stampede/internal/queue"
@@ -32,9 +30,9 @@ const (
 
 // orderStory is all that is known of an order.
 type orderStory struct {
-	ID      uuid.UUID `json:"order_id"`
-	Summary string    `json:"summary"`
-	Events  []event   `json:"events"` // in the order of time
+	ID      order.OrderID `json:"order_id"`
+	Summary string        `json:"summary"`
+	Events  []event       `json:"events"` // in the order of time
 	// State is what buyers are shown from Redis, Places what Redis holds of it with its product.
 	State  *order.Record `json:"redis_state"`
 	Places []orderPlace  `json:"redis_places"`
@@ -56,13 +54,13 @@ type event struct {
 
 // orderPlace is what Redis holds of an order with its product.
 type orderPlace struct {
-	ProductID     int64     `json:"product_id"`
-	Bucket        int       `json:"bucket,omitempty"`
-	ReservedUnits int64     `json:"reserved_units"`
-	InOutbox      bool      `json:"in_outbox"`
-	ReservedAt    time.Time `json:"reserved_at,omitzero"`
-	ClaimedAt     time.Time `json:"claimed_at,omitzero"`
-	Marked        bool      `json:"settled_by_another"`
+	ProductID     order.ProductID `json:"product_id"`
+	Bucket        int             `json:"bucket,omitempty"`
+	ReservedUnits int64           `json:"reserved_units"`
+	InOutbox      bool            `json:"in_outbox"`
+	ReservedAt    time.Time       `json:"reserved_at,omitzero"`
+	ClaimedAt     time.Time       `json:"claimed_at,omitzero"`
+	Marked        bool            `json:"settled_by_another"`
 }
 
 // storyLetter is a dead letter that holds the order.
@@ -77,12 +75,12 @@ type storyLetter struct {
 
 // ledgerEntry is a change of the stock by the order.
 type ledgerEntry struct {
-	ProductID int64     `json:"product_id"`
-	Bucket    int       `json:"bucket,omitempty"`
-	Version   int64     `json:"version"`
-	Delta     int64     `json:"delta"`
-	Balance   int64     `json:"balance"`
-	At        time.Time `json:"at"`
+	ProductID order.ProductID `json:"product_id"`
+	Bucket    int             `json:"bucket,omitempty"`
+	Version   int64           `json:"version"`
+	Delta     int64           `json:"delta"`
+	Balance   int64           `json:"balance"`
+	At        time.Time       `json:"at"`
 }
 
 // orderRedriven is a failure that an operator took back.
@@ -92,7 +90,7 @@ type orderRedriven struct {
 }
 
 type orderShowCmd struct {
-	ID uuid.UUID `arg:"" help:"Id of the order."`
+	ID order.OrderID `arg:"" help:"Id of the order."`
 	jsonFlag
 	needsAll
 }
@@ -107,7 +105,7 @@ func (c *orderShowCmd) Run(ctx context.Context) error {
 }
 
 // showOrder prints all that is known of an order. If that is nothing it is an error as well.
-func (p parts) showOrder(ctx context.Context, w io.Writer, id uuid.UUID, asJSON bool) error {
+func (p parts) showOrder(ctx context.Context, w io.Writer, id order.OrderID, asJSON bool) error {
 	s, err := p.story(ctx, id)
 	if err != nil {
 		return err
@@ -125,14 +123,14 @@ func (p parts) showOrder(ctx context.Context, w io.Writer, id uuid.UUID, asJSON 
 
 // story reads what is known of an order, in the direction in which orders move, so that one that moves meanwhile is
 // seen twice rather than nowhere.
-func (p parts) story(ctx context.Context, id uuid.UUID) (orderStory, error) {
+func (p parts) story(ctx context.Context, id order.OrderID) (orderStory, error) {
 	s := orderStory{
 		ID: id, Places: []orderPlace{}, DeadLetters: []storyLetter{}, Ledger: []ledgerEntry{},
 		Redrives: []orderRedriven{},
 	}
 
 	// Redis: the state that its buyer sees, and what is with each product.
-	states, err := p.stock.Statuses(ctx, []uuid.UUID{id})
+	states, err := p.stock.Statuses(ctx, []order.OrderID{id})
 	if err != nil {
 		return s, err
 	}
@@ -142,7 +140,7 @@ func (p parts) story(ctx context.Context, id uuid.UUID) (orderStory, error) {
 	}
 
 	if states[0] != nil {
-		products = append(products, states[0].ProductID)
+		products = append(products, states[0].StockID)
 	}
 	slices.Sort(products)
 
@@ -160,15 +158,15 @@ func (p parts) story(ctx context.Context, id uuid.UUID) (orderStory, error) {
 	}
 
 	// MySQL: the decision, and what it did to the stock of the products that are concerned.
-	var concerned []int64
+	var concerned []order.StockID
 	for _, place := range places {
-		concerned = append(concerned, place.ProductID)
+		concerned = append(concerned, place.StockID)
 	}
 	for _, l := range s.DeadLetters {
-		concerned = append(concerned, l.order.ProductID)
+		concerned = append(concerned, l.order.StockID)
 	}
 	if states[0] != nil {
-		concerned = append(concerned, states[0].ProductID)
+		concerned = append(concerned, states[0].StockID)
 	}
 	slices.Sort(concerned)
 
@@ -220,13 +218,13 @@ func (s *orderStory) fill(state *order.Record, places []stock.Place, h ledger.Hi
 	s.State, s.Decision = shown(state), shown(h.Record)
 	for _, p := range places {
 		s.Places = append(s.Places, orderPlace{
-			ProductID: order.ProductOf(p.ProductID), Bucket: order.BucketOf(p.ProductID), ReservedUnits: p.Reserved,
+			ProductID: p.StockID.Product(), Bucket: p.StockID.Bucket(), ReservedUnits: p.Reserved,
 			InOutbox: p.InOutbox, ReservedAt: p.ReservedAt, ClaimedAt: p.ClaimedAt, Marked: p.Marked,
 		})
 	}
 	for _, c := range h.Changes {
 		s.Ledger = append(s.Ledger, ledgerEntry{
-			ProductID: order.ProductOf(c.ProductID), Bucket: order.BucketOf(c.ProductID), Version: c.Version,
+			ProductID: c.StockID.Product(), Bucket: c.StockID.Bucket(), Version: c.Version,
 			Delta:   c.Delta,
 			Balance: c.Balance, At: c.At,
 		})
@@ -244,21 +242,13 @@ func shown(r *order.Record) *order.Record {
 		return nil
 	}
 	whole := *r
-	whole.ProductID = order.ProductOf(r.ProductID)
+	whole.StockID = r.StockID.Product().Stock()
 	return &whole
 }
 
 // known reports whether anything is known of the order.
 func (s *orderStory) known() bool {
 	return s.State != nil || s.Decision != nil || len(s.Places)+len(s.DeadLetters)+len(s.Ledger)+len(s.Redrives) > 0
-}
-
-// made is when the order's id was made, by the clock of its edge, or zero if the id does not say.
-func (s *orderStory) made() time.Time {
-	if s.ID.Version() != 7 {
-		return time.Time{}
-	}
-	return time.Unix(s.ID.Time().UnixTime()).UTC()
 }
 
 // events are what has happened, in the order of time. Clocks of several machines are in it.
@@ -270,14 +260,14 @@ func (s *orderStory) events() []event {
 		}
 	}
 
-	tell(s.made(), "edge", "made the order's id")
+	tell(s.ID.MadeAt(), "edge", "made the order's id")
 	if r := cmp.Or(s.Decision, s.State); r != nil {
 		key := "without an idempotency key"
 		if r.IdempotencyKey != "" {
 			key = fmt.Sprintf("under the idempotency key %q", r.IdempotencyKey)
 		}
 		tell(r.ReservedAt, "redis", "reserved %d of product %d for user %d, at %s each, %s",
-			r.Quantity, r.ProductID, r.UserID, order.Money(r.UnitPrice, r.Currency), key)
+			r.Quantity, r.StockID, r.UserID, order.Money(r.UnitPrice, r.Currency), key)
 	}
 
 	for _, p := range s.Places {
@@ -348,7 +338,7 @@ func (s *orderStory) summary(now time.Time) string {
 			"dlq list)."
 	case place != nil && place.InOutbox:
 		return "It is not decided. The queue has not acknowledged it: a worker sends it 30 s after it was last claimed."
-	case place != nil && s.Queue.Empty() && now.Sub(s.made()) > reconcile.LostAge:
+	case place != nil && s.Queue.Empty() && now.Sub(s.ID.MadeAt()) > reconcile.LostAge:
 		return "It is not decided, and its message is nowhere to be seen: reconcile sends it again (ctl reconcile)."
 	case place != nil && s.Queue.Empty():
 		return "It is not decided. Its units are reserved. The queue counts no message, which may be a minute old: " +

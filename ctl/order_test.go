@@ -21,7 +21,7 @@ import (
 )
 
 // told is what ctl order show says, to people and as JSON.
-func (p parts) told(t *testing.T, id uuid.UUID) (text string, s orderStory, err error) {
+func (p parts) told(t *testing.T, id order.OrderID) (text string, s orderStory, err error) {
 	t.Helper()
 	var people, machine bytes.Buffer
 	err = p.showOrder(t.Context(), &people, id, false)
@@ -45,7 +45,7 @@ func (p parts) told(t *testing.T, id uuid.UUID) (text string, s orderStory, err 
 }
 
 // mustTell checks the story of an order: each word is in what people see.
-func (p parts) mustTell(t *testing.T, id uuid.UUID, step string, words ...string) orderStory {
+func (p parts) mustTell(t *testing.T, id order.OrderID, step string, words ...string) orderStory {
 	t.Helper()
 	text, s, err := p.told(t, id)
 	if err != nil {

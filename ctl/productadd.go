@@ -12,7 +12,7 @@ import (
 
 // productAddCmd puts a product on sale. Redis loads it when somebody orders it.
 type productAddCmd struct {
-	ID          int64           `placeholder:"N" help:"Id of the product; 0 takes the next free one."`
+	ID          order.ProductID `placeholder:"N" help:"Id of the product; 0 takes the next free one."`
 	Name        string          `required:"" placeholder:"TEXT" help:"Name that buyers see."`
 	Description string          `placeholder:"TEXT" help:"Description that buyers see."`
 	Price       int64           `placeholder:"N" help:"Price of one unit in minor units, such as cents; 0 if not given."`
@@ -35,7 +35,8 @@ func (c *productAddCmd) Run(ctx context.Context) error {
 	defer db.Close()
 
 	added, err := ledger.New(db).AddProduct(ctx, order.Product{
-		ID: c.ID, Name: c.Name, Description: c.Description, Price: c.Price, Currency: c.Currency, Stock: c.Stock,
+		ID: c.ID.Stock(), Name: c.Name, Description: c.Description,
+		Price: c.Price, Currency: c.Currency, Stock: c.Stock,
 		LimitPerUser: c.Limit, StartsAt: c.Starts.Time, EndsAt: c.Ends.Time, State: c.State, Buckets: c.Buckets,
 	})
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 
 // listedProduct is a product as JSON. Its names are those of the edge's API.
 type listedProduct struct {
-	ID           int64           `json:"product_id"`
+	ID           order.ProductID `json:"product_id"`
 	Name         string          `json:"name"`
 	Description  string          `json:"description,omitempty"`
 	State        order.SaleState `json:"state"`
@@ -55,7 +55,7 @@ func (c *productListCmd) Run(ctx context.Context) error {
 // allProducts reads every product, a split one with the units of all its buckets.
 func allProducts(ctx context.Context, books *ledger.Ledger) ([]order.Product, error) {
 	products := []order.Product{}
-	for after := int64(0); ; {
+	for after := order.ProductID(0); ; {
 		page, err := books.Products(ctx, after, mysql.MaxPage)
 		if err != nil {
 			return nil, err
@@ -64,7 +64,7 @@ func allProducts(ctx context.Context, books *ledger.Ledger) ([]order.Product, er
 		if len(page) < mysql.MaxPage {
 			break
 		}
-		after = page[len(page)-1].ID
+		after = page[len(page)-1].ID.Product()
 	}
 
 	for i := range products {
@@ -85,8 +85,9 @@ func listed(products []order.Product) []listedProduct {
 	all := make([]listedProduct, len(products))
 	for i, p := range products {
 		all[i] = listedProduct{
-			ID: p.ID, Name: p.Name, Description: p.Description, State: p.State, Stock: p.Stock, Buckets: p.Buckets,
-			Price: p.Price, Currency: p.Currency, LimitPerUser: p.LimitPerUser, StartsAt: p.StartsAt,
+			ID: p.ID.Product(), Name: p.Name, Description: p.Description, State: p.State, Stock: p.Stock,
+			Buckets: p.Buckets,
+			Price:   p.Price, Currency: p.Currency, LimitPerUser: p.LimitPerUser, StartsAt: p.StartsAt,
 			EndsAt: p.EndsAt, CreatedAt: p.CreatedAt,
 		}
 	}

@@ -15,7 +15,7 @@ import (
 
 // productSetCmd changes what is given of a product.
 type productSetCmd struct {
-	ID          int64            `required:"" placeholder:"N" help:"Id of the product."`
+	ID          order.ProductID  `required:"" placeholder:"N" help:"Id of the product."`
 	Name        *string          `placeholder:"TEXT" help:"Name that buyers see."`
 	Description *string          `placeholder:"TEXT" help:"Description that buyers see."`
 	Price       *int64           `placeholder:"N" help:"Price of one unit in minor units, such as cents."`
@@ -132,7 +132,7 @@ func split(ctx context.Context, data parts, p order.Product, buckets int64) (ord
 	if err != nil {
 		return p, err
 	}
-	loaded = slices.DeleteFunc(loaded, func(id int64) bool { return order.ProductOf(id) != p.ID })
+	loaded = slices.DeleteFunc(loaded, func(id order.StockID) bool { return id.Product() != p.ID.Product() })
 
 	if p.Buckets != buckets {
 		for _, id := range loaded {
@@ -146,7 +146,7 @@ func split(ctx context.Context, data parts, p order.Product, buckets int64) (ord
 			}
 		}
 	}
-	if p, err = data.ledger.Split(ctx, p.ID, buckets); err != nil {
+	if p, err = data.ledger.Split(ctx, p.ID.Product(), buckets); err != nil {
 		return p, err
 	}
 

@@ -15,9 +15,9 @@ import (
 )
 
 type reconcileCmd struct {
-	Product int64 `placeholder:"N" help:"Id of one product; all products in Redis if not given."`
-	Apply   bool  `help:"Repair the differences; the sale goes on meanwhile."`
-	Fence   bool  `help:"With --apply: also repair busy products, pausing the sale of each for a moment."`
+	Product order.ProductID `placeholder:"N" help:"Id of one product; all products in Redis if not given."`
+	Apply   bool            `help:"Repair the differences; the sale goes on meanwhile."`
+	Fence   bool            `help:"With --apply: also repair busy products, pausing the sale of each for a moment."`
 	jsonFlag
 	needsAll
 }
@@ -49,14 +49,14 @@ func (c *reconcileCmd) Run(ctx context.Context) error {
 	}
 
 	if c.Product != 0 {
-		products = slices.DeleteFunc(products, func(id int64) bool { return order.ProductOf(id) != c.Product })
-		if !slices.Contains(products, c.Product) {
-			products = append(products, c.Product)
+		products = slices.DeleteFunc(products, func(id order.StockID) bool { return id.Product() != c.Product })
+		if !slices.Contains(products, c.Product.Stock()) {
+			products = append(products, c.Product.Stock())
 		}
 	}
 
-	slices.SortFunc(products, func(a, b int64) int { // each product before its buckets
-		return cmp.Or(cmp.Compare(order.ProductOf(a), order.ProductOf(b)), cmp.Compare(a, b))
+	slices.SortFunc(products, func(a, b order.StockID) int { // each product before its buckets
+		return cmp.Or(cmp.Compare(a.Product(), b.Product()), cmp.Compare(a, b))
 	})
 
 	r := reconcile.Reconciler{

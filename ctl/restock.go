@@ -8,13 +8,14 @@ import (
 	"stampede/internal/buckets"
 	"stampede/internal/ledger"
 	"stampede/internal/mysql"
+	"stampede/internal/order"
 )
 
 // restockCmd adds units to a product, or takes some out.
 type restockCmd struct {
-	Product int64  `required:"" placeholder:"N" help:"Id of the product."`
-	Units   int64  `required:"" placeholder:"N" help:"Units to add; negative to take out units that are for sale."`
-	ID      string `required:"" placeholder:"TEXT" help:"Id of the restock, such as the number of the delivery: the same id is applied once."`
+	Product order.ProductID `required:"" placeholder:"N" help:"Id of the product."`
+	Units   int64           `required:"" placeholder:"N" help:"Units to add; if negative, units for sale to take out."`
+	ID      string          `required:"" placeholder:"TEXT" help:"Id of the restock, such as the number of the delivery: the same id is applied once."`
 
 	needsStores
 }

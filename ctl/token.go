@@ -10,12 +10,13 @@ import (
 
 	"stampede/internal/account"
 	"stampede/internal/config"
+	"stampede/internal/order"
 	"stampede/internal/token"
 )
 
 // tokenCmd makes access tokens without the edge, for tests and loads.
 type tokenCmd struct {
-	User  int64         `placeholder:"N" required:"" xor:"users" help:"User id, a positive number."`
+	User  order.UserID  `placeholder:"N" required:"" xor:"users" help:"User id, a positive number."`
 	Users userRange     `placeholder:"N-M" required:"" xor:"users" help:"Range of user ids, such as 1-5000; prints one token per line."`
 	Role  account.Role  `enum:"buyer,merchant,admin" default:"buyer" help:"What the users may do: buyer, merchant or admin."`
 	TTL   time.Duration `default:"1h" help:"How long the token is valid."`
@@ -37,7 +38,7 @@ func (c *tokenCmd) Validate() error {
 func (c *tokenCmd) Run() error {
 	users := c.Users
 	if users == (userRange{}) {
-		users = userRange{c.User, c.User}
+		users = userRange{int64(c.User), int64(c.User)}
 	}
 	return token.NewKeeper(*c.secret).WriteTokens(os.Stdout, users.first, users.last, string(c.Role), c.TTL)
 }

@@ -34,7 +34,7 @@ type userReport struct {
 
 // userAccount is the account without its password's hash.
 type userAccount struct {
-	ID                int64        `json:"user_id"`
+	ID                order.UserID `json:"user_id"`
 	Email             string       `json:"email"`
 	Name              string       `json:"name"`
 	Role              account.Role `json:"role"`
@@ -92,7 +92,7 @@ func findUser(ctx context.Context, accounts *account.Accounts, who string) (acco
 	if err != nil {
 		return userByEmail(ctx, accounts, who)
 	}
-	user, err := accounts.User(ctx, id)
+	user, err := accounts.User(ctx, order.UserID(id))
 	if errors.Is(err, mysql.ErrNotFound) {
 		return user, fmt.Errorf("there is no user %d", id)
 	}
@@ -131,7 +131,7 @@ func reportUser(ctx context.Context, db *mysql.DB, who string, now time.Time) (u
 		r.Sessions = append(r.Sessions, userSession{s.ID, s.CreatedAt, s.ExpiresAt, s.RevokedAt, live})
 	}
 
-	if r.Orders, err = ledger.New(db).Orders(ctx, r.User.ID, uuid.Nil, shownOrders); err != nil {
+	if r.Orders, err = ledger.New(db).Orders(ctx, r.User.ID, order.OrderID{}, shownOrders); err != nil {
 		return r, err
 	}
 	for i := range r.Orders {
@@ -189,7 +189,7 @@ func (r *userReport) print(w io.Writer) error {
 	fmt.Fprintln(w, "\nLatest orders that are decided:")
 	fmt.Fprintln(tab, "order\tdecided\tproduct\tunits\tprice\toutcome")
 	for _, o := range r.Orders {
-		fmt.Fprintf(tab, "%s\t%s\t%d\t%d\t%s\t%s\n", o.ID, o.DecidedAt.Format(time.RFC3339), o.ProductID, o.Quantity,
+		fmt.Fprintf(tab, "%s\t%s\t%d\t%d\t%s\t%s\n", o.ID, o.DecidedAt.Format(time.RFC3339), o.StockID, o.Quantity,
 			order.Money(o.TotalPrice(), o.Currency), outcome(&o))
 	}
 	return tab.Flush()

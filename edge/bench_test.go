@@ -58,7 +58,7 @@ func benchmarkPostOrders(b *testing.B, clients int) {
 	must(err)
 	bearer := make([]string, 1000)
 	for i := range bearer {
-		signed, err := tokens.Sign(token.Claims{UserID: int64(i + 1)}, 24*60*60*1e9)
+		signed, err := tokens.Sign(token.Claims{UserID: order.UserID(i + 1)}, 24*60*60*1e9)
 		must(err)
 		bearer[i] = "Bearer " + signed
 	}

@@ -28,13 +28,13 @@ const (
 // borrow serves tickets for which their bucket has too few units, by moving units there from the other buckets. Sold
 // out are those for which all buckets together have too few. It returns those that belong elsewhere by what it has
 // learned. It runs once at a time for a bucket, on this edge.
-func (r *reserver) borrow(bucket, split int64, short served) (elsewhere []*ticket) {
+func (r *reserver) borrow(bucket order.StockID, split int64, short served) (elsewhere []*ticket) {
 	waiting := r.refuse(bucket, short.short)
 
 	ctx, cancel := context.WithTimeout(context.Background(), borrowTimeout)
 	defer cancel()
-	refused := map[int64]bool{} // donors of which MySQL has fewer units than Redis
-	var patience time.Time      // until which units on their way are waited for
+	refused := map[order.StockID]bool{} // donors of which MySQL has fewer units than Redis
+	var patience time.Time              // until which units on their way are waited for
 
 	for attempt := 1; len(waiting) > 0; attempt++ {
 		if attempt > maxBorrows {
@@ -87,7 +87,7 @@ func (r *reserver) borrow(bucket, split int64, short served) (elsewhere []*ticke
 }
 
 // unitsOf adds up the units of all buckets that may give some, and the transfers that are under way.
-func unitsOf(counts map[int64]stock.Count, refused map[int64]bool) (total, transfers int64) {
+func unitsOf(counts map[order.StockID]stock.Count, refused map[order.StockID]bool) (total, transfers int64) {
 	for id, s := range counts {
 		if !refused[id] {
 			total += max(s.Available, 0)
@@ -98,7 +98,7 @@ func unitsOf(counts map[int64]stock.Count, refused map[int64]bool) (total, trans
 }
 
 // sellOut answers tickets for which all buckets together have too few units, and remembers that they have.
-func (r *reserver) sellOut(bucket int64, sale stock.Sale, total int64, asked time.Time, tickets []*ticket) {
+func (r *reserver) sellOut(bucket order.StockID, sale stock.Sale, total int64, asked time.Time, tickets []*ticket) {
 	sale.Available = total
 	r.refusalCache.learn(bucket, sale, asked)
 	for _, t := range tickets {
@@ -109,7 +109,8 @@ func (r *reserver) sellOut(bucket int64, sale stock.Sale, total int64, asked tim
 // fetch moves at least so many units to a bucket, if the richest of the others has them. One of which MySQL has fewer
 // is noted in refused, and none are moved then.
 func (r *reserver) fetch(
-	ctx context.Context, bucket int64, counts map[int64]stock.Count, refused map[int64]bool, least int64,
+	ctx context.Context, bucket order.StockID,
+	counts map[order.StockID]stock.Count, refused map[order.StockID]bool, least int64,
 ) (moved int64, err error) {
 	donor := richest(counts, bucket, refused)
 	// Half of what the donor has, so that few moves are made, and what is needed if that is more.
@@ -126,7 +127,7 @@ func (r *reserver) fetch(
 }
 
 // refuse answers those tickets of which it is known that all buckets have too few, and returns the others.
-func (r *reserver) refuse(bucket int64, tickets []*ticket) (rest []*ticket) {
+func (r *reserver) refuse(bucket order.StockID, tickets []*ticket) (rest []*ticket) {
 	for _, t := range tickets {
 		if c, sale := r.refusalCache.ask(bucket, t.request.Quantity, time.Now()); c == problem.SoldOut {
 			t.answer <- &answer{code: c, sale: *sale}
@@ -154,7 +155,9 @@ func partition(tickets []*ticket, units int64) (possible, few []*ticket, wanted,
 }
 
 // richest is the bucket that has most to give to another.
-func richest(counts map[int64]stock.Count, receiver int64, refused map[int64]bool) (donor int64) {
+func richest(
+	counts map[order.StockID]stock.Count, receiver order.StockID, refused map[order.StockID]bool,
+) (donor order.StockID) {
 	for id, s := range counts {
 		if id == receiver || refused[id] {
 			continue
@@ -169,8 +172,10 @@ func richest(counts map[int64]stock.Count, receiver int64, refused map[int64]boo
 }
 
 // counts is how many units Redis holds in each bucket of a product. It loads those that Redis does not have.
-func (r *reserver) counts(ctx context.Context, bucket, split int64) (map[int64]stock.Count, error) {
-	ids := order.BucketIDs(order.ProductOf(bucket), split)
+func (r *reserver) counts(
+	ctx context.Context, bucket order.StockID, split int64,
+) (map[order.StockID]stock.Count, error) {
+	ids := bucket.Product().Buckets(split)
 	counts, err := r.stock.Counts(ctx, ids)
 	if err != nil {
 		return nil, err
@@ -192,7 +197,7 @@ func (r *reserver) counts(ctx context.Context, bucket, split int64) (map[int64]s
 }
 
 // move moves units, unless MySQL has failed a moment ago.
-func (r *reserver) move(ctx context.Context, donor, receiver, units int64) (moved int64, err error) {
+func (r *reserver) move(ctx context.Context, donor, receiver order.StockID, units int64) (moved int64, err error) {
 	failed := r.mysql.try(func() error {
 		moved, err = r.stores.Transfer(ctx, donor, receiver, units)
 		if errors.Is(err, buckets.ErrRefused) {

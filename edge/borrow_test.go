@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"stampede/internal/apitest"
 	"stampede/internal/buckets"
 	"stampede/internal/catalog"
@@ -22,8 +24,8 @@ import (
 )
 
 // usersOf are n users who buy from a bucket, of so many.
-func usersOf(bucket int, buckets int64, n int) (users []int64) {
-	for user := int64(1); len(users) < n; user++ {
+func usersOf(bucket int, buckets int64, n int) (users []order.UserID) {
+	for user := order.UserID(1); len(users) < n; user++ {
 		if order.BucketFor(user, buckets) == bucket {
 			users = append(users, user)
 		}
@@ -39,7 +41,7 @@ func TestBucketsAreNotSeen(t *testing.T) {
 	r := w.Post(1, p.ID, 3, "Idempotency-Key", "k")
 	var accepted acceptedBody
 	r.Read(t, &accepted)
-	if r.Status != http.StatusAccepted || accepted.ProductID != p.ID {
+	if r.Status != http.StatusAccepted || accepted.StockID != p.ID {
 		t.Fatalf("%v", r)
 	}
 	if again := w.Post(1, p.ID, 3, "Idempotency-Key", "k"); again.Body != r.Body {
@@ -50,23 +52,23 @@ func TestBucketsAreNotSeen(t *testing.T) {
 		problem.IdempotencyMismatch)
 	var shown orderBody
 	w.Get(1, "/api/orders/"+accepted.OrderID).Read(t, &shown)
-	if shown.ProductID != p.ID {
+	if shown.ProductID != p.ID.Product() {
 		t.Errorf("the order is shown as one of product %d", shown.ProductID)
 	}
 	o := w.Orders()[0]
-	if want := order.BucketID(p.ID, order.BucketFor(1, 4)); o.ProductID != want {
-		t.Errorf("the order is one of product %d, want %d", o.ProductID, want)
+	if want := p.ID.Product().Bucket(order.BucketFor(1, 4)); o.StockID != want {
+		t.Errorf("the order is one of product %d, want %d", o.StockID, want)
 	}
-	_, err := w.Ledger.Decide(t.Context(), o.ProductID, []order.Order{o})
+	_, err := w.Ledger.Decide(t.Context(), o.StockID, []order.Order{o})
 	w.Must(err)
 	var history struct{ Orders []orderBody }
 	w.Get(1, "/api/orders").Read(t, &history)
-	if len(history.Orders) != 1 || history.Orders[0].ProductID != p.ID {
+	if len(history.Orders) != 1 || history.Orders[0].ProductID != p.ID.Product() {
 		t.Errorf("the history is %+v", history)
 	}
 	var product catalog.Product
 	w.Get(1, fmt.Sprintf("/api/products/%d", p.ID)).Read(t, &product)
-	if product.ID != p.ID || product.Available != 7 {
+	if product.ID != p.ID.Product() || product.Available != 7 {
 		t.Errorf("the product is shown as %+v", product)
 	}
 	var list struct{ Products []catalog.Product }
@@ -116,12 +118,12 @@ func TestBucketsSellOut(t *testing.T) {
 		at := *w.World
 		at.URL = urls[i%2]
 		if i == 250 {
-			done, err := w.Ledger.Restock(context.Background(), p.ID, 11, "more")
+			done, err := w.Ledger.Restock(context.Background(), p.ID.Product(), 11, "more")
 			if err != nil {
 				t.Error(err)
 			}
 			for _, part := range done.Parts {
-				if _, err := w.Stock.Restock(context.Background(), part.ProductID, part.Units, part.Version,
+				if _, err := w.Stock.Restock(context.Background(), part.StockID, part.Units, part.Version,
 					"more"); err != nil {
 					t.Error(err)
 				}
@@ -138,7 +140,7 @@ func TestBucketsSellOut(t *testing.T) {
 			t.Errorf("%v", r)
 		}
 	}
-	for user := int64(1_000_000); ; user++ {
+	for user := order.UserID(1_000_000); ; user++ {
 		r := w.Post(user, p.ID, 1)
 		if r.Code() == string(problem.SoldOut) {
 			break
@@ -171,7 +173,7 @@ func TestReopenedForAllBuckets(t *testing.T) {
 		t.Logf("%d scripts were run by all tests meanwhile", calls)
 	}
 	o := w.Orders()[0]
-	_, err := w.Stock.Settle(t.Context(), o.ProductID, []order.Decision{{Record: order.Record{Order: o,
+	_, err := w.Stock.Settle(t.Context(), o.StockID, []order.Decision{{Record: order.Record{Order: o,
 		Status: order.Failed}}})
 	w.Must(err)
 	since := time.Now()
@@ -190,7 +192,7 @@ func TestBucketsChange(t *testing.T) {
 	for _, n := range []int64{4, 8, 0, 2} {
 		apitest.WantProblem(t, w.Post(1, p.ID, 1), http.StatusConflict,
 			problem.SaleNotStarted) // so that the edge knows it as it is
-		after, err := w.Ledger.Split(t.Context(), p.ID, n)
+		after, err := w.Ledger.Split(t.Context(), p.ID.Product(), n)
 		w.Must(err)
 		loaded, err := w.Stock.Products(t.Context())
 		w.Must(err)
@@ -199,12 +201,13 @@ func TestBucketsChange(t *testing.T) {
 			_, err := r.Product(t.Context(), id)
 			w.Must(err)
 		}
-		open, err := w.Ledger.UpdateProduct(t.Context(), p.ID, func(p *order.Product) { p.StartsAt = time.Time{} })
+		open, err := w.Ledger.UpdateProduct(t.Context(), p.ID.Product(),
+			func(p *order.Product) { p.StartsAt = time.Time{} })
 		w.Must(err)
 		_, err = w.Stock.Configure(t.Context(), open)
 		w.Must(err)
 		w.Eventually(fmt.Sprintf("it is sold from %d buckets", n), func() bool {
-			r := w.Post(n+1, p.ID, 13)
+			r := w.Post(order.UserID(n+1), p.ID, 13)
 			return r.Code() == string(problem.SoldOut)
 		})
 		if n == 2 {
@@ -212,7 +215,7 @@ func TestBucketsChange(t *testing.T) {
 			w.Whole(after)
 			break
 		}
-		closed, err := w.Ledger.UpdateProduct(t.Context(), p.ID, func(p *order.Product) {
+		closed, err := w.Ledger.UpdateProduct(t.Context(), p.ID.Product(), func(p *order.Product) {
 			p.StartsAt = time.Now().Add(time.Hour)
 		})
 		w.Must(err)
@@ -234,7 +237,7 @@ func TestBorrowWithoutMySQL(t *testing.T) {
 	users := usersOf(1, 4, 60)
 	w.MustPost(users[0], p.ID, 11) // so that all buckets are loaded
 	before := w.Whole(p).Available
-	own := w.Level(order.BucketID(p.ID, 1)).Available
+	own := w.Level(p.ID.Product().Bucket(1)).Available
 	if own > 0 {
 		w.MustPost(users[1], p.ID, own)
 		before -= own
@@ -267,14 +270,14 @@ func TestLateMoverChangesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.AddSplit(20, 2)
-	from, to := order.BucketID(p.ID, 1), order.BucketID(p.ID, 2)
+	from, to := p.ID.Product().Bucket(1), p.ID.Product().Bucket(2)
 	for _, id := range p.StockIDs() {
 		row, err := w.Ledger.Product(t.Context(), id)
 		w.Must(err)
 		w.LoadNow(row)
 	}
 	mover := buckets.Stores{Redis: w.Stock, MySQL: w.Ledger}
-	repair := func(want reconcile.Cause, apply ...int64) {
+	repair := func(want reconcile.Cause, apply ...order.StockID) {
 		t.Helper()
 		r := reconcile.Reconciler{Redis: w.Stock, MySQL: w.Ledger, Apply: true, TransferAge: time.Nanosecond}
 		var found []reconcile.Cause
@@ -302,7 +305,7 @@ func TestLateMoverChangesNothing(t *testing.T) {
 	}
 	lend := func() ledger.Transfer {
 		t.Helper()
-		m := ledger.Transfer{ID: order.NewID(), Donor: from, Receiver: to, Units: 3}
+		m := ledger.Transfer{ID: uuid.Must(uuid.NewV7()), Donor: from, Receiver: to, Units: 3}
 		n, err := w.Stock.BeginTransfer(t.Context(), from, 3, stock.Transfer{ID: m.ID, Receiver: to})
 		w.Must(err)
 		if n != 3 {
@@ -344,8 +347,8 @@ func TestLateMoverChangesNothing(t *testing.T) {
 	wants("half finished, then the mover comes", 4, 16)
 
 	// Redis loses the donor meanwhile, and then the receiver.
-	for _, lost := range []int64{from, to} {
-		m = ledger.Transfer{ID: order.NewID(), Donor: to, Receiver: from, Units: 2}
+	for _, lost := range []order.StockID{from, to} {
+		m = ledger.Transfer{ID: uuid.Must(uuid.NewV7()), Donor: to, Receiver: from, Units: 2}
 		if _, err = w.Stock.BeginTransfer(t.Context(), to, 2, stock.Transfer{ID: m.ID, Receiver: from}); err != nil {
 			t.Fatal(err)
 		}

@@ -18,11 +18,11 @@ func TestCacheIsBoundedInBytes(t *testing.T) {
 		return stats.HeapAlloc
 	}
 	before := heap()
-	c := newCache(func(_ context.Context, key int64) ([]order.Product, error) {
+	c := newCache(func(_ context.Context, key order.StockID) ([]order.Product, error) {
 		return []order.Product{{ID: key, Description: strings.Repeat("x", 64<<10)}}, nil
 	}, pageBytes)
 	for key := range int64(2_000) { // 125 MiB
-		if _, err := c.get(key); err != nil {
+		if _, err := c.get(order.StockID(key)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -36,7 +36,7 @@ func TestCacheIsBoundedInBytes(t *testing.T) {
 
 	// Keys that have no value cost little, and what is counted is what is there.
 	for key := range int64(2 * cacheEntries) {
-		c.setMissing(key)
+		c.setMissing(order.StockID(key))
 	}
 	if c.entries.Len() != cacheEntries || c.bytes != cacheEntries*entryBytes {
 		t.Errorf("%d entries are counted as %d bytes", c.entries.Len(), c.bytes)

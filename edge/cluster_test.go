@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"stampede/internal/order"
 	"stampede/internal/stock"
 	"stampede/localstack"
 )
@@ -32,10 +33,10 @@ func TestAMasterThatIsAway(t *testing.T) {
 	_, _, addr := w.start()
 	w.URL = "http://" + addr
 
-	byMaster := [masters][]int64{}
+	byMaster := [masters][]order.StockID{}
 	for i := range int64(9) {
 		p := w.AddProduct(2 * buyers)
-		w.MustPost(1000+i, p.ID, 1)
+		w.MustPost(order.UserID(1000+i), p.ID, 1)
 		master, err := cluster.MasterOf(t.Context(), fmt.Sprintf("stock:{%d}", p.ID))
 		w.Must(err)
 		byMaster[master] = append(byMaster[master], p.ID)
@@ -48,7 +49,7 @@ func TestAMasterThatIsAway(t *testing.T) {
 		all.Go(func() {
 			for master, products := range byMaster {
 				for _, id := range products {
-					got := w.Post(1+buyer, id, 1)
+					got := w.Post(order.UserID(1+buyer), id, 1)
 					if master == dead {
 						if got.Status != http.StatusServiceUnavailable {
 							t.Errorf("an order of a product of the dead master: %v", got)
@@ -57,7 +58,8 @@ func TestAMasterThatIsAway(t *testing.T) {
 					}
 					if got.Status != http.StatusAccepted {
 						t.Errorf("an order of another product: %v", got)
-					} else if shown := w.Get(1+buyer, got.Header.Get("Location")); shown.Status != http.StatusOK {
+					} else if shown := w.Get(order.UserID(1+buyer),
+						got.Header.Get("Location")); shown.Status != http.StatusOK {
 						t.Errorf("it is shown as %v", shown)
 					}
 				}

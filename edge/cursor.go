@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"stampede/internal/order"
 	"stampede/internal/token"
 )
 
@@ -21,28 +22,28 @@ const (
 )
 
 // order names the place that is behind an order.
-func (c cursors) order(id uuid.UUID) string { return c.write(orderList, id[:]) }
+func (c cursors) order(id order.OrderID) string { return c.write(orderList, id[:]) }
 
 // readOrder reads what order wrote, or nothing, which is the start of the list.
-func (c cursors) readOrder(text []byte) (before uuid.UUID, ok bool) {
+func (c cursors) readOrder(text []byte) (before order.OrderID, ok bool) {
 	if len(text) == 0 {
-		return uuid.Nil, true
+		return order.OrderID{}, true
 	}
 	place, ok := c.read(orderList, text)
 	if !ok {
-		return uuid.Nil, false
+		return order.OrderID{}, false
 	}
-	before, err := uuid.FromBytes(place)
-	return before, err == nil
+	id, err := uuid.FromBytes(place)
+	return order.OrderID(id), err == nil
 }
 
 // product names the place that is behind a product.
-func (c cursors) product(id int64) string {
+func (c cursors) product(id order.ProductID) string {
 	return c.write(productList, binary.BigEndian.AppendUint64(nil, uint64(id)))
 }
 
 // readProduct reads what product wrote, or nothing, which is the start of the list.
-func (c cursors) readProduct(text []byte) (after int64, ok bool) {
+func (c cursors) readProduct(text []byte) (after order.ProductID, ok bool) {
 	if len(text) == 0 {
 		return 0, true
 	}
@@ -50,7 +51,7 @@ func (c cursors) readProduct(text []byte) (after int64, ok bool) {
 	if !ok || len(place) != 8 {
 		return 0, false
 	}
-	after = int64(binary.BigEndian.Uint64(place))
+	after = order.ProductID(binary.BigEndian.Uint64(place))
 	return after, after > 0
 }
 

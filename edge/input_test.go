@@ -409,7 +409,8 @@ func TestLingeringIsBounded(t *testing.T) {
 
 func TestPanic(t *testing.T) {
 	w := newWorld(t, func(e *Edge) {
-		e.products = newCache(func(context.Context, int64) (order.Product, error) { panic("a bug") }, productBytes)
+		e.products = newCache(func(context.Context, order.ProductID) (order.Product, error) { panic("a bug") },
+			productBytes)
 	})
 	p := w.AddProduct(5)
 	logs.Take()

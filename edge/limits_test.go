@@ -10,6 +10,7 @@ import (
 
 	"stampede/internal/access"
 	"stampede/internal/apitest"
+	"stampede/internal/order"
 	"stampede/internal/problem"
 )
 
@@ -27,7 +28,7 @@ func TestRateLimits(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	from := func(address string, user int64) apitest.Reply {
+	from := func(address string, user order.UserID) apitest.Reply {
 		fields := []string{"X-Forwarded-For", address}
 		if user != 0 {
 			fields = append(fields, "Authorization", w.Bearer(user))

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/valyala/fasthttp"
 
 	"stampede/internal/order"
@@ -89,7 +88,7 @@ func sendAccepted(ctx *fasthttp.RequestCtx, a *answer) {
 }
 
 // setLocation says where an order can be asked for.
-func setLocation(ctx *fasthttp.RequestCtx, id uuid.UUID) {
+func setLocation(ctx *fasthttp.RequestCtx, id order.OrderID) {
 	var location [64]byte
 	ctx.Response.Header.SetBytesV(fasthttp.HeaderLocation, order.AppendID(append(location[:0], "/api/orders/"...), id))
 }
@@ -101,7 +100,7 @@ const acceptedBytes = 256
 func appendAccepted(b []byte, o *order.Order, currency string) []byte {
 	b = order.AppendID(append(b, `{"order_id":"`...), o.ID)
 	b = append(append(b, `","status":"`...), order.Pending...)
-	b = strconv.AppendInt(append(b, `","product_id":`...), order.ProductOf(o.ProductID), 10)
+	b = strconv.AppendInt(append(b, `","product_id":`...), int64(o.StockID.Product()), 10)
 	b = strconv.AppendInt(append(b, `,"quantity":`...), o.Quantity, 10)
 	b = strconv.AppendInt(append(b, `,"unit_price":`...), o.UnitPrice, 10)
 	b = strconv.AppendInt(append(b, `,"total_price":`...), o.TotalPrice(), 10)
@@ -110,7 +109,7 @@ func appendAccepted(b []byte, o *order.Order, currency string) []byte {
 }
 
 // parseOrder reads {"product_id":1,"quantity":1}. If something is wrong with it, c and detail say what.
-func parseOrder(body []byte) (productID, quantity int64, c problem.Code, detail string) {
+func parseOrder(body []byte) (productID order.ProductID, quantity int64, c problem.Code, detail string) {
 	if productID, quantity, ok := parsePlainOrder(body); ok {
 		return productID, quantity, "", ""
 	}
@@ -118,7 +117,7 @@ func parseOrder(body []byte) (productID, quantity int64, c problem.Code, detail 
 }
 
 // decodeOrder is parseOrder for a body in any form.
-func decodeOrder(body []byte) (productID, quantity int64, c problem.Code, detail string) {
+func decodeOrder(body []byte) (productID order.ProductID, quantity int64, c problem.Code, detail string) {
 	var fields struct {
 		ProductID json.RawMessage `json:"product_id"`
 		Quantity  json.RawMessage `json:"quantity"`
@@ -139,8 +138,8 @@ func decodeOrder(body []byte) (productID, quantity int64, c problem.Code, detail
 		return 0, 0, problem.MalformedRequest, "quantity must be a number."
 	}
 
-	productID, err := strconv.ParseInt(string(fields.ProductID), 10, 64)
-	if err != nil || productID <= 0 || productID > order.MaxProductID {
+	id, err := strconv.ParseInt(string(fields.ProductID), 10, 64)
+	if err != nil || id <= 0 || id > order.MaxProductID {
 		return 0, 0, problem.ProductNotFound, "product_id must be a positive whole number, and one of a product."
 	}
 	quantity, err = strconv.ParseInt(string(fields.Quantity), 10, 64)
@@ -148,12 +147,12 @@ func decodeOrder(body []byte) (productID, quantity int64, c problem.Code, detail
 		return 0, 0, problem.InvalidQuantity, fmt.Sprintf("quantity must be a whole number from 1 to %d.",
 			order.MaxQuantity)
 	}
-	return productID, quantity, "", ""
+	return order.ProductID(id), quantity, "", ""
 }
 
 // parsePlainOrder reads the body that nearly all clients send, in which a space may follow a colon and the comma, and
 // leaves every other to decodeOrder.
-func parsePlainOrder(body []byte) (productID, quantity int64, ok bool) {
+func parsePlainOrder(body []byte) (productID order.ProductID, quantity int64, ok bool) {
 	digits := func(before string) (n int64, ok bool) {
 		rest, ok := bytes.CutPrefix(body, []byte(before))
 		rest = bytes.TrimPrefix(rest, []byte(" "))
@@ -168,7 +167,8 @@ func parsePlainOrder(body []byte) (productID, quantity int64, ok bool) {
 		return n, true
 	}
 
-	if productID, ok = digits(`{"product_id":`); !ok || productID > order.MaxProductID {
+	id, ok := digits(`{"product_id":`)
+	if !ok || id > order.MaxProductID {
 		return 0, 0, false
 	}
 	if body, ok = bytes.CutPrefix(body, []byte(",")); !ok {
@@ -178,7 +178,7 @@ func parsePlainOrder(body []byte) (productID, quantity int64, ok bool) {
 	if quantity, ok = digits(`"quantity":`); !ok || quantity > order.MaxQuantity {
 		return 0, 0, false
 	}
-	return productID, quantity, string(body) == "}"
+	return order.ProductID(id), quantity, string(body) == "}"
 }
 
 // isNumber reports whether a valid JSON value is a number.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"net/http"
-	"strconv"
 	"testing"
 	"time"
 
@@ -19,13 +18,13 @@ import (
 
 // acceptedBody is the body of a 202 as a client reads it.
 type acceptedBody struct {
-	OrderID    string       `json:"order_id"`
-	Status     order.Status `json:"status"`
-	ProductID  int64        `json:"product_id"`
-	Quantity   int64        `json:"quantity"`
-	UnitPrice  int64        `json:"unit_price"`
-	TotalPrice int64        `json:"total_price"`
-	Currency   string       `json:"currency"`
+	OrderID    string        `json:"order_id"`
+	Status     order.Status  `json:"status"`
+	StockID    order.StockID `json:"product_id"`
+	Quantity   int64         `json:"quantity"`
+	UnitPrice  int64         `json:"unit_price"`
+	TotalPrice int64         `json:"total_price"`
+	Currency   string        `json:"currency"`
 }
 
 func TestAccepted(t *testing.T) {
@@ -63,7 +62,8 @@ func TestAccepted(t *testing.T) {
 		t.Errorf("reserved at %v", o.ReservedAt)
 	}
 	o.ReservedAt = time.Time{}
-	if o != (order.Order{ID: id, UserID: 7, ProductID: p.ID, Quantity: 3, UnitPrice: 1999, IdempotencyKey: "k-1"}) {
+	if o != (order.Order{ID: order.OrderID(id), UserID: 7, StockID: p.ID, Quantity: 3, UnitPrice: 1999,
+		IdempotencyKey: "k-1"}) {
 		t.Errorf("the queue holds %+v", o)
 	}
 	w.WantSettledOutbox(p.ID)
@@ -88,7 +88,7 @@ func TestPending(t *testing.T) {
 		t.Errorf("got %v", r)
 	}
 	body.ReservedAt = time.Time{}
-	if body != (orderBody{OrderID: id, Status: order.Pending, ProductID: p.ID, Quantity: 2, UnitPrice: 1999,
+	if body != (orderBody{OrderID: id, Status: order.Pending, ProductID: p.ID.Product(), Quantity: 2, UnitPrice: 1999,
 		TotalPrice: 3998, Currency: "EUR"}) {
 		t.Errorf("got %+v", body)
 	}
@@ -133,7 +133,7 @@ func TestAnOrderThatNobodyHasSeen(t *testing.T) {
 	for b := range 6 {
 		old[b] = byte(ms >> (40 - 8*b))
 	}
-	for _, id := range []uuid.UUID{old, uuid.New(), uuid.Max} {
+	for _, id := range []order.OrderID{old, order.OrderID(uuid.New()), order.OrderID(uuid.Max)} {
 		apitest.WantProblem(t, w.Get(7, "/api/orders/"+id.String()+"?wait=20s"), 404, problem.OrderNotFound)
 	}
 }
@@ -150,10 +150,11 @@ func TestNoAnswerBeforeTheQueueHasTheOrder(t *testing.T) {
 }
 
 // decide writes to Redis what a worker would.
-func (w *world) decide(id string, user int64, status order.Status, reason order.Reason) {
+func (w *world) decide(id string, user order.UserID, status order.Status, reason order.Reason) {
 	w.Helper()
 	w.Must(w.Stock.WriteDecided(w.Context(), []order.Record{{
-		Order: order.Order{ID: uuid.MustParse(id), UserID: user, ProductID: 1, Quantity: 1, UnitPrice: 1999,
+		Order: order.Order{ID: order.OrderID(uuid.MustParse(id)), UserID: user, StockID: 1, Quantity: 1,
+			UnitPrice:  1999,
 			ReservedAt: time.Now()},
 		Currency: "EUR", Status: status, FailedReason: reason, DecidedAt: time.Now(),
 	}}))
@@ -231,7 +232,7 @@ func TestHistory(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.AddProduct(1000)
-	page := func(user int64, cursor string) (ids []string, next string) {
+	page := func(user order.UserID, cursor string) (ids []string, next string) {
 		t.Helper()
 		r := w.Get(user, "/api/orders?cursor="+cursor)
 		var body struct {
@@ -257,8 +258,8 @@ func TestHistory(t *testing.T) {
 
 	var want []string // newest first
 	for range 120 {
-		for user := int64(1); user <= 2; user++ {
-			o := order.Order{ID: order.NewID(), UserID: user, ProductID: p.ID, Quantity: 2, UnitPrice: 1500,
+		for user := order.UserID(1); user <= 2; user++ {
+			o := order.Order{ID: order.NewID(), UserID: user, StockID: p.ID, Quantity: 2, UnitPrice: 1500,
 				ReservedAt: time.Now()}
 			if _, err := w.Ledger.Decide(t.Context(), p.ID, []order.Order{o}); err != nil {
 				t.Fatal(err)
@@ -346,7 +347,7 @@ func TestCursorOfNobody(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, path := range []string{
-		"/api/orders?cursor=" + testCursors.order(uuid.Nil),
+		"/api/orders?cursor=" + testCursors.order(order.OrderID{}),
 		"/api/products?cursor=" + testCursors.product(math.MaxInt64),
 	} {
 		if r := w.Get(1, path); r.Status != 200 || !json.Valid([]byte(r.Body)) {
@@ -360,7 +361,7 @@ func TestHead(t *testing.T) {
 	w := newWorld(t)
 	p := w.AddProduct(5)
 	for _, path := range []string{"/healthz", "/readyz", "/api/products", "/api/products/" +
-		strconv.FormatInt(p.ID, 10)} {
+		p.ID.String()} {
 		get := w.Get(1, path)
 		head := w.Send("HEAD", path, "")
 		if head.Status != http.StatusOK || head.Body != "" ||

@@ -91,7 +91,7 @@ func (e *Edge) listProducts(ctx *fasthttp.RequestCtx) {
 	}{Products: []catalog.Product{}}
 	if len(products) > catalog.PageSize {
 		products = products[:catalog.PageSize]
-		page.NextCursor = e.cursors().product(products[catalog.PageSize-1].ID)
+		page.NextCursor = e.cursors().product(products[catalog.PageSize-1].ID.Product())
 	}
 	for _, p := range products {
 		page.Products = append(page.Products, catalog.Show(p))

@@ -49,7 +49,7 @@ func TestProducts(t *testing.T) {
 	// Available may go below zero, which buyers need not see.
 	w.Must(w.RDB.Set(t.Context(), fmt.Sprintf("stock:{%d}", first.ID), -2, 0).Err())
 	w.Eventually("a reading that is newer", func() bool {
-		entry, _ := w.edge.products.entries.Peek(first.ID)
+		entry, _ := w.edge.products.entries.Peek(first.ID.Product())
 		return entry.value.Stock == -2 || !available(0)()
 	})
 	if !available(0)() {
@@ -57,7 +57,7 @@ func TestProducts(t *testing.T) {
 	}
 
 	w.Eventually("the list is new", func() bool { return len(w.Send("GET", "/api/products", "").Body) > 100 })
-	seen := map[int64]bool{}
+	seen := map[order.ProductID]bool{}
 	cursor := ""
 	for _, size := range []int{50, 50, 20} {
 		var page struct {
@@ -117,7 +117,7 @@ func TestProductCache(t *testing.T) {
 	})
 
 	w.MySQL.Hang()
-	entry, _ := w.edge.products.entries.Peek(p.ID)
+	entry, _ := w.edge.products.entries.Peek(p.ID.Product())
 	w.Eventually("what is known is old", func() bool { return time.Since(entry.at) > cacheTTL })
 	replies := apitest.Crowd(50, func(int) apitest.Reply { return w.Send("GET", known, "") })
 	if got := apitest.Count(replies); got["200"] != 50 {

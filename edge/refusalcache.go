@@ -19,10 +19,10 @@ const refusalTTL = 750 * time.Millisecond
 // or too early, costs Redis no call. Whoever asks for what may be possible is sent on to Redis, which judges.
 type refusalCache struct {
 	mu      sync.Mutex // held over a look and the change that rests on it
-	entries *lru.Cache[int64, *verdict]
+	entries *lru.Cache[order.StockID, *verdict]
 	// opened is when products were reopened. What is known of a bucket from before it says nothing either, since units
 	// that come back to one bucket can be borrowed by all.
-	opened *lru.Cache[int64, time.Time]
+	opened *lru.Cache[order.ProductID, time.Time]
 }
 
 // verdict is what Redis said of a product at a time. It is not changed once it is remembered.
@@ -34,11 +34,11 @@ type verdict struct {
 }
 
 func newRefusalCache() *refusalCache {
-	entries, err := lru.New[int64, *verdict](cacheEntries)
+	entries, err := lru.New[order.StockID, *verdict](cacheEntries)
 	if err != nil {
 		panic(err) // only a size below 1 does this
 	}
-	opened, err := lru.New[int64, time.Time](cacheEntries)
+	opened, err := lru.New[order.ProductID, time.Time](cacheEntries)
 	if err != nil {
 		panic(err)
 	}
@@ -47,12 +47,12 @@ func newRefusalCache() *refusalCache {
 
 // ask returns why an order for so many units of a product or bucket would be refused at a time, or an empty code if
 // that is not known.
-func (c *refusalCache) ask(productID, quantity int64, now time.Time) (problem.Code, *stock.Sale) {
-	known, ok := c.entries.Peek(productID)
+func (c *refusalCache) ask(stockID order.StockID, quantity int64, now time.Time) (problem.Code, *stock.Sale) {
+	known, ok := c.entries.Peek(stockID)
 	switch {
 	case !ok || now.Sub(known.at) > refusalTTL:
 		return "", nil
-	case c.reopened(productID, known.at):
+	case c.reopened(stockID, known.at):
 		return "", nil
 	case known.code == problem.SaleNotStarted && !now.Before(known.opens):
 		return "", nil
@@ -65,14 +65,14 @@ func (c *refusalCache) ask(productID, quantity int64, now time.Time) (problem.Co
 }
 
 // reopened reports whether a product, or that of a bucket, was reopened since a time.
-func (c *refusalCache) reopened(productID int64, since time.Time) bool {
-	at, ok := c.opened.Peek(order.ProductOf(productID))
+func (c *refusalCache) reopened(stockID order.StockID, since time.Time) bool {
+	at, ok := c.opened.Peek(stockID.Product())
 	return ok && !since.After(at)
 }
 
 // learn takes in what Redis said of a product or bucket, when it was asked at a time. An answer that was on its way
 // when the product was reopened is kept, and ask knows not to believe it.
-func (c *refusalCache) learn(productID int64, sale stock.Sale, asked time.Time) {
+func (c *refusalCache) learn(stockID order.StockID, sale stock.Sale, asked time.Time) {
 	entry := &verdict{sale: sale, at: asked}
 	switch {
 	case sale.State == order.OffSale:
@@ -84,16 +84,16 @@ func (c *refusalCache) learn(productID int64, sale stock.Sale, asked time.Time) 
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if known, ok := c.entries.Peek(productID); !ok || !known.at.After(asked) {
-		c.entries.Add(productID, entry)
+	if known, ok := c.entries.Peek(stockID); !ok || !known.at.After(asked) {
+		c.entries.Add(stockID, entry)
 	}
 }
 
 // reopen forgets what is known of products of which more may be had than before; of a bucket, what is known of its
 // product and all the other buckets.
-func (c *refusalCache) reopen(productIDs ...int64) {
+func (c *refusalCache) reopen(stockIDs ...order.StockID) {
 	now := time.Now()
-	for _, id := range productIDs {
-		c.opened.Add(order.ProductOf(id), now)
+	for _, id := range stockIDs {
+		c.opened.Add(id.Product(), now)
 	}
 }

@@ -88,7 +88,7 @@ func TestAnswerOnItsWay(t *testing.T) {
 	answered := make(chan apitest.Reply, 1)
 	go func() { answered <- w.Post(2, p.ID, 1) }()
 	w.Eventually("Redis is asked", func() bool { return w.Redis.Holding() > 0 })
-	w.edge.hear(notice.Notice{Reopened: []int64{p.ID}})
+	w.edge.hear(notice.Notice{Reopened: []order.StockID{p.ID}})
 	w.Redis.Heal()
 	apitest.WantCode(t, "who has asked before", <-answered, http.StatusConflict, problem.SoldOut)
 	if c, _ := w.edge.refusalCache.ask(p.ID, 1, time.Now()); c != "" {
@@ -134,7 +134,10 @@ func TestClosedAsksNobody(t *testing.T) {
 			return w.scriptCalls() == before
 		})
 		before, begin := w.scriptCalls(), time.Now()
-		replies := apitest.Crowd(400, func(i int) apitest.Reply { return w.Post(int64(i+2), test.product.ID, 1) })
+		replies := apitest.Crowd(400, func(i int) apitest.Reply {
+			return w.Post(order.UserID(i+2), test.product.ID,
+				1)
+		})
 		calls, allowed := w.scriptCalls()-before, 1+int(time.Since(begin)/refusalTTL)
 		t.Logf("%s: %d calls of Redis for %d answers", test.code, calls, len(replies))
 		if got := apitest.Count(replies)["409 "+string(test.code)]; got != len(replies) {
@@ -158,7 +161,8 @@ func TestClosedAsksNobody(t *testing.T) {
 
 // until orders one unit at an edge until it is accepted, and returns when the last request was sent that was refused,
 // which must be with c.
-func (w *world) until(url string, user, product int64, c problem.Code) (refused time.Time, err error) {
+func (w *world) until(url string, user order.UserID, product order.StockID, c problem.Code) (refused time.Time,
+	err error) {
 	at := *w.World
 	at.URL = url
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
@@ -201,7 +205,7 @@ func TestReopened(t *testing.T) { // not parallel, for the sake of what is measu
 			w.Must(err)
 		}},
 		{"a restock", 250 * time.Millisecond, func() {
-			done, err := w.Ledger.Restock(w.Context(), p.ID, 3, "r")
+			done, err := w.Ledger.Restock(w.Context(), p.ID.Product(), 3, "r")
 			w.Must(err)
 			_, err = w.Stock.Restock(w.Context(), p.ID, 3, done.Version, "r")
 			w.Must(err)
@@ -229,7 +233,7 @@ func TestReopened(t *testing.T) { // not parallel, for the sake of what is measu
 			edges.Go(func() {
 				<-began
 				var err error
-				if last[i], err = w.until(url, user+int64(i), p.ID, problem.SoldOut); err != nil {
+				if last[i], err = w.until(url, order.UserID(user+int64(i)), p.ID, problem.SoldOut); err != nil {
 					t.Errorf("%s, edge %d: %v", step.what, i, err)
 				}
 			})
@@ -263,7 +267,7 @@ func TestSaleOpens(t *testing.T) {
 	var clients sync.WaitGroup
 	for i := range 4 {
 		clients.Go(func() {
-			refused, err := w.until(w.URL, int64(i+1), p.ID, problem.SaleNotStarted)
+			refused, err := w.until(w.URL, order.UserID(i+1), p.ID, problem.SaleNotStarted)
 			if err != nil || refused.After(opens.Add(5*time.Millisecond)) {
 				t.Errorf("client %d is refused until %v after the start, error %v", i, refused.Sub(opens), err)
 			}

@@ -64,7 +64,7 @@ func TestEveryAnswerHasARequestID(t *testing.T) {
 func TestRequestIDIsLogged(t *testing.T) {
 	w := newWorld(t, func(e *Edge) {
 		load := e.products.load
-		e.products = newCache(func(ctx context.Context, id int64) (order.Product, error) {
+		e.products = newCache(func(ctx context.Context, id order.ProductID) (order.Product, error) {
 			if id == 666 {
 				panic("a bug")
 			}

@@ -34,7 +34,7 @@ const maxHops = 4
 // ticket is a request to order on its way through the edge.
 type ticket struct {
 	request   stock.Request
-	productID int64 // as the client knows it
+	productID order.ProductID // as the client knows it
 	since     time.Time
 	requestID problem.RequestID
 	trace     telemetry.Place
@@ -55,42 +55,45 @@ type answer struct {
 type reserver struct {
 	stock        *stock.Stock
 	ledger       *ledger.Ledger
-	products     *cache[int64, order.Product]
+	products     *cache[order.ProductID, order.Product]
 	refusalCache *refusalCache
 	sender       *sender
 	stores       buckets.Stores
 	mysql        breaker
 	metrics      *metrics
 	// number of buckets, by product; one that is not there has none, or is not known
-	splits  *lru.Cache[int64, int64]
-	tickets batch.Batcher[int64, *ticket] // by product or bucket
+	splits  *lru.Cache[order.ProductID, int64]
+	tickets batch.Batcher[order.StockID, *ticket] // by product or bucket
 
 	unsent unsentBatches
 }
 
-func newReserver(st *stock.Stock, books *ledger.Ledger, products *cache[int64, order.Product], c *refusalCache,
+func newReserver(st *stock.Stock, books *ledger.Ledger, products *cache[order.ProductID, order.Product],
+	c *refusalCache,
 	s *sender,
 	m *metrics) *reserver {
-	splits, err := lru.New[int64, int64](cacheEntries)
+	splits, err := lru.New[order.ProductID, int64](cacheEntries)
 	if err != nil {
 		panic(err) // only a size below 1 does this
 	}
 	r := &reserver{
 		stock: st, ledger: books, products: products, refusalCache: c, sender: s, splits: splits,
 		stores: buckets.Stores{Redis: st, MySQL: books}, metrics: m,
-		unsent: unsentBatches{last: make(map[int64]*unsentBatch)},
+		unsent: unsentBatches{last: make(map[order.StockID]*unsentBatch)},
 	}
-	r.tickets = batch.Batcher[int64, *ticket]{Do: r.reserve, Size: stock.MaxBatch, Parallel: 1, Waiting: maxWaiting}
+	r.tickets = batch.Batcher[order.StockID, *ticket]{
+		Do: r.reserve, Size: stock.MaxBatch, Parallel: 1, Waiting: maxWaiting,
+	}
 	return r
 }
 
 // stockID is the id from which a user buys a product, as far as this edge knows: the product's, or that of a bucket.
-func (r *reserver) stockID(productID, userID int64) int64 {
+func (r *reserver) stockID(productID order.ProductID, userID order.UserID) order.StockID {
 	n, ok := r.splits.Peek(productID)
 	if !ok {
-		return productID
+		return productID.Stock()
 	}
-	return order.BucketID(productID, order.BucketFor(userID, n))
+	return productID.Bucket(order.BucketFor(userID, n))
 }
 
 // submit takes a ticket in; its answer comes through the ticket.
@@ -102,18 +105,18 @@ func (r *reserver) submit(t *ticket) {
 
 // reserve serves a batch of one product or bucket: it makes one call for it, moves units to the bucket for those for
 // whom it has too few, sends on those that belong elsewhere, and waits a moment for the batch before it.
-func (r *reserver) reserve(productID int64, waiting []*ticket) {
-	split, _ := r.splits.Peek(order.ProductOf(productID))
-	tickets, elsewhere := r.sort(productID, waiting)
+func (r *reserver) reserve(stockID order.StockID, waiting []*ticket) {
+	split, _ := r.splits.Peek(stockID.Product())
+	tickets, elsewhere := r.sort(stockID, waiting)
 	r.redirect(elsewhere)
 	if len(tickets) == 0 {
 		return
 	}
 
-	served := r.serve(productID, split, tickets)
+	served := r.serve(stockID, split, tickets)
 	r.redirect(served.elsewhere)
 	if len(served.short) > 0 {
-		r.redirect(r.borrow(productID, split, served))
+		r.redirect(r.borrow(stockID, split, served))
 	} else {
 		awaitEarlier(served.earlier)
 	}
@@ -121,13 +124,13 @@ func (r *reserver) reserve(productID int64, waiting []*ticket) {
 
 // sort divides tickets into those of a product or bucket, and those that were sent there by another number of buckets.
 // It answers those that have waited for too long.
-func (r *reserver) sort(productID int64, waiting []*ticket) (tickets, elsewhere []*ticket) {
+func (r *reserver) sort(stockID order.StockID, waiting []*ticket) (tickets, elsewhere []*ticket) {
 	tickets = waiting[:0]
 	for _, t := range waiting {
 		switch {
 		case time.Since(t.since) > maxWait:
 			t.answer <- &answer{code: problem.StockUnavailable}
-		case r.stockID(t.productID, t.request.UserID) != productID:
+		case r.stockID(t.productID, t.request.UserID) != stockID:
 			elsewhere = append(elsewhere, t)
 		default:
 			tickets = append(tickets, t)
@@ -169,17 +172,17 @@ type served struct {
 }
 
 // serve makes one call for tickets of one product or bucket, and sends on their way all whose fate that decides.
-func (r *reserver) serve(productID, split int64, tickets []*ticket) served {
-	said, err := r.call(productID, split, tickets)
+func (r *reserver) serve(stockID order.StockID, split int64, tickets []*ticket) served {
+	said, err := r.call(stockID, split, tickets)
 	if err != nil {
-		r.fail(productID, tickets, err)
+		r.fail(stockID, tickets, err)
 		return served{}
 	}
 	if said.results[0].Outcome == stock.OtherBuckets {
-		r.learnSplit(productID, split, said.sale.Buckets)
+		r.learnSplit(stockID, split, said.sale.Buckets)
 		return served{elsewhere: tickets}
 	}
-	return r.dispatch(productID, split, tickets, said)
+	return r.dispatch(stockID, split, tickets, said)
 }
 
 // batchReply is what Redis said of a batch, ticket by ticket.
@@ -190,7 +193,7 @@ type batchReply struct {
 }
 
 // call asks Redis for the units of a batch. A product that is not loaded is loaded once.
-func (r *reserver) call(productID, split int64, tickets []*ticket) (said batchReply, err error) {
+func (r *reserver) call(stockID order.StockID, split int64, tickets []*ticket) (said batchReply, err error) {
 	requests := make([]stock.Request, len(tickets))
 	for i, t := range tickets {
 		requests[i] = t.request
@@ -198,11 +201,11 @@ func (r *reserver) call(productID, split int64, tickets []*ticket) (said batchRe
 	r.metrics.reserveBatch.Observe(float64(len(tickets)))
 
 	said.asked = time.Now()
-	said.sale, said.results, err = r.stock.Reserve(context.Background(), productID, split, requests)
+	said.sale, said.results, err = r.stock.Reserve(context.Background(), stockID, split, requests)
 	if errors.Is(err, stock.ErrNotLoaded) {
-		if err = r.load(productID); err == nil {
+		if err = r.load(stockID); err == nil {
 			said.asked = time.Now()
-			said.sale, said.results, err = r.stock.Reserve(context.Background(), productID, split, requests)
+			said.sale, said.results, err = r.stock.Reserve(context.Background(), stockID, split, requests)
 		}
 	}
 	addSpans(tickets, said.asked, err)
@@ -210,7 +213,7 @@ func (r *reserver) call(productID, split int64, tickets []*ticket) (said batchRe
 }
 
 // dispatch answers the tickets of a batch or sends them to the queue, by what Redis said of each.
-func (r *reserver) dispatch(productID, split int64, tickets []*ticket, said batchReply) served {
+func (r *reserver) dispatch(stockID order.StockID, split int64, tickets []*ticket, said batchReply) served {
 	left := served{sale: said.sale}
 	var parcels []*parcel
 	for i, t := range tickets {
@@ -229,7 +232,7 @@ func (r *reserver) dispatch(productID, split int64, tickets []*ticket, said batc
 		}
 	}
 	if len(parcels) > 0 {
-		left.earlier = r.send(productID, parcels)
+		left.earlier = r.send(stockID, parcels)
 	}
 
 	// What is refused now is refused from memory for a moment.
@@ -237,14 +240,14 @@ func (r *reserver) dispatch(productID, split int64, tickets []*ticket, said batc
 		left.sale.Available = order.MaxQuantity // what a bucket has too little of can be borrowed
 	}
 	if len(left.short) == 0 {
-		r.refusalCache.learn(productID, left.sale, said.asked)
+		r.refusalCache.learn(stockID, left.sale, said.asked)
 	}
 	return left
 }
 
 // send hands parcels to the sender as one batch. It returns what is closed when the batch before is sent.
-func (r *reserver) send(productID int64, parcels []*parcel) (earlier <-chan struct{}) {
-	batch, earlier := r.unsent.begin(productID, len(parcels))
+func (r *reserver) send(stockID order.StockID, parcels []*parcel) (earlier <-chan struct{}) {
+	batch, earlier := r.unsent.begin(stockID, len(parcels))
 	for _, p := range parcels {
 		p.batch = batch
 	}
@@ -254,10 +257,10 @@ func (r *reserver) send(productID int64, parcels []*parcel) (earlier <-chan stru
 
 // learnSplit takes in that Redis does not go by a number of buckets. The product itself says what the number is; a
 // bucket that is not in use, or one of another number, says only that it must be asked for anew.
-func (r *reserver) learnSplit(id, split, now int64) {
-	product := order.ProductOf(id)
+func (r *reserver) learnSplit(id order.StockID, split, now int64) {
+	product := id.Product()
 	switch {
-	case id == product && now > 0:
+	case id == product.Stock() && now > 0:
 		slog.Info("reserve: a product has another number of buckets", "product", product, "buckets", now)
 		r.splits.Add(product, now)
 	default:
@@ -268,12 +271,12 @@ func (r *reserver) learnSplit(id, split, now int64) {
 }
 
 // fail answers tickets that could not be served.
-func (r *reserver) fail(productID int64, tickets []*ticket, err error) {
+func (r *reserver) fail(stockID order.StockID, tickets []*ticket, err error) {
 	c := problem.StockUnavailable
 	if errors.Is(err, mysql.ErrNotFound) {
 		c = problem.ProductNotFound
 	} else {
-		slog.Error("reserve: no answer for a batch", "product", productID, "orders", len(tickets), "first",
+		slog.Error("reserve: no answer for a batch", "product", stockID, "orders", len(tickets), "first",
 			tickets[0].request.OrderID,
 			"error", err, telemetry.TraceID(tickets[0].trace), logIDs(tickets))
 	}
@@ -284,22 +287,23 @@ func (r *reserver) fail(productID int64, tickets []*ticket, err error) {
 
 // load brings a product's stock from MySQL to Redis. It runs once for all that wait for the product
 // on this edge, and of several edges one wins.
-func (r *reserver) load(productID int64) error {
-	if r.products.missing(productID) {
+func (r *reserver) load(stockID order.StockID) error {
+	key := order.ProductID(stockID) // a bucket that MySQL does not have says nothing of its product
+	if r.products.missing(key) {
 		return mysql.ErrNotFound
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), maxWait)
 	defer cancel()
 	var product order.Product
-	loaded, err := r.stock.Load(ctx, productID, func(ctx context.Context) (p order.Product, err error) {
-		product, err = r.ledger.Product(ctx, productID)
+	loaded, err := r.stock.Load(ctx, stockID, func(ctx context.Context) (p order.Product, err error) {
+		product, err = r.ledger.Product(ctx, stockID)
 		return product, err
 	})
 	switch {
 	case errors.Is(err, mysql.ErrNotFound):
-		r.products.setMissing(productID) // so that the next request for it need not ask MySQL
+		r.products.setMissing(key) // so that the next request for it need not ask MySQL
 	case loaded:
-		slog.Info("load stock: a product is loaded", "product", productID, "units", product.Stock, "version",
+		slog.Info("load stock: a product is loaded", "product", stockID, "units", product.Stock, "version",
 			product.Version)
 	}
 	return err

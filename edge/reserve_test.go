@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
-
 	"stampede/internal/apitest"
 	"stampede/internal/order"
 	"stampede/internal/problem"
@@ -27,9 +25,9 @@ func TestLoadedOnce(t *testing.T) {
 	w.MySQL.Forget()
 	got := apitest.Count(apitest.Crowd(200, func(i int) apitest.Reply {
 		if i%2 == 0 {
-			return beside.Post(int64(i+1), p.ID, 2)
+			return beside.Post(order.UserID(i+1), p.ID, 2)
 		}
-		return w.Post(int64(i+1), p.ID, 2)
+		return w.Post(order.UserID(i+1), p.ID, 2)
 	}))
 	if got["202"] != 200 {
 		t.Errorf("got %v", got)
@@ -48,7 +46,7 @@ func TestUnknownProductCrowd(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	begin := time.Now()
-	got := apitest.Count(apitest.Crowd(200, func(i int) apitest.Reply { return w.Post(int64(i+1), 4711, 1) }))
+	got := apitest.Count(apitest.Crowd(200, func(i int) apitest.Reply { return w.Post(order.UserID(i+1), 4711, 1) }))
 	if got["404 product_not_found"] != 200 {
 		t.Errorf("got %v", got)
 	}
@@ -67,7 +65,7 @@ func TestNeverMoreThanThereIs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.AddProduct(50)
-	got := apitest.Count(apitest.Crowd(200, func(i int) apitest.Reply { return w.Post(int64(i+1), p.ID, 1) }))
+	got := apitest.Count(apitest.Crowd(200, func(i int) apitest.Reply { return w.Post(order.UserID(i+1), p.ID, 1) }))
 	if got["202"] != 50 || got["409 sold_out"] != 150 {
 		t.Errorf("got %v", got)
 	}
@@ -146,7 +144,7 @@ func TestRetriesInACrowd(t *testing.T) {
 }
 
 // reserveUnsent reserves an order as an edge does that dies before it has sent the order.
-func (w *world) reserveUnsent(user int64, p order.Product, quantity int64, key string) order.Order {
+func (w *world) reserveUnsent(user order.UserID, p order.Product, quantity int64, key string) order.Order {
 	w.Helper()
 	w.LoadNow(p)
 	_, results, err := w.Stock.Reserve(w.Context(), p.ID, 0,
@@ -194,7 +192,7 @@ func TestRetrySendsWhatAnEdgeLeftBehind(t *testing.T) {
 }
 
 // tickets are requests to order one unit each, made at a time; a key may be empty.
-func tickets(product int64, since time.Time, keys ...string) []*ticket {
+func tickets(product order.ProductID, since time.Time, keys ...string) []*ticket {
 	made := make([]*ticket, len(keys))
 	for i, key := range keys {
 		made[i] = &ticket{
@@ -212,7 +210,7 @@ func TestRetryInTheSameBatch(t *testing.T) {
 	w := newWorld(t)
 	p := w.AddProduct(10)
 	w.SQS.RefuseNext("SendMessageBatch", 3)
-	refused := tickets(p.ID, time.Now(), "k", "k", "k")
+	refused := tickets(p.ID.Product(), time.Now(), "k", "k", "k")
 	w.edge.reserver.reserve(p.ID, append([]*ticket(nil), refused...))
 	for i, r := range refused {
 		if a := <-r.answer; a.code != problem.QueueUnavailable {
@@ -220,9 +218,9 @@ func TestRetryInTheSameBatch(t *testing.T) {
 		}
 	}
 	w.WantLevel(p.ID, 10, 0, 0)
-	sent := tickets(p.ID, time.Now(), "k", "k", "", "k")
+	sent := tickets(p.ID.Product(), time.Now(), "k", "k", "", "k")
 	w.edge.reserver.reserve(p.ID, append([]*ticket(nil), sent...))
-	ids := map[uuid.UUID]int{}
+	ids := map[order.OrderID]int{}
 	for _, s := range sent {
 		a := <-s.answer
 		if a.code != accepted {
@@ -242,8 +240,8 @@ func TestLateTickets(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.AddProduct(10)
-	late := tickets(p.ID, time.Now().Add(-2*maxWait), "", "")
-	timely := tickets(p.ID, time.Now(), "")
+	late := tickets(p.ID.Product(), time.Now().Add(-2*maxWait), "", "")
+	timely := tickets(p.ID.Product(), time.Now(), "")
 	w.edge.reserver.reserve(p.ID, []*ticket{late[0], timely[0], late[1]})
 	for _, l := range late {
 		if a := <-l.answer; a.code != problem.StockUnavailable {
@@ -265,7 +263,7 @@ func TestWaitingRoom(t *testing.T) {
 	w.MustPost(1, p.ID, 1)
 	w.WantSettledOutbox(p.ID)
 	w.Redis.Hang()
-	crowd := tickets(p.ID, time.Now(), make([]string, 1+maxWaiting)...)
+	crowd := tickets(p.ID.Product(), time.Now(), make([]string, 1+maxWaiting)...)
 	w.edge.reserver.submit(crowd[0])
 	w.Eventually("a call is under way", func() bool { return w.Redis.Holding() > 0 })
 	for _, c := range crowd[1:] {
@@ -292,7 +290,7 @@ func TestRedisDown(t *testing.T) {
 	w := newWorld(t)
 	p := w.AddProduct(10)
 	pending := w.MustPost(1, p.ID, 1)
-	decided := order.Order{ID: order.NewID(), UserID: 1, ProductID: p.ID, Quantity: 1, UnitPrice: 1500,
+	decided := order.Order{ID: order.NewID(), UserID: 1, StockID: p.ID, Quantity: 1, UnitPrice: 1500,
 		ReservedAt: time.Now()}
 	_, err := w.Ledger.Decide(t.Context(), p.ID, []order.Order{decided})
 	w.Must(err)

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
 	"stampede/internal/batch"
 	"stampede/internal/order"
 	"stampede/internal/problem"
@@ -59,11 +57,11 @@ type sender struct {
 	deadline time.Duration
 
 	mu      sync.Mutex
-	pending map[uuid.UUID]*parcel // parcels waiting or being sent, by order
+	pending map[order.OrderID]*parcel // parcels waiting or being sent, by order
 }
 
 func newSender(st *stock.Stock, q *queue.Queue, m *metrics) *sender {
-	s := &sender{stock: st, queue: q, metrics: m, deadline: sendDeadline, pending: make(map[uuid.UUID]*parcel)}
+	s := &sender{stock: st, queue: q, metrics: m, deadline: sendDeadline, pending: make(map[order.OrderID]*parcel)}
 	// What waits is bounded by the connections of the edge, each of which has one request under way.
 	s.parcels = batch.Batcher[struct{}, *parcel]{Do: s.send, Size: maxSend, Parallel: maxSends}
 	return s
@@ -178,7 +176,7 @@ func recordsOf(parcels []*parcel) []order.Record {
 
 // pack puts parcels into envelopes, which hold orders of one product each.
 func (s *sender) pack(parcels []*parcel) []envelope {
-	slices.SortStableFunc(parcels, func(a, b *parcel) int { return cmp.Compare(a.order.ProductID, b.order.ProductID) })
+	slices.SortStableFunc(parcels, func(a, b *parcel) int { return cmp.Compare(a.order.StockID, b.order.StockID) })
 	orders := make([]order.Order, len(parcels))
 	for i, p := range parcels {
 		orders[i] = p.order
@@ -224,8 +222,8 @@ func (s *sender) note(e *envelope, r queue.Result) {
 func (s *sender) acknowledge(sent []*parcel) {
 	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
 	defer cancel()
-	for productID, orders := range byProduct(sent) {
-		if err := s.stock.Acknowledge(ctx, productID, orders); err != nil {
+	for stockID, orders := range byProduct(sent) {
+		if err := s.stock.Acknowledge(ctx, stockID, orders); err != nil {
 			slog.Warn("send: sent orders stay in the outbox until they are sent again", "orders", len(orders), "error",
 				err)
 		}
@@ -240,10 +238,10 @@ func (s *sender) cancel(parcels []*parcel, c problem.Code) {
 	}
 	ctx, stop := context.WithTimeout(context.Background(), settleTimeout)
 	defer stop()
-	cancelled := make(map[uuid.UUID]bool, len(parcels))
-	for productID, orders := range byProduct(parcels) {
+	cancelled := make(map[order.OrderID]bool, len(parcels))
+	for stockID, orders := range byProduct(parcels) {
 		for some := range slices.Chunk(orders, stock.MaxBatch) {
-			for _, o := range s.giveBack(ctx, productID, some, parcels) {
+			for _, o := range s.giveBack(ctx, stockID, some, parcels) {
 				cancelled[o.ID] = true
 			}
 		}
@@ -260,9 +258,9 @@ func (s *sender) cancel(parcels []*parcel, c problem.Code) {
 }
 
 // giveBack cancels some orders of a product in Redis, and returns those that are cancelled now.
-func (s *sender) giveBack(ctx context.Context, productID int64, orders []order.Order,
+func (s *sender) giveBack(ctx context.Context, stockID order.StockID, orders []order.Order,
 	of []*parcel) (gone []order.Order) {
-	results, err := s.stock.Cancel(ctx, productID, orders)
+	results, err := s.stock.Cancel(ctx, stockID, orders)
 	if err != nil {
 		slog.Error("send: orders cannot be cancelled and will be sent by the relay", "orders", len(orders), "error",
 			err,
@@ -300,10 +298,10 @@ func (s *sender) logIDs(parcels []*parcel) slog.Attr {
 	return logIDs(tickets)
 }
 
-func byProduct(parcels []*parcel) map[int64][]order.Order {
-	products := make(map[int64][]order.Order)
+func byProduct(parcels []*parcel) map[order.StockID][]order.Order {
+	products := make(map[order.StockID][]order.Order)
 	for _, p := range parcels {
-		products[p.order.ProductID] = append(products[p.order.ProductID], p.order)
+		products[p.order.StockID] = append(products[p.order.StockID], p.order)
 	}
 	return products
 }

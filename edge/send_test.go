@@ -184,7 +184,7 @@ func (w *world) reserveMany(p order.Product, n int) []*parcel {
 	for len(parcels) < n {
 		requests := make([]stock.Request, min(n-len(parcels), stock.MaxBatch))
 		for i := range requests {
-			requests[i] = stock.Request{OrderID: order.NewID(), UserID: int64(len(parcels) + i + 1), Quantity: 1,
+			requests[i] = stock.Request{OrderID: order.NewID(), UserID: order.UserID(len(parcels) + i + 1), Quantity: 1,
 				IdempotencyKey: fmt.Sprint(i)}
 		}
 		sale, results, err := w.Stock.Reserve(w.Context(), p.ID, 0, requests)
@@ -192,7 +192,7 @@ func (w *world) reserveMany(p order.Product, n int) []*parcel {
 		for i := range results {
 			parcels = append(parcels, &parcel{
 				order: results[i].Order, sale: sale, since: time.Now(),
-				tickets: []*ticket{{request: requests[i], productID: p.ID, answer: make(chan *answer, 1)}},
+				tickets: []*ticket{{request: requests[i], productID: p.ID.Product(), answer: make(chan *answer, 1)}},
 				batch:   all,
 			})
 		}
@@ -324,7 +324,7 @@ func TestHangingQueueStopsNoSale(t *testing.T) {
 	answers := make(chan apitest.Reply, n)
 	begin := time.Now()
 	for i := range int64(n) {
-		go func() { answers <- w.Post(i+2, p.ID, 1) }()
+		go func() { answers <- w.Post(order.UserID(i+2), p.ID, 1) }()
 		w.Eventually("the order is reserved", func() bool { return w.Level(p.ID).Outbox == i+1 })
 	}
 	if took := time.Since(begin); took > maxWait {

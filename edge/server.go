@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/fasthttp/router"
-	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
 
@@ -63,8 +62,8 @@ type Edge struct {
 	catalog      catalog.Catalog
 	metrics      *metrics
 
-	products     *cache[int64, order.Product]
-	productPages *cache[int64, []order.Product]
+	products     *cache[order.ProductID, order.Product]
+	productPages *cache[order.ProductID, []order.Product]
 
 	server   *fasthttp.Server
 	draining atomic.Bool
@@ -86,7 +85,7 @@ func New(rdb *redis.Client, db *mysql.DB, q *queue.Queue, guard *access.Guard, r
 		products: newCache(c.Product, productBytes), productPages: newCache(c.OnSale, pageBytes),
 		refusalCache: newRefusalCache(),
 		sender:       newSender(st, q, m),
-		watcher:      &watcher{stock: st, stop: make(chan struct{}), waiting: map[uuid.UUID][]chan *order.Record{}},
+		watcher:      &watcher{stock: st, stop: make(chan struct{}), waiting: map[order.OrderID][]chan *order.Record{}},
 	}
 	e.reserver = newReserver(st, books, e.products, e.refusalCache, e.sender, m)
 	e.running, e.endLoops = context.WithCancel(context.Background())

@@ -29,22 +29,22 @@ const (
 
 // orderBody is an order as clients see it.
 type orderBody struct {
-	OrderID      string       `json:"order_id"`
-	Status       order.Status `json:"status"`
-	FailedReason order.Reason `json:"failed_reason,omitempty"`
-	ProductID    int64        `json:"product_id"`
-	Quantity     int64        `json:"quantity"`
-	UnitPrice    int64        `json:"unit_price"`
-	TotalPrice   int64        `json:"total_price"`
-	Currency     string       `json:"currency"`
-	ReservedAt   time.Time    `json:"reserved_at,omitzero"`
-	DecidedAt    time.Time    `json:"decided_at,omitzero"`
+	OrderID      string          `json:"order_id"`
+	Status       order.Status    `json:"status"`
+	FailedReason order.Reason    `json:"failed_reason,omitempty"`
+	ProductID    order.ProductID `json:"product_id"`
+	Quantity     int64           `json:"quantity"`
+	UnitPrice    int64           `json:"unit_price"`
+	TotalPrice   int64           `json:"total_price"`
+	Currency     string          `json:"currency"`
+	ReservedAt   time.Time       `json:"reserved_at,omitzero"`
+	DecidedAt    time.Time       `json:"decided_at,omitzero"`
 }
 
 func newOrderBody(r *order.Record) orderBody {
 	return orderBody{
 		OrderID: r.ID.String(), Status: r.Status, FailedReason: r.FailedReason,
-		ProductID: order.ProductOf(r.ProductID), Quantity: r.Quantity, UnitPrice: r.UnitPrice,
+		ProductID: r.StockID.Product(), Quantity: r.Quantity, UnitPrice: r.UnitPrice,
 		TotalPrice: r.TotalPrice(),
 		Currency:   r.Currency, ReservedAt: r.ReservedAt, DecidedAt: r.DecidedAt,
 	}
@@ -53,7 +53,7 @@ func newOrderBody(r *order.Record) orderBody {
 // getOrder answers with the state of one of the user's orders; with ?wait= it waits for the decision.
 func (e *Edge) getOrder(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	text, _ := ctx.UserValue("id").(string)
-	id, err := uuid.Parse(text)
+	id, err := order.ParseID(text)
 	if err != nil || len(text) != len(uuid.Nil.String()) {
 		sendProblem(ctx, problem.MalformedRequest, "An order's id is a UUID.")
 		return
@@ -96,11 +96,8 @@ func (e *Edge) getOrder(ctx *fasthttp.RequestCtx, who *token.Claims) {
 
 // mayBeUnseen reports whether an order that nobody knows may be on its way nevertheless: it is young by its id, which
 // edges make as UUIDs of version 7 (RFC 9562).
-func mayBeUnseen(id uuid.UUID) bool {
-	if id.Version() != 7 {
-		return false
-	}
-	return time.Since(time.Unix(id.Time().UnixTime())).Abs() < unseenAge
+func mayBeUnseen(id order.OrderID) bool {
+	return time.Since(id.MadeAt()).Abs() < unseenAge
 }
 
 // parseWait reads ?wait=, which may be empty.
@@ -114,11 +111,11 @@ func parseWait(text []byte) (wait time.Duration, ok bool) {
 
 // findOrder asks Redis, which knows every order that is on its way, and then MySQL, which knows every
 // order that is decided. It may return an order of another user, but not sooner than one that is unknown.
-func (e *Edge) findOrder(id uuid.UUID, userID int64) (*order.Record, error) {
+func (e *Edge) findOrder(id order.OrderID, userID order.UserID) (*order.Record, error) {
 	// The request's own context has no deadline and ends with the server, before the last requests do.
 	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 	defer cancel()
-	records, redisErr := e.stock.Statuses(ctx, []uuid.UUID{id})
+	records, redisErr := e.stock.Statuses(ctx, []order.OrderID{id})
 	if redisErr == nil && records[0] != nil && records[0].UserID == userID {
 		return records[0], nil
 	}

@@ -65,7 +65,7 @@ func TestStopFinishesWhatIsUnderWay(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.AddProduct(10)
-	decided := order.Order{ID: order.NewID(), UserID: 1, ProductID: p.ID, Quantity: 1, UnitPrice: 1500,
+	decided := order.Order{ID: order.NewID(), UserID: 1, StockID: p.ID, Quantity: 1, UnitPrice: 1500,
 		ReservedAt: time.Now()}
 	_, err := w.Ledger.Decide(t.Context(), p.ID, []order.Order{decided})
 	w.Must(err)

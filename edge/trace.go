@@ -52,7 +52,8 @@ func addSpans(tickets []*ticket, asked time.Time, err error) {
 		telemetry.Add(t.trace, "wait", telemetry.Internal, t.since, asked, nil)
 		telemetry.Add(t.trace, "reserve", telemetry.Internal, asked, end, err,
 			attribute.String("stampede.order_id", t.request.OrderID.String()),
-			attribute.Int64("stampede.product_id", t.productID), attribute.Int("stampede.batch_orders", len(tickets)))
+			attribute.Int64("stampede.product_id", int64(t.productID)),
+			attribute.Int("stampede.batch_orders", len(tickets)))
 	}
 }
 

@@ -3,6 +3,8 @@ package main
 import (
 	"sync"
 	"sync/atomic"
+
+	"stampede/internal/order"
 )
 
 // unsentBatch is a batch of reserved orders that the queue has not acknowledged in full.
@@ -24,27 +26,27 @@ func (b *unsentBatch) settled() {
 // batch is unsent while the next is reserved. It holds the last batch of each until that is sent.
 type unsentBatches struct {
 	mu   sync.Mutex
-	last map[int64]*unsentBatch
+	last map[order.StockID]*unsentBatch
 }
 
 // begin notes a batch of so many orders as the last one of a product or bucket. It returns as well when the one before
 // is sent, or nil if it is sent already.
-func (u *unsentBatches) begin(productID int64, orders int) (batch *unsentBatch, earlier <-chan struct{}) {
+func (u *unsentBatches) begin(stockID order.StockID, orders int) (batch *unsentBatch, earlier <-chan struct{}) {
 	batch = &unsentBatch{sent: make(chan struct{})}
 	batch.left.Store(int32(orders))
 	batch.end = func() {
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		if u.last[productID] == batch {
-			delete(u.last, productID)
+		if u.last[stockID] == batch {
+			delete(u.last, stockID)
 		}
 	}
 
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if before := u.last[productID]; before != nil {
+	if before := u.last[stockID]; before != nil {
 		earlier = before.sent
 	}
-	u.last[productID] = batch
+	u.last[stockID] = batch
 	return batch, earlier
 }

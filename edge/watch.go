@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
 	"stampede/internal/order"
 	"stampede/internal/stock"
 )
@@ -26,7 +24,7 @@ type watcher struct {
 	stop  chan struct{} // closed when the edge stops: nobody waits any longer
 
 	mu      sync.Mutex
-	waiting map[uuid.UUID][]chan *order.Record
+	waiting map[order.OrderID][]chan *order.Record
 	count   int
 	running bool
 	loop    sync.WaitGroup
@@ -34,7 +32,7 @@ type watcher struct {
 
 // wait returns the record of a user's order as soon as it is decided, or nil after d. Of an order of somebody else it
 // takes no notice.
-func (w *watcher) wait(id uuid.UUID, userID int64, d time.Duration) *order.Record {
+func (w *watcher) wait(id order.OrderID, userID order.UserID, d time.Duration) *order.Record {
 	decided := make(chan *order.Record, 1)
 	w.mu.Lock()
 	if w.count >= maxWatches {
@@ -102,7 +100,7 @@ func (w *watcher) run() {
 			w.mu.Unlock()
 			return
 		}
-		ids := make([]uuid.UUID, 0, len(w.waiting))
+		ids := make([]order.OrderID, 0, len(w.waiting))
 		for id := range w.waiting {
 			ids = append(ids, id)
 		}

@@ -15,6 +15,7 @@ import (
 	"stampede/internal/access"
 	"stampede/internal/account"
 	"stampede/internal/mysql"
+	"stampede/internal/order"
 	"stampede/internal/password"
 	"stampede/internal/problem"
 	"stampede/internal/token"
@@ -29,7 +30,7 @@ const (
 
 // userBody is a user as clients see it.
 type userBody struct {
-	UserID    int64        `json:"user_id"`
+	UserID    order.UserID `json:"user_id"`
 	Email     string       `json:"email"`
 	Name      string       `json:"name"`
 	Role      account.Role `json:"role"`

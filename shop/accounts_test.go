@@ -14,6 +14,7 @@ import (
 	"stampede/internal/account"
 	"stampede/internal/apitest"
 	"stampede/internal/notice"
+	"stampede/internal/order"
 	"stampede/internal/problem"
 	"stampede/internal/token"
 )
@@ -374,7 +375,7 @@ func TestLoginFlood(t *testing.T) {
 	w.MustPost(1, product.ID, 1)
 	replies := apitest.Crowd(150, func(i int) apitest.Reply {
 		if i%10 == 0 {
-			return w.Post(int64(i+1), product.ID, 1)
+			return w.Post(order.UserID(i+1), product.ID, 1)
 		}
 		return w.Call("/api/login", "", map[string]any{"email": fmt.Sprintf("eve%d@example.org", i),
 			"password": goodPassword})

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"stampede/internal/apitest"
 	"stampede/internal/buckets"
 	"stampede/internal/catalog"
@@ -54,7 +56,7 @@ func TestCorrection(t *testing.T) {
 	w.Decided(p.ID)
 	w.WantLevel(p.ID, 0, 0, 0)
 
-	sales, err := w.Ledger.Sales(t.Context(), []int64{p.ID})
+	sales, err := w.Ledger.Sales(t.Context(), []order.ProductID{p.ID.Product()})
 	w.Must(err)
 	if sales[0].Sold != 5 {
 		t.Errorf("%d units are sold, not 5", sales[0].Sold)
@@ -81,7 +83,7 @@ func TestCorrectionInACrowd(t *testing.T) {
 	// At most 40 units are lent at a time, so that there are some for buyers at any time.
 	replies := apitest.Crowd(90, func(i int) apitest.Reply {
 		if i%9 > 0 {
-			return w.Post(int64(i+1), p.ID, 1)
+			return w.Post(order.UserID(i+1), p.ID, 1)
 		}
 		return w.Manage("PUT", fmt.Sprintf("%s/restocks/r%d", apitest.PathOf(p), i%45), `{"units":-4}`)
 	})
@@ -112,7 +114,7 @@ func TestReconcileFinishesCorrections(t *testing.T) {
 	w.LoadNow(w.Stored(p.ID))
 	lend := func() ledger.Transfer {
 		t.Helper()
-		m := ledger.Transfer{ID: order.NewID(), Donor: p.ID, Units: 3}
+		m := ledger.Transfer{ID: uuid.Must(uuid.NewV7()), Donor: p.ID, Units: 3}
 		lent, err := w.Stock.BeginWholeTransfer(t.Context(), p.ID, 3, stock.Transfer{ID: m.ID})
 		if err != nil || !lent {
 			t.Fatalf("lent %v, %v", lent, err)
@@ -139,7 +141,7 @@ func TestReconcileFinishesCorrections(t *testing.T) {
 	if done, err := w.Ledger.Correct(t.Context(), m, "a"); err == nil || !mysql.Undone(err) {
 		t.Errorf("a correction was made that was cancelled: %+v", done)
 	}
-	repeated, err := buckets.Stores{Redis: w.Stock, MySQL: w.Ledger}.Correct(t.Context(), p.ID, 3, "a")
+	repeated, err := buckets.Stores{Redis: w.Stock, MySQL: w.Ledger}.Correct(t.Context(), p.ID.Product(), 3, "a")
 	if err != nil || !repeated.Applied || repeated.Balance != 7 {
 		t.Errorf("repeated: %+v, %v", repeated, err)
 	}
@@ -166,7 +168,7 @@ func TestReconcileFinishesCorrections(t *testing.T) {
 
 	// Redis believes in more units than MySQL has.
 	w.Must(w.RDB.IncrBy(t.Context(), fmt.Sprintf("stock:{%d}", p.ID), 5).Err())
-	_, err = buckets.Stores{Redis: w.Stock, MySQL: w.Ledger}.Correct(t.Context(), p.ID, 9, "c")
+	_, err = buckets.Stores{Redis: w.Stock, MySQL: w.Ledger}.Correct(t.Context(), p.ID.Product(), 9, "c")
 	if !errors.Is(err, ledger.ErrTooFew) {
 		t.Errorf("got %v", err)
 	}
@@ -178,7 +180,7 @@ func TestRestockOfSplitProduct(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.AddSplit(4, 4)
-	for _, user := range []int64{1, 2, 3, 4} {
+	for _, user := range []order.UserID{1, 2, 3, 4} {
 		w.MustPost(user, p.ID, 1)
 	}
 	merchant := w.BearerOf(1, token.Merchant)
@@ -193,7 +195,7 @@ func TestRestockOfSplitProduct(t *testing.T) {
 	}
 	var done restockBody
 	w.Must(json.Unmarshal([]byte(bodies[0]), &done))
-	if bodies[0] != bodies[1] || done != (restockBody{p.ID, "monday", 10, 14}) {
+	if bodies[0] != bodies[1] || done != (restockBody{p.ID.Product(), "monday", 10, 14}) {
 		t.Errorf("%q", bodies)
 	}
 	if l := w.Whole(p); l.Available != 10 {
@@ -206,7 +208,7 @@ func TestRestockOfSplitProduct(t *testing.T) {
 	if r.Status != http.StatusOK || patched.Available != 10 || patched.Price != 5 {
 		t.Errorf("%v", r)
 	}
-	for user := int64(11); user < 20; user++ { // whichever bucket it is
+	for user := order.UserID(11); user < 20; user++ { // whichever bucket it is
 		var order accepted
 		w.Post(user, p.ID, 1).Read(t, &order)
 		if order.UnitPrice != 5 {

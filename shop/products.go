@@ -147,10 +147,10 @@ func (s *Shop) patchProduct(w http.ResponseWriter, r *http.Request, who *token.C
 
 // restockBody is a restock as clients see it; Stock is what MySQL had after it. It is the same for every retry.
 type restockBody struct {
-	ProductID int64  `json:"product_id"`
-	RestockID string `json:"restock_id"`
-	Units     int64  `json:"units"`
-	Stock     int64  `json:"stock"`
+	ProductID order.ProductID `json:"product_id"`
+	RestockID string          `json:"restock_id"`
+	Units     int64           `json:"units"`
+	Stock     int64           `json:"stock"`
 }
 
 // readUnits reads the units of a restock.
@@ -202,7 +202,8 @@ func (s *Shop) putRestock(w http.ResponseWriter, r *http.Request, who *token.Cla
 }
 
 // correct takes units out of a product's stock.
-func (s *Shop) correct(ctx context.Context, w http.ResponseWriter, id, units int64, restockID string) error {
+func (s *Shop) correct(ctx context.Context, w http.ResponseWriter, id order.ProductID, units int64,
+	restockID string) error {
 	mover := buckets.Stores{Redis: s.stock, MySQL: s.ledger}
 	done, err := mover.Correct(ctx, id, -units, restockID)
 	if errors.Is(err, ledger.ErrTooFew) {
@@ -220,7 +221,7 @@ func sendRestock(w http.ResponseWriter, done ledger.Restock) error {
 	if done.Applied {
 		status = http.StatusCreated
 	}
-	return sendJSON(w, status, restockBody{done.ProductID, done.ID, done.Units, done.Balance})
+	return sendJSON(w, status, restockBody{done.StockID.Product(), done.ID, done.Units, done.Balance})
 }
 
 // refused makes an error of MySQL into a problem, if it is the client's; invalid is the code of a request that is not

@@ -53,7 +53,8 @@ func TestCreateProduct(t *testing.T) {
 	// Null is as good as nothing where nothing is allowed.
 	nulls := `{"description":null,"starts_at":null,"ends_at":null,"limit_per_user":null,`
 	p := w.Managed("POST", "/api/products", strings.Replace(apitest.GoodProduct, "{", nulls, 1), 201)
-	if stored := w.Stored(p.ID); stored.LimitPerUser != 0 || !stored.StartsAt.IsZero() || !stored.EndsAt.IsZero() {
+	if stored := w.Stored(p.ID.Stock()); stored.LimitPerUser != 0 || !stored.StartsAt.IsZero() ||
+		!stored.EndsAt.IsZero() {
 		t.Errorf("stored %+v", stored)
 	}
 }
@@ -344,6 +345,11 @@ func TestBadProducts(t *testing.T) {
 		`"limit_per_user":1000000000,"starts_at":"1970-01-01T00:00:00.001Z","ends_at":"9999-12-31T23:59:59.999Z"}`, 200)
 }
 
+// areThose reports whether these are the ids of the products, in their order.
+func areThose(ids []order.ProductID, products ...order.Product) bool {
+	return slices.EqualFunc(ids, products, func(id order.ProductID, p order.Product) bool { return id.Stock() == p.ID })
+}
+
 // TestVisibility: what is off sale is there for those who manage products, and for nobody else.
 func TestVisibility(t *testing.T) {
 	t.Parallel()
@@ -353,7 +359,7 @@ func TestVisibility(t *testing.T) {
 		w.AddProduct(1, func(p *order.Product) { p.State = order.OffSale })
 	}
 	last := w.AddProduct(5)
-	list := func(authorization string) (ids []int64, states []order.SaleState, pages int) {
+	list := func(authorization string) (ids []order.ProductID, states []order.SaleState, pages int) {
 		for cursor := ""; ; {
 			var page struct {
 				Products   []catalog.Product
@@ -385,7 +391,7 @@ func TestVisibility(t *testing.T) {
 		"a token of a session that has ended": "Bearer " + ended,
 	} {
 		ids, states, pages := list(authorization)
-		if !slices.Equal(ids, []int64{shown.ID, last.ID}) || pages != 1 || states[0] != order.OnSale {
+		if !areThose(ids, shown, last) || pages != 1 || states[0] != order.OnSale {
 			t.Errorf("%s sees %v on %d pages", what, ids, pages)
 		}
 		apitest.WantProblem(t, w.Send("GET", apitest.PathOf(hidden), "", "Authorization", authorization), 404,
@@ -401,7 +407,7 @@ func TestVisibility(t *testing.T) {
 		}
 		var p catalog.Product
 		w.Send("GET", apitest.PathOf(hidden), "", "Authorization", w.BearerOf(1, role)).Read(t, &p)
-		if p.ID != hidden.ID || p.State != order.OffSale {
+		if p.ID != hidden.ID.Product() || p.State != order.OffSale {
 			t.Errorf("a %s sees %+v", role, p)
 		}
 	}
@@ -416,7 +422,7 @@ func TestVisibility(t *testing.T) {
 	w.Eventually("it is there", func() bool { return w.Send("GET", apitest.PathOf(hidden), "").Status == 200 })
 	w.Eventually("it is listed", func() bool {
 		ids, _, _ := list("")
-		return slices.Equal(ids, []int64{hidden.ID, last.ID})
+		return areThose(ids, hidden, last)
 	})
 	apitest.WantProblem(t, w.Manage("GET", "/api/products/777", ""), 404, problem.ProductNotFound)
 	apitest.WantProblem(t, w.Manage("GET", "/api/products?cursor=x", ""), 400, problem.MalformedRequest)
@@ -656,7 +662,7 @@ func TestMerchantFaults(t *testing.T) {
 func TestCreateProductOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	post := func(user int64, key, body string) apitest.Reply {
+	post := func(user order.UserID, key, body string) apitest.Reply {
 		return w.Send("POST", "/api/products", body, "Authorization", w.BearerOf(user, token.Merchant),
 			"Content-Type", "application/json", "Idempotency-Key", key)
 	}

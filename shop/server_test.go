@@ -12,6 +12,7 @@ import (
 	"stampede/internal/access"
 	"stampede/internal/apitest"
 	"stampede/internal/front"
+	"stampede/internal/order"
 	"stampede/internal/problem"
 	"stampede/localstack/stacktest"
 )
@@ -103,7 +104,7 @@ func TestLimitsHold(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	me := func(address string, user int64) apitest.Reply {
+	me := func(address string, user order.UserID) apitest.Reply {
 		return w.Send("GET", "/api/me", "", "X-Forwarded-For", address, "Authorization", w.Bearer(user))
 	}
 	for i := range 2 {
@@ -113,7 +114,7 @@ func TestLimitsHold(t *testing.T) {
 	}
 	apitest.WantCode(t, "a user who asks too often", me("192.0.2.9", 1), 429, problem.RateLimited)
 	for i := range 3 {
-		me("198.51.100.1", int64(i+10))
+		me("198.51.100.1", order.UserID(i+10))
 	}
 	apitest.WantCode(t, "an address that asks too often", me("198.51.100.1", 20), 429, problem.RateLimited)
 	if r := w.Send("GET", "/readyz", "", "X-Forwarded-For", "198.51.100.1"); r.Status != 200 {
@@ -130,10 +131,11 @@ func TestUnreadableRequests(t *testing.T) {
 	logs.Take()
 	const login, host = "POST /api/login HTTP/1.1\r\nHost: shop\r\n", "Host: shop\r\n"
 	for what, raw := range map[string]string{
-		"no request":                "hello\r\n\r\n",
-		"a path that is no path":    "PUT /api/products/1/restocks/%zz HTTP/1.1\r\n" + host + "\r\n",
-		"no host":                   "GET /api/me HTTP/1.1\r\n\r\n",
-		"large headers":             "GET /api/me HTTP/1.1\r\n" + host + "X: " + strings.Repeat("x", 20<<10) + "\r\n\r\n",
+		"no request":             "hello\r\n\r\n",
+		"a path that is no path": "PUT /api/products/1/restocks/%zz HTTP/1.1\r\n" + host + "\r\n",
+		"no host":                "GET /api/me HTTP/1.1\r\n\r\n",
+		"large headers": "GET /api/me HTTP/1.1\r\n" + host + "X: " + strings.Repeat("x",
+			20<<10) + "\r\n\r\n",
 		"two lengths":               login + "Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
 		"an unknown coding":         login + "Transfer-Encoding: gzip\r\n\r\n",
 		"a chunk that is no chunk":  login + "Transfer-Encoding: chunked\r\n\r\nxyz\r\n",

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"stampede/internal/mysql"
+	"stampede/internal/order"
 	"stampede/internal/redis"
 )
 
@@ -30,9 +31,9 @@ const maxRefusals = 3
 // is not enough. A reason that a sound order would fail for as well is not an order's own, and no list has all the
 // reasons for which one order can fail.
 type investigation struct {
-	worker    *Worker
-	productID int64
-	alone     bool // there is just one order
+	worker  *Worker
+	stockID order.StockID
+	alone   bool // there is just one order
 
 	refusals int  // in succession, of which a sound order had none
 	asked    bool // the breaker has tripped for the product already, so that all else has been found to be in order
@@ -51,9 +52,9 @@ func (in *investigation) blame(err error) fault {
 
 	ctx, cancel := context.WithTimeout(context.Background(), decideTimeout)
 	defer cancel()
-	if sound := in.worker.ledger.Rehearse(ctx, in.productID); sound != nil {
+	if sound := in.worker.ledger.Rehearse(ctx, in.stockID); sound != nil {
 		in.refusals = 0
-		slog.Error("decide: not even a sound order can be decided", "product", in.productID, "error", sound)
+		slog.Error("decide: not even a sound order can be decided", "product", in.stockID, "error", sound)
 		if mysql.Classify(sound) == mysql.Transient || in.asked && mysql.Answered(sound) {
 			return ofProduct
 		}
@@ -70,7 +71,7 @@ func (in *investigation) blame(err error) fault {
 // blameInRedis is investigation for what is done in Redis with orders of one product since a time. While some masters
 // of a Cluster answer, it is the product's own that does not: it gets a moment, and then its orders must come back
 // later.
-func (w *Worker) blameInRedis(productID int64, since time.Time) func(error) fault {
+func (w *Worker) blameInRedis(stockID order.StockID, since time.Time) func(error) fault {
 	return func(err error) fault {
 		if redis.Rejected(err) {
 			return ofOrder
@@ -83,7 +84,7 @@ func (w *Worker) blameInRedis(productID int64, since time.Time) func(error) faul
 		case time.Since(since) < w.stuckAge:
 			return ofProduct
 		}
-		w.away.note(productID)
+		w.away.note(stockID)
 		return ofOrder
 	}
 }
@@ -95,22 +96,22 @@ const awayLength = 5 * time.Second
 // messages of others have the worker to themselves.
 type away struct {
 	mu    sync.Mutex
-	until map[int64]time.Time
+	until map[order.StockID]time.Time
 }
 
-func (a *away) note(productID int64) {
+func (a *away) note(stockID order.StockID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.until[productID] = time.Now().Add(awayLength)
+	a.until[stockID] = time.Now().Add(awayLength)
 }
 
 // is reports whether a product is away. One that was is forgotten when it may be tried again.
-func (a *away) is(productID int64) bool {
+func (a *away) is(stockID order.StockID) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	until, noted := a.until[productID]
+	until, noted := a.until[stockID]
 	if noted && time.Now().After(until) {
-		delete(a.until, productID)
+		delete(a.until, stockID)
 		return false
 	}
 	return noted

@@ -75,20 +75,20 @@ func TestAMasterThatIsAway(t *testing.T) {
 			r.run(w)
 			r.eventuallyTrue("the orders of the others are settled", func() bool {
 				return !slices.ContainsFunc(kept, func(o order.Order) bool {
-					return r.level(o.ProductID).Reservations > 0
+					return r.level(o.StockID).Reservations > 0
 				})
 			})
 			r.mustBe("", kept...)
 			for _, o := range kept { // a unit too few in Redis is what a comparison finds
-				if err := r.redis.Decr(t.Context(), fmt.Sprintf("stock:{%d}", o.ProductID)).Err(); err != nil {
+				if err := r.redis.Decr(t.Context(), fmt.Sprintf("stock:{%d}", o.StockID)).Err(); err != nil {
 					t.Fatal(err)
 				}
 			}
 			_ = r.redis.Unlock(t.Context(), "reconcile") // the worker has it, unless it lies with the dead master
 			w.reconcile(t.Context())
 			for _, o := range kept {
-				if level := r.level(o.ProductID); level.Available != 999 {
-					t.Errorf("product %d has %d units, want 999", o.ProductID, level.Available)
+				if level := r.level(o.StockID); level.Available != 999 {
+					t.Errorf("product %d has %d units, want 999", o.StockID, level.Available)
 				}
 			}
 
@@ -110,10 +110,10 @@ func TestAMasterThatIsAway(t *testing.T) {
 	}
 }
 
-func productsOf(orders []order.Order) (ids []int64) {
+func productsOf(orders []order.Order) (ids []order.StockID) {
 	for _, o := range orders {
-		if !slices.Contains(ids, o.ProductID) {
-			ids = append(ids, o.ProductID)
+		if !slices.Contains(ids, o.StockID) {
+			ids = append(ids, o.StockID)
 		}
 	}
 	return ids

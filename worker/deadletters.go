@@ -122,7 +122,7 @@ func (w *Worker) judge(ctx context.Context, o order.Order) (order.Decision, erro
 	}
 
 	w.metrics.decided([]order.Decision{decision})
-	_, err = w.stock.Settle(work, o.ProductID, []order.Decision{decision})
+	_, err = w.stock.Settle(work, o.StockID, []order.Decision{decision})
 	if err == nil {
 		err = w.stock.WriteDecided(work, []order.Record{decision.Record})
 	}
@@ -131,10 +131,10 @@ func (w *Worker) judge(ctx context.Context, o order.Order) (order.Decision, erro
 
 // tryAlone decides an order. If that fails, own reports whether it does so for a reason of the order's own.
 func (w *Worker) tryAlone(ctx context.Context, o order.Order) (decision order.Decision, own bool, err error) {
-	in := investigation{worker: w, productID: o.ProductID, alone: true}
+	in := investigation{worker: w, stockID: o.StockID, alone: true}
 	for range maxRefusals {
 		var decisions []order.Decision
-		if decisions, err = w.ledger.Decide(ctx, o.ProductID, []order.Order{o}); err == nil {
+		if decisions, err = w.ledger.Decide(ctx, o.StockID, []order.Order{o}); err == nil {
 			return decisions[0], false, nil
 		}
 		switch in.blame(err) {

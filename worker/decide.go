@@ -25,19 +25,19 @@ const (
 )
 
 // decide decides the orders of one product in one transaction, and hands them on to be settled.
-func (w *Worker) decide(productID int64, jobs []*job) {
+func (w *Worker) decide(stockID order.StockID, jobs []*job) {
 	orders := make([]order.Order, len(jobs))
 	for i, j := range jobs {
 		orders[i] = j.order
 	}
-	w.progress.begin(productID)
-	defer w.progress.end(productID)
+	w.progress.begin(stockID)
+	defer w.progress.end(stockID)
 
-	in := investigation{worker: w, productID: productID, alone: len(jobs) == 1}
+	in := investigation{worker: w, stockID: stockID, alone: len(jobs) == 1}
 	var decisions []order.Decision
-	blame, err := w.persist(productID, func(ctx context.Context) (err error) {
+	blame, err := w.persist(stockID, func(ctx context.Context) (err error) {
 		start := time.Now()
-		decisions, err = w.ledger.Decide(ctx, productID, orders)
+		decisions, err = w.ledger.Decide(ctx, stockID, orders)
 		w.metrics.decideSeconds.Observe(time.Since(start).Seconds())
 		addSpans("decide", jobs, decisions, start, err)
 		return err
@@ -52,13 +52,13 @@ func (w *Worker) decide(productID int64, jobs []*job) {
 			return
 		}
 		w.metrics.decided(decisions)
-		w.settles.Add(productID, settlement{decisions, jobs})
+		w.settles.Add(stockID, settlement{decisions, jobs})
 	case blame != ofOrder:
 		// The worker is stopping: what it holds goes back to the queue.
 	case len(jobs) > 1:
 		// One of the orders is at fault. Alone, each meets its own fate.
 		for _, j := range jobs {
-			w.decide(productID, []*job{j})
+			w.decide(stockID, []*job{j})
 		}
 	default:
 		w.fail(jobs[0], err)
@@ -68,7 +68,7 @@ func (w *Worker) decide(productID int64, jobs []*job) {
 // persist calls f, which concerns orders of one product, until it succeeds or fails by the fault of an order. While
 // everything is at fault the breaker is open; while only the product is, it waits alone. When receiving has ended, f is
 // not called again.
-func (w *Worker) persist(productID int64, f func(context.Context) error, blame func(error) fault) (fault, error) {
+func (w *Worker) persist(stockID order.StockID, f func(context.Context) error, blame func(error) fault) (fault, error) {
 	for {
 		// Not the context of receiving: what is under way when the worker stops is finished.
 		ctx, cancel := context.WithTimeout(context.Background(), decideTimeout)
@@ -92,7 +92,7 @@ func (w *Worker) persist(productID int64, f func(context.Context) error, blame f
 			if !w.breaker.wait(w.receiving) {
 				return whose, err
 			}
-			w.progress.again(productID)
+			w.progress.again(stockID)
 		}
 	}
 }
@@ -108,9 +108,9 @@ func (w *Worker) fail(j *job, reason error) {
 		return
 	}
 
-	in := investigation{worker: w, productID: j.order.ProductID, alone: true}
+	in := investigation{worker: w, stockID: j.order.StockID, alone: true}
 	var decision order.Decision
-	blame, err := w.persist(j.order.ProductID, func(ctx context.Context) (err error) {
+	blame, err := w.persist(j.order.StockID, func(ctx context.Context) (err error) {
 		decision, err = w.ledger.Fail(ctx, j.order, order.DeadLetter)
 		return err
 	}, in.blame)
@@ -172,20 +172,20 @@ func (w *Worker) finish(j *job, decision order.Decision, reason string) {
 		slog.Warn("decide: an order has failed too often and is now a dead letter", "order", j.order.ID,
 			"reason", reason, telemetry.TraceID(j.trace))
 	}
-	w.settles.Add(j.order.ProductID, settlement{[]order.Decision{decision}, []*job{j}})
+	w.settles.Add(j.order.StockID, settlement{[]order.Decision{decision}, []*job{j}})
 }
 
 // settle clears the reservations of decided orders, shows the decisions to their buyers, and has the
 // messages deleted. Until that is done the messages are kept.
-func (w *Worker) settle(productID int64, settlements []settlement) {
+func (w *Worker) settle(stockID order.StockID, settlements []settlement) {
 	for _, s := range settlements {
-		if w.away.is(productID) {
-			w.giveBack(w.receiving, productID, deliveriesOf(s.jobs))
+		if w.away.is(stockID) {
+			w.giveBack(w.receiving, stockID, deliveriesOf(s.jobs))
 			continue
 		}
 
 		start := time.Now()
-		whose, err := w.settleInRedis(productID, s.decisions, w.blameInRedis(productID, start))
+		whose, err := w.settleInRedis(stockID, s.decisions, w.blameInRedis(stockID, start))
 		addSpans("settle", s.jobs, s.decisions, start, err)
 
 		// If that failed the decisions stand; who receives the messages next settles them. A stop may have ended it
@@ -195,19 +195,20 @@ func (w *Worker) settle(productID int64, settlements []settlement) {
 			w.done(s.jobs)
 		case redis.Rejected(err):
 			slog.Error("settle: decided orders could not be settled; their messages will come back",
-				"product", productID, "error", err)
+				"product", stockID, "error", err)
 			w.abandon(s.jobs)
 		case whose == ofOrder:
 			slog.Warn("settle: the master of a product is away; its messages are given back",
-				"product", productID, "error", err)
-			w.giveBack(w.receiving, productID, deliveriesOf(s.jobs))
+				"product", stockID, "error", err)
+			w.giveBack(w.receiving, stockID, deliveriesOf(s.jobs))
 		}
 	}
 }
 
 // settleInRedis clears reservations and then shows the decisions.
-func (w *Worker) settleInRedis(productID int64, decisions []order.Decision, blame func(error) fault) (fault, error) {
-	if whose, err := w.clearReservations(productID, decisions, blame); err != nil {
+func (w *Worker) settleInRedis(stockID order.StockID, decisions []order.Decision, blame func(error) fault) (fault,
+	error) {
+	if whose, err := w.clearReservations(stockID, decisions, blame); err != nil {
 		return whose, err
 	}
 
@@ -215,14 +216,14 @@ func (w *Worker) settleInRedis(productID int64, decisions []order.Decision, blam
 	for i := range decisions {
 		records[i] = decisions[i].Record
 	}
-	return w.persist(productID, func(ctx context.Context) error {
+	return w.persist(stockID, func(ctx context.Context) error {
 		return w.stock.WriteDecided(ctx, records)
 	}, blame)
 }
 
 // clearReservations settles decisions until that has succeeded, and does so as fresh only for as long as it has
 // certainly not been done.
-func (w *Worker) clearReservations(productID int64, decisions []order.Decision,
+func (w *Worker) clearReservations(stockID order.StockID, decisions []order.Decision,
 	blame func(error) fault) (fault, error) {
 	unknown := func(err error) bool { return !redis.NotExecuted(err) && !redis.Rejected(err) }
 	count := func(moved stock.Settled, err error) error {
@@ -231,8 +232,8 @@ func (w *Worker) clearReservations(productID int64, decisions []order.Decision,
 		return err
 	}
 
-	whose, err := w.persist(productID, func(ctx context.Context) error {
-		return count(w.stock.Settle(ctx, productID, decisions))
+	whose, err := w.persist(stockID, func(ctx context.Context) error {
+		return count(w.stock.Settle(ctx, stockID, decisions))
 	}, func(err error) fault {
 		if unknown(err) {
 			return ofOrder // so that it is not repeated as it is
@@ -247,7 +248,7 @@ func (w *Worker) clearReservations(productID int64, decisions []order.Decision,
 	}
 
 	// It may have been carried out. Repeating it must not take units out again.
-	return w.persist(productID, func(ctx context.Context) error {
-		return count(w.stock.SettleAgain(ctx, productID, decisions))
+	return w.persist(stockID, func(ctx context.Context) error {
+		return count(w.stock.SettleAgain(ctx, stockID, decisions))
 	}, blame)
 }

@@ -130,7 +130,7 @@ func TestAnOrderThatIsSoldOutGivesItsUnitsBack(t *testing.T) {
 	p := r.product(5, 0)
 	orders := r.reserve(p.ID, 2, 2)
 	behind := []order.Order{{
-		ID: order.NewID(), UserID: 999, ProductID: p.ID, Quantity: 2, UnitPrice: 1, ReservedAt: time.Now(),
+		ID: order.NewID(), UserID: 999, StockID: p.ID, Quantity: 2, UnitPrice: 1, ReservedAt: time.Now(),
 	}}
 	sold, err := r.ledger.Decide(t.Context(), p.ID, behind)
 	if err != nil {

@@ -11,9 +11,9 @@ import (
 // decideAndSettle decides orders in one transaction and settles them, as a worker does.
 func (r *rig) decideAndSettle(orders ...order.Order) {
 	r.t.Helper()
-	decisions, err := r.ledger.Decide(r.t.Context(), orders[0].ProductID, orders)
+	decisions, err := r.ledger.Decide(r.t.Context(), orders[0].StockID, orders)
 	if err == nil {
-		_, err = r.stock.Settle(r.t.Context(), orders[0].ProductID, decisions)
+		_, err = r.stock.Settle(r.t.Context(), orders[0].StockID, decisions)
 	}
 	if err != nil {
 		r.t.Fatal(err)
@@ -22,12 +22,12 @@ func (r *rig) decideAndSettle(orders ...order.Order) {
 
 // loseLast makes MySQL as it was before the last orders of a product, of one unit each: a replica that had not heard of
 // them has become the primary.
-func (r *rig) loseLast(productID int64, orders ...order.Order) {
+func (r *rig) loseLast(stockID order.StockID, orders ...order.Order) {
 	r.t.Helper()
 	for _, o := range orders {
 		r.exec("DELETE FROM orders WHERE id = ?", o.ID[:])
-		r.exec("DELETE FROM stock_ledger WHERE product_id = ? AND ref = ?", productID, o.ID[:])
-		r.exec("UPDATE products SET stock = stock + 1, version = version - 1 WHERE id = ?", productID)
+		r.exec("DELETE FROM stock_ledger WHERE product_id = ? AND ref = ?", stockID, o.ID[:])
+		r.exec("UPDATE products SET stock = stock + 1, version = version - 1 WHERE id = ?", stockID)
 	}
 }
 

@@ -20,7 +20,6 @@ import (
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	_ "github.com/go-sql-driver/mysql"
-	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	goredis "github.com/redis/go-redis/v9"
@@ -67,7 +66,7 @@ type rig struct {
 	queue  *queue.Queue
 
 	dsn, redisURL string
-	users         int64
+	users         order.UserID
 }
 
 // newRig makes a rig. A test that kills servers brings its own; an empty dsn or redisURL means a place
@@ -191,10 +190,10 @@ func (r *rig) product(units, limit int64) order.Product {
 }
 
 // load loads a product into Redis as an edge does, and reports whether it was not there.
-func (r *rig) load(productID int64) bool {
+func (r *rig) load(stockID order.StockID) bool {
 	r.t.Helper()
-	loaded, err := r.stock.Load(r.t.Context(), productID, func(ctx context.Context) (order.Product, error) {
-		return r.ledger.Product(ctx, productID)
+	loaded, err := r.stock.Load(r.t.Context(), stockID, func(ctx context.Context) (order.Product, error) {
+		return r.ledger.Product(ctx, stockID)
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -203,22 +202,22 @@ func (r *rig) load(productID int64) bool {
 }
 
 // reserve reserves one order of so many units for each of n new users.
-func (r *rig) reserve(productID int64, n int, units int64) []order.Order {
+func (r *rig) reserve(stockID order.StockID, n int, units int64) []order.Order {
 	r.t.Helper()
 	requests := make([]stock.Request, n)
 	for i := range requests {
 		r.users++
-		requests[i] = stock.Request{OrderID: r.stock.NewOrderID(productID), UserID: r.users, Quantity: units,
+		requests[i] = stock.Request{OrderID: r.stock.NewOrderID(stockID), UserID: r.users, Quantity: units,
 			IdempotencyKey: fmt.Sprint("key ", i)}
 	}
-	return r.reserveAll(productID, requests...)
+	return r.reserveAll(stockID, requests...)
 }
 
-func (r *rig) reserveAll(productID int64, requests ...stock.Request) []order.Order {
+func (r *rig) reserveAll(stockID order.StockID, requests ...stock.Request) []order.Order {
 	r.t.Helper()
 	orders := make([]order.Order, 0, len(requests))
 	for chunk := range slices.Chunk(requests, stock.MaxBatch) {
-		_, reservations, err := r.stock.Reserve(r.t.Context(), productID, 0, chunk)
+		_, reservations, err := r.stock.Reserve(r.t.Context(), stockID, 0, chunk)
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -236,17 +235,17 @@ func (r *rig) reserveAll(productID int64, requests ...stock.Request) []order.Ord
 func (r *rig) send(perMessage int, orders ...order.Order) {
 	r.t.Helper()
 	records := make([]order.Record, len(orders))
-	products := make(map[int64][]order.Order)
+	products := make(map[order.StockID][]order.Order)
 	for i, o := range orders {
 		records[i] = order.Record{Order: o, Currency: "EUR", Status: order.Pending}
-		products[o.ProductID] = append(products[o.ProductID], o)
+		products[o.StockID] = append(products[o.StockID], o)
 	}
 	if err := r.stock.WritePending(r.t.Context(), records); err != nil {
 		r.t.Fatal(err)
 	}
 	r.enqueue(perMessage, orders...)
-	for productID, sent := range products {
-		if err := r.stock.Acknowledge(r.t.Context(), productID, sent); err != nil {
+	for stockID, sent := range products {
+		if err := r.stock.Acknowledge(r.t.Context(), stockID, sent); err != nil {
 			r.t.Fatal(err)
 		}
 	}
@@ -311,9 +310,9 @@ func (r *rig) depth() queue.Depth {
 	return d
 }
 
-func (r *rig) level(productID int64) stock.Level {
+func (r *rig) level(stockID order.StockID) stock.Level {
 	r.t.Helper()
-	l, err := r.stock.Level(r.t.Context(), productID)
+	l, err := r.stock.Level(r.t.Context(), stockID)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -400,8 +399,8 @@ func (r *rig) mustBe(reason order.Reason, orders ...order.Order) {
 	}
 }
 
-func idsOf(orders []order.Order) []uuid.UUID {
-	ids := make([]uuid.UUID, len(orders))
+func idsOf(orders []order.Order) []order.OrderID {
+	ids := make([]order.OrderID, len(orders))
 	for i, o := range orders {
 		ids[i] = o.ID
 	}
@@ -411,7 +410,7 @@ func idsOf(orders []order.Order) []uuid.UUID {
 // mustBePending checks that orders are shown as pending and that MySQL does not know them.
 func (r *rig) mustBePending(orders ...order.Order) {
 	r.t.Helper()
-	ids := make([]uuid.UUID, len(orders))
+	ids := make([]order.OrderID, len(orders))
 	for i, o := range orders {
 		ids[i] = o.ID
 	}
@@ -430,9 +429,9 @@ func (r *rig) mustBePending(orders ...order.Order) {
 }
 
 // bought reads how many units Redis counts for a user.
-func (r *rig) bought(productID, userID int64) string {
+func (r *rig) bought(stockID order.StockID, userID order.UserID) string {
 	r.t.Helper()
-	n, err := r.redis.HGet(r.t.Context(), fmt.Sprintf("bought:{%d}", productID), fmt.Sprint(userID)).Result()
+	n, err := r.redis.HGet(r.t.Context(), fmt.Sprintf("bought:{%d}", stockID), fmt.Sprint(userID)).Result()
 	if err != nil && !errors.Is(err, goredis.Nil) {
 		r.t.Fatal(err)
 	}
@@ -442,7 +441,7 @@ func (r *rig) bought(productID, userID int64) string {
 // hasTombstone reports whether Redis remembers that an order's reservation was dropped by another.
 func (r *rig) hasTombstone(o order.Order) bool {
 	r.t.Helper()
-	is, err := r.redis.SIsMember(r.t.Context(), fmt.Sprintf("settled:{%d}", o.ProductID), o.ID.String()).Result()
+	is, err := r.redis.SIsMember(r.t.Context(), fmt.Sprintf("settled:{%d}", o.StockID), o.ID.String()).Result()
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -450,11 +449,11 @@ func (r *rig) hasTombstone(o order.Order) bool {
 }
 
 // transactions counts the deciding transactions that the database has seen.
-func (r *rig) transactions(productID int64) int {
+func (r *rig) transactions(stockID order.StockID) int {
 	r.t.Helper()
 	var n int
 	err := r.mysql.QueryRowContext(r.t.Context(), "SELECT COUNT(DISTINCT decided_at) FROM orders WHERE product_id = ?",
-		productID).Scan(&n)
+		stockID).Scan(&n)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -469,13 +468,13 @@ func (r *rig) exec(statement string, args ...any) {
 }
 
 // lock holds a product's row until the function that it returns is called.
-func (r *rig) lock(productID int64) (unlock func()) {
+func (r *rig) lock(stockID order.StockID) (unlock func()) {
 	r.t.Helper()
 	tx, err := r.mysql.BeginTx(context.Background(), nil)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	if err := tx.QueryRow("SELECT id FROM products WHERE id = ? FOR UPDATE", productID).Scan(&productID); err != nil {
+	if err := tx.QueryRow("SELECT id FROM products WHERE id = ? FOR UPDATE", stockID).Scan(&stockID); err != nil {
 		r.t.Fatal(err)
 	}
 	unlock = sync.OnceFunc(func() { _ = tx.Rollback() })

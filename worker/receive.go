@@ -26,9 +26,9 @@ const (
 // delivery is a message that this worker holds. It is deleted when the last of its orders is done.
 type delivery struct {
 	queue.Message
-	productID   int64        // of its first order
-	open        atomic.Int32 // orders that are not done
-	hiddenUntil time.Time    // guarded by deliveries
+	stockID     order.StockID // of its first order
+	open        atomic.Int32  // orders that are not done
+	hiddenUntil time.Time     // guarded by deliveries
 }
 
 // job is one order of a delivery.
@@ -89,11 +89,11 @@ func (d *deliveries) room(ctx context.Context) {
 }
 
 // of counts the deliveries of a product.
-func (d *deliveries) of(productID int64) (n int) {
+func (d *deliveries) of(stockID order.StockID) (n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for m := range d.all {
-		if m.productID == productID {
+		if m.stockID == stockID {
 			n++
 		}
 	}
@@ -178,15 +178,15 @@ func (w *Worker) take(messages []queue.Message) {
 		d := &delivery{Message: m}
 		orders, err := order.Decode([]byte(m.Body))
 		if err == nil {
-			d.productID = orders[0].ProductID
+			d.stockID = orders[0].StockID
 		}
 		w.held.add(d, w.visibility)
 
 		switch {
 		case err != nil:
 			broken, reasons = append(broken, d), append(reasons, err)
-		case w.surplus(d.productID):
-			w.giveBack(w.receives, d.productID, []*delivery{d})
+		case w.surplus(d.stockID):
+			w.giveBack(w.receives, d.stockID, []*delivery{d})
 		default:
 			w.accept(d, orders)
 		}
@@ -207,18 +207,18 @@ func (w *Worker) accept(d *delivery, orders []order.Order) {
 	}
 
 	all := make([]job, len(orders))
-	products := make(map[int64][]*job)
+	products := make(map[order.StockID][]*job)
 	for i, o := range orders {
 		all[i] = job{order: o, from: d, attempts: attempts}
 		if places != nil {
 			all[i].trace = places[i]
 		}
-		products[o.ProductID] = append(products[o.ProductID], &all[i])
+		products[o.StockID] = append(products[o.StockID], &all[i])
 	}
 
 	d.open.Store(int32(len(orders))) // before any of them can be done
-	for productID, jobs := range products {
-		w.jobs.Add(productID, jobs...)
+	for stockID, jobs := range products {
+		w.jobs.Add(stockID, jobs...)
 	}
 }
 

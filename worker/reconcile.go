@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"stampede/internal/mysql"
+	"stampede/internal/order"
 	"stampede/internal/reconcile"
 )
 
@@ -173,7 +174,7 @@ func (w *Worker) drained(ctx context.Context) (bool, error) {
 
 // reconcileProduct reconciles a product. If the servers of Redis have changed its sale is paused for it, unless it was
 // compared by the data of these servers before. It reports whether MySQL has lost commits of the product.
-func (w *Worker) reconcileProduct(ctx context.Context, id int64, moved, drained bool,
+func (w *Worker) reconcileProduct(ctx context.Context, id order.StockID, moved, drained bool,
 	servers string) (lost bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, reconcileTimeout)
 	defer cancel()
@@ -231,7 +232,7 @@ func (w *Worker) reconcileStates(ctx context.Context, servers string) error {
 	return w.db.SetMark(ctx, statesMark, servers)
 }
 
-func (w *Worker) countDrift(productID int64, f reconcile.Finding) {
+func (w *Worker) countDrift(stockID order.StockID, f reconcile.Finding) {
 	if f.Orders == 0 {
 		return
 	}
@@ -239,7 +240,7 @@ func (w *Worker) countDrift(productID int64, f reconcile.Finding) {
 	if f.Repaired {
 		w.metrics.driftRepaired.WithLabelValues(string(f.Cause)).Add(float64(f.Orders))
 	}
-	slog.Warn("reconcile: Redis differed from MySQL", "product", productID, "cause", f.Cause, "count", f.Orders,
+	slog.Warn("reconcile: Redis differed from MySQL", "product", stockID, "cause", f.Cause, "count", f.Orders,
 		"units", f.Units, "repaired", f.Repaired)
 }
 

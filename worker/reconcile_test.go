@@ -12,7 +12,6 @@ import (
 	"time"
 
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
-	"github.com/google/uuid"
 
 	"stampede/internal/mysql"
 	"stampede/internal/notice"
@@ -53,14 +52,14 @@ func found(t testing.TB, w *Worker, cause reconcile.Cause) [2]int {
 // decideOnly decides orders as a worker that dies before it settles.
 func (r *rig) decideOnly(orders ...order.Order) {
 	r.t.Helper()
-	if _, err := r.ledger.Decide(r.t.Context(), orders[0].ProductID, orders); err != nil {
+	if _, err := r.ledger.Decide(r.t.Context(), orders[0].StockID, orders); err != nil {
 		r.t.Fatal(err)
 	}
 }
 
 func (r *rig) acknowledge(orders ...order.Order) {
 	r.t.Helper()
-	if err := r.stock.Acknowledge(r.t.Context(), orders[0].ProductID, orders); err != nil {
+	if err := r.stock.Acknowledge(r.t.Context(), orders[0].StockID, orders); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -108,14 +107,15 @@ func TestReconcileBringsWhatRedisHasMissed(t *testing.T) {
 	first := r.reserve(p.ID, 1, 2) // orders on their way are no hindrance
 	r.acknowledge(first...)
 	for i := range 2 {
-		if _, err := r.ledger.Restock(t.Context(), p.ID, 5, fmt.Sprint("delivery-", i)); err != nil {
+		if _, err := r.ledger.Restock(t.Context(), p.ID.Product(), 5, fmt.Sprint("delivery-", i)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if _, err := r.stock.Restock(t.Context(), p.ID, 5, 2, "delivery-0"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.ledger.UpdateProduct(t.Context(), p.ID, func(p *order.Product) { p.Price = 5 }); err != nil {
+	if _, err := r.ledger.UpdateProduct(t.Context(), p.ID.Product(),
+		func(p *order.Product) { p.Price = 5 }); err != nil {
 		t.Fatal(err)
 	}
 	w := r.reconciling()
@@ -148,7 +148,7 @@ func TestReconcileBringsMoreThanAPage(t *testing.T) {
 	first := r.reserve(p.ID, 1, 2) // with orders on their way the stock itself is not compared
 	r.acknowledge(first...)
 	for i := range mysql.MaxPage + 3 {
-		made, err := r.ledger.Restock(t.Context(), p.ID, 5, fmt.Sprint("delivery-", i))
+		made, err := r.ledger.Restock(t.Context(), p.ID.Product(), 5, fmt.Sprint("delivery-", i))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -346,7 +346,7 @@ func TestWhatCannotBeComparedPausesNobodyElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for id, want := range map[int64]string{sound.ID: servers, broken.ID: ""} {
+	for id, want := range map[order.StockID]string{sound.ID: servers, broken.ID: ""} {
 		if by, err := r.stock.ComparedBy(t.Context(), id); err != nil || by != want {
 			t.Errorf("product %d was compared by %q, want %q; %v", id, by, want, err)
 		}
@@ -359,11 +359,11 @@ func TestWhatCannotBeComparedPausesNobodyElse(t *testing.T) {
 	}
 
 	// What ends a pause gives a notice. Those of product 999 say that all before them have been heard.
-	reopened := make(chan []int64, 1000)
+	reopened := make(chan []order.StockID, 1000)
 	listening, end := context.WithCancel(t.Context())
 	defer end()
 	go notice.Listen(listening, r.redis, func(n notice.Notice) { reopened <- n.Reopened })
-	heard := func() (products []int64) {
+	heard := func() (products []order.StockID) {
 		r.eventuallyTrue("notices are heard", func() bool {
 			if err := r.stock.Pause(t.Context(), 999, 0); err != nil {
 				t.Fatal(err)
@@ -476,7 +476,7 @@ func TestReconcileSendsLostOrdersAgain(t *testing.T) {
 }
 
 // makeOlder gives reservations ids of an hour ago.
-func (r *rig) makeOlder(productID int64, orders []order.Order) {
+func (r *rig) makeOlder(stockID order.StockID, orders []order.Order) {
 	r.t.Helper()
 	ctx := r.t.Context()
 	for i := range orders {
@@ -485,14 +485,14 @@ func (r *rig) makeOlder(productID int64, orders []order.Order) {
 		for b := range 6 {
 			orders[i].ID[b] = byte(ms >> (40 - 8*b))
 		}
-		key := fmt.Sprintf("reserved:{%d}", productID)
+		key := fmt.Sprintf("reserved:{%d}", stockID)
 		if err := r.redis.HSet(ctx, key, orders[i].ID.String(), orders[i].Quantity).Err(); err != nil {
 			r.t.Fatal(err)
 		}
 		if err := r.redis.HDel(ctx, key, old.String()).Err(); err != nil {
 			r.t.Fatal(err)
 		}
-		records, err := r.stock.Statuses(ctx, []uuid.UUID{old})
+		records, err := r.stock.Statuses(ctx, []order.OrderID{old})
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -510,7 +510,7 @@ func TestReconcileUnloadsWhatIsLongOver(t *testing.T) {
 	r := newRig(t, "", "")
 	p, going := r.product(20, 0), r.product(20, 0)
 	orders := r.reserve(p.ID, 1, 1)
-	_, err := r.ledger.UpdateProduct(t.Context(), p.ID, func(p *order.Product) {
+	_, err := r.ledger.UpdateProduct(t.Context(), p.ID.Product(), func(p *order.Product) {
 		p.EndsAt = time.Now().Add(-25 * time.Hour)
 	})
 	if err != nil {
@@ -588,7 +588,7 @@ func TestReconcileWhileTheSaleGoesOn(t *testing.T) {
 		})
 	}
 	var buyers sync.WaitGroup
-	for buyer := range int64(4) {
+	for buyer := range order.UserID(4) {
 		buyers.Go(func() {
 			for i := range 60 {
 				request := stock.Request{OrderID: order.NewID(), UserID: buyer + 1, Quantity: 1 + int64(i)%3}
@@ -612,7 +612,7 @@ func TestReconcileWhileTheSaleGoesOn(t *testing.T) {
 					r.send(1, o)
 				}
 				if i%20 == 0 {
-					done, err := r.ledger.Restock(t.Context(), p.ID, 2, fmt.Sprint(buyer, "-", i))
+					done, err := r.ledger.Restock(t.Context(), p.ID.Product(), 2, fmt.Sprint(buyer, "-", i))
 					if err == nil && i%40 == 0 {
 						_, err = r.stock.Restock(t.Context(), p.ID, 2, done.Version, done.ID)
 					}

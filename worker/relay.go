@@ -21,11 +21,11 @@ func (w *Worker) relay(ctx context.Context) {
 		w.warnRelay(ctx, err) // and go on with those that are known
 	}
 
-	for _, productID := range products {
+	for _, stockID := range products {
 		for cursor := uint64(0); ; {
-			orders, next, err := w.stock.Claim(ctx, productID, w.relayAge, cursor)
+			orders, next, err := w.stock.Claim(ctx, stockID, w.relayAge, cursor)
 			if err == nil && len(orders) > 0 {
-				err = w.relayOrders(ctx, productID, orders)
+				err = w.relayOrders(ctx, stockID, orders)
 			}
 			if err != nil {
 				w.warnRelay(ctx, err)
@@ -40,7 +40,7 @@ func (w *Worker) relay(ctx context.Context) {
 
 // products lists the products that are loaded. If the server that knows them is away, which of a Cluster may be one of
 // many, they are those that were loaded the last time, and it is an error as well.
-func (w *Worker) products(ctx context.Context) ([]int64, error) {
+func (w *Worker) products(ctx context.Context) ([]order.StockID, error) {
 	products, err := w.stock.Products(ctx)
 	w.loaded.Lock()
 	defer w.loaded.Unlock()
@@ -58,8 +58,8 @@ func (w *Worker) warnRelay(ctx context.Context, err error) {
 
 // relayOrders sends orders that this worker has claimed. What the queue does not acknowledge stays in
 // the outbox, and can be claimed again when the claim is old.
-func (w *Worker) relayOrders(ctx context.Context, productID int64, orders []order.Order) error {
-	currency, err := w.stock.Currency(ctx, productID)
+func (w *Worker) relayOrders(ctx context.Context, stockID order.StockID, orders []order.Order) error {
+	currency, err := w.stock.Currency(ctx, stockID)
 	if err != nil && !errors.Is(err, stock.ErrNotLoaded) {
 		return err
 	}
@@ -86,9 +86,9 @@ func (w *Worker) relayOrders(ctx context.Context, productID int64, orders []orde
 	})
 
 	if len(sent) > 0 {
-		slog.Info("relay: orders were sent that their edge had left behind", "product", productID, "orders", len(sent))
+		slog.Info("relay: orders were sent that their edge had left behind", "product", stockID, "orders", len(sent))
 		w.metrics.relayed.Add(float64(len(sent)))
-		err = errors.Join(err, w.stock.Acknowledge(ctx, productID, sent))
+		err = errors.Join(err, w.stock.Acknowledge(ctx, stockID, sent))
 	}
 	return err
 }

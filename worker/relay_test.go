@@ -101,7 +101,7 @@ func TestAProductThatIsNotListedIsFound(t *testing.T) {
 		t.Errorf("what is decided is not settled: Redis has %+v", l)
 	}
 	products, err := r.stock.Products(t.Context())
-	if err != nil || !slices.Equal(products, []int64{p.ID}) {
+	if err != nil || !slices.Equal(products, []order.StockID{p.ID}) {
 		t.Errorf("the loaded products are %v, %v", products, err)
 	}
 }
@@ -266,7 +266,7 @@ func TestTheRelayGoesOnAfterABrokenEntry(t *testing.T) {
 	ids := r.received()
 	for _, o := range orders {
 		if ids[o.ID.String()] != 1 {
-			t.Errorf("the order of product %d was not sent", o.ProductID)
+			t.Errorf("the order of product %d was not sent", o.StockID)
 		}
 	}
 }

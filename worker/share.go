@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"stampede/internal/order"
 )
 
 const (
@@ -23,34 +25,34 @@ const (
 // progress notes since when each product has been at its transaction.
 type progress struct {
 	mu    sync.Mutex
-	since map[int64]time.Time
-	stuck map[int64]bool // those that were found to make no progress though everything works
+	since map[order.StockID]time.Time
+	stuck map[order.StockID]bool // those that were found to make no progress though everything works
 }
 
-func (p *progress) begin(productID int64) {
+func (p *progress) begin(stockID order.StockID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.since[productID] = time.Now()
+	p.since[stockID] = time.Now()
 }
 
-func (p *progress) end(productID int64) {
+func (p *progress) end(stockID order.StockID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.since, productID)
-	delete(p.stuck, productID)
+	delete(p.since, stockID)
+	delete(p.stuck, stockID)
 }
 
 // again begins anew for a product that has waited for something that all wait for.
-func (p *progress) again(productID int64) {
+func (p *progress) again(stockID order.StockID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, ok := p.since[productID]; ok {
-		p.since[productID] = time.Now()
+	if _, ok := p.since[stockID]; ok {
+		p.since[stockID] = time.Now()
 	}
 }
 
 // find lists the products that have been at the same transaction for longer than an age.
-func (p *progress) find(age time.Duration) (slow []int64) {
+func (p *progress) find(age time.Duration) (slow []order.StockID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id, since := range p.since {
@@ -62,7 +64,7 @@ func (p *progress) find(age time.Duration) (slow []int64) {
 }
 
 // blame notes which products are stuck, and no others.
-func (p *progress) blame(stuck []int64) {
+func (p *progress) blame(stuck []order.StockID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	clear(p.stuck)
@@ -72,10 +74,10 @@ func (p *progress) blame(stuck []int64) {
 }
 
 // isStuck reports whether a product was found to make no progress, and has not made any since.
-func (p *progress) isStuck(productID int64) bool {
+func (p *progress) isStuck(stockID order.StockID) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.stuck[productID]
+	return p.stuck[stockID]
 }
 
 // share gives back what products that make no progress hold beyond their share. In an outage, which is no product's
@@ -86,8 +88,8 @@ func (w *Worker) share(ctx context.Context) {
 		stuck = nil
 	}
 	w.progress.blame(stuck)
-	for _, productID := range stuck {
-		if w.held.of(productID) <= maxShare {
+	for _, stockID := range stuck {
+		if w.held.of(stockID) <= maxShare {
 			continue
 		}
 
@@ -96,7 +98,7 @@ func (w *Worker) share(ctx context.Context) {
 		kept := make(map[*delivery]bool)
 		var surplus []*delivery
 		seen := make(map[*delivery]bool)
-		for _, j := range w.jobs.Withdraw(productID) {
+		for _, j := range w.jobs.Withdraw(stockID) {
 			switch d := j.from; {
 			case kept[d] || !seen[d] && len(kept) < maxShare:
 				kept[d] = true
@@ -107,14 +109,14 @@ func (w *Worker) share(ctx context.Context) {
 			seen[j.from] = true
 		}
 
-		w.jobs.Add(productID, keep...)
-		w.giveBack(ctx, productID, surplus)
+		w.jobs.Add(stockID, keep...)
+		w.giveBack(ctx, stockID, surplus)
 	}
 }
 
 // surplus reports whether a delivery is beyond its product's share.
-func (w *Worker) surplus(productID int64) bool {
-	return w.progress.isStuck(productID) && w.held.of(productID) > maxShare
+func (w *Worker) surplus(stockID order.StockID) bool {
+	return w.progress.isStuck(stockID) && w.held.of(stockID) > maxShare
 }
 
 // works reports whether all that every product needs answers.
@@ -126,11 +128,11 @@ func (w *Worker) works(ctx context.Context) bool {
 
 // giveBack gives messages back to the queue, which hides them for a while. One that cannot be given back comes back
 // when its visibility ends.
-func (w *Worker) giveBack(ctx context.Context, productID int64, surplus []*delivery) {
+func (w *Worker) giveBack(ctx context.Context, stockID order.StockID, surplus []*delivery) {
 	if len(surplus) == 0 {
 		return
 	}
-	slog.Warn("share: a product makes no progress, and messages of it are given back", "product", productID, "messages",
+	slog.Warn("share: a product makes no progress, and messages of it are given back", "product", stockID, "messages",
 		len(surplus))
 
 	byLength := make(map[time.Duration][]*delivery)

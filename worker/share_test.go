@@ -61,7 +61,7 @@ func TestNothingIsGivenBackInAnOutage(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, m := range messages {
-			d := &delivery{Message: m, productID: p.ID}
+			d := &delivery{Message: m, stockID: p.ID}
 			w.held.add(d, time.Minute)
 			o, err := order.Decode([]byte(m.Body))
 			if err != nil {

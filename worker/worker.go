@@ -13,6 +13,7 @@ import (
 	"stampede/internal/account"
 	"stampede/internal/batch"
 	"stampede/internal/ledger"
+	"stampede/internal/loop"
 	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/queue"
@@ -65,9 +66,9 @@ type Worker struct {
 	progress progress
 	away     away
 
-	jobs    batch.Batcher[int64, *job]         // by product, to be decided
-	settles batch.Batcher[int64, settlement]   // by product, to be settled
-	deletes batch.Batcher[struct{}, *delivery] // to be deleted
+	jobs    batch.Batcher[order.StockID, *job]       // by product, to be decided
+	settles batch.Batcher[order.StockID, settlement] // by product, to be settled
+	deletes batch.Batcher[struct{}, *delivery]       // to be deleted
 
 	// What the constants of the same names say; tests are less patient.
 	visibility, heartbeatInterval, attemptPause, productPause, relayInterval, relayAge time.Duration
@@ -78,7 +79,7 @@ type Worker struct {
 	// loaded are the products that were loaded when a list of them was read the last time.
 	loaded struct {
 		sync.Mutex
-		products []int64
+		products []order.StockID
 	}
 
 	// emptySince is since when reconcile has seen no message, or zero.
@@ -107,12 +108,12 @@ func New(rdb *redis.Client, db *mysql.DB, q *queue.Queue, reg prometheus.Registe
 
 	w.breaker.probe = func(ctx context.Context) error { return errors.Join(w.Ready(ctx), w.ledger.RehearseAny(ctx)) }
 	w.held.all = make(map[*delivery]struct{})
-	w.away.until = make(map[int64]time.Time)
-	w.progress.since, w.progress.stuck = make(map[int64]time.Time), make(map[int64]bool)
+	w.away.until = make(map[order.StockID]time.Time)
+	w.progress.since, w.progress.stuck = make(map[order.StockID]time.Time), make(map[order.StockID]bool)
 
 	// What waits is bounded by the messages held.
-	w.jobs = batch.Batcher[int64, *job]{Do: w.decide, Size: maxTransaction, Parallel: 1, Alone: (*job).alone}
-	w.settles = batch.Batcher[int64, settlement]{Do: w.settle, Size: 1, Parallel: maxSettles}
+	w.jobs = batch.Batcher[order.StockID, *job]{Do: w.decide, Size: maxTransaction, Parallel: 1, Alone: (*job).alone}
+	w.settles = batch.Batcher[order.StockID, settlement]{Do: w.settle, Size: 1, Parallel: maxSettles}
 	w.deletes = batch.Batcher[struct{}, *delivery]{Do: w.delete, Size: maxDeleteBatch, Parallel: maxDeletes}
 
 	w.receiving, w.stop = context.WithCancel(context.Background())
@@ -136,29 +137,15 @@ func (w *Worker) Start() {
 	for range pollers {
 		w.loops.Go(w.poll)
 	}
-	w.loops.Go(func() { every(w.receiving, w.heartbeatInterval, w.heartbeat) })
-	w.loops.Go(func() { every(w.receiving, w.stuckAge, w.share) })
-	w.loops.Go(func() { every(w.receiving, w.relayInterval, w.relay) })
+	w.loops.Go(func() { loop.Every(w.receiving, w.heartbeatInterval, w.heartbeat) })
+	w.loops.Go(func() { loop.Every(w.receiving, w.stuckAge, w.share) })
+	w.loops.Go(func() { loop.Every(w.receiving, w.relayInterval, w.relay) })
 	w.loops.Go(func() {
 		w.reconcile(w.receiving) // at once, so that it is known which servers of Redis there are
-		every(w.receiving, w.reconcileInterval, w.reconcile)
+		loop.Every(w.receiving, w.reconcileInterval, w.reconcile)
 	})
-	w.loops.Go(func() { every(w.receiving, w.deadLettersInterval, w.handleDeadLetters) })
-	w.loops.Go(func() { every(w.receiving, purgeInterval, w.purge) })
-}
-
-// every calls f again and again until ctx ends.
-func every(ctx context.Context, interval time.Duration, f func(context.Context)) {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			f(ctx)
-		}
-	}
+	w.loops.Go(func() { loop.Every(w.receiving, w.deadLettersInterval, w.handleDeadLetters) })
+	w.loops.Go(func() { loop.Every(w.receiving, purgeInterval, w.purge) })
 }
 
 // Stop ends receiving, finishes what is under way until ctx ends, and gives the rest back to the queue.

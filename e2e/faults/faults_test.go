@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// TestShort runs the short selection of the matrix, as a part of "make test". The load, the proxies and the queue are all
-// in this process, with the race detector in them: a fuller load would need processors that other tests have, until
+// TestShort runs the short selection of the matrix, as a part of "make test". The load, the proxies and the queue are
+// all in this process, with the race detector in them: a fuller load would need processors that other tests have, until
 // nothing is answered in time any more.
 func TestShort(t *testing.T) {
 	t.Parallel()

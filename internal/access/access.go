@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"stampede/internal/config"
+	"stampede/internal/loop"
 	"stampede/internal/mysql"
+	"stampede/internal/order"
 	"stampede/internal/problem"
 	"stampede/internal/redis"
 	"stampede/internal/token"
@@ -27,7 +29,7 @@ type Guard struct {
 	Proxies  Proxies
 	Origins  Origins
 
-	users     *Limiter[int64]
+	users     *Limiter[order.UserID]
 	addresses *Limiter[netip.Prefix]
 	networks  *Limiter[netip.Prefix]
 	probes    *Limiter[netip.Prefix]
@@ -47,7 +49,7 @@ func New(db *mysql.DB, rdb *redis.Client, tokens *token.Keeper) *Guard {
 // Limit sets how often a user and an address may ask: requests per second and burst, such as "50/500", or "off".
 func (g *Guard) Limit(user, address string) (err error) {
 	tooMany := func(from string) string { return "There are too many requests from this " + from + "." }
-	if g.users, err = NewLimiter[int64]("user", user, tooMany("user")); err != nil {
+	if g.users, err = NewLimiter[order.UserID]("user", user, tooMany("user")); err != nil {
 		return err
 	}
 	if g.addresses, err = NewLimiter[netip.Prefix]("address", address, tooMany("address")); err != nil {
@@ -121,20 +123,14 @@ func (g *Guard) Keep(ctx context.Context) {
 
 // keepUp calls poll again and again until ctx ends. Of several failures in a row it logs the first.
 func keepUp(ctx context.Context, interval time.Duration, poll func(context.Context) error, complaint string) {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
-	for failing := false; ; {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
+	failing := false
+	loop.Every(ctx, interval, func(ctx context.Context) {
 		err := poll(ctx)
 		if err != nil && !failing && ctx.Err() == nil {
 			slog.Warn(complaint, "error", err)
 		}
 		failing = err != nil
-	}
+	})
 }
 
 // User returns whose valid token a request bears, by its Authorization, and counts the request as the user's. Otherwise

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"stampede/internal/mysql"
+	"stampede/internal/order"
 )
 
 const (
@@ -30,7 +31,7 @@ type Bans struct {
 
 // banList is what one reading found; it is not changed afterwards. Its size is bounded by maxBans.
 type banList struct {
-	users    map[int64]time.Time // end of the ban, zero if it has none
+	users    map[order.UserID]time.Time // end of the ban, zero if it has none
 	prefixes map[netip.Prefix]time.Time
 	lengths  map[int][]int // of the prefixes, by the bits of an address: 32 or 128
 }
@@ -59,13 +60,14 @@ func (b *Bans) poll(ctx context.Context) error {
 		return fmt.Errorf("read bans: %w", err)
 	}
 
-	list := &banList{users: map[int64]time.Time{}, prefixes: map[netip.Prefix]time.Time{}, lengths: map[int][]int{}}
+	list := &banList{users: map[order.UserID]time.Time{}, prefixes: map[netip.Prefix]time.Time{},
+		lengths: map[int][]int{}}
 	for _, row := range rows {
 		if row.UserID.Valid == row.CIDR.Valid {
 			return fmt.Errorf("read ban %d: it names a user and an address, or neither", row.ID)
 		}
 		if row.UserID.Valid {
-			list.users[row.UserID.Int64] = row.ExpiresAt.Time
+			list.users[order.UserID(row.UserID.Int64)] = row.ExpiresAt.Time
 			continue
 		}
 		prefix, err := netip.ParsePrefix(row.CIDR.String)
@@ -82,7 +84,7 @@ func (b *Bans) poll(ctx context.Context) error {
 }
 
 // User reports whether a user is kept out.
-func (b *Bans) User(id int64) bool {
+func (b *Bans) User(id order.UserID) bool {
 	until, banned := b.current.Load().users[id]
 	return banned && holds(until)
 }

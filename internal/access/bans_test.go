@@ -7,6 +7,7 @@ import (
 
 	"stampede/internal/account"
 	"stampede/internal/mysql"
+	"stampede/internal/order"
 	"stampede/internal/token"
 )
 
@@ -30,7 +31,7 @@ func TestBansAreRead(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	for id, want := range map[int64]bool{6: false, 7: true, 8: true} {
+	for id, want := range map[order.UserID]bool{6: false, 7: true, 8: true} {
 		if bans.User(id) != want {
 			t.Errorf("user %d is kept out: %t", id, !want)
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"stampede/internal/mysql"
+	"stampede/internal/order"
 	"stampede/internal/plaintext"
 )
 
@@ -38,7 +39,7 @@ const (
 
 // Ban keeps out a user or a range of addresses: either UserID or Prefix is set.
 type Ban struct {
-	UserID int64
+	UserID order.UserID
 	// Prefix has no bits set beyond its length. A range of IPv4 addresses in their IPv6-mapped form is stored as what
 	// it stands for, so that addresses are to be unmapped before they are compared.
 	Prefix netip.Prefix
@@ -59,7 +60,7 @@ type subject struct {
 // logged is the subject as the staff log has it.
 func (s subject) logged() string {
 	if s.kind == banUser {
-		return aboutUser(s.userID.Int64)
+		return aboutUser(order.UserID(s.userID.Int64))
 	}
 	return "address " + s.cidr.String
 }
@@ -71,7 +72,7 @@ func (b Ban) subject() (subject, error) {
 	case b.UserID != 0 && b.Prefix != (netip.Prefix{}):
 		return subject{}, errors.New("it names both a user and a range of addresses")
 	case b.UserID != 0:
-		return subject{kind: banUser, userID: sql.NullInt64{Int64: b.UserID, Valid: true}}, nil
+		return subject{kind: banUser, userID: sql.NullInt64{Int64: int64(b.UserID), Valid: true}}, nil
 	case !b.Prefix.IsValid():
 		return subject{}, errors.New("it names neither a user nor a valid range of addresses")
 	case b.Prefix != b.Prefix.Masked():
@@ -131,7 +132,8 @@ func ban(ctx context.Context, tx *sqlx.Tx, about subject, b Ban, at time.Time) e
 	expires := mysql.NullMillis(b.ExpiresAt)
 	// The new values are given twice, because the names by which an update can refer to those of the insert are not the
 	// same in MySQL and MariaDB.
-	_, err := tx.ExecContext(ctx, `INSERT INTO bans (kind, user_id, cidr, reason, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)
+	_, err := tx.ExecContext(ctx,
+		`INSERT INTO bans (kind, user_id, cidr, reason, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)
 		ON DUPLICATE KEY UPDATE reason = ?, created_at = ?, expires_at = ?`,
 		about.kind, about.userID, about.cidr, b.Reason, at, expires, b.Reason, at, expires)
 	if err != nil {
@@ -201,7 +203,8 @@ func (a *Accounts) Bans(ctx context.Context, at time.Time) ([]Ban, error) {
 	}
 	bans := make([]Ban, len(rows))
 	for i, row := range rows {
-		b := Ban{UserID: row.UserID.Int64, Reason: row.Reason, CreatedAt: row.CreatedAt, ExpiresAt: row.ExpiresAt.Time}
+		b := Ban{UserID: order.UserID(row.UserID.Int64), Reason: row.Reason, CreatedAt: row.CreatedAt,
+			ExpiresAt: row.ExpiresAt.Time}
 		if row.CIDR.Valid {
 			if b.Prefix, err = netip.ParsePrefix(row.CIDR.String); err != nil {
 				return nil, fmt.Errorf("read ban %d: %w", row.ID, err)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"stampede/internal/mysql"
+	"stampede/internal/order"
 	"stampede/localstack/stacktest"
 )
 
@@ -179,7 +180,7 @@ func TestBanConcurrently(t *testing.T) {
 	a := newAccounts(t)
 	var functions []func() error
 	for i := range 24 {
-		b := Ban{UserID: int64(i%3) + 1, Reason: fmt.Sprint(i)}
+		b := Ban{UserID: order.UserID(int64(i%3) + 1), Reason: fmt.Sprint(i)}
 		if i%2 == 1 {
 			b = Ban{Prefix: netip.MustParsePrefix(fmt.Sprintf("192.0.%d.0/24", i%3)), Reason: fmt.Sprint(i)}
 		}

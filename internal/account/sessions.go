@@ -12,6 +12,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"stampede/internal/mysql"
+	"stampede/internal/order"
 )
 
 const (
@@ -43,7 +44,7 @@ var (
 type Session struct {
 	// ID is a UUIDv7, and what access tokens name as their session.
 	ID        uuid.UUID
-	UserID    int64
+	UserID    order.UserID
 	CreatedAt time.Time
 	// ExpiresAt is when the session ends however often it is refreshed. An access token should not outlast it.
 	ExpiresAt time.Time
@@ -56,7 +57,7 @@ type Session struct {
 // sessionRow is a row of the table sessions.
 type sessionRow struct {
 	ID        mysql.UUID   `db:"id"`
-	UserID    int64        `db:"user_id"`
+	UserID    order.UserID `db:"user_id"`
 	CreatedAt time.Time    `db:"created_at"`
 	ExpiresAt time.Time    `db:"expires_at"`
 	RevokedAt sql.NullTime `db:"revoked_at"`
@@ -133,7 +134,7 @@ func (a *Accounts) StartSession(
 }
 
 // displaceSessions revokes the oldest live sessions of a user, whose row is locked, until there is room for one more.
-func displaceSessions(ctx context.Context, tx *sqlx.Tx, userID int64, at time.Time) ([]uuid.UUID, error) {
+func displaceSessions(ctx context.Context, tx *sqlx.Tx, userID order.UserID, at time.Time) ([]uuid.UUID, error) {
 	// Times decide, and not ids, whose clocks are those of different processes.
 	var live []mysql.UUID
 	err := tx.SelectContext(ctx, &live, `SELECT id FROM sessions FORCE INDEX (sessions_user)
@@ -155,7 +156,8 @@ func revoke(ctx context.Context, tx *sqlx.Tx, ids []mysql.UUID, at time.Time) ([
 		revoked[i] = uuid.UUID(id)
 	}
 	for chunk := range slices.Chunk(ids, mysql.MaxInList) {
-		query, args, err := sqlx.In(`UPDATE sessions FORCE INDEX (PRIMARY) SET revoked_at = ? WHERE id IN (?) AND revoked_at IS NULL`, at, chunk)
+		query, args, err := sqlx.In(
+			`UPDATE sessions FORCE INDEX (PRIMARY) SET revoked_at = ? WHERE id IN (?) AND revoked_at IS NULL`, at, chunk)
 		if err != nil {
 			return nil, fmt.Errorf("revoke sessions: %w", err)
 		}
@@ -250,7 +252,8 @@ func lockSessionRow(ctx context.Context, tx *sqlx.Tx, id mysql.UUID) (sessionRow
 // refresh replaces the token of a session whose row is locked, or says why not. It keeps row like the stored one.
 func refresh(ctx context.Context, tx *sqlx.Tx, row *sessionRow, oldHash, newHash [32]byte) (refused, err error) {
 	var tokens []tokenRow
-	err = tx.SelectContext(ctx, &tokens, `SELECT hash, session_id, issued_at, replaced_at FROM refresh_tokens FORCE INDEX (PRIMARY)
+	err = tx.SelectContext(ctx, &tokens,
+		`SELECT hash, session_id, issued_at, replaced_at FROM refresh_tokens FORCE INDEX (PRIMARY)
 		WHERE hash IN (?, ?)`, oldHash[:], newHash[:])
 	if err != nil {
 		return nil, fmt.Errorf("read refresh tokens: %w", err)
@@ -330,7 +333,7 @@ func (a *Accounts) EndSession(ctx context.Context, id uuid.UUID) (bool, error) {
 
 // EndSessions revokes all sessions of a user and returns those that it revoked, none if there is no such user. One that
 // another call revokes at the same moment may be among them. A session that starts after it is not.
-func (a *Accounts) EndSessions(ctx context.Context, userID int64) ([]uuid.UUID, error) {
+func (a *Accounts) EndSessions(ctx context.Context, userID order.UserID) ([]uuid.UUID, error) {
 	var ended []uuid.UUID
 	err := a.db.InTx(ctx, func(tx *sqlx.Tx) (err error) {
 		ended = nil
@@ -352,7 +355,7 @@ func (a *Accounts) EndSessions(ctx context.Context, userID int64) ([]uuid.UUID, 
 }
 
 // endSessions revokes all sessions of a user whose row is locked.
-func endSessions(ctx context.Context, tx *sqlx.Tx, userID int64) ([]uuid.UUID, error) {
+func endSessions(ctx context.Context, tx *sqlx.Tx, userID order.UserID) ([]uuid.UUID, error) {
 	var ids []mysql.UUID
 	err := tx.SelectContext(ctx, &ids, `SELECT id FROM sessions FORCE INDEX (sessions_user)
 		WHERE user_id = ? AND revoked_at IS NULL ORDER BY id`, userID)
@@ -394,7 +397,8 @@ func (a *Accounts) PurgeSessions(ctx context.Context, olderThan time.Time, limit
 // purge deletes sessions and their tokens and returns how many sessions there were.
 func (a *Accounts) purge(ctx context.Context, ids []mysql.UUID) (purged int, err error) {
 	err = a.db.InTx(ctx, func(tx *sqlx.Tx) error {
-		query, args, err := sqlx.In(`SELECT id FROM sessions FORCE INDEX (PRIMARY) WHERE id IN (?) ORDER BY id FOR UPDATE`, ids)
+		query, args, err := sqlx.In(
+			`SELECT id FROM sessions FORCE INDEX (PRIMARY) WHERE id IN (?) ORDER BY id FOR UPDATE`, ids)
 		if err != nil {
 			return err
 		}
@@ -429,7 +433,7 @@ func (a *Accounts) purge(ctx context.Context, ids []mysql.UUID) (purged int, err
 }
 
 // Sessions reads the sessions of a user that are not purged yet, newest first and at most 100.
-func (a *Accounts) Sessions(ctx context.Context, userID int64) ([]Session, error) {
+func (a *Accounts) Sessions(ctx context.Context, userID order.UserID) ([]Session, error) {
 	var rows []sessionRow
 	err := a.db.SelectContext(ctx, &rows, `SELECT `+sessionColumns+` FROM sessions FORCE INDEX (sessions_user)
 		WHERE user_id = ? ORDER BY id DESC LIMIT ?`, userID, maxListed)

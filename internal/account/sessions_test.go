@@ -14,6 +14,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"stampede/internal/mysql"
+	"stampede/internal/order"
 	"stampede/localstack/stacktest"
 )
 
@@ -22,7 +23,7 @@ var tokens atomic.Int64
 // newToken is the hash of a token that no other test has.
 func newToken() [32]byte { return sha256.Sum256(fmt.Appendf(nil, "token %d", tokens.Add(1))) }
 
-func startSession(t testing.TB, a *Accounts, userID int64) (Session, [32]byte) {
+func startSession(t testing.TB, a *Accounts, userID order.UserID) (Session, [32]byte) {
 	t.Helper()
 	token := newToken()
 	session, err := a.StartSession(t.Context(), User{ID: userID}, token, time.Hour)
@@ -482,7 +483,7 @@ func TestEndSessions(t *testing.T) {
 		!revokedAt(t, accounts, ids[1]).Equal(at) {
 		t.Error("not all of them are revoked once")
 	}
-	for _, id := range []int64{ann.ID, ann.ID + 1000} {
+	for _, id := range []order.UserID{ann.ID, ann.ID + 1000} {
 		if ended, err := accounts.EndSessions(ctx, id); err != nil || len(ended) != 0 {
 			t.Errorf("user %d: ended %v, error %v", id, ended, err)
 		}

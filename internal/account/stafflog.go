@@ -1,6 +1,10 @@
 package account
 
-import "fmt"
+import (
+	"fmt"
+
+	"stampede/internal/order"
+)
 
 // The actions of the staff log that concern users and bans. Who reads it may search for these words, so they stay as
 // they are.
@@ -13,4 +17,4 @@ const (
 	actUserLogout  = "user.logout"
 )
 
-func aboutUser(id int64) string { return fmt.Sprintf("user %d", id) }
+func aboutUser(id order.UserID) string { return fmt.Sprintf("user %d", id) }

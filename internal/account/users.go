@@ -14,6 +14,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"stampede/internal/mysql"
+	"stampede/internal/order"
 	"stampede/internal/plaintext"
 )
 
@@ -49,7 +50,7 @@ func (r Role) Valid() bool { return slices.Contains([]Role{Buyer, Merchant, Admi
 
 // User is an account.
 type User struct {
-	ID int64 `json:"id"`
+	ID order.UserID `json:"id"`
 	// Email is the address as the user typed it.
 	Email string `json:"email"`
 	Name  string `json:"name"`
@@ -72,7 +73,7 @@ var ErrPasswordChanged = mysql.OwnError("the password was changed meanwhile")
 
 // userRow is a row of the table users.
 type userRow struct {
-	ID                int64        `db:"id"`
+	ID                order.UserID `db:"id"`
 	Email             string       `db:"email"`
 	EmailKey          []byte       `db:"email_key"`
 	Name              string       `db:"name"`
@@ -222,16 +223,20 @@ func insertUser(ctx context.Context, tx *sqlx.Tx, row *userRow) error {
 	case err != nil:
 		return fmt.Errorf("insert user: %w", err)
 	}
-	if row.ID, err = result.LastInsertId(); err != nil {
+	id, err := result.LastInsertId()
+	if err != nil {
 		return fmt.Errorf("insert user: %w", err)
 	}
+	row.ID = order.UserID(id)
 	return nil
 }
 
 // User reads one account, or returns ErrNotFound.
-func (a *Accounts) User(ctx context.Context, id int64) (User, error) { return readUser(ctx, a.db, id) }
+func (a *Accounts) User(ctx context.Context, id order.UserID) (User, error) {
+	return readUser(ctx, a.db, id)
+}
 
-func readUser(ctx context.Context, q sqlx.QueryerContext, id int64) (User, error) {
+func readUser(ctx context.Context, q sqlx.QueryerContext, id order.UserID) (User, error) {
 	var row userRow
 	err := sqlx.GetContext(ctx, q, &row, `SELECT `+userColumns+` FROM users WHERE id = ?`, id)
 	switch {
@@ -263,7 +268,7 @@ func (a *Accounts) UserByEmail(ctx context.Context, email string) (User, error) 
 
 // SetRole changes what a user may do. ErrNotFound: there is no such user. An access token that was made before carries
 // the old role until it expires: to take rights away at once, end the user's sessions as well, after this.
-func (a *Accounts) SetRole(ctx context.Context, id int64, role Role) error {
+func (a *Accounts) SetRole(ctx context.Context, id order.UserID, role Role) error {
 	if err := checkRole(role); err != nil {
 		return fmt.Errorf("set role of user %d: %w", id, err)
 	}
@@ -288,7 +293,7 @@ func (a *Accounts) SetRole(ctx context.Context, id int64, role Role) error {
 // ReplacePasswordHash puts a hash of the same password in the place of another: one with newer parameters at a login.
 // It changes nothing and returns false if the user's hash is not the old one any more, so that a login which renews a
 // hash cannot undo a change of the password that happened meanwhile.
-func (a *Accounts) ReplacePasswordHash(ctx context.Context, id int64, old, hash string) (bool, error) {
+func (a *Accounts) ReplacePasswordHash(ctx context.Context, id order.UserID, old, hash string) (bool, error) {
 	if err := checkPasswordHash(hash); err != nil {
 		return false, fmt.Errorf("replace password hash of user %d: %w", id, err)
 	}
@@ -310,7 +315,9 @@ func (a *Accounts) ReplacePasswordHash(ctx context.Context, id int64, old, hash 
 // ChangePassword puts the hash of a new password in the place of that of the old one, ends all sessions of the user,
 // and returns those. A login with the old password that is under way begins no session afterwards. ErrPasswordChanged:
 // the hash is not the old one any more. ErrNotFound: there is no such user.
-func (a *Accounts) ChangePassword(ctx context.Context, id int64, old, hash string) (ended []uuid.UUID, err error) {
+func (a *Accounts) ChangePassword(
+	ctx context.Context, id order.UserID, old, hash string,
+) (ended []uuid.UUID, err error) {
 	if err := checkPasswordHash(hash); err != nil {
 		return nil, fmt.Errorf("change password of user %d: %w", id, err)
 	}
@@ -338,7 +345,7 @@ func (a *Accounts) ChangePassword(ctx context.Context, id int64, old, hash strin
 
 // Disable keeps everybody from logging in to an account, ends all its sessions, and returns those. ErrNotFound: there
 // is no such user.
-func (a *Accounts) Disable(ctx context.Context, id int64) (ended []uuid.UUID, err error) {
+func (a *Accounts) Disable(ctx context.Context, id order.UserID) (ended []uuid.UUID, err error) {
 	err = a.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		user, err := lockUserRow(ctx, tx, id)
 		if err != nil {
@@ -363,7 +370,7 @@ func (a *Accounts) Disable(ctx context.Context, id int64) (ended []uuid.UUID, er
 }
 
 // Enable undoes Disable. The sessions that it ended stay ended. ErrNotFound: there is no such user.
-func (a *Accounts) Enable(ctx context.Context, id int64) error {
+func (a *Accounts) Enable(ctx context.Context, id order.UserID) error {
 	err := a.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		user, err := lockUserRow(ctx, tx, id)
 		if err != nil || !user.DisabledAt.Valid {
@@ -382,7 +389,7 @@ func (a *Accounts) Enable(ctx context.Context, id int64) error {
 }
 
 // lockUserRow is lockUser for who needs to know more of the user. ErrNotFound: there is none.
-func lockUserRow(ctx context.Context, tx *sqlx.Tx, id int64) (userRow, error) {
+func lockUserRow(ctx context.Context, tx *sqlx.Tx, id order.UserID) (userRow, error) {
 	var row userRow
 	err := tx.GetContext(ctx, &row, `SELECT `+userColumns+` FROM users WHERE id = ? FOR UPDATE`, id)
 	switch {
@@ -396,7 +403,7 @@ func lockUserRow(ctx context.Context, tx *sqlx.Tx, id int64) (userRow, error) {
 
 // lockUser locks a user's row until the transaction ends and says whether there is one. Like lockSessionRow it must be
 // the first statement of its transaction.
-func lockUser(ctx context.Context, tx *sqlx.Tx, id int64) (bool, error) {
+func lockUser(ctx context.Context, tx *sqlx.Tx, id order.UserID) (bool, error) {
 	var found int64
 	err := tx.GetContext(ctx, &found, `SELECT id FROM users WHERE id = ? FOR UPDATE`, id)
 	switch {

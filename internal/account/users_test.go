@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"stampede/internal/mysql"
+	"stampede/internal/order"
 	"stampede/localstack/stacktest"
 )
 
@@ -299,7 +300,7 @@ func TestReplacePasswordHash(t *testing.T) {
 	ann := addUser(t, a, "ann")
 	const newer, newest = testHash + "AAAA", testHash + "BBBB"
 	for _, step := range []struct {
-		id        int64
+		id        order.UserID
 		old, hash string
 		want      bool
 		stored    string

@@ -155,7 +155,7 @@ func (w *World) Send(method, path, body string, fields ...string) Reply {
 }
 
 // Bearer makes the Authorization of a user.
-func (w *World) Bearer(user int64) string {
+func (w *World) Bearer(user order.UserID) string {
 	signed, err := w.Tokens.Sign(token.Claims{UserID: user}, time.Hour)
 	if err != nil {
 		w.Error(err)
@@ -164,14 +164,14 @@ func (w *World) Bearer(user int64) string {
 }
 
 // Post orders units of a product for a user; fields are further headers.
-func (w *World) Post(user, product, quantity int64, fields ...string) Reply {
+func (w *World) Post(user order.UserID, product order.StockID, quantity int64, fields ...string) Reply {
 	return w.Send("POST", "/api/orders", fmt.Sprintf(`{"product_id":%d,"quantity":%d}`, product, quantity),
 		append([]string{"Authorization", w.Bearer(user), "Content-Type", "application/json"}, fields...)...)
 }
 
 // MustPost orders and wants a 202; it returns the order's id.
 // Must ends the test if there is an error.
-func (w *World) MustPost(user, product, quantity int64, fields ...string) string {
+func (w *World) MustPost(user order.UserID, product order.StockID, quantity int64, fields ...string) string {
 	w.Helper()
 	r := w.Post(user, product, quantity, fields...)
 	if r.Status != 202 {
@@ -185,12 +185,12 @@ func (w *World) MustPost(user, product, quantity int64, fields ...string) string
 }
 
 // Get reads something as a user.
-func (w *World) Get(user int64, path string) Reply {
+func (w *World) Get(user order.UserID, path string) Reply {
 	return w.Send("GET", path, "", "Authorization", w.Bearer(user))
 }
 
 // Level is what Redis holds of a product.
-func (w *World) Level(product int64) stock.Level {
+func (w *World) Level(product order.StockID) stock.Level {
 	w.Helper()
 	level, err := w.Stock.Level(context.Background(), product)
 	w.Must(err)
@@ -198,7 +198,7 @@ func (w *World) Level(product int64) stock.Level {
 }
 
 // WantLevel checks available units, reserved units, and the orders in the outbox.
-func (w *World) WantLevel(product, available, reserved, outbox int64) {
+func (w *World) WantLevel(product order.StockID, available, reserved, outbox int64) {
 	w.Helper()
 	if l := w.Level(product); l.Available != available || l.Reserved != reserved || l.Outbox != outbox {
 		w.Errorf("available, reserved, outbox: %d, %d, %d; want %d, %d, %d",
@@ -207,7 +207,7 @@ func (w *World) WantLevel(product, available, reserved, outbox int64) {
 }
 
 // WantSettledOutbox waits until the outbox is empty.
-func (w *World) WantSettledOutbox(product int64) {
+func (w *World) WantSettledOutbox(product order.StockID) {
 	w.Helper()
 	w.Eventually("the outbox is empty", func() bool { return w.Level(product).Outbox == 0 })
 }
@@ -382,7 +382,7 @@ func (w *World) Whole(p order.Product) (l stock.Level) {
 	for _, id := range p.StockIDs() {
 		b := w.Level(id)
 		if b.Loaded && b.Available+b.Reserved+b.InTransfer != units[id] {
-			w.Errorf("bucket %d has %d available + %d reserved + %d lent, MySQL %d", order.BucketOf(id), b.Available,
+			w.Errorf("bucket %d has %d available + %d reserved + %d lent, MySQL %d", id.Bucket(), b.Available,
 				b.Reserved, b.InTransfer, units[id])
 		}
 		l.Available += b.Available
@@ -417,7 +417,7 @@ func (w *World) Call(path, access string, fields map[string]any) Reply {
 }
 
 // BearerOf makes a token of a user with a role.
-func (w *World) BearerOf(user int64, role string) string {
+func (w *World) BearerOf(user order.UserID, role string) string {
 	signed, err := w.Tokens.Sign(token.Claims{UserID: user, Role: role}, time.Hour)
 	w.Must(err)
 	return "Bearer " + signed
@@ -445,7 +445,7 @@ func (w *World) Managed(method, path, body string, status int) catalog.Product {
 }
 
 // Stored is a product as MySQL has it.
-func (w *World) Stored(id int64) order.Product {
+func (w *World) Stored(id order.StockID) order.Product {
 	w.Helper()
 	p, err := w.Ledger.Product(context.Background(), id)
 	w.Must(err)
@@ -456,9 +456,9 @@ func (w *World) Stored(id int64) order.Product {
 const GoodProduct = `{"name":"ticket","price":4990,"currency":"EUR","stock":3}`
 
 // Decided decides a product's orders that are on the queue, as a worker does, and returns the decisions by order id.
-func (w *World) Decided(product int64) map[string]order.Decision {
+func (w *World) Decided(product order.StockID) map[string]order.Decision {
 	w.Helper()
-	orders := slices.DeleteFunc(slices.Clone(w.Orders()), func(o order.Order) bool { return o.ProductID != product })
+	orders := slices.DeleteFunc(slices.Clone(w.Orders()), func(o order.Order) bool { return o.StockID != product })
 	decisions, err := w.Ledger.Decide(w.Context(), product, orders)
 	w.Must(err)
 	_, err = w.Stock.Settle(w.Context(), product, decisions)

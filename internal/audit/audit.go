@@ -47,17 +47,17 @@ type Report struct {
 // Product is what is in MySQL and in Redis of a product, and what does not fit. Of a split product it has the sums
 // over its buckets.
 type Product struct {
-	ID             int64  `json:"product_id"`
-	Name           string `json:"name"`
-	Buckets        int64  `json:"buckets,omitempty"`
-	Stock          int64  `json:"mysql_stock"`
-	Initial        int64  `json:"initial"`
-	Restocked      int64  `json:"restocked"`
-	CompletedUnits int64  `json:"completed_units"`
-	Completed      int64  `json:"completed_orders"`
-	Failed         int64  `json:"failed_orders"`
-	DecidedTwice   int64  `json:"decided_twice"`
-	OverLimit      int64  `json:"users_over_limit"`
+	ID             order.StockID `json:"product_id"`
+	Name           string        `json:"name"`
+	Buckets        int64         `json:"buckets,omitempty"`
+	Stock          int64         `json:"mysql_stock"`
+	Initial        int64         `json:"initial"`
+	Restocked      int64         `json:"restocked"`
+	CompletedUnits int64         `json:"completed_units"`
+	Completed      int64         `json:"completed_orders"`
+	Failed         int64         `json:"failed_orders"`
+	DecidedTwice   int64         `json:"decided_twice"`
+	OverLimit      int64         `json:"users_over_limit"`
 	// BucketsLoaded is how many of the buckets Redis has; Available is theirs.
 	BucketsLoaded int64 `json:"buckets_loaded,omitempty"`
 	// Loaded reports whether Redis has the product's stock; of a split product, that of any bucket.
@@ -82,7 +82,7 @@ func (s Sale) Audit(ctx context.Context) (Report, error) {
 	}
 
 	report.Quiet = report.Queue.Empty()
-	var moving []int64
+	var moving []order.StockID
 	for _, m := range products {
 		level, err := s.Stock.Level(ctx, m.ID)
 		if err != nil {
@@ -130,7 +130,7 @@ func (s Sale) Audit(ctx context.Context) (Report, error) {
 
 // Excess says by how much the buyers of a product count as having more than they have by their orders. Of a product
 // that is busy nothing can be said.
-func (s Sale) Excess(ctx context.Context, id int64) (problems []string) {
+func (s Sale) Excess(ctx context.Context, id order.StockID) (problems []string) {
 	r := reconcile.Reconciler{Redis: s.Stock, MySQL: s.Ledger}
 	report, err := r.Product(ctx, id)
 	for _, f := range report.Findings {
@@ -155,7 +155,7 @@ type standing struct {
 
 // lookAgain looks at a product that differs until it does not differ any more, or nothing has changed for as long as a
 // difference must stand. It reports false if the product kept changing; now is then the last look.
-func (s Sale) lookAgain(ctx context.Context, id int64, now *standing) (still bool, err error) {
+func (s Sale) lookAgain(ctx context.Context, id order.StockID, now *standing) (still bool, err error) {
 	since := time.Now()
 	for looks := 0; looks < maxLooks; {
 		select {
@@ -182,8 +182,8 @@ func (s Sale) lookAgain(ctx context.Context, id int64, now *standing) (still boo
 
 // standing reads a product in MySQL and then in Redis. A difference that comes of what happens in between does not
 // last.
-func (s Sale) standing(ctx context.Context, id int64) (standing, error) {
-	stocks, err := s.Ledger.Stocks(ctx, []int64{id})
+func (s Sale) standing(ctx context.Context, id order.StockID) (standing, error) {
+	stocks, err := s.Ledger.Stocks(ctx, []order.StockID{id})
 	if err != nil {
 		return standing{}, err
 	}
@@ -238,8 +238,8 @@ func (r *Report) ofProducts() []string {
 
 // add adds a product or, to the product that it belongs to, a bucket. A product comes before its buckets, if it exists.
 func (r *Report) add(a Product) {
-	bucket, whole := order.BucketOf(a.ID), order.ProductOf(a.ID)
-	i := slices.IndexFunc(r.Products, func(p Product) bool { return p.ID == whole })
+	bucket, whole := a.ID.Bucket(), a.ID.Product()
+	i := slices.IndexFunc(r.Products, func(p Product) bool { return p.ID == whole.Stock() })
 	if bucket == 0 || i < 0 {
 		r.Products = append(r.Products, a)
 		return

@@ -113,7 +113,7 @@ func (r *rig) add(t *testing.T, p order.Product) order.Product {
 }
 
 // order reserves units, and decides the order if it is to be.
-func (r *rig) order(t *testing.T, id, userID, units int64, decide bool) {
+func (r *rig) order(t *testing.T, id order.StockID, userID order.UserID, units int64, decide bool) {
 	t.Helper()
 	request := stock.Request{OrderID: order.NewID(), UserID: userID, Quantity: units}
 	p, err := r.ledger.Product(t.Context(), id)

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"stampede/internal/loop"
 	"stampede/internal/redis"
 )
 
@@ -208,17 +209,10 @@ func newReporter(role string, rdb *redis.Client, metrics []prometheus.Collector)
 
 // run reports until ctx ends, and says then that the process ends.
 func (r *reporter) run(ctx context.Context) {
-	ticker := time.NewTicker(reportInterval)
-	defer ticker.Stop()
-	for {
-		r.write(ctx, r.next(time.Now()))
-		select {
-		case <-ctx.Done():
-			r.write(context.WithoutCancel(ctx), "")
-			return
-		case <-ticker.C:
-		}
-	}
+	write := func(ctx context.Context) { r.write(ctx, r.next(time.Now())) }
+	write(ctx)
+	loop.Every(ctx, reportInterval, write)
+	r.write(context.WithoutCancel(ctx), "")
 }
 
 func (r *reporter) write(ctx context.Context, text string) {

@@ -78,13 +78,13 @@ type process struct {
 
 // product is one on sale. Orders counts reservations, the others units.
 type product struct {
-	ID        int64  `json:"id"`
-	Name      string `json:"name"`
-	State     string `json:"state"`
-	Available *int64 `json:"available"`
-	Reserved  *int64 `json:"reserved"`
-	Orders    *int64 `json:"orders"`
-	Sold      *int64 `json:"sold"`
+	ID        order.ProductID `json:"id"`
+	Name      string          `json:"name"`
+	State     string          `json:"state"`
+	Available *int64          `json:"available"`
+	Reserved  *int64          `json:"reserved"`
+	Orders    *int64          `json:"orders"`
+	Sold      *int64          `json:"sold"`
 }
 
 // sampler looks at the system for a board. It is used by one goroutine at a time.
@@ -94,12 +94,12 @@ type sampler struct {
 	ledger *ledger.Ledger
 	queue  *queue.Queue
 
-	chosen   []int64 // ids of the products to show
+	chosen   []order.ProductID // ids of the products to show
 	more     bool
 	chosenAt time.Time
-	sales    []ledger.Sale     // the last that MySQL said of them
-	left     map[int64]int64   // units available by product, when they were chosen
-	activity map[int64]float64 // by product
+	sales    []ledger.Sale               // the last that MySQL said of them
+	left     map[order.ProductID]int64   // units available by product, when they were chosen
+	activity map[order.ProductID]float64 // by product
 }
 
 // look is an update of this moment.
@@ -213,23 +213,23 @@ func millis(seconds float64, known bool) *float64 {
 // choose picks the products to show: those of which most has moved lately, and then those that were added last. Where
 // one of the two servers is silent, it goes by what the other says.
 func (s *sampler) choose(ctx context.Context) {
-	newest, errMySQL := ask(ctx, func(ctx context.Context) ([]int64, error) {
+	newest, errMySQL := ask(ctx, func(ctx context.Context) ([]order.ProductID, error) {
 		return s.ledger.Newest(ctx, maxProducts)
 	})
 	loaded, errRedis := ask(ctx, s.stock.Products)
-	var counts map[int64]stock.Count
+	var counts map[order.StockID]stock.Count
 	if errRedis == nil {
-		slices.SortFunc(loaded, func(a, b int64) int { return cmp.Compare(order.ProductOf(b), order.ProductOf(a)) })
+		slices.SortFunc(loaded, func(a, b order.StockID) int { return cmp.Compare(b.Product(), a.Product()) })
 		counts, errRedis = s.counts(ctx, loaded[:min(len(loaded), maxLooked)])
 	}
 	if errMySQL != nil && errRedis != nil {
 		return
 	}
 	s.chosenAt = time.Now()
-	left, activity := map[int64]int64{}, map[int64]float64{}
+	left, activity := map[order.ProductID]int64{}, map[order.ProductID]float64{}
 	for id, c := range counts {
-		left[order.ProductOf(id)] += c.Available
-		activity[order.ProductOf(id)] += float64(c.Reservations)
+		left[id.Product()] += c.Available
+		activity[id.Product()] += float64(c.Reservations)
 	}
 	for id, units := range left {
 		if before, ok := s.left[id]; ok {
@@ -245,7 +245,7 @@ func (s *sampler) choose(ctx context.Context) {
 			candidates = append(candidates, id)
 		}
 	}
-	slices.SortFunc(candidates, func(a, b int64) int {
+	slices.SortFunc(candidates, func(a, b order.ProductID) int {
 		return cmp.Or(cmp.Compare(activity[b], activity[a]), cmp.Compare(b, a))
 	})
 	s.more = len(candidates) > maxProducts || len(newest) == maxProducts || len(loaded) > maxLooked
@@ -262,7 +262,7 @@ func (s *sampler) products(ctx context.Context) ([]product, error) {
 	if errMySQL == nil {
 		s.sales = sales
 	}
-	var ids []int64
+	var ids []order.StockID
 	for _, sale := range s.sales {
 		ids = slices.AppendSeq(ids, maps.Keys(sale.Parts))
 	}
@@ -274,13 +274,15 @@ func (s *sampler) products(ctx context.Context) ([]product, error) {
 	return products, errMySQL
 }
 
-func (s *sampler) counts(ctx context.Context, ids []int64) (map[int64]stock.Count, error) {
-	return ask(ctx, func(ctx context.Context) (map[int64]stock.Count, error) { return s.stock.Counts(ctx, ids) })
+func (s *sampler) counts(ctx context.Context, ids []order.StockID) (map[order.StockID]stock.Count, error) {
+	return ask(ctx, func(ctx context.Context) (map[order.StockID]stock.Count, error) {
+		return s.stock.Counts(ctx, ids)
+	})
 }
 
 // productOf is a product by what MySQL and Redis say of it, as far as they do. What is reserved is what was taken out
 // of Redis and not yet out of MySQL: to add up the reservations would take the longer the more there are.
-func productOf(sale ledger.Sale, counts map[int64]stock.Count, mysql, redis bool) product {
+func productOf(sale ledger.Sale, counts map[order.StockID]stock.Count, mysql, redis bool) product {
 	var available, orders int64
 	for id, units := range sale.Parts {
 		c := counts[id]
@@ -290,7 +292,7 @@ func productOf(sale ledger.Sale, counts map[int64]stock.Count, mysql, redis bool
 			available += units // all of it, as soon as somebody asks
 		}
 	}
-	p := product{ID: sale.ID, Name: sale.Name, State: stateOf(sale.Product, time.Now())}
+	p := product{ID: sale.ID.Product(), Name: sale.Name, State: stateOf(sale.Product, time.Now())}
 	if redis {
 		p.Available, p.Orders = &available, &orders
 	}

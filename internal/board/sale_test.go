@@ -42,8 +42,8 @@ func TestProducts(t *testing.T) {
 	r.order(t, whole.ID, 1, 3, true)
 	r.order(t, whole.ID, 2, 2, false)
 	r.order(t, whole.ID, 3, 1, false)
-	r.order(t, order.BucketID(split.ID, 1), 1, 4, true)
-	r.order(t, order.BucketID(split.ID, 3), 2, 5, false)
+	r.order(t, split.ID.Product().Bucket(1), 1, 4, true)
+	r.order(t, split.ID.Product().Bucket(3), 2, 5, false)
 	r.order(t, gone.ID, 1, 2, true)
 
 	s := r.sampler()

@@ -12,6 +12,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/google/uuid"
+
 	"stampede/internal/ledger"
 	"stampede/internal/mysql"
 	"stampede/internal/order"
@@ -33,8 +35,8 @@ type Stores struct {
 // Transfer moves up to so many units between two buckets of a product, and returns how many: 0 if the donor has none,
 // or its sale is paused. ErrRefused: MySQL did not agree, and nothing was moved. After any other error reconcile
 // finishes what has begun.
-func (s Stores) Transfer(ctx context.Context, donor, receiver, units int64) (int64, error) {
-	transfer := stock.Transfer{ID: order.NewID(), Receiver: receiver}
+func (s Stores) Transfer(ctx context.Context, donor, receiver order.StockID, units int64) (int64, error) {
+	transfer := stock.Transfer{ID: uuid.Must(uuid.NewV7()), Receiver: receiver}
 	taken, err := s.Redis.BeginTransfer(ctx, donor, units, transfer)
 	if err != nil {
 		// Nobody else decides this transfer, so that what may have been taken can be given back.
@@ -44,7 +46,8 @@ func (s Stores) Transfer(ctx context.Context, donor, receiver, units int64) (int
 		return 0, nil
 	}
 
-	decided, err := s.MySQL.Transfer(ctx, ledger.Transfer{ID: transfer.ID, Donor: donor, Receiver: receiver, Units: taken})
+	decided, err := s.MySQL.Transfer(ctx, ledger.Transfer{ID: transfer.ID, Donor: donor, Receiver: receiver,
+		Units: taken})
 	if err != nil {
 		if mysql.Undone(err) {
 			err = errors.Join(err, s.giveBack(ctx, donor, taken, transfer))
@@ -64,40 +67,42 @@ func (s Stores) Transfer(ctx context.Context, donor, receiver, units int64) (int
 // Correct takes units out of a product's stock, once for each id of a restock. Only units that are for sale can be
 // taken: those of accepted orders are not among them. Its errors are those of Ledger.Correct, and after any other
 // reconcile finishes what has begun; the same call again tells how it ended.
-func (s Stores) Correct(ctx context.Context, productID, units int64, id string) (ledger.Restock, error) {
+func (s Stores) Correct(ctx context.Context, productID order.ProductID, units int64, id string) (ledger.Restock,
+	error) {
 	done, before, err := s.MySQL.Corrected(ctx, productID, units, id)
 	if err != nil || before {
 		return done, err
 	}
 
-	_, err = s.Redis.Load(ctx, productID, func(ctx context.Context) (order.Product, error) {
-		return s.MySQL.Product(ctx, productID)
+	stockID := productID.Stock()
+	_, err = s.Redis.Load(ctx, stockID, func(ctx context.Context) (order.Product, error) {
+		return s.MySQL.Product(ctx, stockID)
 	})
 	if err != nil {
 		return ledger.Restock{}, err
 	}
 
-	transfer := stock.Transfer{ID: order.NewID()}
-	taken, err := s.Redis.BeginWholeTransfer(ctx, productID, units, transfer)
+	transfer := stock.Transfer{ID: uuid.Must(uuid.NewV7())}
+	taken, err := s.Redis.BeginWholeTransfer(ctx, stockID, units, transfer)
 	if err != nil {
 		// Nobody else decides this correction, so that what may have been taken can be given back.
-		return ledger.Restock{}, errors.Join(err, s.giveBack(ctx, productID, units, transfer))
+		return ledger.Restock{}, errors.Join(err, s.giveBack(ctx, stockID, units, transfer))
 	}
 	if !taken {
 		return ledger.Restock{}, fmt.Errorf("correction %q of product %d: %w", id, productID, ledger.ErrTooFew)
 	}
 
-	done, err = s.MySQL.Correct(ctx, ledger.Transfer{ID: transfer.ID, Donor: productID, Units: units}, id)
+	done, err = s.MySQL.Correct(ctx, ledger.Transfer{ID: transfer.ID, Donor: stockID, Units: units}, id)
 	switch {
 	case err != nil && mysql.Undone(err):
-		return done, errors.Join(err, s.giveBack(ctx, productID, units, transfer))
+		return done, errors.Join(err, s.giveBack(ctx, stockID, units, transfer))
 	case err != nil:
 		return done, err
 	case !done.Applied: // another call with this id was first
-		return done, s.giveBack(ctx, productID, units, transfer)
+		return done, s.giveBack(ctx, stockID, units, transfer)
 	}
 
-	decided := ledger.Transfer{ID: transfer.ID, Donor: productID, Units: units, DonorVersion: done.Version, Fresh: true}
+	decided := ledger.Transfer{ID: transfer.ID, Donor: stockID, Units: units, DonorVersion: done.Version, Fresh: true}
 	if err := s.Finish(ctx, decided); err != nil {
 		// The units are taken out of both; reconcile ends the transfer.
 		slog.Warn("correction: its transfer is left to reconcile", "product", productID, "id", id, "error", err)
@@ -105,7 +110,7 @@ func (s Stores) Correct(ctx context.Context, productID, units int64, id string) 
 	return done, nil
 }
 
-func (s Stores) giveBack(ctx context.Context, donor, units int64, transfer stock.Transfer) error {
+func (s Stores) giveBack(ctx context.Context, donor order.StockID, units int64, transfer stock.Transfer) error {
 	work, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
 	return s.Redis.EndTransfer(work, donor, units, 0, transfer, false)
@@ -131,7 +136,7 @@ func (s Stores) Finish(ctx context.Context, decided ledger.Transfer) error {
 // by this call. Repeating it is harmless, and needed if the answer is an error.
 func Restock(ctx context.Context, redis *stock.Stock, done ledger.Restock) (added bool, err error) {
 	for _, part := range done.Parts {
-		one, err := redis.Restock(ctx, part.ProductID, part.Units, part.Version, done.ID)
+		one, err := redis.Restock(ctx, part.StockID, part.Units, part.Version, done.ID)
 		if err != nil {
 			return added, err
 		}

@@ -15,11 +15,11 @@ import (
 
 // Product is a product as clients see it.
 type Product struct {
-	ID          int64  `json:"product_id"`
-	Name        string `json:"name"`
-	Description string `json:"description,omitempty"`
-	Price       int64  `json:"price"`
-	Currency    string `json:"currency"`
+	ID          order.ProductID `json:"product_id"`
+	Name        string          `json:"name"`
+	Description string          `json:"description,omitempty"`
+	Price       int64           `json:"price"`
+	Currency    string          `json:"currency"`
 	// Available is up to a second old, and 0 when the product is sold out.
 	Available    int64     `json:"available"`
 	StartsAt     time.Time `json:"starts_at,omitzero"`
@@ -32,7 +32,7 @@ type Product struct {
 // Show is what clients see of a product.
 func Show(p order.Product) Product {
 	return Product{
-		ID: p.ID, Name: p.Name, Description: p.Description, Price: p.Price, Currency: p.Currency,
+		ID: p.ID.Product(), Name: p.Name, Description: p.Description, Price: p.Price, Currency: p.Currency,
 		Available: max(p.Stock, 0), StartsAt: p.StartsAt, EndsAt: p.EndsAt, LimitPerUser: p.LimitPerUser,
 		State: p.State,
 	}
@@ -48,8 +48,8 @@ type Catalog struct {
 }
 
 // Product reads a product. ErrNotFound: there is none.
-func (c Catalog) Product(ctx context.Context, id int64) (order.Product, error) {
-	p, err := c.Ledger.Product(ctx, id)
+func (c Catalog) Product(ctx context.Context, id order.ProductID) (order.Product, error) {
+	p, err := c.Ledger.Product(ctx, id.Stock())
 	if err != nil {
 		return order.Product{}, err
 	}
@@ -59,7 +59,7 @@ func (c Catalog) Product(ctx context.Context, id int64) (order.Product, error) {
 }
 
 // OnSale reads the products on sale that follow an id: those of a page, and one more if there are more.
-func (c Catalog) OnSale(ctx context.Context, after int64) ([]order.Product, error) {
+func (c Catalog) OnSale(ctx context.Context, after order.ProductID) ([]order.Product, error) {
 	products, err := c.Ledger.ProductsOnSale(ctx, after, PageSize+1)
 	if err != nil {
 		return nil, err
@@ -69,7 +69,7 @@ func (c Catalog) OnSale(ctx context.Context, after int64) ([]order.Product, erro
 }
 
 // All is OnSale of all products, those that are off sale included.
-func (c Catalog) All(ctx context.Context, after int64) ([]order.Product, error) {
+func (c Catalog) All(ctx context.Context, after order.ProductID) ([]order.Product, error) {
 	products, err := c.Ledger.Products(ctx, after, PageSize+1)
 	if err != nil {
 		return nil, err
@@ -80,7 +80,7 @@ func (c Catalog) All(ctx context.Context, after int64) ([]order.Product, error) 
 
 // SetAvailable gives products the stock that is available.
 func (c Catalog) SetAvailable(ctx context.Context, products []order.Product) {
-	var ids []int64
+	var ids []order.StockID
 	for i := range products {
 		ids = append(ids, products[i].StockIDs()...)
 	}
@@ -89,9 +89,9 @@ func (c Catalog) SetAvailable(ctx context.Context, products []order.Product) {
 		slog.Warn("read available units: products are shown with the stock of MySQL", "error", err)
 	}
 
-	var missing []int64 // buckets that Redis does not have
+	var missing []order.StockID // buckets that Redis does not have
 	for _, id := range ids {
-		if !counts[id].Loaded && order.BucketOf(id) > 0 {
+		if !counts[id].Loaded && id.Bucket() > 0 {
 			missing = append(missing, id)
 		}
 	}
@@ -116,10 +116,10 @@ func (c Catalog) SetAvailable(ctx context.Context, products []order.Product) {
 }
 
 // ParseID reads a product's id, as it is in a path.
-func ParseID(text string) (int64, *problem.Error) {
+func ParseID(text string) (order.ProductID, *problem.Error) {
 	id, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || id <= 0 || id > order.MaxProductID {
 		return 0, problem.New(problem.ProductNotFound, "A product's id is a positive whole number.")
 	}
-	return id, nil
+	return order.ProductID(id), nil
 }

@@ -76,7 +76,7 @@ type mastersCluster struct {
 	servers *localstack.RedisCluster
 	redis   *redis.Client
 	stock   *stock.Stock
-	product int64 // of the measurement before
+	product order.StockID // of the measurement before
 }
 
 func startMasters(ctx context.Context, n int, dir string) (*mastersCluster, error) {

@@ -8,7 +8,6 @@ import (
 	"math"
 	"net/http"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -342,12 +341,12 @@ func probeDrain(ctx context.Context, b *bench) (figures, error) {
 }
 
 // checkDecided makes sure that what was measured was the whole work: the orders are completed and settled.
-func (b *bench) checkDecided(ctx context.Context, productID, orders int64) error {
-	completed, err := b.completed(ctx, productID)
+func (b *bench) checkDecided(ctx context.Context, stockID order.StockID, orders int64) error {
+	completed, err := b.completed(ctx, stockID)
 	if err != nil {
 		return err
 	}
-	level, err := b.sale.Stock.Level(ctx, productID)
+	level, err := b.sale.Stock.Level(ctx, stockID)
 	if err != nil {
 		return err
 	}
@@ -359,9 +358,9 @@ func (b *bench) checkDecided(ctx context.Context, productID, orders int64) error
 }
 
 // completed counts a product's completed orders.
-func (b *bench) completed(ctx context.Context, productID int64) (n int64, err error) {
+func (b *bench) completed(ctx context.Context, stockID order.StockID) (n int64, err error) {
 	const query = `SELECT COUNT(*) FROM orders WHERE product_id = ? AND status = 'completed'`
-	return n, b.db.GetContext(ctx, &n, query, productID)
+	return n, b.db.GetContext(ctx, &n, query, stockID)
 }
 
 // probeTextbookDrain gives the textbook worker more than it can do in the time.
@@ -379,7 +378,7 @@ func probeTextbookDrain(ctx context.Context, b *bench) (figures, error) {
 	messages := make([]queue.Outgoing, n)
 	for i := range messages {
 		bodies, _ := order.Pack([]order.Order{{
-			ID: order.NewID(), UserID: int64(i%benchUsers + 1), ProductID: product.ID, Quantity: 1,
+			ID: order.NewID(), UserID: order.UserID(i%benchUsers + 1), StockID: product.ID, Quantity: 1,
 			UnitPrice: product.Price, ReservedAt: time.Now().UTC(),
 		}})
 		messages[i].Body = string(bodies[0])
@@ -454,13 +453,13 @@ func reserveRequests(n int) []stock.Request {
 	requests := make([]stock.Request, n)
 	for i := range requests {
 		id := order.NewID()
-		requests[i] = stock.Request{OrderID: id, UserID: int64(i + 1), Quantity: 1, IdempotencyKey: id.String()}
+		requests[i] = stock.Request{OrderID: id, UserID: order.UserID(i + 1), Quantity: 1, IdempotencyKey: id.String()}
 	}
 	return requests
 }
 
 // reserveCall reserves a batch of orders.
-type reserveCall func(ctx context.Context, productID int64, requests []stock.Request) error
+type reserveCall func(ctx context.Context, productID order.StockID, requests []stock.Request) error
 
 // reserveAll has several callers work off orders, a batch at a time, and returns how many they did a second.
 func (b *bench) reserveAll(ctx context.Context, call reserveCall) (float64, error) {
@@ -521,8 +520,8 @@ func (b *bench) reserveAll(ctx context.Context, call reserveCall) (float64, erro
 const maxReserve = 2 * time.Second
 
 func probeReserve(ctx context.Context, b *bench) (figures, error) {
-	rate, err := b.reserveAll(ctx, func(ctx context.Context, productID int64, requests []stock.Request) error {
-		_, _, err := b.sale.Stock.Reserve(ctx, productID, 0, requests)
+	rate, err := b.reserveAll(ctx, func(ctx context.Context, stockID order.StockID, requests []stock.Request) error {
+		_, _, err := b.sale.Stock.Reserve(ctx, stockID, 0, requests)
 		return err
 	})
 	return figures{"reserve": rate}, err
@@ -536,14 +535,14 @@ func probePipelinedReserve(ctx context.Context, b *bench) (figures, error) {
 		return nil, err
 	}
 
-	rate, err := b.reserveAll(ctx, func(ctx context.Context, productID int64, requests []stock.Request) error {
+	rate, err := b.reserveAll(ctx, func(ctx context.Context, stockID order.StockID, requests []stock.Request) error {
 		// The keys of docs/design.md.
-		tag := fmt.Sprintf("{%d}", productID)
+		tag := fmt.Sprintf("{%d}", stockID)
 		keys := []string{"stock:" + tag, "reserved:" + tag, "bought:" + tag, "sale:" + tag, "outbox:" + tag}
 		for calls := range slices.Chunk(requests, pipelineLength) {
 			_, err := b.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 				for _, r := range calls {
-					idem := "idem:" + tag + ":" + strconv.FormatInt(r.UserID, 10) + ":" + r.IdempotencyKey
+					idem := "idem:" + tag + ":" + r.UserID.String() + ":" + r.IdempotencyKey
 					p.EvalSha(ctx, script.Hash(), append(keys[:5:5], idem),
 						int64(order.IdempotencyLifetime/time.Second), 0, r.OrderID.String(), r.UserID, r.Quantity,
 						r.IdempotencyKey)
@@ -627,8 +626,8 @@ func probeIdle(ctx context.Context, b *bench) (figures, error) {
 
 // probeMemory fills Redis step by step and reads what it holds.
 func probeMemory(ctx context.Context, b *bench) (figures, error) {
-	const some = int64(1) << 40 // ids of users, and of products that MySQL does not know
-	product := some
+	const some = 1 << 40 // ids of users, and of products that MySQL does not know
+	product := order.StockID(some)
 	products, moreProducts, err := b.memoryOf(ctx, b.redisBytes, func(n int) error {
 		for range n {
 			product++
@@ -648,7 +647,7 @@ func probeMemory(ctx context.Context, b *bench) (figures, error) {
 
 	// Of one user, so that an order's bytes are its own; users are then counted by orders of many.
 	orders, moreOrders, err := b.memoryOf(ctx, b.redisBytes, func(n int) error {
-		return b.placeOrders(ctx, n, func() int64 { return some })
+		return b.placeOrders(ctx, n, func() order.UserID { return some })
 	})
 	if err != nil {
 		return nil, err
@@ -662,9 +661,9 @@ func probeMemory(ctx context.Context, b *bench) (figures, error) {
 		return bytes, err
 	}
 
-	user := some
+	user := order.UserID(some)
 	users, moreUsers, err := b.memoryOf(ctx, bought, func(n int) error {
-		return b.placeOrders(ctx, n, func() int64 { user++; return user })
+		return b.placeOrders(ctx, n, func() order.UserID { user++; return user })
 	})
 
 	return figures{
@@ -702,7 +701,7 @@ func (b *bench) memoryOf(
 }
 
 // placeOrders leaves orders in Redis as an edge leaves them.
-func (b *bench) placeOrders(ctx context.Context, n int, user func() int64) error {
+func (b *bench) placeOrders(ctx context.Context, n int, user func() order.UserID) error {
 	for requests := range slices.Chunk(reserveRequests(n), stock.MaxBatch) {
 		for i := range requests {
 			requests[i].UserID = user()

@@ -100,7 +100,7 @@ func startBench(ctx context.Context, o benchOptions, show *progress) (*bench, er
 	}
 
 	for user := range benchUsers {
-		access, err := b.tokens.Sign(token.Claims{UserID: int64(user) + 1}, benchTokenTTL)
+		access, err := b.tokens.Sign(token.Claims{UserID: order.UserID(user) + 1}, benchTokenTTL)
 		if err != nil {
 			return b, err
 		}
@@ -258,8 +258,8 @@ func (b *bench) addProduct(ctx context.Context, units int64) (order.Product, err
 }
 
 // requests are orders of one unit by many users.
-func (b *bench) requests(productID int64) [][]byte {
-	body := fmt.Sprintf(`{"product_id":%d,"quantity":1}`, productID)
+func (b *bench) requests(stockID order.StockID) [][]byte {
+	body := fmt.Sprintf(`{"product_id":%d,"quantity":1}`, stockID)
 	requests := make([][]byte, len(b.bearers))
 	for i, access := range b.bearers {
 		requests[i] = fmt.Appendf(nil, "POST /api/orders HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\n"+
@@ -269,9 +269,9 @@ func (b *bench) requests(productID int64) [][]byte {
 }
 
 // load brings a product to Redis.
-func (b *bench) load(ctx context.Context, productID int64) error {
-	_, err := b.sale.Stock.Load(ctx, productID, func(ctx context.Context) (order.Product, error) {
-		return b.sale.Ledger.Product(ctx, productID)
+func (b *bench) load(ctx context.Context, stockID order.StockID) error {
+	_, err := b.sale.Stock.Load(ctx, stockID, func(ctx context.Context) (order.Product, error) {
+		return b.sale.Ledger.Product(ctx, stockID)
 	})
 	return err
 }

@@ -118,8 +118,8 @@ func (c *Demo) Run(ctx context.Context) (kept bool, err error) {
 }
 
 // sell sends the buyers, waits for their orders to be decided, and checks what became of them.
-func (c *Demo) sell(ctx context.Context, f *fleet, productID int64, show *progress) (*DemoResult, error) {
-	l := &load{urls: f.urls(), tokens: f.tokens, productID: productID, quantity: c.Quantity, buyers: c.Buyers,
+func (c *Demo) sell(ctx context.Context, f *fleet, stockID order.StockID, show *progress) (*DemoResult, error) {
+	l := &load{urls: f.urls(), tokens: f.tokens, stockID: stockID, quantity: c.Quantity, buyers: c.Buyers,
 		rate: c.Rate}
 
 	// While the buyers come, what has become of them so far is shown.
@@ -170,11 +170,11 @@ func (c *Demo) sell(ctx context.Context, f *fleet, productID int64, show *progre
 	if err != nil {
 		return nil, err
 	}
-	return c.judge(l, report, productID, len(undecided)), nil
+	return c.judge(l, report, stockID, len(undecided)), nil
 }
 
 // judge compares what the buyers were told with what the audit found.
-func (c *Demo) judge(l *load, report audit.Report, productID int64, undecided int) *DemoResult {
+func (c *Demo) judge(l *load, report audit.Report, stockID order.StockID, undecided int) *DemoResult {
 	r := &DemoResult{
 		Buyers: c.Buyers, Accepted: len(l.orders), SoldOut: int(l.soldOut.Load()), Errors: int(l.failed.Load()),
 		DurationS: l.duration.Seconds(), OrdersPerS: float64(c.Buyers) / l.duration.Seconds(),
@@ -186,7 +186,7 @@ func (c *Demo) judge(l *load, report audit.Report, productID int64, undecided in
 		percentile(sorted, .999)
 
 	var p audit.Product
-	if i := slices.IndexFunc(report.Products, func(p audit.Product) bool { return p.ID == productID }); i >= 0 {
+	if i := slices.IndexFunc(report.Products, func(p audit.Product) bool { return p.ID == stockID }); i >= 0 {
 		p = report.Products[i]
 	}
 	r.Completed, r.Failed, r.UnitsSold = p.Completed, p.Failed, p.CompletedUnits

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"stampede/internal/audit"
+	"stampede/internal/order"
 	"stampede/internal/queue"
 )
 
@@ -30,7 +31,7 @@ func TestPercentile(t *testing.T) {
 func soundSale() (*Demo, *load, audit.Report) {
 	l := &load{duration: 2 * time.Second, retries: 2, sameOrder: 2, greedy: 1, refused: 1}
 	for range 10 {
-		l.orders = append(l.orders, uuid.New())
+		l.orders = append(l.orders, order.OrderID(uuid.New()))
 	}
 	l.soldOut.Store(2)
 	report := audit.Report{OK: true, Quiet: true, Products: []audit.Product{{

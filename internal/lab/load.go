@@ -9,9 +9,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/valyala/fasthttp"
 
+	"stampede/internal/order"
 	"stampede/internal/token"
 )
 
@@ -32,17 +32,17 @@ const (
 // load is a crowd of buyers in an open model: each comes at an appointed time, whether or not the ones
 // before were served.
 type load struct {
-	urls      []string
-	tokens    *token.Keeper
-	productID int64
-	quantity  int64
-	buyers    int
-	rate      float64 // buyers per second
+	urls     []string
+	tokens   *token.Keeper
+	stockID  order.StockID
+	quantity int64
+	buyers   int
+	rate     float64 // buyers per second
 
 	sent, accepted, soldOut, failed atomic.Int64
 
 	mu        sync.Mutex
-	orders    []uuid.UUID // that were promised by a 202
+	orders    []order.OrderID // that were promised by a 202
 	latencies []time.Duration
 	errors    map[string]int
 	retries   int // repeated requests
@@ -89,7 +89,7 @@ func (l *load) run(ctx context.Context) {
 
 // buy is one buyer's visit.
 func (l *load) buy(client *fasthttp.Client, i int, due time.Time) {
-	userID := int64(i) + 1
+	userID := order.UserID(i) + 1
 	access, err := l.tokens.Sign(token.Claims{UserID: userID}, time.Hour)
 	if err != nil {
 		l.fail(err.Error())
@@ -104,7 +104,7 @@ func (l *load) buy(client *fasthttp.Client, i int, due time.Time) {
 	case err != nil:
 		l.fail(err.Error())
 		return
-	case status == fasthttp.StatusAccepted && a.OrderID != uuid.Nil:
+	case status == fasthttp.StatusAccepted && a.OrderID != (order.OrderID{}):
 		l.accepted.Add(1)
 	case a.Code == "sold_out":
 		l.soldOut.Add(1)
@@ -146,10 +146,10 @@ func (l *load) buy(client *fasthttp.Client, i int, due time.Time) {
 
 // reply is what a buyer reads of an answer.
 type reply struct {
-	OrderID    uuid.UUID `json:"order_id"`
-	Quantity   int64     `json:"quantity"`
-	TotalPrice int64     `json:"total_price"`
-	Code       string    `json:"code"`
+	OrderID    order.OrderID `json:"order_id"`
+	Quantity   int64         `json:"quantity"`
+	TotalPrice int64         `json:"total_price"`
+	Code       string        `json:"code"`
 }
 
 func (l *load) order(client *fasthttp.Client, url, access, key string) (status int, r reply, err error) {
@@ -161,7 +161,7 @@ func (l *load) order(client *fasthttp.Client, url, access, key string) (status i
 	req.Header.SetContentType("application/json")
 	req.Header.Set(fasthttp.HeaderAuthorization, "Bearer "+access)
 	req.Header.Set("Idempotency-Key", key)
-	req.SetBodyString(fmt.Sprintf(`{"product_id":%d,"quantity":%d}`, l.productID, l.quantity))
+	req.SetBodyString(fmt.Sprintf(`{"product_id":%d,"quantity":%d}`, l.stockID, l.quantity))
 	if err := client.Do(req, resp); err != nil {
 		return 0, r, err
 	}

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// StartWait bounds the start of one program until it is ready. On a busy machine it may have to start several times,
-	// each of which may take ten seconds.
+	// StartWait bounds the start of one program until it is ready. On a busy machine it may take several attempts of
+	// ten seconds each.
 	StartWait = time.Minute
 	// StopWait is a little more than the 25 s that a graceful stop may take.
 	StopWait = 28 * time.Second

@@ -9,11 +9,13 @@ import (
 	"slices"
 
 	"github.com/jmoiron/sqlx"
+
+	"stampede/internal/order"
 )
 
 // ProductAudit is what MySQL alone can prove, or disprove, of one product.
 type ProductAudit struct {
-	ID   int64
+	ID   order.StockID
 	Name string
 	// Known is false for a product that only orders or ledger rows name.
 	Known bool
@@ -54,7 +56,7 @@ func (l *Ledger) Audit(ctx context.Context) (audits []ProductAudit, err error) {
 	}
 	defer func() { _ = tx.Rollback() }()
 
-	a := auditor{tx: tx, findings: map[int64]*findings{}}
+	a := auditor{tx: tx, findings: map[order.StockID]*findings{}}
 	for _, q := range auditQueries {
 		if err := a.read(ctx, q); err != nil {
 			return nil, fmt.Errorf("audit: %w", err)
@@ -68,11 +70,11 @@ func (l *Ledger) Audit(ctx context.Context) (audits []ProductAudit, err error) {
 
 // findings are the numbers that the audit reads of one product. Each query fills some of them.
 type findings struct {
-	ProductID int64          `db:"product_id"`
-	Name      sql.NullString `db:"name"` // not NULL if the product exists
-	Stock     int64          `db:"stock"`
-	Version   int64          `db:"version"`
-	Buckets   int64          `db:"buckets"`
+	StockID order.StockID  `db:"product_id"`
+	Name    sql.NullString `db:"name"` // not NULL if the product exists
+	Stock   int64          `db:"stock"`
+	Version int64          `db:"version"`
+	Buckets int64          `db:"buckets"`
 
 	CompletedUnits  int64 `db:"completed_units"`
 	CompletedOrders int64 `db:"completed_orders"`
@@ -179,7 +181,7 @@ var auditQueries = []string{
 
 type auditor struct {
 	tx       *sqlx.Tx
-	findings map[int64]*findings
+	findings map[order.StockID]*findings
 }
 
 // read runs a query and scans each of its rows over what is known of the row's product.
@@ -196,10 +198,10 @@ func (a auditor) read(ctx context.Context, query string) error {
 			return err
 		}
 
-		f := a.findings[row.ProductID]
+		f := a.findings[row.StockID]
 		if f == nil {
 			f = &findings{}
-			a.findings[row.ProductID] = f
+			a.findings[row.StockID] = f
 		}
 		if err := rows.StructScan(f); err != nil {
 			return err
@@ -209,7 +211,7 @@ func (a auditor) read(ctx context.Context, query string) error {
 }
 
 // audit draws the conclusions.
-func (f *findings) audit(id int64) ProductAudit {
+func (f *findings) audit(id order.StockID) ProductAudit {
 	p := ProductAudit{
 		ID: id, Name: f.Name.String, Known: f.Name.Valid, Stock: f.Stock, Version: f.Version, Buckets: f.Buckets,
 		Initial: f.Initial, Restocked: f.Restocked, Moved: f.Moved,

@@ -28,7 +28,7 @@ func BenchmarkDecide(b *testing.B) {
 						orders := make([]order.Order, bench.size)
 						for i := range orders {
 							n := user.Add(1)
-							orders[i] = newOrder(product.ID, n, 1, fmt.Sprintf("key-%032d", n))
+							orders[i] = newOrder(product.ID, order.UserID(n), 1, fmt.Sprintf("key-%032d", n))
 						}
 						if _, err := l.Decide(b.Context(), product.ID, orders); err != nil {
 							done <- err

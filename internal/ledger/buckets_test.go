@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/localstack/stacktest"
@@ -28,9 +30,9 @@ func addSplit(t testing.TB, l *Ledger, stock, buckets, limit int64) order.Produc
 }
 
 // stocks are the units of a product and of its first n buckets.
-func stocks(t testing.TB, l *Ledger, id, n int64) []int64 {
+func stocks(t testing.TB, l *Ledger, id order.StockID, n int64) []int64 {
 	t.Helper()
-	ids := append([]int64{id}, order.BucketIDs(id, n)...)
+	ids := append([]order.StockID{id}, id.Product().Buckets(n)...)
 	byID, err := l.Stocks(t.Context(), ids)
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +44,7 @@ func stocks(t testing.TB, l *Ledger, id, n int64) []int64 {
 	return units
 }
 
-func wantStocks(t testing.TB, l *Ledger, id int64, want ...int64) {
+func wantStocks(t testing.TB, l *Ledger, id order.StockID, want ...int64) {
 	t.Helper()
 	if got := stocks(t, l, id, int64(len(want)-1)); !slices.Equal(got, want) {
 		t.Errorf("the units of product %d and its buckets are %v, want %v", id, got, want)
@@ -66,7 +68,7 @@ func TestSplit(t *testing.T) {
 		{2, []int64{0, 5, 5, 0, 0}}, {0, []int64{10, 0, 0, 0, 0}}, {4, []int64{0, 3, 3, 2, 2}},
 	} {
 		before := mustProduct(t, l, p.ID)
-		after, err := l.Split(t.Context(), p.ID, step.buckets)
+		after, err := l.Split(t.Context(), p.ID.Product(), step.buckets)
 		if err != nil || after.Buckets != step.buckets {
 			t.Fatalf("%d buckets: %+v, %v", step.buckets, after, err)
 		}
@@ -75,37 +77,37 @@ func TestSplit(t *testing.T) {
 				before.Revision)
 		}
 		wantStocks(t, l, p.ID, step.want...)
-		for _, id := range order.BucketIDs(p.ID, 4) {
+		for _, id := range p.ID.Product().Buckets(4) {
 			b, err := l.Product(t.Context(), id)
 			if errors.Is(err, mysql.ErrNotFound) {
 				t.Fatal(err)
 			}
 			want := after
 			want.ID, want.Stock, want.Version, want.CreatedAt = b.ID, b.Stock, b.Version, b.CreatedAt
-			if order.BucketOf(id) > int(step.buckets) {
+			if id.Bucket() > int(step.buckets) {
 				want.Buckets = 0
 			}
 			if b.Buckets > 0 && b != want {
-				t.Errorf("bucket %d is %+v, want %+v", order.BucketOf(id), b, want)
+				t.Errorf("bucket %d is %+v, want %+v", id.Bucket(), b, want)
 			}
 			if b.Buckets != want.Buckets {
-				t.Errorf("bucket %d has %d buckets of %d", order.BucketOf(id), b.Buckets, step.buckets)
+				t.Errorf("bucket %d has %d buckets of %d", id.Bucket(), b.Buckets, step.buckets)
 			}
 		}
 	}
 	mustBeSound(t, l)
 
 	// Its settings are those of its buckets.
-	changed, err := l.UpdateProduct(t.Context(), p.ID, func(p *order.Product) {
+	changed, err := l.UpdateProduct(t.Context(), p.ID.Product(), func(p *order.Product) {
 		p.Price, p.LimitPerUser, p.State = 9, 0, order.OnSale
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, id := range order.BucketIDs(p.ID, 4) {
+	for _, id := range p.ID.Product().Buckets(4) {
 		if b := mustProduct(t, l, id); b.Price != 9 || b.LimitPerUser != 0 || b.State != order.OnSale ||
 			b.Revision != changed.Revision {
-			t.Errorf("bucket %d is %+v after a change of the product", order.BucketOf(id), b)
+			t.Errorf("bucket %d is %+v after a change of the product", id.Bucket(), b)
 		}
 	}
 
@@ -134,43 +136,45 @@ func TestSplitRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.Split(t.Context(), late.ID, 2); err != nil {
+	if _, err := l.Split(t.Context(), late.ID.Product(), 2); err != nil {
 		t.Errorf("a sale that starts in an hour: %v", err)
 	}
 	bought := addSplit(t, l, 10, 2, 0)
-	mustDecide(t, l, order.BucketID(bought.ID, 2), newOrder(order.BucketID(bought.ID, 2), 7, 1, ""))
-	if _, err := l.UpdateProduct(t.Context(), bought.ID, func(p *order.Product) {
+	mustDecide(t, l, bought.ID.Product().Bucket(2), newOrder(bought.ID.Product().Bucket(2), 7, 1, ""))
+	if _, err := l.UpdateProduct(t.Context(), bought.ID.Product(), func(p *order.Product) {
 		p.State = order.OffSale
 	}); err != nil {
 		t.Fatal(err)
 	}
 	for what, test := range map[string]struct {
-		id, buckets int64
-		want        error
+		id      order.ProductID
+		buckets int64
+		want    error
 	}{
-		"on sale":                    {on.ID, 2, ErrOnSale},
-		"starts soon":                {soon.ID, 2, ErrOnSale},
-		"a bucket has orders":        {bought.ID, 0, ErrOnSale},
-		"one bucket":                 {late.ID, 1, mysql.ErrInvalid},
-		"too many":                   {late.ID, order.MaxBuckets + 1, mysql.ErrInvalid},
-		"fewer than none":            {late.ID, -1, mysql.ErrInvalid},
+		"on sale":                    {on.ID.Product(), 2, ErrOnSale},
+		"starts soon":                {soon.ID.Product(), 2, ErrOnSale},
+		"a bucket has orders":        {bought.ID.Product(), 0, ErrOnSale},
+		"one bucket":                 {late.ID.Product(), 1, mysql.ErrInvalid},
+		"too many":                   {late.ID.Product(), order.MaxBuckets + 1, mysql.ErrInvalid},
+		"fewer than none":            {late.ID.Product(), -1, mysql.ErrInvalid},
 		"no product":                 {404, 2, mysql.ErrNotFound},
-		"a bucket":                   {order.BucketID(bought.ID, 1), 2, mysql.ErrNotFound},
-		"a bucket of an unsplit one": {order.BucketID(on.ID, 1), 2, mysql.ErrNotFound},
+		"a bucket":                   {order.ProductID(bought.ID.Product().Bucket(1)), 2, mysql.ErrNotFound},
+		"a bucket of an unsplit one": {order.ProductID(on.ID.Product().Bucket(1)), 2, mysql.ErrNotFound},
 	} {
 		if _, err := l.Split(t.Context(), test.id, test.buckets); !errors.Is(err, test.want) {
 			t.Errorf("%s: %v, want %v", what, err, test.want)
 		}
 	}
-	bucket := order.BucketID(bought.ID, 1)
-	if _, err := l.UpdateProduct(t.Context(), bucket, func(*order.Product) {}); !errors.Is(err, mysql.ErrNotFound) {
+	bucket := order.ProductID(bought.ID.Product().Bucket(1))
+	_, err = l.UpdateProduct(t.Context(), bucket, func(*order.Product) {})
+	if !errors.Is(err, mysql.ErrNotFound) {
 		t.Errorf("the settings of a bucket: %v", err)
 	}
 	if _, err := l.Restock(t.Context(), bucket, 1, "x"); !errors.Is(err, mysql.ErrNotFound) {
 		t.Errorf("a restock of a bucket: %v", err)
 	}
-	if _, err := l.AddProduct(t.Context(), order.Product{ID: bucket, Name: "x", Currency: "EUR"}); !errors.Is(err,
-		mysql.ErrInvalid) {
+	_, err = l.AddProduct(t.Context(), order.Product{ID: bucket.Stock(), Name: "x", Currency: "EUR"})
+	if !errors.Is(err, mysql.ErrInvalid) {
 		t.Errorf("a product with the id of a bucket: %v", err)
 	}
 	wantStocks(t, l, bought.ID, 0, 5, 4)
@@ -182,7 +186,8 @@ func TestIDsTakenByHand(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
 	first := addProduct(t, l, 1, 0)
-	exec(t, l, `INSERT INTO products (name, description, price, currency, stock, limit_per_user, limit_ceiling, state, revision, version, created_at)
+	exec(t, l,
+		`INSERT INTO products (name, description, price, currency, stock, limit_per_user, limit_ceiling, state, revision, version, created_at)
 		VALUES ('by hand', '', 1, 'EUR', 0, 0, 0, 'on_sale', 1, 1, '2026-01-01')`)
 	exec(t, l, `INSERT INTO stock_ledger VALUES (?, 1, 0, 0, 'initial', 'initial', '2026-01-01')`, first.ID+1)
 	if p := addProduct(t, l, 1, 0); p.ID != first.ID+2 {
@@ -204,38 +209,39 @@ func TestRestockOfBuckets(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
 	p := addSplit(t, l, 10, 4, 0)
-	first, err := l.Restock(t.Context(), p.ID, 5, "monday")
+	first, err := l.Restock(t.Context(), p.ID.Product(), 5, "monday")
 	if err != nil || !first.Applied || first.Units != 5 || first.Balance != 15 || len(first.Parts) != 4 {
 		t.Fatalf("%+v, %v", first, err)
 	}
 	wantStocks(t, l, p.ID, 0, 5, 4, 3, 3)
-	one, err := l.Restock(t.Context(), p.ID, 1, "tuesday")
+	one, err := l.Restock(t.Context(), p.ID.Product(), 1, "tuesday")
 	if err != nil || one.Balance != 16 || len(one.Parts) != 1 {
 		t.Fatalf("%+v, %v", one, err)
 	}
-	again, err := l.Restock(t.Context(), p.ID, 5, "monday")
+	again, err := l.Restock(t.Context(), p.ID.Product(), 5, "monday")
 	first.Applied = false
 	if err != nil || !reflect.DeepEqual(again, first) {
 		t.Errorf("again: %+v, %v, want %+v", again, err, first)
 	}
-	if _, err := l.Restock(t.Context(), p.ID, 6, "monday"); !errors.Is(err, ErrMismatch) {
+	if _, err := l.Restock(t.Context(), p.ID.Product(), 6, "monday"); !errors.Is(err, ErrMismatch) {
 		t.Errorf("with other units: %v", err)
 	}
-	if _, err := l.Restock(t.Context(), p.ID, MaxStock-15, "too much"); !errors.Is(err, mysql.ErrInvalid) {
+	if _, err := l.Restock(t.Context(), p.ID.Product(), MaxStock-15, "too much"); !errors.Is(err, mysql.ErrInvalid) {
 		t.Errorf("over the bound: %v", err)
 	}
 	// A restock is known by its id also when the product has been split since, or put together.
-	if _, err := l.UpdateProduct(t.Context(), p.ID, func(p *order.Product) { p.State = order.OffSale }); err != nil {
+	takeOff := func(p *order.Product) { p.State = order.OffSale }
+	if _, err := l.UpdateProduct(t.Context(), p.ID.Product(), takeOff); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.Split(t.Context(), p.ID, 0); err != nil {
+	if _, err := l.Split(t.Context(), p.ID.Product(), 0); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := l.Restock(t.Context(), p.ID, 5, "monday"); err != nil || r.Applied {
+	if r, err := l.Restock(t.Context(), p.ID.Product(), 5, "monday"); err != nil || r.Applied {
 		t.Errorf("after the buckets are gone: %+v, %v", r, err)
 	}
 	wantStocks(t, l, p.ID, 16, 0, 0, 0, 0)
-	missed, err := l.Restocks(t.Context(), order.BucketID(p.ID, 1), 2)
+	missed, err := l.Restocks(t.Context(), p.ID.Product().Bucket(1), 2)
 	if err != nil || len(missed) != 2 || missed[0].ID != "monday" || missed[1].Units != 1 {
 		t.Errorf("Redis may have missed %+v, %v", missed, err)
 	}
@@ -246,8 +252,8 @@ func TestTransfer(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
 	p, other := addSplit(t, l, 10, 2, 0), addSplit(t, l, 10, 2, 0)
-	from, to := order.BucketID(p.ID, 2), order.BucketID(p.ID, 1)
-	m := Transfer{ID: order.NewID(), Donor: from, Receiver: to, Units: 3}
+	from, to := p.ID.Product().Bucket(2), p.ID.Product().Bucket(1)
+	m := Transfer{ID: uuid.Must(uuid.NewV7()), Donor: from, Receiver: to, Units: 3}
 	moved, err := l.Transfer(t.Context(), m)
 	if err != nil || !moved.Made() || !moved.Fresh || moved.DonorVersion != 3 || moved.ReceiverVersion != 3 {
 		t.Fatalf("%+v, %v", moved, err)
@@ -276,18 +282,18 @@ func TestTransfer(t *testing.T) {
 		"nothing":             {Donor: from, Receiver: to},
 		"fewer than none":     {Donor: from, Receiver: to, Units: -1},
 		"to itself":           {Donor: from, Receiver: from, Units: 1},
-		"to another product":  {Donor: from, Receiver: order.BucketID(other.ID, 1), Units: 1},
+		"to another product":  {Donor: from, Receiver: other.ID.Product().Bucket(1), Units: 1},
 		"to no bucket":        {Donor: from, Receiver: p.ID, Units: 1},
 		"from no bucket":      {Donor: p.ID, Receiver: to, Units: 1},
-		"to one that is none": {Donor: from, Receiver: order.BucketID(p.ID, 3), Units: 1},
+		"to one that is none": {Donor: from, Receiver: p.ID.Product().Bucket(3), Units: 1},
 	} {
-		m.ID = order.NewID()
+		m.ID = uuid.Must(uuid.NewV7())
 		if got, err := l.Transfer(t.Context(), m); err != nil || got.Made() || !got.Fresh {
 			t.Errorf("%s: %+v, %v", what, got, err)
 		}
 	}
 	// Who comes late finds that it was cancelled.
-	late := Transfer{ID: order.NewID(), Donor: from, Receiver: to, Units: 1}
+	late := Transfer{ID: uuid.Must(uuid.NewV7()), Donor: from, Receiver: to, Units: 1}
 	if got, err := l.CancelTransfer(t.Context(), late); err != nil || got.Made() {
 		t.Fatalf("%+v, %v", got, err)
 	}
@@ -304,10 +310,10 @@ func TestTransferConcurrently(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
 	p := addSplit(t, l, 400, 2, 0)
-	one, two := order.BucketID(p.ID, 1), order.BucketID(p.ID, 2)
+	one, two := p.ID.Product().Bucket(1), p.ID.Product().Bucket(2)
 	moves := make([]Transfer, 20)
 	for i := range moves {
-		moves[i] = Transfer{ID: order.NewID(), Donor: one, Receiver: two, Units: 3}
+		moves[i] = Transfer{ID: uuid.Must(uuid.NewV7()), Donor: one, Receiver: two, Units: 3}
 		if i%2 == 1 {
 			moves[i].Donor, moves[i].Receiver = two, one
 		}
@@ -333,8 +339,8 @@ func TestTransferConcurrently(t *testing.T) {
 			return nil
 		}, func() error {
 			for i := range 10 {
-				id := []int64{one, two}[i%2]
-				if _, err := l.Decide(t.Context(), id, []order.Order{newOrder(id, int64(100*n+i+1), 1,
+				id := []order.StockID{one, two}[i%2]
+				if _, err := l.Decide(t.Context(), id, []order.Order{newOrder(id, order.UserID(100*n+i+1), 1,
 					"")}); err != nil {
 					return err
 				}
@@ -346,8 +352,8 @@ func TestTransferConcurrently(t *testing.T) {
 	want := []int64{0, 180, 180}
 	for i := range decided {
 		if m := decided[i].Load(); m.Made() {
-			want[order.BucketOf(m.Donor)] -= 3
-			want[order.BucketOf(m.Receiver)] += 3
+			want[m.Donor.Bucket()] -= 3
+			want[m.Receiver.Bucket()] += 3
 		}
 	}
 	wantStocks(t, l, p.ID, want...)
@@ -359,9 +365,10 @@ func TestAuditOfBuckets(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
 	p := addSplit(t, l, 10, 2, 2)
-	one, two := order.BucketID(p.ID, 1), order.BucketID(p.ID, 2)
+	one, two := p.ID.Product().Bucket(1), p.ID.Product().Bucket(2)
 	mustDecide(t, l, one, newOrder(one, 7, 2, ""))
-	if _, err := l.Transfer(t.Context(), Transfer{ID: order.NewID(), Donor: two, Receiver: one, Units: 1}); err != nil {
+	moved := Transfer{ID: uuid.Must(uuid.NewV7()), Donor: two, Receiver: one, Units: 1}
+	if _, err := l.Transfer(t.Context(), moved); err != nil {
 		t.Fatal(err)
 	}
 	if a := mustBeSound(t, l)[one]; a.Moved != 6 || a.Stock != 4 {

@@ -21,7 +21,7 @@ var errCancelled = errors.New("the correction was cancelled since it took too lo
 
 // Corrected looks, before a correction, whether there can be one, and returns what was done under its id before, if
 // something was. Units are those to be taken out. Its errors are those of Correct.
-func (l *Ledger) Corrected(ctx context.Context, productID, units int64,
+func (l *Ledger) Corrected(ctx context.Context, productID order.ProductID, units int64,
 	id string) (done Restock, before bool, err error) {
 	err = validateRestock(units, id)
 	if err == nil && productID > order.MaxProductID {
@@ -29,7 +29,7 @@ func (l *Ledger) Corrected(ctx context.Context, productID, units int64,
 	}
 	var product order.Product
 	if err == nil {
-		product, err = l.Product(ctx, productID)
+		product, err = l.Product(ctx, productID.Stock())
 	}
 	if err == nil {
 		done, before, err = restockedBefore(ctx, l.db, productID, -units, id)
@@ -84,7 +84,8 @@ func (l *Ledger) Correct(ctx context.Context, t Transfer, id string) (done Resto
 }
 
 func correct(ctx context.Context, tx *sqlx.Tx, t Transfer, id string) (Restock, error) {
-	rows, err := lockWhole(ctx, tx, t.Donor)
+	productID := order.ProductID(t.Donor) // a bucket is refused as no product
+	rows, err := lockWhole(ctx, tx, productID)
 	if err != nil {
 		return Restock{}, err
 	}
@@ -99,7 +100,7 @@ func correct(ctx context.Context, tx *sqlx.Tx, t Transfer, id string) (Restock, 
 		return Restock{}, fmt.Errorf("read transfer: %w", err)
 	}
 
-	if done, before, err := restockedBefore(ctx, tx, t.Donor, -t.Units, id); err != nil || before {
+	if done, before, err := restockedBefore(ctx, tx, productID, -t.Units, id); err != nil || before {
 		return done, err
 	}
 	product := rows[0]
@@ -112,7 +113,7 @@ func correct(ctx context.Context, tx *sqlx.Tx, t Transfer, id string) (Restock, 
 
 	at := mysql.Now()
 	change := ledgerRow{
-		ProductID: product.ID, Version: product.Version + 1, Delta: -t.Units, Balance: product.Stock - t.Units,
+		StockID: product.ID, Version: product.Version + 1, Delta: -t.Units, Balance: product.Stock - t.Units,
 		Reason: ledgerCorrection, Ref: []byte(id), CreatedAt: at,
 	}
 	if err := changeStock(ctx, tx, &product, []ledgerRow{change}); err != nil {
@@ -127,8 +128,8 @@ func correct(ctx context.Context, tx *sqlx.Tx, t Transfer, id string) (Restock, 
 		return Restock{}, err
 	}
 
-	done := newRestock(product.ID, id, []ledgerRow{change})
+	done := newRestock(productID, id, []ledgerRow{change})
 	done.Applied = true
 	before, after := mysql.Values{"stock": product.Stock}, mysql.Values{"stock": change.Balance, "restock_id": id}
-	return done, mysql.LogChange(ctx, tx, actProductRestock, aboutProduct(product.ID), before, after)
+	return done, mysql.LogChange(ctx, tx, actProductRestock, aboutProduct(productID), before, after)
 }

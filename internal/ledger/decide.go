@@ -10,7 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
 
 	"stampede/internal/failpoint"
@@ -41,8 +40,8 @@ const (
 // key belongs to the later one, and the row of the earlier one has none any more. A fresh decision has the product's
 // version after the whole transaction, and 0 for an unknown product. An order of another product, or one that is not
 // valid, is ErrInvalid, and then none is decided.
-func (l *Ledger) Decide(ctx context.Context, productID int64, orders []order.Order) ([]order.Decision, error) {
-	return l.decide(ctx, productID, orders, "")
+func (l *Ledger) Decide(ctx context.Context, stockID order.StockID, orders []order.Order) ([]order.Decision, error) {
+	return l.decide(ctx, stockID, orders, "")
 }
 
 // Fail decides an order as failed for a reason that the caller gives. If the order has a row already, it changes
@@ -51,7 +50,7 @@ func (l *Ledger) Fail(ctx context.Context, o order.Order, reason order.Reason) (
 	if reason == "" {
 		return order.Decision{}, fmt.Errorf("fail order %s: %w: no reason is given", o.ID, mysql.ErrInvalid)
 	}
-	decisions, err := l.decide(ctx, o.ProductID, []order.Order{o}, reason)
+	decisions, err := l.decide(ctx, o.StockID, []order.Order{o}, reason)
 	if err != nil {
 		return order.Decision{}, err
 	}
@@ -63,9 +62,9 @@ const rehearsalUser = math.MaxInt64
 
 // Rehearse decides an order of a product that nobody has made, and undoes it. If that fails, then not even a sound
 // order can be decided now: what other orders of the product fail for is not a reason of their own.
-func (l *Ledger) Rehearse(ctx context.Context, productID int64) error {
-	if err := l.rehearse(ctx, productID, nil); err != nil {
-		return fmt.Errorf("rehearse a decision of product %d: %w", productID, err)
+func (l *Ledger) Rehearse(ctx context.Context, stockID order.StockID) error {
+	if err := l.rehearse(ctx, stockID, nil); err != nil {
+		return fmt.Errorf("rehearse a decision of product %d: %w", stockID, err)
 	}
 	return nil
 }
@@ -75,7 +74,8 @@ func (l *Ledger) Rehearse(ctx context.Context, productID int64) error {
 func (l *Ledger) RehearseAny(ctx context.Context) error {
 	// Ids of products are positive. A negative one is nobody's, and leaves the table's counter of ids alone.
 	product := productRow{
-		ID: -1 - rand.Int64N(math.MaxInt64), Name: "rehearsal", Currency: noCurrency, Stock: 1, Version: 1, Revision: 1,
+		ID: order.StockID(-1 - rand.Int64N(math.MaxInt64)), Name: "rehearsal", Currency: noCurrency, Stock: 1,
+		Version: 1, Revision: 1,
 		CreatedAt: mysql.Now(), State: order.OffSale,
 	}
 	if err := l.rehearse(ctx, product.ID, &product); err != nil {
@@ -85,14 +85,12 @@ func (l *Ledger) RehearseAny(ctx context.Context) error {
 }
 
 // rehearse decides an order and undoes it; before it, a product is added if one is given.
-func (l *Ledger) rehearse(ctx context.Context, productID int64, product *productRow) error {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return err
-	}
-	orders := []order.Order{{ID: id, UserID: rehearsalUser, ProductID: productID, Quantity: 1, ReservedAt: mysql.Now()}}
+func (l *Ledger) rehearse(ctx context.Context, stockID order.StockID, product *productRow) error {
+	orders := []order.Order{{
+		ID: order.NewID(), UserID: rehearsalUser, StockID: stockID, Quantity: 1, ReservedAt: mysql.Now(),
+	}}
 
-	err = l.db.InTx(ctx, func(tx *sqlx.Tx) error {
+	err := l.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		if product != nil {
 			if err := insertProduct(ctx, tx, product); err != nil {
 				return err
@@ -100,7 +98,7 @@ func (l *Ledger) rehearse(ctx context.Context, productID int64, product *product
 		}
 
 		// The same steps as for an order that somebody has made.
-		d, err := l.lockToDecide(ctx, tx, productID, orders)
+		d, err := l.lockToDecide(ctx, tx, stockID, orders)
 		if err != nil {
 			return err
 		}
@@ -120,12 +118,12 @@ func (l *Ledger) rehearse(ctx context.Context, productID int64, product *product
 }
 
 // decide decides orders; if a verdict is given, that is the reason for which all of them fail.
-func (l *Ledger) decide(ctx context.Context, productID int64, orders []order.Order,
+func (l *Ledger) decide(ctx context.Context, stockID order.StockID, orders []order.Order,
 	verdict order.Reason) ([]order.Decision, error) {
 	if len(orders) == 0 {
 		return nil, nil
 	}
-	if err := validateOrders(productID, orders); err != nil {
+	if err := validateOrders(stockID, orders); err != nil {
 		return nil, err
 	}
 	if err := failpoint.Before(failpoint.Decide); err != nil {
@@ -137,23 +135,23 @@ func (l *Ledger) decide(ctx context.Context, productID int64, orders []order.Ord
 	var decisions []order.Decision
 	err := errKnown
 	if len(orders) > 1 {
-		decisions, err = l.decideNew(ctx, productID, orders, verdict)
+		decisions, err = l.decideNew(ctx, stockID, orders, verdict)
 	}
 	if errors.Is(err, errKnown) {
-		decisions, err = l.decideKnown(ctx, productID, orders, verdict)
+		decisions, err = l.decideKnown(ctx, stockID, orders, verdict)
 	}
 
 	if err == nil {
 		err = failpoint.After(failpoint.Commit)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("decide %d orders of product %d: %w", len(orders), productID, err)
+		return nil, fmt.Errorf("decide %d orders of product %d: %w", len(orders), stockID, err)
 	}
 	return decisions, nil
 }
 
 // validateOrders returns ErrInvalid unless Decide can decide these orders.
-func validateOrders(productID int64, orders []order.Order) error {
+func validateOrders(stockID order.StockID, orders []order.Order) error {
 	if len(orders) > MaxBatch {
 		return fmt.Errorf("decide: %w: %d orders are more than %d", mysql.ErrInvalid, len(orders), MaxBatch)
 	}
@@ -162,9 +160,9 @@ func validateOrders(productID int64, orders []order.Order) error {
 		if err := o.Validate(); err != nil {
 			return fmt.Errorf("decide order %s: %w: %w", o.ID, mysql.ErrInvalid, err)
 		}
-		if o.ProductID != productID {
+		if o.StockID != stockID {
 			return fmt.Errorf("decide order %s: %w: it is of product %d, not %d", o.ID, mysql.ErrInvalid,
-				o.ProductID, productID)
+				o.StockID, stockID)
 		}
 	}
 	return nil
@@ -175,10 +173,10 @@ var errKnown = mysql.OwnError("an order, or its idempotency key, has a row alrea
 
 // decideNew decides orders without a look for rows that they have already. It returns errKnown if one has, and then
 // nothing is decided.
-func (l *Ledger) decideNew(ctx context.Context, productID int64, orders []order.Order,
+func (l *Ledger) decideNew(ctx context.Context, stockID order.StockID, orders []order.Order,
 	verdict order.Reason) (decisions []order.Decision, err error) {
 	err = l.db.InTx(ctx, func(tx *sqlx.Tx) error {
-		d, err := l.lockToDecide(ctx, tx, productID, orders)
+		d, err := l.lockToDecide(ctx, tx, stockID, orders)
 		if err != nil {
 			return err
 		}
@@ -196,10 +194,10 @@ func (l *Ledger) decideNew(ctx context.Context, productID int64, orders []order.
 }
 
 // decideKnown decides orders of which some may have rows already: those are read first, and hold.
-func (l *Ledger) decideKnown(ctx context.Context, productID int64, orders []order.Order,
+func (l *Ledger) decideKnown(ctx context.Context, stockID order.StockID, orders []order.Order,
 	verdict order.Reason) (decisions []order.Decision, err error) {
 	err = l.db.InTx(ctx, func(tx *sqlx.Tx) error {
-		d, err := l.lockToDecide(ctx, tx, productID, orders)
+		d, err := l.lockToDecide(ctx, tx, stockID, orders)
 		if err != nil {
 			return err
 		}
@@ -222,9 +220,9 @@ type decider struct {
 	product *productRow // as locked; nil if it is unknown
 	time    time.Time
 
-	decided map[uuid.UUID]*orderRow // rows of the orders in question that were read, and those about to be stored
-	holders map[keyScope]*orderRow  // those of these rows that hold an idempotency key
-	bought  map[int64]int64         // units by user; empty if there is no limit
+	decided map[order.OrderID]*orderRow // rows of the orders in question that were read, and those about to be stored
+	holders map[keyScope]*orderRow      // those of these rows that hold an idempotency key
+	bought  map[order.UserID]int64      // units by user; empty if there is no limit
 
 	orders   []*orderRow
 	released []mysql.UUID // rows that are stored and lose their keys
@@ -232,16 +230,16 @@ type decider struct {
 }
 
 // lockToDecide locks the product, and reads what the buyers of the orders have of it if it has a limit.
-func (l *Ledger) lockToDecide(ctx context.Context, tx *sqlx.Tx, productID int64,
+func (l *Ledger) lockToDecide(ctx context.Context, tx *sqlx.Tx, stockID order.StockID,
 	orders []order.Order) (*decider, error) {
 	start := time.Now()
-	product, err := lockProduct(ctx, tx, productID)
+	product, err := lockProduct(ctx, tx, stockID)
 	l.db.Ended(CallLock, start, err)
 	if err != nil {
 		return nil, err
 	}
 	d := &decider{
-		product: product, time: mysql.Now(), decided: make(map[uuid.UUID]*orderRow, len(orders)),
+		product: product, time: mysql.Now(), decided: make(map[order.OrderID]*orderRow, len(orders)),
 		holders: make(map[keyScope]*orderRow),
 	}
 	if product == nil || product.LimitPerUser == 0 {
@@ -249,12 +247,12 @@ func (l *Ledger) lockToDecide(ctx context.Context, tx *sqlx.Tx, productID int64,
 	}
 
 	// Each buyer once, however many of the orders are theirs.
-	users := make([]int64, len(orders))
+	users := make([]order.UserID, len(orders))
 	for i := range orders {
 		users[i] = orders[i].UserID
 	}
 	slices.Sort(users)
-	d.bought, err = readBought(ctx, tx, productID, slices.Compact(users))
+	d.bought, err = readBought(ctx, tx, stockID, slices.Compact(users))
 	return d, err
 }
 
@@ -271,7 +269,7 @@ func (d *decider) readRows(ctx context.Context, tx *sqlx.Tx, orders []order.Orde
 }
 
 func (d *decider) note(row *orderRow) {
-	d.decided[uuid.UUID(row.ID)] = row
+	d.decided[order.OrderID(row.ID)] = row
 	if row.IdempotencyKey != nil {
 		d.holders[row.scope()] = row
 	}
@@ -340,7 +338,7 @@ func (d *decider) judge(orders []order.Order, verdict order.Reason) []order.Deci
 				d.bought[o.UserID] += o.Quantity
 			}
 			d.changes = append(d.changes, ledgerRow{
-				ProductID: o.ProductID, Version: version, Delta: -o.Quantity, Balance: stock,
+				StockID: o.StockID, Version: version, Delta: -o.Quantity, Balance: stock,
 				Reason: ledgerOrder, Ref: o.ID[:], CreatedAt: d.time,
 			})
 		}
@@ -361,7 +359,7 @@ func (d *decider) judge(orders []order.Order, verdict order.Reason) []order.Deci
 // row is the row of an order that is completed.
 func (d *decider) row(o *order.Order) *orderRow {
 	row := &orderRow{
-		ID: mysql.UUID(o.ID), UserID: o.UserID, ProductID: o.ProductID, Quantity: o.Quantity, UnitPrice: o.UnitPrice,
+		ID: mysql.UUID(o.ID), UserID: o.UserID, StockID: o.StockID, Quantity: o.Quantity, UnitPrice: o.UnitPrice,
 		Currency: noCurrency, Status: order.Completed,
 		ReservedAt: o.ReservedAt.UTC().Truncate(time.Millisecond), DecidedAt: d.time,
 	}

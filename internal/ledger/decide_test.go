@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
-
 	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/localstack/stacktest"
@@ -25,7 +23,7 @@ func TestDecide(t *testing.T) {
 	// An ask is an order by a name that stands for its id.
 	type ask struct {
 		name     string
-		user     int64
+		user     order.UserID
 		quantity int64
 		key      string
 	}
@@ -95,13 +93,13 @@ func TestDecide(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			product := addProduct(t, l, test.stock, test.limit)
-			ids := map[string]uuid.UUID{}
+			ids := map[string]order.OrderID{}
 			version := int64(1)
 			for i, call := range test.calls {
 				var orders []order.Order
 				for _, a := range call.asks {
 					// The product's id keeps the users of one case apart from those of another.
-					o := newOrder(product.ID, product.ID*1000+a.user, a.quantity, a.key)
+					o := newOrder(product.ID, order.UserID(product.ID)*1000+a.user, a.quantity, a.key)
 					if id, ok := ids[a.name]; ok {
 						o.ID = id
 					}
@@ -212,7 +210,7 @@ func TestDecideRefuses(t *testing.T) {
 	if decisions, err := l.Decide(t.Context(), product.ID, nil); err != nil || len(decisions) != 0 {
 		t.Errorf("no orders: %v, error %v", decisions, err)
 	}
-	if left, err := l.Undecided(t.Context(), []uuid.UUID{good.ID}); err != nil || len(left) != 1 {
+	if left, err := l.Undecided(t.Context(), []order.OrderID{good.ID}); err != nil || len(left) != 1 {
 		t.Errorf("an order of a refused call was decided: error %v", err)
 	}
 }
@@ -224,7 +222,7 @@ func TestDecideLargest(t *testing.T) {
 	product := addProduct(t, l, MaxBatch-1, 2)
 	orders := make([]order.Order, MaxBatch)
 	for i := range orders {
-		orders[i] = newOrder(product.ID, int64(i/2+1), 1, fmt.Sprintf("%0255d", i))
+		orders[i] = newOrder(product.ID, order.UserID(i/2+1), 1, fmt.Sprintf("%0255d", i))
 	}
 	check := func(suffix string) {
 		t.Helper()
@@ -241,7 +239,7 @@ func TestDecideLargest(t *testing.T) {
 	check("")
 	check(" again")
 
-	if _, err := l.Restock(t.Context(), product.ID, 2*MaxBatch, "more"); err != nil {
+	if _, err := l.Restock(t.Context(), product.ID.Product(), 2*MaxBatch, "more"); err != nil {
 		t.Fatal(err)
 	}
 	fresh := slices.Clone(orders)
@@ -300,12 +298,12 @@ func TestFail(t *testing.T) {
 // witness collects decisions from concurrent calls and complains if two calls say different things of an order.
 type witness struct {
 	mu      sync.Mutex
-	records map[uuid.UUID]order.Record
-	fresh   map[uuid.UUID]int
+	records map[order.OrderID]order.Record
+	fresh   map[order.OrderID]int
 }
 
 func newWitness() *witness {
-	return &witness{records: map[uuid.UUID]order.Record{}, fresh: map[uuid.UUID]int{}}
+	return &witness{records: map[order.OrderID]order.Record{}, fresh: map[order.OrderID]int{}}
 }
 
 func (w *witness) note(decisions []order.Decision) error {
@@ -360,7 +358,7 @@ func TestDecideConcurrently(t *testing.T) {
 				if random.IntN(3) == 0 {
 					key = fmt.Sprint(random.IntN(5))
 				}
-				orders[i] = newOrder(product.ID, 1+random.Int64N(users), 1+random.Int64N(3), key)
+				orders[i] = newOrder(product.ID, order.UserID(1+random.Int64N(users)), 1+random.Int64N(3), key)
 			}
 
 			w := newWitness()
@@ -384,7 +382,7 @@ func TestDecideConcurrently(t *testing.T) {
 			}
 			functions = append(functions, func() error {
 				for i := range restocks {
-					if _, err := l.Restock(t.Context(), product.ID, 5, fmt.Sprint(i)); err != nil {
+					if _, err := l.Restock(t.Context(), product.ID.Product(), 5, fmt.Sprint(i)); err != nil {
 						return err
 					}
 				}
@@ -393,7 +391,7 @@ func TestDecideConcurrently(t *testing.T) {
 			stacktest.Together(t, functions...)
 
 			var sold int64
-			byUser, keys := map[int64]int64{}, map[keyScope]uuid.UUID{}
+			byUser, keys := map[order.UserID]int64{}, map[keyScope]order.OrderID{}
 			for _, o := range orders {
 				record := w.records[o.ID]
 				if w.fresh[o.ID] != 1 {
@@ -403,7 +401,7 @@ func TestDecideConcurrently(t *testing.T) {
 					sold += record.Quantity
 					byUser[record.UserID] += record.Quantity
 				}
-				if key := (keyScope{o.UserID, o.ProductID, record.IdempotencyKey}); key.key != "" {
+				if key := (keyScope{o.UserID, o.StockID, record.IdempotencyKey}); key.key != "" {
 					if other, ok := keys[key]; ok {
 						t.Errorf("orders %s and %s hold the same key", other, o.ID)
 					}
@@ -465,7 +463,7 @@ func TestLimitConcurrently(t *testing.T) {
 	for range workers {
 		orders := make([]order.Order, users)
 		for i := range orders {
-			orders[i] = newOrder(product.ID, int64(i+1), 1, "")
+			orders[i] = newOrder(product.ID, order.UserID(i+1), 1, "")
 		}
 		functions = append(functions, func() error {
 			decisions, err := l.Decide(t.Context(), product.ID, orders)
@@ -473,13 +471,13 @@ func TestLimitConcurrently(t *testing.T) {
 		})
 	}
 	stacktest.Together(t, functions...)
-	units := map[int64]int64{}
+	units := map[order.UserID]int64{}
 	for _, record := range w.records {
 		if record.Status == order.Completed {
 			units[record.UserID] += record.Quantity
 		}
 	}
-	for user := int64(1); user <= users; user++ {
+	for user := order.UserID(1); user <= users; user++ {
 		if units[user] != limit {
 			t.Errorf("user %d has %d units, the limit is %d", user, units[user], limit)
 		}
@@ -499,7 +497,7 @@ func TestIdempotencyRace(t *testing.T) {
 		for range deciders {
 			var orders []order.Order
 			for key := range keysPerRound {
-				orders = append(orders, newOrder(unknown, int64(round+1), 1, fmt.Sprint(key)))
+				orders = append(orders, newOrder(unknown, order.UserID(round+1), 1, fmt.Sprint(key)))
 			}
 			rand.Shuffle(len(orders), func(i, j int) { orders[i], orders[j] = orders[j], orders[i] })
 			functions = append(functions, func() error {
@@ -619,7 +617,7 @@ func TestAWorkerOfBeforeTheKeysOfProducts(t *testing.T) {
 	product := addProduct(t, l, 1000, 0)
 	var orders []order.Order
 	for user := range int64(500) {
-		orders = append(orders, newOrder(product.ID, user+1, 1, "k"))
+		orders = append(orders, newOrder(product.ID, order.UserID(user+1), 1, "k"))
 	}
 	mustDecide(t, l, product.ID, orders...)
 
@@ -647,11 +645,11 @@ func TestSameOrderUnderTwoProducts(t *testing.T) {
 		w := newWitness()
 		first := newOrder(a.ID, 1, 1, "")
 		second := first
-		second.ProductID = b.ID
+		second.StockID = b.ID
 		var functions []func() error
 		for _, o := range []order.Order{first, second, first, second} {
 			functions = append(functions, func() error {
-				decisions, err := l.Decide(t.Context(), o.ProductID, []order.Order{o})
+				decisions, err := l.Decide(t.Context(), o.StockID, []order.Order{o})
 				if err != nil {
 					return err
 				}
@@ -714,7 +712,7 @@ func TestDecideReadsLittle(t *testing.T) {
 	const history, others, batch = 8000, 2000, 300
 	orders := make([]order.Order, history+others)
 	for i := range orders {
-		orders[i] = newOrder(old.ID, max(1, int64(i-history+2)), 1, fmt.Sprint(i))
+		orders[i] = newOrder(old.ID, order.UserID(max(1, int64(i-history+2))), 1, fmt.Sprint(i))
 	}
 	for chunk := range slices.Chunk(orders, MaxBatch) {
 		mustDecide(t, l, old.ID, chunk...)
@@ -722,7 +720,7 @@ func TestDecideReadsLittle(t *testing.T) {
 	product := addProduct(t, l, 1000, 100)
 	orders = nil
 	for i := range batch {
-		orders = append(orders, newOrder(product.ID, int64(i+1), 1, fmt.Sprint("new ", i)))
+		orders = append(orders, newOrder(product.ID, order.UserID(i+1), 1, fmt.Sprint("new ", i)))
 	}
 	reads := func() (n int64) {
 		var counters []struct {
@@ -751,7 +749,7 @@ func TestDecideReadsLittle(t *testing.T) {
 		}
 	}
 	for i := range orders {
-		orders[i] = newOrder(old.ID, int64(i+2), 1, "")
+		orders[i] = newOrder(old.ID, order.UserID(i+2), 1, "")
 	}
 	before := reads()
 	mustDecide(t, l, old.ID, orders...)

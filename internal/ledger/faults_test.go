@@ -192,7 +192,7 @@ func TestDeadlock(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
 	a, b := addProduct(t, l, 10, 0), addProduct(t, l, 10, 0)
-	lock := func(tx *sqlx.Tx, id int64) error {
+	lock := func(tx *sqlx.Tx, id order.StockID) error {
 		_, err := lockProduct(t.Context(), tx, id)
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
 
 	"stampede/internal/mysql"
@@ -18,11 +17,11 @@ const maxHistory = 100
 
 // Change is what an order has changed of the stock of its product, or of its bucket.
 type Change struct {
-	ProductID int64
-	Version   int64
-	Delta     int64
-	Balance   int64 // the stock after it
-	At        time.Time
+	StockID order.StockID
+	Version int64
+	Delta   int64
+	Balance int64 // the stock after it
+	At      time.Time
 }
 
 // Redriven is a failure of an order that an operator has taken back.
@@ -39,19 +38,19 @@ type History struct {
 
 // History reads an order and what it has changed. The ledger is searched by product: that of the order's row, and those
 // that are given.
-func (l *Ledger) History(ctx context.Context, id uuid.UUID, productIDs []int64) (History, error) {
+func (l *Ledger) History(ctx context.Context, id order.OrderID, stockIDs []order.StockID) (History, error) {
 	var h History
 	err := l.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		h = History{}
-		decided, err := readDecided(ctx, tx, []uuid.UUID{id})
+		decided, err := readDecided(ctx, tx, []order.OrderID{id})
 		if err != nil {
 			return err
 		}
 
-		products := slices.Clone(productIDs)
+		products := slices.Clone(stockIDs)
 		if record, ok := decided[id]; ok {
 			h.Record = &record
-			products = append(products, record.ProductID)
+			products = append(products, record.StockID)
 		}
 
 		if h.Changes, err = readChanges(ctx, tx, id, products); err != nil {
@@ -67,10 +66,11 @@ func (l *Ledger) History(ctx context.Context, id uuid.UUID, productIDs []int64) 
 }
 
 // readChanges reads what an order has changed of the stock of some products, oldest first.
-func readChanges(ctx context.Context, tx *sqlx.Tx, id uuid.UUID, products []int64) ([]Change, error) {
+func readChanges(ctx context.Context, tx *sqlx.Tx, id order.OrderID, products []order.StockID) ([]Change, error) {
 	var changes []Change
 	for chunk := range slices.Chunk(products, mysql.MaxInList) {
-		query, args, err := sqlx.In(`SELECT product_id, version, delta, balance, reason, ref, created_at FROM stock_ledger
+		query, args, err := sqlx.In(
+			`SELECT product_id, version, delta, balance, reason, ref, created_at FROM stock_ledger
 			WHERE product_id IN (?) AND reason = ? AND ref = ? ORDER BY created_at, product_id LIMIT ?`,
 			chunk, ledgerOrder, id[:], maxHistory)
 		if err != nil {
@@ -81,14 +81,14 @@ func readChanges(ctx context.Context, tx *sqlx.Tx, id uuid.UUID, products []int6
 			return nil, fmt.Errorf("read ledger: %w", err)
 		}
 		for _, r := range rows {
-			changes = append(changes, Change{r.ProductID, r.Version, r.Delta, r.Balance, r.CreatedAt})
+			changes = append(changes, Change{r.StockID, r.Version, r.Delta, r.Balance, r.CreatedAt})
 		}
 	}
 	return changes, nil
 }
 
 // readRedrivals reads how often an order was redriven, oldest first.
-func readRedrivals(ctx context.Context, tx *sqlx.Tx, id uuid.UUID) ([]Redriven, error) {
+func readRedrivals(ctx context.Context, tx *sqlx.Tx, id order.OrderID) ([]Redriven, error) {
 	var rows []struct {
 		FailedAt   time.Time `db:"failed_at"`
 		RedrivenAt time.Time `db:"redriven_at"`

@@ -4,8 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
-
 	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/localstack/stacktest"
@@ -45,16 +43,16 @@ func addProduct(t testing.TB, l *Ledger, stock, limit int64) order.Product {
 	return p
 }
 
-func newOrder(productID, userID, quantity int64, key string) order.Order {
+func newOrder(stockID order.StockID, userID order.UserID, quantity int64, key string) order.Order {
 	return order.Order{
-		ID: order.NewID(), UserID: userID, ProductID: productID, Quantity: quantity, UnitPrice: 1500,
+		ID: order.NewID(), UserID: userID, StockID: stockID, Quantity: quantity, UnitPrice: 1500,
 		ReservedAt: time.Date(2026, 5, 4, 3, 2, 1, 987_654_321, time.FixedZone("", 3600)), IdempotencyKey: key,
 	}
 }
 
-func mustDecide(t testing.TB, l *Ledger, productID int64, orders ...order.Order) []order.Decision {
+func mustDecide(t testing.TB, l *Ledger, stockID order.StockID, orders ...order.Order) []order.Decision {
 	t.Helper()
-	decisions, err := l.Decide(t.Context(), productID, orders)
+	decisions, err := l.Decide(t.Context(), stockID, orders)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +62,7 @@ func mustDecide(t testing.TB, l *Ledger, productID int64, orders ...order.Order)
 	return decisions
 }
 
-func mustProduct(t testing.TB, l *Ledger, id int64) order.Product {
+func mustProduct(t testing.TB, l *Ledger, id order.StockID) order.Product {
 	t.Helper()
 	p, err := l.Product(t.Context(), id)
 	if err != nil {
@@ -74,13 +72,13 @@ func mustProduct(t testing.TB, l *Ledger, id int64) order.Product {
 }
 
 // mustBeSound audits the database and returns what it found by product.
-func mustBeSound(t testing.TB, l *Ledger) map[int64]ProductAudit {
+func mustBeSound(t testing.TB, l *Ledger) map[order.StockID]ProductAudit {
 	t.Helper()
 	audits, err := l.Audit(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	byID := make(map[int64]ProductAudit, len(audits))
+	byID := make(map[order.StockID]ProductAudit, len(audits))
 	for _, a := range audits {
 		byID[a.ID] = a
 		for _, problem := range a.Problems {
@@ -113,8 +111,8 @@ func exec(t testing.TB, l *Ledger, statement string, args ...any) {
 	}
 }
 
-func idsOf(orders []order.Order) []uuid.UUID {
-	ids := make([]uuid.UUID, len(orders))
+func idsOf(orders []order.Order) []order.OrderID {
+	ids := make([]order.OrderID, len(orders))
 	for i, o := range orders {
 		ids[i] = o.ID
 	}

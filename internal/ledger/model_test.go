@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"pgregory.net/rapid"
 
 	"stampede/internal/order"
@@ -13,8 +12,8 @@ import (
 
 // model is what the ledger should do, kept in memory, one order at a time.
 type model struct {
-	stock, limit, version map[int64]int64 // by product; products that are missing here are unknown
-	outcome               map[uuid.UUID]string
+	stock, limit, version map[order.StockID]int64 // by product; products that are missing here are unknown
+	outcome               map[order.OrderID]string
 	holder                map[string]time.Time // when the holder of a key was reserved, by product, user and key
 	bought                map[string]int64     // by product and user
 	restocks              map[string]int64
@@ -24,8 +23,8 @@ func (m *model) decide(o order.Order, verdict string) (outcome string) {
 	if outcome, ok := m.outcome[o.ID]; ok {
 		return outcome + " again"
 	}
-	stock, known := m.stock[o.ProductID]
-	buyer := fmt.Sprint(o.ProductID, " ", o.UserID)
+	stock, known := m.stock[o.StockID]
+	buyer := fmt.Sprint(o.StockID, " ", o.UserID)
 	key := fmt.Sprint(buyer, " ", o.IdempotencyKey)
 	held, taken := m.holder[key]
 	later := o.ReservedAt.Sub(held)
@@ -36,14 +35,14 @@ func (m *model) decide(o order.Order, verdict string) (outcome string) {
 		outcome = "idempotency_conflict"
 	case !known:
 		outcome = "unknown_product"
-	case m.limit[o.ProductID] > 0 && m.bought[buyer]+o.Quantity > m.limit[o.ProductID]:
+	case m.limit[o.StockID] > 0 && m.bought[buyer]+o.Quantity > m.limit[o.StockID]:
 		outcome = "limit_exceeded"
 	case stock < o.Quantity:
 		outcome = "sold_out"
 	default:
 		outcome = "completed"
-		m.stock[o.ProductID] -= o.Quantity
-		m.version[o.ProductID]++
+		m.stock[o.StockID] -= o.Quantity
+		m.version[o.StockID]++
 		m.bought[buyer] += o.Quantity
 	}
 	if !taken || later > order.IdempotencyLifetime {
@@ -53,7 +52,7 @@ func (m *model) decide(o order.Order, verdict string) (outcome string) {
 	return outcome
 }
 
-func (m *model) restock(product, units int64, id string) (outcome string) {
+func (m *model) restock(product order.StockID, units int64, id string) (outcome string) {
 	name := fmt.Sprint(product, " ", id)
 	before, repeated := m.restocks[name]
 	switch {
@@ -76,12 +75,12 @@ func TestLedgerDoesAsTheModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		round++ // sets the users of this round apart from others', and so their keys
 		m := &model{
-			stock: map[int64]int64{}, limit: map[int64]int64{}, version: map[int64]int64{},
-			outcome: map[uuid.UUID]string{}, holder: map[string]time.Time{}, bought: map[string]int64{},
+			stock: map[order.StockID]int64{}, limit: map[order.StockID]int64{}, version: map[order.StockID]int64{},
+			outcome: map[order.OrderID]string{}, holder: map[string]time.Time{}, bought: map[string]int64{},
 			restocks: map[string]int64{},
 		}
 		unknown := 1_000_000_000 + round
-		var products []int64
+		var products []order.StockID
 		for i := range 2 {
 			p, err := l.AddProduct(t.Context(), order.Product{
 				Name: "x", Currency: "EUR", Stock: rapid.Int64Range(0, 20).Draw(t, "stock"),
@@ -94,13 +93,13 @@ func TestLedgerDoesAsTheModel(t *testing.T) {
 			m.stock[p.ID], m.limit[p.ID], m.version[p.ID] = p.Stock, p.LimitPerUser, 1
 		}
 		var known []order.Order
-		draw := func(product int64) order.Order {
+		draw := func(product order.StockID) order.Order {
 			if len(known) > 0 && rapid.IntRange(0, 3).Draw(t, "old") == 0 {
-				if o := rapid.SampledFrom(known).Draw(t, "order"); o.ProductID == product {
+				if o := rapid.SampledFrom(known).Draw(t, "order"); o.StockID == product {
 					return o
 				}
 			}
-			o := newOrder(product, 10*round+rapid.Int64Range(1, 3).Draw(t, "user"),
+			o := newOrder(product, order.UserID(10*round+rapid.Int64Range(1, 3).Draw(t, "user")),
 				rapid.Int64Range(1, 5).Draw(t, "quantity"),
 				rapid.SampledFrom([]string{"", "", "a", "b", "a "}).Draw(t, "key"))
 			o.ReservedAt = o.ReservedAt.Add(time.Duration(rapid.SampledFrom([]int{0, 0, 0, 23, 25, 50}).Draw(t,
@@ -110,7 +109,7 @@ func TestLedgerDoesAsTheModel(t *testing.T) {
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"decide": func(t *rapid.T) {
-				product := rapid.SampledFrom(append(products, unknown)).Draw(t, "product")
+				product := rapid.SampledFrom(append(products, order.StockID(unknown))).Draw(t, "product")
 				var orders []order.Order
 				for range rapid.IntRange(1, 12).Draw(t, "size") {
 					orders = append(orders, draw(product))
@@ -133,7 +132,7 @@ func TestLedgerDoesAsTheModel(t *testing.T) {
 				}
 			},
 			"fail": func(t *rapid.T) {
-				o := draw(rapid.SampledFrom(append(products, unknown)).Draw(t, "product"))
+				o := draw(rapid.SampledFrom(append(products, order.StockID(unknown))).Draw(t, "product"))
 				d, err := l.Fail(t.Context(), o, order.DeadLetter)
 				if want := m.decide(o, "dead_letter"); err != nil || short(d) != want {
 					t.Errorf("%s, want %s, error %v", short(d), want, err)
@@ -143,7 +142,7 @@ func TestLedgerDoesAsTheModel(t *testing.T) {
 				product := rapid.SampledFrom(products).Draw(t, "product")
 				units, id := rapid.Int64Range(1, 3).Draw(t, "units"),
 					rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "id")
-				r, err := l.Restock(t.Context(), product, units, id)
+				r, err := l.Restock(t.Context(), product.Product(), units, id)
 				got := map[bool]string{true: "applied", false: "again"}[r.Applied]
 				if err != nil {
 					got = "refused"
@@ -155,7 +154,7 @@ func TestLedgerDoesAsTheModel(t *testing.T) {
 			"update": func(t *rapid.T) {
 				id, limit := rapid.SampledFrom(products).Draw(t, "product"), rapid.Int64Range(0, 8).Draw(t, "limit")
 				state := rapid.SampledFrom([]order.SaleState{order.OnSale, order.OffSale}).Draw(t, "state")
-				p, err := l.UpdateProduct(t.Context(), id, func(p *order.Product) {
+				p, err := l.UpdateProduct(t.Context(), id.Product(), func(p *order.Product) {
 					p.LimitPerUser, p.State, p.Price = limit, state, limit
 				})
 				if m.limit[id] = limit; err != nil || p.LimitPerUser != limit || p.State != state {

@@ -19,8 +19,8 @@ import (
 // orderRow is a row of the table orders.
 type orderRow struct {
 	ID             mysql.UUID     `db:"id"`
-	UserID         int64          `db:"user_id"`
-	ProductID      int64          `db:"product_id"`
+	UserID         order.UserID   `db:"user_id"`
+	StockID        order.StockID  `db:"product_id"`
 	Quantity       int64          `db:"quantity"`
 	UnitPrice      int64          `db:"unit_price"`
 	Currency       string         `db:"currency"`
@@ -36,7 +36,7 @@ const orderColumns = `id, user_id, product_id, quantity, unit_price, currency, s
 func (r orderRow) record() order.Record {
 	return order.Record{
 		Order: order.Order{
-			ID: uuid.UUID(r.ID), UserID: r.UserID, ProductID: r.ProductID, Quantity: r.Quantity, UnitPrice: r.UnitPrice,
+			ID: order.OrderID(r.ID), UserID: r.UserID, StockID: r.StockID, Quantity: r.Quantity, UnitPrice: r.UnitPrice,
 			ReservedAt: r.ReservedAt, IdempotencyKey: string(r.IdempotencyKey),
 		},
 		Currency: r.Currency, Status: r.Status, FailedReason: order.Reason(r.FailedReason.String),
@@ -45,7 +45,7 @@ func (r orderRow) record() order.Record {
 }
 
 // Order reads a decided order, or returns ErrNotFound.
-func (l *Ledger) Order(ctx context.Context, id uuid.UUID) (order.Record, error) {
+func (l *Ledger) Order(ctx context.Context, id order.OrderID) (order.Record, error) {
 	var row orderRow
 	err := l.db.GetContext(ctx, &row, `SELECT `+orderColumns+` FROM orders WHERE id = ?`, mysql.UUID(id))
 	switch {
@@ -59,9 +59,10 @@ func (l *Ledger) Order(ctx context.Context, id uuid.UUID) (order.Record, error) 
 
 // Orders reads up to limit decided orders of a user, at most MaxPage, newest first by id. A page goes on after the last
 // id of the page before it; uuid.Nil is the start.
-func (l *Ledger) Orders(ctx context.Context, userID int64, before uuid.UUID, limit int) ([]order.Record, error) {
-	if before == uuid.Nil {
-		before = uuid.Max
+func (l *Ledger) Orders(ctx context.Context, userID order.UserID, before order.OrderID, limit int) ([]order.Record,
+	error) {
+	if before == (order.OrderID{}) {
+		before = order.OrderID(uuid.Max)
 	}
 	var rows []orderRow
 	err := l.db.SelectContext(ctx, &rows, `SELECT `+orderColumns+
@@ -78,8 +79,8 @@ func (l *Ledger) Orders(ctx context.Context, userID int64, before uuid.UUID, lim
 }
 
 // Undecided returns those of the ids that have no row, in the order given.
-func (l *Ledger) Undecided(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
-	decided := make(map[uuid.UUID]bool, len(ids))
+func (l *Ledger) Undecided(ctx context.Context, ids []order.OrderID) ([]order.OrderID, error) {
+	decided := make(map[order.OrderID]bool, len(ids))
 	for chunk := range slices.Chunk(ids, mysql.MaxInList) {
 		query, args, err := sqlx.In(`SELECT id FROM orders WHERE id IN (?)`, orderIDs(chunk))
 		if err != nil {
@@ -90,11 +91,11 @@ func (l *Ledger) Undecided(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, e
 			return nil, fmt.Errorf("read undecided orders: %w", err)
 		}
 		for _, id := range found {
-			decided[uuid.UUID(id)] = true
+			decided[order.OrderID(id)] = true
 		}
 	}
 
-	var undecided []uuid.UUID
+	var undecided []order.OrderID
 	for _, id := range ids {
 		if !decided[id] {
 			undecided = append(undecided, id)
@@ -103,7 +104,7 @@ func (l *Ledger) Undecided(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, e
 	return undecided, nil
 }
 
-func orderIDs(ids []uuid.UUID) []mysql.UUID {
+func orderIDs(ids []order.OrderID) []mysql.UUID {
 	converted := make([]mysql.UUID, len(ids))
 	for i, id := range ids {
 		converted[i] = mysql.UUID(id)
@@ -113,8 +114,9 @@ func orderIDs(ids []uuid.UUID) []mysql.UUID {
 
 // keyScope is what an idempotency key is unique in: a user and a product.
 type keyScope struct {
-	userID, productID int64
-	key               string
+	userID  order.UserID
+	stockID order.StockID
+	key     string
 }
 
 // keyMargin is by how much a key lives shorter here than in Redis, which forgets it by its own clock: an order that
@@ -122,16 +124,12 @@ type keyScope struct {
 const keyMargin = time.Minute
 
 // scope is what an order's key is unique in. It has no key if the order has none.
-func (r *orderRow) scope() keyScope { return keyScope{r.UserID, r.ProductID, string(r.IdempotencyKey)} }
+func (r *orderRow) scope() keyScope { return keyScope{r.UserID, r.StockID, string(r.IdempotencyKey)} }
 
 // usedKeyAt is when an order began to hold its key in Redis. An order that was redriven was reserved again since, but
 // its id is as old as its key.
 func (r *orderRow) usedKeyAt() time.Time {
-	id := uuid.UUID(r.ID)
-	if id.Version() != 7 {
-		return r.ReservedAt
-	}
-	if made := time.Unix(id.Time().UnixTime()); made.Before(r.ReservedAt) {
+	if made := order.OrderID(r.ID).MadeAt(); !made.IsZero() && made.Before(r.ReservedAt) {
 		return made
 	}
 	return r.ReservedAt
@@ -154,7 +152,7 @@ func readRelated(ctx context.Context, tx *sqlx.Tx, orders []order.Order) ([]orde
 		for i, o := range chunk {
 			ids[i] = mysql.UUID(o.ID)
 			if o.IdempotencyKey != "" {
-				keys = append(keys, o.UserID, o.ProductID, []byte(o.IdempotencyKey))
+				keys = append(keys, o.UserID, o.StockID, []byte(o.IdempotencyKey))
 			}
 		}
 
@@ -180,18 +178,19 @@ func readRelated(ctx context.Context, tx *sqlx.Tx, orders []order.Order) ([]orde
 }
 
 // readBought reads how many units of a product each of the users has bought. Users without any are not in the map.
-func readBought(ctx context.Context, tx *sqlx.Tx, productID int64, users []int64) (map[int64]int64, error) {
-	bought := make(map[int64]int64, len(users))
+func readBought(ctx context.Context, tx *sqlx.Tx, stockID order.StockID, users []order.UserID) (map[order.UserID]int64,
+	error) {
+	bought := make(map[order.UserID]int64, len(users))
 	for chunk := range slices.Chunk(users, mysql.MaxInList) {
 		query, args, err := sqlx.In(`SELECT user_id, SUM(quantity) AS units FROM orders FORCE INDEX (orders_limit)
-			WHERE product_id = ? AND user_id IN (?) AND status = ? GROUP BY user_id`, productID, chunk, order.Completed)
+			WHERE product_id = ? AND user_id IN (?) AND status = ? GROUP BY user_id`, stockID, chunk, order.Completed)
 		if err != nil {
 			return nil, fmt.Errorf("read units bought: %w", err)
 		}
 
 		var sums []struct {
-			UserID int64 `db:"user_id"`
-			Units  int64 `db:"units"`
+			UserID order.UserID `db:"user_id"`
+			Units  int64        `db:"units"`
 		}
 		if err := tx.SelectContext(ctx, &sums, query, args...); err != nil {
 			return nil, fmt.Errorf("read units bought: %w", err)
@@ -227,7 +226,7 @@ func insertOrders(ctx context.Context, tx *sqlx.Tx, rows []*orderRow) error {
 	for _, r := range rows {
 		insert.row()
 		insert.bytes(r.ID[:])
-		insert.ints(r.UserID, r.ProductID, r.Quantity, r.UnitPrice)
+		insert.ints(int64(r.UserID), int64(r.StockID), r.Quantity, r.UnitPrice)
 		insert.bytes([]byte(r.Currency))
 		insert.bytes([]byte(r.Status))
 		insert.bytes(nullable(r.FailedReason))
@@ -254,13 +253,14 @@ func nullable(s sql.NullString) []byte {
 }
 
 // Bought reads how many units of a product these users have by completed orders. Who has none is missing.
-func (l *Ledger) Bought(ctx context.Context, productID int64, users []int64) (bought map[int64]int64, err error) {
+func (l *Ledger) Bought(ctx context.Context, stockID order.StockID,
+	users []order.UserID) (bought map[order.UserID]int64, err error) {
 	err = l.db.InTx(ctx, func(tx *sqlx.Tx) (err error) {
-		bought, err = readBought(ctx, tx, productID, users)
+		bought, err = readBought(ctx, tx, stockID, users)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("product %d: %w", productID, err)
+		return nil, fmt.Errorf("product %d: %w", stockID, err)
 	}
 	return bought, nil
 }

@@ -17,18 +17,18 @@ import (
 // ProductKey makes adding a product repeatable: the idempotency key of a user, and the hash of what was asked under it.
 // A key stands for one product for order.IdempotencyLifetime, as it does for an order.
 type ProductKey struct {
-	UserID   int64
+	UserID   order.UserID
 	Key      string
 	BodyHash [sha256.Size]byte
 }
 
 // productKeyRow is a row of the table product_keys.
 type productKeyRow struct {
-	UserID    int64     `db:"user_id"`
-	Key       []byte    `db:"idempotency_key"`
-	BodyHash  []byte    `db:"body_hash"`
-	ProductID int64     `db:"product_id"`
-	CreatedAt time.Time `db:"created_at"`
+	UserID    order.UserID    `db:"user_id"`
+	Key       []byte          `db:"idempotency_key"`
+	BodyHash  []byte          `db:"body_hash"`
+	ProductID order.ProductID `db:"product_id"`
+	CreatedAt time.Time       `db:"created_at"`
 }
 
 // AddProductOnce is AddProduct, but returns what the first call with the key returned if there was one. Of another body
@@ -38,9 +38,10 @@ func (l *Ledger) AddProductOnce(ctx context.Context, p order.Product, key Produc
 }
 
 // productOfKey returns the id of the product that was added under a key, or 0 if there is none. The row is locked.
-func productOfKey(ctx context.Context, tx *sqlx.Tx, key *ProductKey) (id int64, err error) {
+func productOfKey(ctx context.Context, tx *sqlx.Tx, key *ProductKey) (id order.ProductID, err error) {
 	var known productKeyRow
-	err = tx.GetContext(ctx, &known, `SELECT user_id, idempotency_key, body_hash, product_id, created_at FROM product_keys
+	err = tx.GetContext(ctx, &known,
+		`SELECT user_id, idempotency_key, body_hash, product_id, created_at FROM product_keys
 		WHERE user_id = ? AND idempotency_key = ? FOR UPDATE`, key.UserID, []byte(key.Key))
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
@@ -70,7 +71,7 @@ func insertProductKey(ctx context.Context, tx *sqlx.Tx, key *ProductKey, added p
 	_, err := tx.NamedExecContext(ctx, `INSERT INTO product_keys
 			(user_id, idempotency_key, body_hash, product_id, created_at)
 		VALUES (:user_id, :idempotency_key, :body_hash, :product_id, :created_at)`,
-		productKeyRow{key.UserID, []byte(key.Key), key.BodyHash[:], added.ID, added.CreatedAt})
+		productKeyRow{key.UserID, []byte(key.Key), key.BodyHash[:], added.ID.Product(), added.CreatedAt})
 	switch {
 	case mysql.ErrorNumber(err) == mysql.DuplicateEntry:
 		return fmt.Errorf("insert product key: %w: %w", mysql.ErrLostRace, err)

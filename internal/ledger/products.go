@@ -31,17 +31,17 @@ const (
 
 // productRow is a row of the table products.
 type productRow struct {
-	ID           int64        `db:"id"`
-	Name         string       `db:"name"`
-	Description  string       `db:"description"`
-	Price        int64        `db:"price"`
-	Currency     string       `db:"currency"`
-	Stock        int64        `db:"stock"`
-	StartsAt     sql.NullTime `db:"starts_at"`
-	EndsAt       sql.NullTime `db:"ends_at"`
-	LimitPerUser int64        `db:"limit_per_user"`
-	Version      int64        `db:"version"`
-	CreatedAt    time.Time    `db:"created_at"`
+	ID           order.StockID `db:"id"`
+	Name         string        `db:"name"`
+	Description  string        `db:"description"`
+	Price        int64         `db:"price"`
+	Currency     string        `db:"currency"`
+	Stock        int64         `db:"stock"`
+	StartsAt     sql.NullTime  `db:"starts_at"`
+	EndsAt       sql.NullTime  `db:"ends_at"`
+	LimitPerUser int64         `db:"limit_per_user"`
+	Version      int64         `db:"version"`
+	CreatedAt    time.Time     `db:"created_at"`
 
 	State    order.SaleState `db:"state"`
 	Revision int64           `db:"revision"`
@@ -103,7 +103,7 @@ func (l *Ledger) addProduct(ctx context.Context, p order.Product, key *ProductKe
 				return err
 			}
 			if known > 0 { // what was asked is the same, and so is the answer but for the time
-				first.ID = known
+				first.ID = known.Stock()
 				added = first.product()
 				return nil
 			}
@@ -121,7 +121,7 @@ func (l *Ledger) addProduct(ctx context.Context, p order.Product, key *ProductKe
 		added = first.product()
 		about := first.settings()
 		about["currency"], about["stock"] = first.Currency, first.Stock
-		if err := mysql.LogChange(ctx, tx, actProductAdd, aboutProduct(first.ID), nil, about); err != nil {
+		if err := mysql.LogChange(ctx, tx, actProductAdd, aboutProduct(first.ID.Product()), nil, about); err != nil {
 			return err
 		}
 
@@ -200,7 +200,7 @@ func insertProduct(ctx context.Context, tx *sqlx.Tx, row *productRow) error {
 		}
 
 		return insertLedger(ctx, tx, []ledgerRow{{
-			ProductID: row.ID, Version: 1, Delta: row.Stock, Balance: row.Stock,
+			StockID: row.ID, Version: 1, Delta: row.Stock, Balance: row.Stock,
 			Reason: ledgerInitial, Ref: []byte(ledgerInitial), CreatedAt: row.CreatedAt,
 		}})
 	}
@@ -210,7 +210,7 @@ func insertProduct(ctx context.Context, tx *sqlx.Tx, row *productRow) error {
 // products cannot count, since the ids of buckets are above those of all products.
 func takeID(ctx context.Context, tx *sqlx.Tx, row *productRow) (err error) {
 	switch {
-	case order.BucketOf(row.ID) > 0, row.ID < 0: // one of a rehearsal is below all others
+	case row.ID.Bucket() > 0, row.ID < 0: // one of a rehearsal is below all others
 	case row.ID > 0:
 		_, err = tx.ExecContext(ctx, `INSERT IGNORE INTO product_ids (id) VALUES (?)`, row.ID)
 	default:
@@ -218,7 +218,8 @@ func takeID(ctx context.Context, tx *sqlx.Tx, row *productRow) (err error) {
 		if err != nil {
 			return err
 		}
-		row.ID, err = result.LastInsertId()
+		id, err := result.LastInsertId()
+		row.ID = order.StockID(id)
 		return err
 	}
 	return err
@@ -233,7 +234,7 @@ func skipIDs(ctx context.Context, tx *sqlx.Tx) error {
 
 // Product reads one product or bucket, or returns ErrNotFound. The units of a split product are in its buckets; see
 // Stocks.
-func (l *Ledger) Product(ctx context.Context, id int64) (order.Product, error) {
+func (l *Ledger) Product(ctx context.Context, id order.StockID) (order.Product, error) {
 	var row productRow
 	err := l.db.GetContext(ctx, &row, `SELECT `+productColumns+` FROM products WHERE id = ?`, id)
 	switch {
@@ -246,8 +247,8 @@ func (l *Ledger) Product(ctx context.Context, id int64) (order.Product, error) {
 }
 
 // Stocks reads the units of products and buckets by id. Those that do not exist are left out.
-func (l *Ledger) Stocks(ctx context.Context, ids []int64) (map[int64]int64, error) {
-	stocks := make(map[int64]int64, len(ids))
+func (l *Ledger) Stocks(ctx context.Context, ids []order.StockID) (map[order.StockID]int64, error) {
+	stocks := make(map[order.StockID]int64, len(ids))
 	for chunk := range slices.Chunk(ids, mysql.MaxInList) {
 		query, args, err := sqlx.In(`SELECT id, stock FROM products WHERE id IN (?)`, chunk)
 		if err != nil {
@@ -266,13 +267,13 @@ func (l *Ledger) Stocks(ctx context.Context, ids []int64) (map[int64]int64, erro
 
 // Products reads up to limit products, at most MaxPage, with ids greater than afterID, by id. Buckets are not among
 // them.
-func (l *Ledger) Products(ctx context.Context, afterID int64, limit int) ([]order.Product, error) {
+func (l *Ledger) Products(ctx context.Context, afterID order.ProductID, limit int) ([]order.Product, error) {
 	const query = `SELECT ` + productColumns + ` FROM products WHERE id > ? AND id <= ? ORDER BY id LIMIT ?`
 	return l.selectProducts(ctx, query, afterID, int64(order.MaxProductID), mysql.PageSize(limit))
 }
 
 // ProductsOnSale is Products without those that are off sale.
-func (l *Ledger) ProductsOnSale(ctx context.Context, afterID int64, limit int) ([]order.Product, error) {
+func (l *Ledger) ProductsOnSale(ctx context.Context, afterID order.ProductID, limit int) ([]order.Product, error) {
 	const query = `SELECT ` + productColumns +
 		` FROM products WHERE id > ? AND id <= ? AND state = ? ORDER BY id LIMIT ?`
 	return l.selectProducts(ctx, query, afterID, int64(order.MaxProductID), order.OnSale, mysql.PageSize(limit))
@@ -293,7 +294,7 @@ func (l *Ledger) selectProducts(ctx context.Context, query string, args ...any) 
 // lockProduct locks a product's row until the transaction ends and reads it, or returns nil if there is none. It must
 // be the first statement of its transaction: under REPEATABLE READ the first plain read takes the snapshot that all
 // later ones see, so every plain read that follows sees all that was committed under this lock before.
-func lockProduct(ctx context.Context, tx *sqlx.Tx, id int64) (*productRow, error) {
+func lockProduct(ctx context.Context, tx *sqlx.Tx, id order.StockID) (*productRow, error) {
 	var row productRow
 	err := tx.GetContext(ctx, &row, `SELECT `+productColumns+` FROM products WHERE id = ? FOR UPDATE`, id)
 	switch {
@@ -308,11 +309,11 @@ func lockProduct(ctx context.Context, tx *sqlx.Tx, id int64) (*productRow, error
 // lockWhole locks a product's row and those of its buckets, in the order of their ids, and returns them in that order:
 // the product comes first. ErrNotFound: no such product; a bucket is none. Like lockProduct it comes before all plain
 // reads.
-func lockWhole(ctx context.Context, tx *sqlx.Tx, id int64) ([]productRow, error) {
+func lockWhole(ctx context.Context, tx *sqlx.Tx, id order.ProductID) ([]productRow, error) {
 	if id > order.MaxProductID {
 		return nil, mysql.ErrNotFound
 	}
-	product, err := lockProduct(ctx, tx, id)
+	product, err := lockProduct(ctx, tx, id.Stock())
 	switch {
 	case err != nil:
 		return nil, err
@@ -322,7 +323,7 @@ func lockWhole(ctx context.Context, tx *sqlx.Tx, id int64) ([]productRow, error)
 		return []productRow{*product}, nil
 	}
 
-	buckets, err := lockRows(ctx, tx, order.BucketIDs(id, product.Buckets))
+	buckets, err := lockRows(ctx, tx, id.Buckets(product.Buckets))
 	if err == nil && len(buckets) != int(product.Buckets) {
 		err = fmt.Errorf("product %d has %d buckets, and rows of %d", id, product.Buckets, len(buckets))
 	}
@@ -330,7 +331,7 @@ func lockWhole(ctx context.Context, tx *sqlx.Tx, id int64) ([]productRow, error)
 }
 
 // lockRows locks those of the rows that exist, in ascending order of their ids.
-func lockRows(ctx context.Context, tx *sqlx.Tx, ids []int64) ([]productRow, error) {
+func lockRows(ctx context.Context, tx *sqlx.Tx, ids []order.StockID) ([]productRow, error) {
 	query, args, err := sqlx.In(`SELECT `+productColumns+` FROM products WHERE id IN (?) ORDER BY id FOR UPDATE`, ids)
 	if err != nil {
 		return nil, fmt.Errorf("lock products: %w", err)

@@ -108,14 +108,14 @@ func TestProducts(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
 	for id := range int64(7) {
-		if _, err := l.AddProduct(t.Context(), order.Product{ID: 10 * (id + 1), Name: "x",
+		if _, err := l.AddProduct(t.Context(), order.Product{ID: order.StockID(10 * (id + 1)), Name: "x",
 			Currency: "EUR"}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	var ids []int64
+	var ids []order.StockID
 	var pages []int
-	for after := int64(0); ; after = ids[len(ids)-1] {
+	for after := order.ProductID(0); ; after = (ids[len(ids)-1]).Product() {
 		page, err := l.Products(t.Context(), after, 3)
 		if err != nil {
 			t.Fatal(err)
@@ -128,7 +128,7 @@ func TestProducts(t *testing.T) {
 			ids = append(ids, p.ID)
 		}
 	}
-	if !slices.Equal(ids, []int64{10, 20, 30, 40, 50, 60, 70}) || !slices.Equal(pages, []int{3, 3, 1, 0}) {
+	if !slices.Equal(ids, []order.StockID{10, 20, 30, 40, 50, 60, 70}) || !slices.Equal(pages, []int{3, 3, 1, 0}) {
 		t.Errorf("ids %v in pages of %v", ids, pages)
 	}
 	if page, err := l.Products(t.Context(), 0, math.MaxInt); err != nil || len(page) != 7 {
@@ -142,7 +142,7 @@ func TestProducts(t *testing.T) {
 	for _, p := range onSale {
 		ids = append(ids, p.ID)
 	}
-	if err != nil || !slices.Equal(ids, []int64{20, 40, 50}) {
+	if err != nil || !slices.Equal(ids, []order.StockID{20, 40, 50}) {
 		t.Errorf("on sale after 10: %v, error %v", ids, err)
 	}
 	if page, err := l.Products(t.Context(), 0, -1); err != nil || len(page) != 0 {
@@ -170,7 +170,7 @@ func TestOrders(t *testing.T) {
 	var got []order.Record
 	before := uuid.Nil
 	for {
-		page, err := l.Orders(t.Context(), 1, before, 10)
+		page, err := l.Orders(t.Context(), 1, order.OrderID(before), 10)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -178,12 +178,12 @@ func TestOrders(t *testing.T) {
 			break
 		}
 		got = append(got, page...)
-		before = page[len(page)-1].ID
+		before = uuid.UUID(page[len(page)-1].ID)
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("%d orders, want %d, newest first", len(got), len(want))
 	}
-	if page, err := l.Orders(t.Context(), 3, uuid.Nil, 10); err != nil || len(page) != 0 {
+	if page, err := l.Orders(t.Context(), 3, order.OrderID{}, 10); err != nil || len(page) != 0 {
 		t.Errorf("a user without orders has %d, error %v", len(page), err)
 	}
 	if _, err := l.Order(t.Context(), order.NewID()); !errors.Is(err, mysql.ErrNotFound) {
@@ -195,7 +195,7 @@ func TestUndecided(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
 	product := addProduct(t, l, 1000, 0)
-	var ids, want []uuid.UUID
+	var ids, want []order.OrderID
 	var decided []order.Order
 	for i := range 2*mysql.MaxInList + 3 {
 		o := newOrder(product.ID, 1, 1, "")
@@ -225,39 +225,42 @@ func TestRestock(t *testing.T) {
 	product := addProduct(t, l, 10, 0)
 	mustDecide(t, l, product.ID, newOrder(product.ID, 1, 4, ""))
 
-	first, err := l.Restock(ctx, product.ID, 5, "monday")
+	first, err := l.Restock(ctx, product.ID.Product(), 5, "monday")
 	part := Restock{product.ID, "monday", 5, 3, 11, false, nil}
 	if want := (Restock{product.ID, "monday", 5, 3, 11, true, []Restock{part}}); err != nil ||
 		!reflect.DeepEqual(first, want) {
 		t.Fatalf("first: %+v, error %v", first, err)
 	}
-	if second, err := l.Restock(ctx, product.ID, 5, "tuesday"); err != nil || second.Version != 4 ||
+	if second, err := l.Restock(ctx, product.ID.Product(), 5, "tuesday"); err != nil || second.Version != 4 ||
 		second.Balance != 16 {
 		t.Fatalf("second: %+v, error %v", second, err)
 	}
-	again, err := l.Restock(ctx, product.ID, 5, "monday")
+	again, err := l.Restock(ctx, product.ID.Product(), 5, "monday")
 	if want := (Restock{product.ID, "monday", 5, 3, 11, false, []Restock{part}}); err != nil ||
 		!reflect.DeepEqual(again, want) {
 		t.Errorf("again: %+v, error %v", again, err)
 	}
 	other := addProduct(t, l, 0, 0)
-	if r, err := l.Restock(ctx, other.ID, 7, "monday"); err != nil || !r.Applied || r.Balance != 7 {
+	if r, err := l.Restock(ctx, other.ID.Product(), 7, "monday"); err != nil || !r.Applied || r.Balance != 7 {
 		t.Errorf("another product: %+v, error %v", r, err)
 	}
-	if _, err := l.Restock(ctx, product.ID, 5, "MONDAY"); err != nil {
+	if _, err := l.Restock(ctx, product.ID.Product(), 5, "MONDAY"); err != nil {
 		t.Errorf("ids in another case are other ids: error %v", err)
 	}
 
 	for name, try := range map[string]func() (Restock, error){
-		"other units":    func() (Restock, error) { return l.Restock(ctx, product.ID, 6, "monday") },
-		"no units":       func() (Restock, error) { return l.Restock(ctx, product.ID, 0, "x") },
-		"negative units": func() (Restock, error) { return l.Restock(ctx, product.ID, -1, "x") },
-		"huge units":     func() (Restock, error) { return l.Restock(ctx, product.ID, math.MaxInt64, "x") },
-		"huge stock":     func() (Restock, error) { return l.Restock(ctx, product.ID, MaxStock, "x") },
-		"no id":          func() (Restock, error) { return l.Restock(ctx, product.ID, 1, "") },
-		"long id":        func() (Restock, error) { return l.Restock(ctx, product.ID, 1, strings.Repeat("x", 65)) },
-		"blank in id":    func() (Restock, error) { return l.Restock(ctx, product.ID, 1, "a b") },
-		"id not ASCII":   func() (Restock, error) { return l.Restock(ctx, product.ID, 1, "é") },
+		"other units":    func() (Restock, error) { return l.Restock(ctx, product.ID.Product(), 6, "monday") },
+		"no units":       func() (Restock, error) { return l.Restock(ctx, product.ID.Product(), 0, "x") },
+		"negative units": func() (Restock, error) { return l.Restock(ctx, product.ID.Product(), -1, "x") },
+		"huge units":     func() (Restock, error) { return l.Restock(ctx, product.ID.Product(), math.MaxInt64, "x") },
+		"huge stock":     func() (Restock, error) { return l.Restock(ctx, product.ID.Product(), MaxStock, "x") },
+		"no id":          func() (Restock, error) { return l.Restock(ctx, product.ID.Product(), 1, "") },
+		"long id": func() (Restock, error) {
+			return l.Restock(ctx, product.ID.Product(), 1, strings.Repeat("x",
+				65))
+		},
+		"blank in id":  func() (Restock, error) { return l.Restock(ctx, product.ID.Product(), 1, "a b") },
+		"id not ASCII": func() (Restock, error) { return l.Restock(ctx, product.ID.Product(), 1, "é") },
 	} {
 		_, err := try()
 		if !errors.Is(err, mysql.ErrInvalid) || errors.Is(err, ErrMismatch) != (name == "other units") {
@@ -280,7 +283,7 @@ func TestRestockConcurrently(t *testing.T) {
 	var functions []func() error
 	for i := range results {
 		functions = append(functions, func() (err error) {
-			results[i], err = l.Restock(t.Context(), product.ID, 5, "once")
+			results[i], err = l.Restock(t.Context(), product.ID.Product(), 5, "once")
 			return err
 		})
 	}

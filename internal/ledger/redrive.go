@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
 
 	"stampede/internal/mysql"
@@ -15,7 +14,7 @@ import (
 
 // Redrive takes back the failure of an order that failed as a dead letter, so that it can be decided anew, and notes
 // that it has. ErrNotFound: the order has no row; ErrInvalid: it was decided otherwise, and that stands.
-func (l *Ledger) Redrive(ctx context.Context, id uuid.UUID) error {
+func (l *Ledger) Redrive(ctx context.Context, id order.OrderID) error {
 	err := l.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		var row orderRow
 		err := tx.GetContext(ctx, &row, `SELECT `+orderColumns+` FROM orders WHERE id = ? FOR UPDATE`, mysql.UUID(id))
@@ -30,7 +29,7 @@ func (l *Ledger) Redrive(ctx context.Context, id uuid.UUID) error {
 
 		// That it was redriven is kept; its row goes, so that it can be decided anew.
 		_, err = tx.ExecContext(ctx, `INSERT INTO redrives (order_id, redriven_at, product_id, user_id, failed_at)
-			VALUES (?, ?, ?, ?, ?)`, row.ID, mysql.Now(), row.ProductID, row.UserID, row.DecidedAt)
+			VALUES (?, ?, ?, ?, ?)`, row.ID, mysql.Now(), row.StockID, row.UserID, row.DecidedAt)
 		if err != nil {
 			return err
 		}

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/google/uuid"
-
 	"stampede/internal/mysql"
 	"stampede/internal/order"
 )
@@ -30,7 +28,7 @@ func TestRedrive(t *testing.T) {
 	}
 	soldOut := newOrder(product.ID, 2, 9, "")
 	mustDecide(t, l, product.ID, soldOut)
-	for _, id := range []uuid.UUID{o.ID, soldOut.ID} {
+	for _, id := range []order.OrderID{o.ID, soldOut.ID} {
 		if err := l.Redrive(t.Context(), id); !errors.Is(err, mysql.ErrInvalid) {
 			t.Errorf("an order that did not fail as a dead letter: %v", err)
 		}

@@ -15,7 +15,8 @@ const MaxRestockIDBytes = 64
 
 // Restock is units put on sale after the first or, if they are negative, taken out: a correction.
 type Restock struct {
-	ProductID int64
+	// StockID is the product, or one of its buckets among the Parts.
+	StockID order.StockID
 	// ID tells a restock from another of the same product.
 	ID    string
 	Units int64
@@ -32,7 +33,7 @@ type Restock struct {
 // evenly as possible. A repeated call changes nothing and returns what the first returned, but for Applied. ErrInvalid:
 // the id is not 1 to MaxRestockIDBytes of visible ASCII, units are not positive or would take the stock over MaxStock,
 // or the id was used with other units, which is an ErrMismatch as well. ErrNotFound: no such product.
-func (l *Ledger) Restock(ctx context.Context, productID, units int64, id string) (Restock, error) {
+func (l *Ledger) Restock(ctx context.Context, productID order.ProductID, units int64, id string) (Restock, error) {
 	if err := validateRestock(units, id); err != nil {
 		return Restock{}, fmt.Errorf("restock: %w", err)
 	}
@@ -66,7 +67,7 @@ func isRestockID(id string) bool {
 	return len(id) >= 1 && len(id) <= MaxRestockIDBytes
 }
 
-func restock(ctx context.Context, tx *sqlx.Tx, productID, units int64, id string) (Restock, error) {
+func restock(ctx context.Context, tx *sqlx.Tx, productID order.ProductID, units int64, id string) (Restock, error) {
 	rows, err := lockWhole(ctx, tx, productID)
 	if err != nil {
 		return Restock{}, err
@@ -92,7 +93,7 @@ func restock(ctx context.Context, tx *sqlx.Tx, productID, units int64, id string
 	for i, row := range rows {
 		part := share(units, len(rows), i)
 		change := ledgerRow{
-			ProductID: row.ID, Version: row.Version + 1, Delta: part, Balance: row.Stock + part,
+			StockID: row.ID, Version: row.Version + 1, Delta: part, Balance: row.Stock + part,
 			Reason: ledgerRestock, Ref: []byte(id), CreatedAt: at,
 		}
 		if err := changeStock(ctx, tx, &row, []ledgerRow{change}); err != nil {
@@ -109,12 +110,13 @@ func restock(ctx context.Context, tx *sqlx.Tx, productID, units int64, id string
 
 // restockedBefore looks for what was done under the id of a restock. It is an ErrMismatch if that had other units.
 func restockedBefore(
-	ctx context.Context, from sqlx.QueryerContext, productID, units int64, id string,
+	ctx context.Context, from sqlx.QueryerContext, productID order.ProductID, units int64, id string,
 ) (done Restock, before bool, err error) {
 	// It may have been applied when the product had other buckets, or none.
 	query, args, err := sqlx.In(`SELECT product_id, version, delta, balance, reason, ref, created_at FROM stock_ledger
 		WHERE product_id IN (?) AND reason IN (?, ?) AND ref = ? ORDER BY product_id`,
-		append([]int64{productID}, order.BucketIDs(productID, order.MaxBuckets)...), ledgerRestock, ledgerCorrection,
+		append([]order.StockID{productID.Stock()}, productID.Buckets(order.MaxBuckets)...), ledgerRestock,
+		ledgerCorrection,
 		[]byte(id))
 	if err != nil {
 		return Restock{}, false, fmt.Errorf("read ledger: %w", err)
@@ -137,17 +139,17 @@ func restockedBefore(
 }
 
 // newRestock adds up the ledger rows of a restock.
-func newRestock(productID int64, id string, rows []ledgerRow) Restock {
-	done := Restock{ProductID: productID, ID: id}
+func newRestock(productID order.ProductID, id string, rows []ledgerRow) Restock {
+	done := Restock{StockID: productID.Stock(), ID: id}
 	for _, row := range rows {
 		done.Units += row.Delta
 		done.Balance += row.Balance
-		if row.ProductID == productID {
+		if row.StockID == productID.Stock() {
 			done.Version = row.Version
 		}
 		if row.Delta > 0 {
 			done.Parts = append(done.Parts, Restock{
-				ProductID: row.ProductID, ID: id, Units: row.Delta, Version: row.Version, Balance: row.Balance,
+				StockID: row.StockID, ID: id, Units: row.Delta, Version: row.Version, Balance: row.Balance,
 			})
 		}
 	}
@@ -156,18 +158,18 @@ func newRestock(productID int64, id string, rows []ledgerRow) Restock {
 
 // Restocks reads what was added to the stock of a product or bucket by restocks, and by moves from other buckets, after
 // a version of it, oldest first. A page of MaxPage may not be all: go on after the version of its last.
-func (l *Ledger) Restocks(ctx context.Context, productID, afterVersion int64) ([]Restock, error) {
+func (l *Ledger) Restocks(ctx context.Context, stockID order.StockID, afterVersion int64) ([]Restock, error) {
 	var rows []ledgerRow
 	err := l.db.SelectContext(ctx, &rows, `SELECT product_id, version, delta, balance, reason, ref, created_at
 		FROM stock_ledger WHERE product_id = ? AND version > ? AND reason IN (?, ?) AND delta > 0
 		ORDER BY version LIMIT ?`,
-		productID, afterVersion, ledgerRestock, ledgerTransfer, mysql.MaxPage)
+		stockID, afterVersion, ledgerRestock, ledgerTransfer, mysql.MaxPage)
 	if err != nil {
-		return nil, fmt.Errorf("read restocks of product %d: %w", productID, err)
+		return nil, fmt.Errorf("read restocks of product %d: %w", stockID, err)
 	}
 	restocks := make([]Restock, len(rows))
 	for i, row := range rows {
-		restocks[i] = Restock{ProductID: row.ProductID, ID: string(row.Ref), Units: row.Delta, Version: row.Version,
+		restocks[i] = Restock{StockID: row.StockID, ID: string(row.Ref), Units: row.Delta, Version: row.Version,
 			Balance: row.Balance}
 	}
 	return restocks, nil

@@ -11,7 +11,7 @@ func TestRestocks(t *testing.T) {
 	product := addProduct(t, l, 5, 0)
 	mustDecide(t, l, product.ID, newOrder(product.ID, 1, 1, ""))
 	for i := range 3 {
-		if _, err := l.Restock(t.Context(), product.ID, int64(i+1), fmt.Sprint("r", i)); err != nil {
+		if _, err := l.Restock(t.Context(), product.ID.Product(), int64(i+1), fmt.Sprint("r", i)); err != nil {
 			t.Fatal(err)
 		}
 	}

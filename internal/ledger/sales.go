@@ -17,7 +17,7 @@ type Sale struct {
 	// Product is whole but for its description. Stock counts the units of all its buckets.
 	order.Product
 	// Parts are the units not sold by the ids under which Redis has them: that of the product, or those of its buckets.
-	Parts map[int64]int64
+	Parts map[order.StockID]int64
 	// Sold counts the units of completed orders.
 	Sold int64
 }
@@ -25,31 +25,31 @@ type Sale struct {
 // Sales reads products by id, in the order of their ids. Those that do not exist are left out. What was sold follows
 // from the ledger's rows that are not orders, of which a product has few: it costs as much after a million orders as
 // after the first.
-func (l *Ledger) Sales(ctx context.Context, ids []int64) ([]Sale, error) {
-	rows, err := l.sales(ctx, ids)
+func (l *Ledger) Sales(ctx context.Context, ids []order.ProductID) ([]Sale, error) {
+	rows, err := readSales(ctx, l.db, ids)
 	if err != nil {
 		return nil, fmt.Errorf("read sales: %w", err)
 	}
 
 	sales := make([]Sale, len(rows))
-	place := map[int64]int{}
-	var buckets []int64
+	place := map[order.ProductID]int{}
+	var buckets []order.StockID
 	for i, row := range rows {
 		p := row.product()
-		sales[i] = Sale{Product: p, Sold: row.Supplied - row.Stock, Parts: map[int64]int64{p.ID: row.Stock}}
+		sales[i] = Sale{Product: p, Sold: row.Supplied - row.Stock, Parts: map[order.StockID]int64{p.ID: row.Stock}}
 		if p.Buckets > 0 {
 			clear(sales[i].Parts)
-			place[p.ID] = i
+			place[p.ID.Product()] = i
 			buckets = append(buckets, p.StockIDs()...)
 		}
 	}
 
 	// The units of a split product are in its buckets.
-	if rows, err = l.sales(ctx, buckets); err != nil {
+	if rows, err = readSales(ctx, l.db, buckets); err != nil {
 		return nil, fmt.Errorf("read sales of buckets: %w", err)
 	}
 	for _, row := range rows {
-		sale := &sales[place[order.ProductOf(row.ID)]]
+		sale := &sales[place[row.ID.Product()]]
 		sale.Stock += row.Stock
 		sale.Sold += row.Supplied - row.Stock
 		sale.Parts[row.ID] = row.Stock
@@ -75,7 +75,7 @@ var salesQuery = func() string {
 		FROM products AS p WHERE id IN (?) ORDER BY id`
 }()
 
-func (l *Ledger) sales(ctx context.Context, ids []int64) ([]saleRow, error) {
+func readSales[ID order.ProductID | order.StockID](ctx context.Context, db *mysql.DB, ids []ID) ([]saleRow, error) {
 	var all []saleRow
 	for chunk := range slices.Chunk(ids, mysql.MaxInList) {
 		query, args, err := sqlx.In(salesQuery, chunk)
@@ -83,7 +83,7 @@ func (l *Ledger) sales(ctx context.Context, ids []int64) ([]saleRow, error) {
 			return nil, err
 		}
 		var rows []saleRow
-		if err := l.db.SelectContext(ctx, &rows, query, args...); err != nil {
+		if err := db.SelectContext(ctx, &rows, query, args...); err != nil {
 			return nil, err
 		}
 		all = append(all, rows...)
@@ -92,8 +92,8 @@ func (l *Ledger) sales(ctx context.Context, ids []int64) ([]saleRow, error) {
 }
 
 // Newest lists the ids of the products that were added last, the newest first. Buckets are not among them.
-func (l *Ledger) Newest(ctx context.Context, limit int) ([]int64, error) {
-	var ids []int64
+func (l *Ledger) Newest(ctx context.Context, limit int) ([]order.ProductID, error) {
+	var ids []order.ProductID
 	err := l.db.SelectContext(ctx, &ids, `SELECT id FROM products WHERE id <= ? ORDER BY id DESC LIMIT ?`,
 		int64(order.MaxProductID), mysql.PageSize(limit))
 	if err != nil {

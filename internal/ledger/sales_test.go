@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
 
 	"stampede/internal/order"
@@ -19,21 +20,21 @@ func TestSales(t *testing.T) {
 	ctx := t.Context()
 	whole, split, untouched := addProduct(t, l, 10, 0), addSplit(t, l, 20, 3, 0), addProduct(t, l, 5, 0)
 	mustDecide(t, l, whole.ID, newOrder(whole.ID, 1, 4, ""), newOrder(whole.ID, 2, 7, "")) // the second fails
-	if _, err := l.Restock(ctx, whole.ID, 5, "monday"); err != nil {
+	if _, err := l.Restock(ctx, whole.ID.Product(), 5, "monday"); err != nil {
 		t.Fatal(err)
 	}
-	one, two := order.BucketID(split.ID, 1), order.BucketID(split.ID, 2)
+	one, two := split.ID.Product().Bucket(1), split.ID.Product().Bucket(2)
 	mustDecide(t, l, one, newOrder(one, 1, 2, ""))
 	mustDecide(t, l, two, newOrder(two, 2, 3, ""))
-	m, err := l.Transfer(ctx, Transfer{ID: order.NewID(), Donor: one, Receiver: two, Units: 4})
+	m, err := l.Transfer(ctx, Transfer{ID: uuid.Must(uuid.NewV7()), Donor: one, Receiver: two, Units: 4})
 	if err != nil || !m.Made() {
 		t.Fatalf("%+v, %v", m, err)
 	}
-	if _, err := l.Restock(ctx, split.ID, 6, "monday"); err != nil {
+	if _, err := l.Restock(ctx, split.ID.Product(), 6, "monday"); err != nil {
 		t.Fatal(err)
 	}
 
-	sales, err := l.Sales(ctx, []int64{untouched.ID, split.ID, 404, whole.ID})
+	sales, err := l.Sales(ctx, []order.ProductID{untouched.ID.Product(), split.ID.Product(), 404, whole.ID.Product()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,11 +50,11 @@ func TestSales(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	// Each bucket by itself, so that a move between two reads changes nothing.
-	rows, err := l.sales(ctx, []int64{one, two})
+	rows, err := readSales(ctx, l.db, []order.StockID{one, two})
 	if err != nil || len(rows) != 2 || rows[0].Supplied-rows[0].Stock != 2 || rows[1].Supplied-rows[1].Stock != 3 {
 		t.Errorf("the buckets: %+v, %v", rows, err)
 	}
-	stocks, err := l.Stocks(ctx, slices.Concat([]int64{whole.ID}, split.StockIDs()))
+	stocks, err := l.Stocks(ctx, slices.Concat([]order.StockID{whole.ID}, split.StockIDs()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +74,7 @@ func TestSales(t *testing.T) {
 	}
 
 	newest, err := l.Newest(ctx, 2)
-	if err != nil || !slices.Equal(newest, []int64{untouched.ID, split.ID}) {
+	if err != nil || !slices.Equal(newest, []order.ProductID{untouched.ID.Product(), split.ID.Product()}) {
 		t.Errorf("newest: %v, %v", newest, err)
 	}
 	if sales, err := l.Sales(ctx, nil); err != nil || len(sales) != 0 {
@@ -116,7 +117,7 @@ func TestSalesCost(t *testing.T) {
 		}
 		return n
 	}
-	for _, ids := range [][]int64{{p.ID}, append([]int64{p.ID}, q.StockIDs()...)} {
+	for _, ids := range [][]order.StockID{{p.ID}, append([]order.StockID{p.ID}, q.StockIDs()...)} {
 		query, args, err := sqlx.In(salesQuery, ids)
 		if err != nil {
 			t.Fatal(err)

@@ -17,7 +17,8 @@ import (
 // with the product as it would be.
 //
 // Orders that were accepted before keep their price, and are decided by the limit that is in force then.
-func (l *Ledger) UpdateProduct(ctx context.Context, id int64, change func(*order.Product)) (order.Product, error) {
+func (l *Ledger) UpdateProduct(ctx context.Context, id order.ProductID, change func(*order.Product)) (order.Product,
+	error) {
 	var changed order.Product
 	err := l.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		rows, err := lockWhole(ctx, tx, id)
@@ -73,13 +74,13 @@ func (r productRow) with(p order.Product) (productRow, error) {
 // writeSettings writes the settings of a product that this transaction has locked as a whole, and of its buckets. That
 // the revision before is still there is checked, as changeStock checks the version.
 func writeSettings(ctx context.Context, tx *sqlx.Tx, row productRow) error {
-	ids := append([]int64{row.ID}, order.BucketIDs(row.ID, row.Buckets)...)
+	ids := append([]order.StockID{row.ID}, row.ID.Product().Buckets(row.Buckets)...)
 	query, args, err := sqlx.Named(`UPDATE products
 		SET name = :name, description = :description, price = :price, starts_at = :starts_at, ends_at = :ends_at,
 			limit_per_user = :limit_per_user, limit_ceiling = :limit_ceiling, state = :state, revision = :revision
 		WHERE id IN (:ids) AND revision = :revision - 1`, struct {
 		productRow
-		IDs []int64 `db:"ids"`
+		IDs []order.StockID `db:"ids"`
 	}{row, ids})
 	if err == nil {
 		query, args, err = sqlx.In(query, args...)

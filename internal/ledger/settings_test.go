@@ -12,13 +12,13 @@ import (
 )
 
 // update changes settings and returns the product, which must be what is stored.
-func update(t testing.TB, l *Ledger, id int64, change func(*order.Product)) order.Product {
+func update(t testing.TB, l *Ledger, id order.ProductID, change func(*order.Product)) order.Product {
 	t.Helper()
 	p, err := l.UpdateProduct(t.Context(), id, change)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if stored := mustProduct(t, l, id); stored != p {
+	if stored := mustProduct(t, l, id.Stock()); stored != p {
 		t.Errorf("stored %+v\nupdated %+v", stored, p)
 	}
 	return p
@@ -50,7 +50,7 @@ func TestUpdateProduct(t *testing.T) {
 		{"one setting", func(p *order.Product) { p.Price = 5 }, true},
 		{"no bounds", func(p *order.Product) { p.StartsAt, p.EndsAt = time.Time{}, time.Time{} }, true},
 	} {
-		got := update(t, l, product.ID, step.change)
+		got := update(t, l, product.ID.Product(), step.change)
 		if step.changes {
 			step.change(&want)
 			want.StartsAt, want.EndsAt = mysql.NullMillis(want.StartsAt).Time, mysql.NullMillis(want.EndsAt).Time
@@ -61,7 +61,7 @@ func TestUpdateProduct(t *testing.T) {
 		}
 	}
 
-	update(t, l, product.ID, func(p *order.Product) { p.StartsAt, p.EndsAt = start, start.Add(time.Hour) })
+	update(t, l, product.ID.Product(), func(p *order.Product) { p.StartsAt, p.EndsAt = start, start.Add(time.Hour) })
 	before := mustProduct(t, l, product.ID)
 	for detail, change := range map[string]func(*order.Product){
 		"ends_at must be after starts_at":                         func(p *order.Product) { p.EndsAt = start },
@@ -69,14 +69,14 @@ func TestUpdateProduct(t *testing.T) {
 		"state must be on_sale or off_sale":                       func(p *order.Product) { p.State = "" },
 		"limit_per_user must be 1 to 1000000000 units, or absent": func(p *order.Product) { p.LimitPerUser = -1 },
 	} {
-		_, err := l.UpdateProduct(t.Context(), product.ID, change)
+		_, err := l.UpdateProduct(t.Context(), product.ID.Product(), change)
 		if invalid, ok := errors.AsType[*mysql.InvalidError](err); !ok || invalid.Detail != detail {
 			t.Errorf("%s: error %v", detail, err)
 		}
 	}
 	// One bound alone can be wrong beside the other that is stored.
 	late := func(p *order.Product) { p.StartsAt = start.Add(2 * time.Hour) }
-	if _, err := l.UpdateProduct(t.Context(), product.ID, late); !errors.Is(err, mysql.ErrInvalid) {
+	if _, err := l.UpdateProduct(t.Context(), product.ID.Product(), late); !errors.Is(err, mysql.ErrInvalid) {
 		t.Errorf("a start after the end that is stored: error %v", err)
 	}
 	if after := mustProduct(t, l, product.ID); after != before {
@@ -103,7 +103,7 @@ func TestUpdateProductConcurrently(t *testing.T) {
 	} {
 		functions = append(functions, func() error {
 			for range rounds {
-				if _, err := l.UpdateProduct(t.Context(), product.ID, change); err != nil {
+				if _, err := l.UpdateProduct(t.Context(), product.ID.Product(), change); err != nil {
 					return err
 				}
 			}
@@ -115,7 +115,7 @@ func TestUpdateProductConcurrently(t *testing.T) {
 			if _, err := l.Decide(t.Context(), product.ID, []order.Order{newOrder(product.ID, 1, 1, "")}); err != nil {
 				return err
 			}
-			if _, err := l.Restock(t.Context(), product.ID, 2, fmt.Sprint(i)); err != nil {
+			if _, err := l.Restock(t.Context(), product.ID.Product(), 2, fmt.Sprint(i)); err != nil {
 				return err
 			}
 		}
@@ -155,7 +155,7 @@ func TestLimitCeiling(t *testing.T) {
 			bought := int64(0)
 			for i, limit := range test.limits {
 				if i > 0 {
-					update(t, l, product.ID, func(p *order.Product) { p.LimitPerUser = limit })
+					update(t, l, product.ID.Product(), func(p *order.Product) { p.LimitPerUser = limit })
 				}
 				if limit == 0 {
 					limit = 50

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
 
 	"stampede/internal/mysql"
@@ -18,15 +17,15 @@ import (
 type Snapshot struct {
 	Product order.Product
 	// Decided holds those of the orders that have a row.
-	Decided map[uuid.UUID]order.Record
+	Decided map[order.OrderID]order.Record
 }
 
 // Snapshot reads a product and those of the orders that are decided, from one snapshot. ErrNotFound: no such product.
-func (l *Ledger) Snapshot(ctx context.Context, productID int64, orders []uuid.UUID) (Snapshot, error) {
+func (l *Ledger) Snapshot(ctx context.Context, stockID order.StockID, orders []order.OrderID) (Snapshot, error) {
 	snapshot := Snapshot{}
 	err := l.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		var product productRow
-		err := tx.GetContext(ctx, &product, `SELECT `+productColumns+` FROM products WHERE id = ?`, productID)
+		err := tx.GetContext(ctx, &product, `SELECT `+productColumns+` FROM products WHERE id = ?`, stockID)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
 			return mysql.ErrNotFound
@@ -38,13 +37,13 @@ func (l *Ledger) Snapshot(ctx context.Context, productID int64, orders []uuid.UU
 		return err
 	})
 	if err != nil {
-		return Snapshot{}, fmt.Errorf("read a snapshot of product %d: %w", productID, err)
+		return Snapshot{}, fmt.Errorf("read a snapshot of product %d: %w", stockID, err)
 	}
 	return snapshot, nil
 }
 
 // Decided reads those of the orders that have a row.
-func (l *Ledger) Decided(ctx context.Context, orders []uuid.UUID) (map[uuid.UUID]order.Record, error) {
+func (l *Ledger) Decided(ctx context.Context, orders []order.OrderID) (map[order.OrderID]order.Record, error) {
 	decided, err := readDecided(ctx, l.db, orders)
 	if err != nil {
 		return nil, fmt.Errorf("read decided orders: %w", err)
@@ -54,8 +53,8 @@ func (l *Ledger) Decided(ctx context.Context, orders []uuid.UUID) (map[uuid.UUID
 
 // readDecided reads those of the orders that have a row, from a transaction or outside of one.
 func readDecided(ctx context.Context, from sqlx.QueryerContext,
-	orders []uuid.UUID) (map[uuid.UUID]order.Record, error) {
-	decided := make(map[uuid.UUID]order.Record)
+	orders []order.OrderID) (map[order.OrderID]order.Record, error) {
+	decided := make(map[order.OrderID]order.Record)
 	for chunk := range slices.Chunk(orders, mysql.MaxInList) {
 		query, args, err := sqlx.In(`SELECT `+orderColumns+` FROM orders WHERE id IN (?)`, orderIDs(chunk))
 		if err != nil {
@@ -66,7 +65,7 @@ func readDecided(ctx context.Context, from sqlx.QueryerContext,
 			return nil, err
 		}
 		for _, row := range rows {
-			decided[uuid.UUID(row.ID)] = row.record()
+			decided[order.OrderID(row.ID)] = row.record()
 		}
 	}
 	return decided, nil

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/google/uuid"
-
 	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/localstack/stacktest"
@@ -17,10 +15,10 @@ func TestSnapshot(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
 	product := addProduct(t, l, 2*mysql.MaxInList, 0)
-	var ids []uuid.UUID
-	want := map[uuid.UUID]order.Status{}
+	var ids []order.OrderID
+	want := map[order.OrderID]order.Status{}
 	for i := range mysql.MaxInList + 20 {
-		o := newOrder(product.ID, int64(i+1), 1, "")
+		o := newOrder(product.ID, order.UserID(i+1), 1, "")
 		ids = append(ids, o.ID)
 		if i%2 == 0 {
 			want[o.ID] = mustDecide(t, l, product.ID, o)[0].Status
@@ -49,9 +47,9 @@ func TestSnapshotIsOneMoment(t *testing.T) {
 	l := newLedger(t)
 	product := addProduct(t, l, 300, 0)
 	orders := make([]order.Order, 300)
-	ids := make([]uuid.UUID, len(orders))
+	ids := make([]order.OrderID, len(orders))
 	for i := range orders {
-		orders[i] = newOrder(product.ID, int64(i+1), 1, "")
+		orders[i] = newOrder(product.ID, order.UserID(i+1), 1, "")
 		ids[i] = orders[i].ID
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -28,7 +28,7 @@ func validateBuckets(n int64) error {
 //
 // ErrNotFound: no such product. ErrOnSale: it is on sale and starts in less than a minute, or orders of it are decided.
 // That none are on their way is for the caller to find out. An InvalidError: there cannot be so many buckets.
-func (l *Ledger) Split(ctx context.Context, id, buckets int64) (order.Product, error) {
+func (l *Ledger) Split(ctx context.Context, id order.ProductID, buckets int64) (order.Product, error) {
 	if err := validateBuckets(buckets); err != nil {
 		return order.Product{}, fmt.Errorf("split: %w", err)
 	}
@@ -37,7 +37,7 @@ func (l *Ledger) Split(ctx context.Context, id, buckets int64) (order.Product, e
 		if id > order.MaxProductID {
 			return mysql.ErrNotFound
 		}
-		row, err := lockProduct(ctx, tx, id)
+		row, err := lockProduct(ctx, tx, id.Stock())
 		switch {
 		case err != nil:
 			return err
@@ -52,13 +52,13 @@ func (l *Ledger) Split(ctx context.Context, id, buckets int64) (order.Product, e
 		if starts := product.StartsAt; product.State != order.OffSale && time.Until(starts) < splitMargin {
 			return fmt.Errorf("%w: take it off sale, or let its sale start in more than %s", ErrOnSale, splitMargin)
 		}
-		all := order.BucketIDs(id, order.MaxBuckets)
+		all := id.Buckets(order.MaxBuckets)
 		rows, err := lockRows(ctx, tx, all)
 		if err != nil {
 			return err
 		}
 		query, args, err := sqlx.In(`SELECT COUNT(*) FROM orders FORCE INDEX (orders_limit) WHERE product_id IN (?)`,
-			append([]int64{id}, all...))
+			append([]order.StockID{id.Stock()}, all...))
 		if err != nil {
 			return err
 		}
@@ -92,9 +92,9 @@ func split(ctx context.Context, tx *sqlx.Tx, rows []productRow, n int64) (produc
 	product.Revision++
 	product.Buckets = n
 
-	want := map[int64]int64{} // units, by id
+	want := map[order.StockID]int64{} // units, by id
 	var total int64
-	known := map[int64]bool{}
+	known := map[order.StockID]bool{}
 	for _, row := range rows {
 		total += row.Stock
 		known[row.ID] = true
@@ -120,7 +120,7 @@ func split(ctx context.Context, tx *sqlx.Tx, rows []productRow, n int64) (produc
 		next.ID, next.Stock, next.Version, next.CreatedAt = row.ID, row.Stock, row.Version, row.CreatedAt
 		if delta := want[row.ID] - row.Stock; delta != 0 {
 			err := changeStock(ctx, tx, &row, []ledgerRow{{
-				ProductID: row.ID, Version: row.Version + 1, Delta: delta, Balance: row.Stock + delta,
+				StockID: row.ID, Version: row.Version + 1, Delta: delta, Balance: row.Stock + delta,
 				Reason: ledgerSplit, Ref: []byte(strconv.FormatInt(product.Revision, 10)), CreatedAt: at,
 			}})
 			if err != nil {
@@ -128,7 +128,7 @@ func split(ctx context.Context, tx *sqlx.Tx, rows []productRow, n int64) (produc
 			}
 			next.Stock, next.Version = want[row.ID], row.Version+1
 		}
-		if order.BucketOf(row.ID) > int(n) {
+		if row.ID.Bucket() > int(n) {
 			next.Buckets = 0
 		}
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"stampede/internal/mysql"
+	"stampede/internal/order"
 )
 
 // The actions of the staff log that concern products and orders. Who reads it may search for these words, so they stay
@@ -16,7 +17,7 @@ const (
 	actRedrive        = "dlq.redrive"
 )
 
-func aboutProduct(id int64) string { return fmt.Sprintf("product %d", id) }
+func aboutProduct(id order.ProductID) string { return fmt.Sprintf("product %d", id) }
 
 // changedSettings are the settings in which two rows of a product differ, as they were and as they are.
 func changedSettings(was, is productRow) (before, after mysql.Values) {

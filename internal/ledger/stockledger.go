@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jmoiron/sqlx"
+
+	"stampede/internal/order"
 )
 
 // The reasons for which a product's stock changes, as stored.
@@ -21,13 +23,13 @@ const (
 
 // ledgerRow is a row of the table stock_ledger.
 type ledgerRow struct {
-	ProductID int64     `db:"product_id"`
-	Version   int64     `db:"version"`
-	Delta     int64     `db:"delta"`
-	Balance   int64     `db:"balance"`
-	Reason    string    `db:"reason"`
-	Ref       []byte    `db:"ref"`
-	CreatedAt time.Time `db:"created_at"`
+	StockID   order.StockID `db:"product_id"`
+	Version   int64         `db:"version"`
+	Delta     int64         `db:"delta"`
+	Balance   int64         `db:"balance"`
+	Reason    string        `db:"reason"`
+	Ref       []byte        `db:"ref"`
+	CreatedAt time.Time     `db:"created_at"`
 }
 
 // insertLedger writes rows, of which there must be at least one.
@@ -36,7 +38,7 @@ func insertLedger(ctx context.Context, tx *sqlx.Tx, rows []ledgerRow) error {
 	for i := range rows {
 		r := &rows[i]
 		insert.row()
-		insert.ints(r.ProductID, r.Version, r.Delta, r.Balance)
+		insert.ints(int64(r.StockID), r.Version, r.Delta, r.Balance)
 		insert.bytes([]byte(r.Reason))
 		insert.bytes(r.Ref)
 		insert.time(r.CreatedAt)

@@ -20,7 +20,8 @@ type Transfer struct {
 	// ID is a UUIDv7.
 	ID uuid.UUID
 	// Donor and Receiver are the ids of the buckets. A correction has a product as its donor, and 0 as its receiver.
-	Donor, Receiver, Units int64
+	Donor, Receiver order.StockID
+	Units           int64
 	// DonorVersion and ReceiverVersion are the versions that the transfer made. They are 0 if it was cancelled.
 	DonorVersion, ReceiverVersion int64
 	// Fresh reports whether this call has decided the transfer, and not an earlier one.
@@ -32,13 +33,13 @@ func (t Transfer) Made() bool { return t.DonorVersion > 0 }
 
 // transferRow is a row of the table moves.
 type transferRow struct {
-	ID              mysql.UUID `db:"id"`
-	Donor           int64      `db:"donor"`
-	Receiver        int64      `db:"receiver"`
-	Units           int64      `db:"units"`
-	DonorVersion    int64      `db:"donor_version"`
-	ReceiverVersion int64      `db:"receiver_version"`
-	DecidedAt       time.Time  `db:"decided_at"`
+	ID              mysql.UUID    `db:"id"`
+	Donor           order.StockID `db:"donor"`
+	Receiver        order.StockID `db:"receiver"`
+	Units           int64         `db:"units"`
+	DonorVersion    int64         `db:"donor_version"`
+	ReceiverVersion int64         `db:"receiver_version"`
+	DecidedAt       time.Time     `db:"decided_at"`
 }
 
 func (r transferRow) transfer() Transfer {
@@ -70,7 +71,7 @@ func (l *Ledger) decideTransfer(ctx context.Context, t Transfer, cancel bool) (d
 		var rows []productRow
 		if !cancel {
 			var err error
-			if rows, err = lockRows(ctx, tx, []int64{t.Donor, t.Receiver}); err != nil {
+			if rows, err = lockRows(ctx, tx, []order.StockID{t.Donor, t.Receiver}); err != nil {
 				return err
 			}
 		}
@@ -118,11 +119,11 @@ func (l *Ledger) decideTransfer(ctx context.Context, t Transfer, cancel bool) (d
 // possible reports whether units can be moved between these rows.
 func possible(t Transfer, rows []productRow) bool {
 	if t.Units <= 0 || t.Donor == t.Receiver || len(rows) != 2 ||
-		order.ProductOf(t.Donor) != order.ProductOf(t.Receiver) {
+		t.Donor.Product() != t.Receiver.Product() {
 		return false
 	}
 	for _, row := range rows {
-		if b := order.BucketOf(row.ID); b == 0 || row.Buckets < int64(b) || row.ID == t.Donor && row.Stock < t.Units {
+		if b := row.ID.Bucket(); b == 0 || row.Buckets < int64(b) || row.ID == t.Donor && row.Stock < t.Units {
 			return false
 		}
 	}
@@ -138,7 +139,7 @@ func transfer(ctx context.Context, tx *sqlx.Tx, t *transferRow, rows []productRo
 		}
 		*version = row.Version + 1
 		err := changeStock(ctx, tx, &row, []ledgerRow{{
-			ProductID: row.ID, Version: *version, Delta: delta, Balance: row.Stock + delta,
+			StockID: row.ID, Version: *version, Delta: delta, Balance: row.Stock + delta,
 			Reason: ledgerTransfer, Ref: []byte(uuid.UUID(t.ID).String()), CreatedAt: t.DecidedAt,
 		}})
 		if err != nil {

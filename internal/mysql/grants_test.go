@@ -97,17 +97,17 @@ func sell(t *testing.T, app *mysql.DB) {
 		t.Fatal(err)
 	}
 	o := order.Order{
-		ID: order.NewID(), UserID: 7, ProductID: p.ID, Quantity: 3, UnitPrice: 1500,
+		ID: order.NewID(), UserID: 7, StockID: p.ID, Quantity: 3, UnitPrice: 1500,
 		ReservedAt: time.Now(), IdempotencyKey: "k",
 	}
 	decided, err := books.Decide(t.Context(), p.ID, []order.Order{o})
 	if err != nil || decided[0].Status != order.Completed || !decided[0].Fresh {
 		t.Errorf("decided %+v, error %v", decided, err)
 	}
-	if _, err := books.Restock(t.Context(), p.ID, 5, "delivery"); err != nil {
+	if _, err := books.Restock(t.Context(), p.ID.Product(), 5, "delivery"); err != nil {
 		t.Error(err)
 	}
-	_, err = books.UpdateProduct(t.Context(), p.ID, func(p *order.Product) { p.State = order.OffSale })
+	_, err = books.UpdateProduct(t.Context(), p.ID.Product(), func(p *order.Product) { p.State = order.OffSale })
 	if err != nil {
 		t.Error(err)
 	}

@@ -46,9 +46,9 @@ func TestStaffLog(t *testing.T) {
 	bad := order.Product{Name: "", Price: 1, Currency: "EUR"}
 	ban := account.Ban{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Reason: "bots"}
 	for i := range 2 { // the second time nothing changes
-		_, err := books.UpdateProduct(ctx, p.ID, func(p *order.Product) { p.Price = 5 })
+		_, err := books.UpdateProduct(ctx, p.ID.Product(), func(p *order.Product) { p.Price = 5 })
 		must(t, err)
-		_, err = books.Restock(ctx, p.ID, 3, "r")
+		_, err = books.Restock(ctx, p.ID.Product(), 3, "r")
 		must(t, err)
 		if _, err := books.AddProduct(ctx, bad); err == nil {
 			t.Error("a product without a name was added")

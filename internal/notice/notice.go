@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"stampede/internal/order"
 	"stampede/internal/redis"
 )
 
@@ -22,7 +23,7 @@ type Notice struct {
 	EndedSessions []uuid.UUID `json:"ended_sessions,omitempty"`
 	// Reopened are products of which more may be had than before. The scripts publish it together with the
 	// change, so that nobody can die in between.
-	Reopened []int64 `json:"reopened,omitempty"`
+	Reopened []order.StockID `json:"reopened,omitempty"`
 }
 
 // Publish sends a notice to all who listen.

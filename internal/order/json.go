@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"time"
-
-	"github.com/google/uuid"
 )
 
 // An order is written twice on its way through the edge, into its message and its state, and by reflection that would
@@ -30,8 +28,8 @@ func (r *Record) AppendJSON(b []byte) []byte {
 // appendFields appends the members of an order without the braces around them.
 func (o *Order) appendFields(b []byte) []byte {
 	b = append(AppendID(append(b, `"order_id":"`...), o.ID), '"')
-	b = strconv.AppendInt(append(b, `,"user_id":`...), o.UserID, 10)
-	b = strconv.AppendInt(append(b, `,"product_id":`...), o.ProductID, 10)
+	b = strconv.AppendInt(append(b, `,"user_id":`...), int64(o.UserID), 10)
+	b = strconv.AppendInt(append(b, `,"product_id":`...), int64(o.StockID), 10)
 	b = strconv.AppendInt(append(b, `,"quantity":`...), o.Quantity, 10)
 	b = strconv.AppendInt(append(b, `,"unit_price":`...), o.UnitPrice, 10)
 	b = appendTime(append(b, `,"reserved_at":`...), o.ReservedAt)
@@ -42,7 +40,7 @@ func (o *Order) appendFields(b []byte) []byte {
 }
 
 // AppendID appends an id in its canonical form.
-func AppendID(b []byte, id uuid.UUID) []byte {
+func AppendID(b []byte, id OrderID) []byte {
 	b = append(hex.AppendEncode(b, id[:4]), '-')
 	b = append(hex.AppendEncode(b, id[4:6]), '-')
 	b = append(hex.AppendEncode(b, id[6:8]), '-')

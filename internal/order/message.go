@@ -52,7 +52,7 @@ func Pack(orders []Order) (bodies [][]byte, groups [][]Order) {
 	var encoded []byte
 	for i := range orders {
 		encoded = append(orders[i].appendFields(append(encoded[:0], '{')), '}')
-		if i > start && orders[i].ProductID != orders[start].ProductID || i-start == MaxOrdersPerMessage || len(body)+1+
+		if i > start && orders[i].StockID != orders[start].StockID || i-start == MaxOrdersPerMessage || len(body)+1+
 			len(encoded)+len(tail) > MaxMessageBytes {
 			flush(i)
 		}

@@ -34,7 +34,7 @@ func TestPackAndDecode(t *testing.T) {
 			orders[i] = sample()
 			orders[i].IdempotencyKey = test.key
 			if test.key == worst {
-				orders[i].UserID, orders[i].ProductID, orders[i].Quantity, orders[i].UnitPrice = 1<<62, 1<<62,
+				orders[i].UserID, orders[i].StockID, orders[i].Quantity, orders[i].UnitPrice = 1<<62, 1<<62,
 					MaxQuantity, MaxUnitPrice
 			}
 		}
@@ -68,9 +68,9 @@ func TestPackAndDecode(t *testing.T) {
 func TestPackKeepsProductsApart(t *testing.T) {
 	t.Parallel()
 	orders := make([]Order, 7)
-	for i, product := range []int64{1, 1, 2, 2, 2, 1, BucketID(1, 1)} {
+	for i, product := range []StockID{1, 1, 2, 2, 2, 1, ProductID(1).Bucket(1)} {
 		orders[i] = sample()
-		orders[i].ProductID = product
+		orders[i].StockID = product
 	}
 	_, groups := Pack(orders)
 	var sizes []int
@@ -282,7 +282,7 @@ func FuzzAppendJSON(f *testing.F) {
 		const end = 253_402_300_799 // seconds to the end of the year 9999
 		r := Record{
 			Order: Order{
-				ID: NewID(), UserID: user, ProductID: -user, Quantity: price ^ 1, UnitPrice: price,
+				ID: NewID(), UserID: UserID(user), StockID: StockID(-user), Quantity: price ^ 1, UnitPrice: price,
 				ReservedAt: time.UnixMilli(max(millis, 0) % (end * 1000)).UTC(), IdempotencyKey: key,
 			},
 			Currency: "EUR", Status: Pending, FailedReason: Reason(reason),

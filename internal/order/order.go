@@ -5,8 +5,6 @@ package order
 import (
 	"errors"
 	"time"
-
-	"github.com/google/uuid"
 )
 
 // Bounds of one order. They keep every product of quantity and unit price far inside an int64.
@@ -56,10 +54,10 @@ var Reasons = []Reason{SoldOut, LimitExceeded, IdempotencyConflict, UnknownProdu
 
 // Order is what a buyer asked for and was promised at the 202.
 type Order struct {
-	// ID is a UUIDv7, so that ids sort by the time of their making.
-	ID        uuid.UUID `json:"order_id"`
-	UserID    int64     `json:"user_id"`
-	ProductID int64     `json:"product_id"`
+	ID OrderID `json:"order_id"`
+	// UserID is who buys, and StockID the product, or the bucket of one, that has the units.
+	UserID  UserID  `json:"user_id"`
+	StockID StockID `json:"product_id"`
 	// Quantity is in units, 1 to MaxQuantity.
 	Quantity int64 `json:"quantity"`
 	// UnitPrice is in minor units of the product's currency, as promised when the units were reserved.
@@ -76,11 +74,11 @@ func (o Order) TotalPrice() int64 { return o.UnitPrice * o.Quantity }
 // Validate says what is wrong with an order that came from outside, or nil.
 func (o Order) Validate() error {
 	switch {
-	case o.ID == uuid.Nil:
+	case o.ID == OrderID{}:
 		return errors.New("order_id is missing")
 	case o.UserID <= 0:
 		return errors.New("user_id is not positive")
-	case o.ProductID <= 0:
+	case o.StockID <= 0:
 		return errors.New("product_id is not positive")
 	case o.Quantity <= 0 || o.Quantity > MaxQuantity:
 		return errors.New("quantity is out of range")
@@ -129,7 +127,7 @@ const (
 
 // Product is something on sale, or taken off sale.
 type Product struct {
-	ID          int64
+	ID          StockID
 	Name        string
 	Description string
 	// Price of one unit, in minor units of Currency.
@@ -153,6 +151,3 @@ type Product struct {
 	Buckets   int64
 	CreatedAt time.Time
 }
-
-// NewID makes the id of a new order: a UUIDv7 (RFC 9562), unique without coordination.
-func NewID() uuid.UUID { return uuid.Must(uuid.NewV7()) }

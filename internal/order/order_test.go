@@ -12,7 +12,7 @@ import (
 // sample is a valid order.
 func sample() Order {
 	return Order{
-		ID: NewID(), UserID: 7, ProductID: 1, Quantity: 2, UnitPrice: 1999,
+		ID: NewID(), UserID: 7, StockID: 1, Quantity: 2, UnitPrice: 1999,
 		ReservedAt: time.UnixMilli(1_700_000_000_123).UTC(), IdempotencyKey: "k",
 	}
 }
@@ -26,12 +26,12 @@ func TestValidate(t *testing.T) {
 		want   string // part of the error, or empty
 	}{
 		{"a valid order", func(*Order) {}, ""},
-		{"no id", func(o *Order) { o.ID = uuid.Nil }, "order_id"},
+		{"no id", func(o *Order) { o.ID = OrderID{} }, "order_id"},
 		{"no user", func(o *Order) { o.UserID = 0 }, "user_id"},
 		{"a negative user", func(o *Order) { o.UserID = -1 }, "user_id"},
 		{"the last user", func(o *Order) { o.UserID = math.MaxInt64 }, ""},
-		{"no product", func(o *Order) { o.ProductID = 0 }, "product_id"},
-		{"a negative product", func(o *Order) { o.ProductID = math.MinInt64 }, "product_id"},
+		{"no product", func(o *Order) { o.StockID = 0 }, "product_id"},
+		{"a negative product", func(o *Order) { o.StockID = math.MinInt64 }, "product_id"},
 		{"no units", func(o *Order) { o.Quantity = 0 }, "quantity"},
 		{"units to give back", func(o *Order) { o.Quantity = -1 }, "quantity"},
 		{"the most units", func(o *Order) { o.Quantity = MaxQuantity }, ""},
@@ -74,8 +74,8 @@ func TestTotalPriceOfTheLargestOrder(t *testing.T) {
 func TestNewIDsSortByTime(t *testing.T) {
 	t.Parallel()
 	last := NewID()
-	if last.Version() != 7 {
-		t.Errorf("version %d", last.Version())
+	if uuid.UUID(last).Version() != 7 {
+		t.Errorf("version %d", uuid.UUID(last).Version())
 	}
 	for range 1000 {
 		id := NewID()

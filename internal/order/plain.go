@@ -14,15 +14,16 @@ func readPlain(body []byte) ([]Order, bool) {
 	orders := make([]Order, 0, min(bytes.Count(body, []byte(`{"order_id":`)), MaxOrdersPerMessage+1))
 	for s.ok && len(orders) <= MaxOrdersPerMessage {
 		var o Order
-		var err error
 		s.literal(`{"order_id":"`)
-		if o.ID, err = uuid.ParseBytes(s.text()); err != nil {
+		id, err := uuid.ParseBytes(s.text())
+		if err != nil {
 			return nil, false
 		}
+		o.ID = OrderID(id)
 		s.literal(`,"user_id":`)
-		o.UserID = s.int()
+		o.UserID = UserID(s.int())
 		s.literal(`,"product_id":`)
-		o.ProductID = s.int()
+		o.StockID = StockID(s.int())
 		s.literal(`,"quantity":`)
 		o.Quantity = s.int()
 		s.literal(`,"unit_price":`)

@@ -70,7 +70,7 @@ func Pack(orders []order.Order) (messages []Outgoing, groups [][]order.Order) {
 	bodies, groups := order.Pack(orders)
 	messages = make([]Outgoing, len(bodies))
 	for i := range bodies {
-		group := strconv.FormatInt(order.ProductOf(groups[i][0].ProductID), 10)
+		group := groups[i][0].StockID.Product().String()
 		messages[i] = Outgoing{Body: string(bodies[i]), Group: group}
 	}
 	return messages, groups

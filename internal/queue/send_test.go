@@ -56,7 +56,7 @@ func TestSendOrders(t *testing.T) {
 	q, server := newQueue(t)
 	var orders []order.Order
 	for i := range 250 {
-		orders = append(orders, order.Order{ID: order.NewID(), UserID: int64(i + 1), ProductID: 1, Quantity: 1,
+		orders = append(orders, order.Order{ID: order.NewID(), UserID: order.UserID(i + 1), StockID: 1, Quantity: 1,
 			ReservedAt: time.Now()})
 	}
 	if err := q.SendOrders(t.Context(), orders); err != nil {
@@ -364,8 +364,8 @@ func TestAMessageIsDelayedByWholeSeconds(t *testing.T) {
 func TestEachProductIsAGroup(t *testing.T) {
 	t.Parallel()
 	orders := make([]order.Order, 3)
-	for i, product := range []int64{7, 7, order.BucketID(8, 2)} {
-		orders[i] = order.Order{ID: order.NewID(), UserID: 1, ProductID: product, Quantity: 1, ReservedAt: time.Now()}
+	for i, product := range []order.StockID{7, 7, order.ProductID(8).Bucket(2)} {
+		orders[i] = order.Order{ID: order.NewID(), UserID: 1, StockID: product, Quantity: 1, ReservedAt: time.Now()}
 	}
 	q, server := newQueue(t)
 	if err := q.SendOrders(t.Context(), orders); err != nil {

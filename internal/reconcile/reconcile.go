@@ -12,8 +12,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/uuid"
-
 	"stampede/internal/ledger"
 	"stampede/internal/order"
 	"stampede/internal/redis"
@@ -100,23 +98,23 @@ type Reconciler struct {
 }
 
 // Product reconciles one product, or one bucket of a product.
-func (r *Reconciler) Product(ctx context.Context, productID int64) (report Report, err error) {
-	report = Report{ProductID: order.ProductOf(productID), Bucket: order.BucketOf(productID), Findings: []Finding{}}
+func (r *Reconciler) Product(ctx context.Context, stockID order.StockID) (report Report, err error) {
+	report = Report{ProductID: stockID.Product(), Bucket: stockID.Bucket(), Findings: []Finding{}}
 	deadline := time.Now().Add(pauseDeadline)
 	if r.Pause && r.Apply {
-		if err := r.Redis.Pause(ctx, productID, pauseLength); err != nil {
+		if err := r.Redis.Pause(ctx, stockID, pauseLength); err != nil {
 			return report, err
 		}
 		defer func() {
 			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()
-			err = errors.Join(err, r.Redis.Pause(end, productID, 0))
+			err = errors.Join(err, r.Redis.Pause(end, stockID, 0))
 		}()
 	}
 
 	for looks := 1; ; looks++ {
 		// Each look that repairs something, or during which something moves, needs another one.
-		moved, err := r.look(ctx, productID, &report)
+		moved, err := r.look(ctx, stockID, &report)
 		if err != nil || !moved {
 			return report, err
 		}
@@ -138,8 +136,8 @@ func (r *Reconciler) Product(ctx context.Context, productID int64) (report Repor
 
 // look compares a product once. It returns true if something was repaired or has moved, so that the product must
 // be looked at again.
-func (r *Reconciler) look(ctx context.Context, productID int64, report *Report) (again bool, err error) {
-	l, err := r.Redis.Look(ctx, productID)
+func (r *Reconciler) look(ctx context.Context, stockID order.StockID, report *Report) (again bool, err error) {
+	l, err := r.Redis.Look(ctx, stockID)
 	if err != nil {
 		return false, err
 	}
@@ -153,10 +151,10 @@ func (r *Reconciler) look(ctx context.Context, productID int64, report *Report) 
 	if !r.Pause {
 		// Nothing is said of younger orders, and a rush has very many of them.
 		youngest := min(cmp.Or(r.StaleAge, StaleAge), cmp.Or(r.LostAge, LostAge))
-		ids = slices.DeleteFunc(ids, func(id uuid.UUID) bool { return !older(l, id, youngest) })
+		ids = slices.DeleteFunc(ids, func(id order.OrderID) bool { return !older(l, id, youngest) })
 	}
 
-	snapshot, err := r.MySQL.Snapshot(ctx, productID, ids)
+	snapshot, err := r.MySQL.Snapshot(ctx, stockID, ids)
 	if err != nil {
 		return false, err
 	}
@@ -199,8 +197,8 @@ func (r *Reconciler) look(ctx context.Context, productID int64, report *Report) 
 
 // older reports whether an order was older than an age when Redis was looked at, by the time in its id and the clock of
 // Redis, which is the same for all workers.
-func older(l stock.Look, id uuid.UUID, age time.Duration) bool {
-	return l.Now.Sub(time.Unix(id.Time().UnixTime())) > age
+func older(l stock.Look, id order.OrderID, age time.Duration) bool {
+	return l.Now.Sub(id.MadeAt()) > age
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"slices"
 
-	"github.com/google/uuid"
-
 	"stampede/internal/buckets"
 	"stampede/internal/ledger"
 	"stampede/internal/mysql"
@@ -84,7 +82,7 @@ func (r *Reconciler) restocks(ctx context.Context, l stock.Look, s ledger.Snapsh
 func (r *Reconciler) transfers(ctx context.Context, l stock.Look, s ledger.Snapshot) (Finding, error) {
 	f := Finding{Cause: Transfer}
 	for transfer, units := range l.Transfers {
-		if !r.Pause && !older(l, transfer.ID, cmp.Or(r.TransferAge, TransferAge)) {
+		if !r.Pause && !older(l, order.OrderID(transfer.ID), cmp.Or(r.TransferAge, TransferAge)) {
 			continue
 		}
 		if r.Apply {
@@ -161,7 +159,7 @@ func records(decisions []order.Decision) []order.Record {
 // whose order it was; its units are given back once no message can have it.
 func (r *Reconciler) lost(ctx context.Context, l stock.Look, s ledger.Snapshot) (Finding, error) {
 	f := Finding{Cause: Lost}
-	var ids []uuid.UUID
+	var ids []order.OrderID
 	for id, units := range l.Reserved {
 		if _, decided := s.Decided[id]; !decided && !l.Outbox[id] && older(l, id, cmp.Or(r.LostAge, LostAge)) {
 			ids = append(ids, id)
@@ -183,7 +181,7 @@ func (r *Reconciler) lost(ctx context.Context, l stock.Look, s ledger.Snapshot) 
 		for i, record := range records {
 			if record == nil {
 				if r.Drained || older(l, batch[i], stock.PendingTTL) {
-					unknown := order.Order{ID: batch[i], ProductID: s.Product.ID, Quantity: l.Reserved[batch[i]]}
+					unknown := order.Order{ID: batch[i], StockID: s.Product.ID, Quantity: l.Reserved[batch[i]]}
 					gone = append(gone, order.Decision{Record: order.Record{Order: unknown, Status: order.Failed}})
 				}
 				continue

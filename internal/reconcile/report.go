@@ -1,6 +1,10 @@
 package reconcile
 
-import "slices"
+import (
+	"slices"
+
+	"stampede/internal/order"
+)
 
 // Finding is a difference.
 type Finding struct {
@@ -17,7 +21,7 @@ type Finding struct {
 
 // Report says how a product stands after it was reconciled.
 type Report struct {
-	ProductID int64 `json:"product_id"`
+	ProductID order.ProductID `json:"product_id"`
 	// Bucket is the number of the bucket, of a product that is split.
 	Bucket int `json:"bucket,omitempty"`
 	// Loaded reports whether Redis has the product; if not there is nothing to compare.

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/google/uuid"
-
 	"stampede/internal/order"
 )
 
@@ -17,7 +15,7 @@ func (r *Reconciler) Statuses(ctx context.Context) (Finding, error) {
 	f := Finding{Cause: Status}
 	var mu sync.Mutex // the servers of a Cluster are visited at the same time
 	err := r.Redis.States(ctx, order.Pending, func(pending []order.Record) error {
-		ids := make([]uuid.UUID, len(pending))
+		ids := make([]order.OrderID, len(pending))
 		for i := range pending {
 			ids[i] = pending[i].ID
 		}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"stampede/internal/ledger"
+	"stampede/internal/order"
 	"stampede/internal/stock"
 )
 
@@ -86,7 +87,7 @@ func (r *Reconciler) bought(ctx context.Context, l stock.Look, s ledger.Snapshot
 	report *Report) (moved bool, err error) {
 	id := s.Product.ID
 	f := Finding{Cause: Bought}
-	lower := func(bought map[int64]int64, all bool) error {
+	lower := func(bought map[order.UserID]int64, all bool) error {
 		if !r.Apply {
 			return nil
 		}
@@ -97,13 +98,13 @@ func (r *Reconciler) bought(ctx context.Context, l stock.Look, s ledger.Snapshot
 		return err
 	}
 
-	err = r.Redis.Bought(ctx, id, func(counts map[int64]int64) error {
+	err = r.Redis.Bought(ctx, id, func(counts map[order.UserID]int64) error {
 		has, err := r.MySQL.Bought(ctx, id, slices.Collect(maps.Keys(counts)))
 		if err != nil {
 			return err
 		}
 
-		wrong := make(map[int64]int64)
+		wrong := make(map[order.UserID]int64)
 		for user, units := range counts {
 			if excess := units - has[user]; excess > 0 {
 				wrong[user] = has[user]

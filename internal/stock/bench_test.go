@@ -20,7 +20,7 @@ func BenchmarkReserve(b *testing.B) {
 		b.Run(fmt.Sprintf("orders=%d/limit=%d/keys=%v", test.n, test.limit, test.keyed), func(b *testing.B) {
 			s := openShop(b, stacktest.RedisURL(b))
 			requests := asks(test.n)
-			orders, user := benchFlush, int64(0)
+			orders, user := benchFlush, order.UserID(0)
 			for b.Loop() {
 				b.StopTimer()
 				if orders >= benchFlush {

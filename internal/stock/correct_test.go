@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
-
 	"stampede/internal/order"
 	"stampede/localstack/stacktest"
 )
@@ -83,7 +81,8 @@ func testLook(t *testing.T, s *shop) {
 	}
 	l := s.look(t)
 	equal(t, "look", []any{l.Loaded, l.Available, l.Reserved, l.Outbox, l.Version, l.Revision, l.Restocks},
-		[]any{true, 6, map[uuid.UUID]int64{a.ID: 2, b.ID: 3}, map[uuid.UUID]bool{b.ID: true}, 5, s.product.Revision,
+		[]any{true, 6, map[order.OrderID]int64{a.ID: 2, b.ID: 3}, map[order.OrderID]bool{b.ID: true}, 5,
+			s.product.Revision,
 			map[string]bool{"r": true}})
 }
 
@@ -139,7 +138,7 @@ func testPause(t *testing.T, s *shop) {
 	equal(t, "while paused", outcomes(s.reserve(t, ask(1, 1, ""), ask(1, 1, "k"), ask(2, 2, "k"))),
 		[]Outcome{Paused, Replayed, Paused})
 	equal(t, "readmit while paused", must(s.Readmit(t.Context(),
-		order.Order{ID: order.NewID(), ProductID: s.product.ID, UserID: 1, Quantity: 1}))(t), Paused)
+		order.Order{ID: order.NewID(), StockID: s.product.ID, UserID: 1, Quantity: 1}))(t), Paused)
 	s.settle(t, fresh(before, order.Completed, 6)) // orders go on
 	s.pause(t, 0)
 	equal(t, "after the end", outcomes(s.reserve(t, ask(1, 1, ""))), []Outcome{Reserved})
@@ -221,7 +220,7 @@ func testForget(t *testing.T, s *shop) {
 }
 
 func testReadmit(t *testing.T, s *shop) {
-	o := order.Order{ID: order.NewID(), ProductID: s.product.ID, UserID: 7, Quantity: 3, UnitPrice: 1234,
+	o := order.Order{ID: order.NewID(), StockID: s.product.ID, UserID: 7, Quantity: 3, UnitPrice: 1234,
 		IdempotencyKey: "a key"}
 	if _, err := s.Readmit(t.Context(), o); !errors.Is(err, ErrNotLoaded) {
 		t.Errorf("not loaded: %v", err)
@@ -248,7 +247,7 @@ func testReadmit(t *testing.T, s *shop) {
 	if len(sent) != 1 || sent[0].UnitPrice != 1234 || sent[0].IdempotencyKey != "a key" || sent[0].ID != o.ID {
 		t.Errorf("the relay would send %+v", sent)
 	}
-	other := order.Order{ID: order.NewID(), ProductID: s.product.ID, UserID: 7, Quantity: 2}
+	other := order.Order{ID: order.NewID(), StockID: s.product.ID, UserID: 7, Quantity: 2}
 	s.unchanged(t, "over the limit", func() { equal(t, "over the limit", readmit(other), LimitExceeded) })
 	s.configure(t, func(p *order.Product) { p.LimitPerUser = 0 })
 	other.Quantity = 8
@@ -264,12 +263,14 @@ func testLower(t *testing.T, s *shop) {
 	equal(t, "counted", l.Counted(), false)
 	o := s.order(t, 3, 1, "")
 	s.unchanged(t, "lowered by an old look", func() {
-		equal(t, "lowered", must(s.LowerBought(t.Context(), s.product.ID, l, map[int64]int64{1: 0}, true))(t), false)
+		equal(t, "lowered", must(s.LowerBought(t.Context(), s.product.ID, l, map[order.UserID]int64{1: 0}, true))(t),
+			false)
 	})
 	s.settle(t, fresh(o, order.Failed, 8))
 
 	l = s.look(t)
-	equal(t, "lowered", must(s.LowerBought(t.Context(), s.product.ID, l, map[int64]int64{1: 0, 2: 1}, true))(t), true)
+	equal(t, "lowered", must(s.LowerBought(t.Context(), s.product.ID, l, map[order.UserID]int64{1: 0, 2: 1}, true))(t),
+		true)
 	equal(t, "bought", s.contents(t).bought, map[string]string{"2": "1"})
 	equal(t, "counted", s.look(t).Counted(), true)
 	s.order(t, 3, 1, "")

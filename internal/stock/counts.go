@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	goredis "github.com/redis/go-redis/v9"
+
+	"stampede/internal/order"
 )
 
 // Count is how much Redis holds of a product or bucket, to look at it often. Level says it exactly, and Look has all
@@ -20,11 +22,11 @@ type Count struct {
 
 // Counts reads several products or buckets, each at its own moment, at a cost that does not depend on how many orders
 // they have. With an error it returns those that it could read.
-func (s *Stock) Counts(ctx context.Context, productIDs []int64) (counts map[int64]Count, err error) {
-	available := make([]*goredis.StringCmd, len(productIDs))
-	reserved, transfers := make([]*goredis.IntCmd, len(productIDs)), make([]*goredis.IntCmd, len(productIDs))
+func (s *Stock) Counts(ctx context.Context, stockIDs []order.StockID) (counts map[order.StockID]Count, err error) {
+	available := make([]*goredis.StringCmd, len(stockIDs))
+	reserved, transfers := make([]*goredis.IntCmd, len(stockIDs)), make([]*goredis.IntCmd, len(stockIDs))
 	_, _ = s.rdb.Pipelined(ctx, func(p goredis.Pipeliner) error { // each command has its own error
-		for i, id := range productIDs {
+		for i, id := range stockIDs {
 			k := keysOf(id)
 			// In this order, so that units whose transfer begins in between are seen twice and not missed. Those that
 			// arrive in between can be missed: who finds nothing looks again.
@@ -33,8 +35,8 @@ func (s *Stock) Counts(ctx context.Context, productIDs []int64) (counts map[int6
 		return nil
 	})
 
-	counts = make(map[int64]Count, len(productIDs))
-	for i, id := range productIDs {
+	counts = make(map[order.StockID]Count, len(stockIDs))
+	for i, id := range stockIDs {
 		units, failed := available[i].Int64()
 		loaded := failed == nil
 		if errors.Is(failed, goredis.Nil) {

@@ -4,8 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
-
 	"stampede/internal/order"
 	"stampede/internal/redis"
 	"stampede/localstack"
@@ -47,7 +45,7 @@ func TestFullRedisDrains(t *testing.T) {
 
 			_, _, err := s.Reserve(t.Context(), s.product.ID, 0, asks(2))
 			refusedAsFull(t, "Reserve", err)
-			_, err = s.Readmit(t.Context(), order.Order{ID: order.NewID(), ProductID: s.product.ID, UserID: 9,
+			_, err = s.Readmit(t.Context(), order.Order{ID: order.NewID(), StockID: s.product.ID, UserID: 9,
 				Quantity: 1})
 			refusedAsFull(t, "Readmit", err)
 
@@ -66,7 +64,7 @@ func TestFullRedisDrains(t *testing.T) {
 					t.Error(write)
 				}
 			}
-			states := must(s.Statuses(t.Context(), []uuid.UUID{completed.ID, left.ID}))(t)
+			states := must(s.Statuses(t.Context(), []order.OrderID{completed.ID, left.ID}))(t)
 			if states[0] == nil || states[0].Status != order.Completed || states[1] == nil ||
 				states[1].Status != order.Pending {
 				t.Errorf("states of a completed order and a pending one: %+v", states)
@@ -110,9 +108,9 @@ func TestFullRedisIsRepaired(t *testing.T) {
 		}
 	}
 
-	equal(t, "products", must(s.Products(ctx))(t), []int64{id})
-	equal(t, "counts", must(s.Counts(ctx, []int64{id}))(t),
-		map[int64]Count{id: {Loaded: true, Available: 15, Transfers: 1}})
+	equal(t, "products", must(s.Products(ctx))(t), []order.StockID{id})
+	equal(t, "counts", must(s.Counts(ctx, []order.StockID{id}))(t),
+		map[order.StockID]Count{id: {Loaded: true, Available: 15, Transfers: 1}})
 	equal(t, "totals", must(s.Totals(ctx))(t), Totals{Products: 1, Available: 15})
 	equal(t, "level", must(s.Level(ctx, id))(t), Level{Loaded: true, Available: 15, InTransfer: 1, Version: 5})
 	if err := s.rdb.HDel(ctx, s.keys.lent, "m").Err(); err != nil {

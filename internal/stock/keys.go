@@ -1,9 +1,7 @@
 package stock
 
 import (
-	"strconv"
-
-	"github.com/google/uuid"
+	"stampede/internal/order"
 )
 
 // Every key of stock and orders in Redis is built here. The braces are a Redis Cluster hash tag: all
@@ -47,8 +45,8 @@ type productKeys struct {
 	idem     string // prefix of idempotency records, completed by user and key
 }
 
-func keysOf(productID int64) productKeys {
-	tag := "{" + strconv.FormatInt(productID, 10) + "}"
+func keysOf(stockID order.StockID) productKeys {
+	tag := "{" + stockID.String() + "}"
 	return productKeys{
 		stock:    stockPrefix + tag,
 		reserved: "reserved:" + tag,
@@ -61,12 +59,12 @@ func keysOf(productID int64) productKeys {
 	}
 }
 
-func (k productKeys) idemKey(userID int64, key string) string {
-	return k.idem + strconv.FormatInt(userID, 10) + ":" + key
+func (k productKeys) idemKey(userID order.UserID, key string) string {
+	return k.idem + userID.String() + ":" + key
 }
 
 // orderKey is the key of an order's status. It has no hash tag, since who asks knows the order's id only.
-func orderKey(id uuid.UUID) string { return orderPrefix + id.String() }
+func orderKey(id order.OrderID) string { return orderPrefix + id.String() }
 
 const orderPrefix = "order:"
 

@@ -8,6 +8,8 @@ import (
 	"strconv"
 
 	goredis "github.com/redis/go-redis/v9"
+
+	"stampede/internal/order"
 )
 
 // Level is what Redis holds of a product.
@@ -35,17 +37,17 @@ const maxReads = 20
 // Level reads what Redis holds of a product, at one moment, or as Moving. It is no transaction, since a Redis that is
 // full refuses even one that only reads, and reads no more than a page at a time, since Redis serves nobody else
 // meanwhile: it reads again if the number of changes has moved. The outbox does not count.
-func (s *Stock) Level(ctx context.Context, productID int64) (Level, error) {
+func (s *Stock) Level(ctx context.Context, stockID order.StockID) (Level, error) {
 	for range maxReads {
-		level, err := s.readLevel(ctx, keysOf(productID))
+		level, err := s.readLevel(ctx, keysOf(stockID))
 		if err != nil {
-			return Level{}, fmt.Errorf("read stock of product %d: %w", productID, err)
+			return Level{}, fmt.Errorf("read stock of product %d: %w", stockID, err)
 		}
 		if !level.Moving || level.Reservations > lookPage {
 			return level, nil
 		}
 	}
-	return Level{}, fmt.Errorf("read stock of product %d: it has moved each time that it was read", productID)
+	return Level{}, fmt.Errorf("read stock of product %d: it has moved each time that it was read", stockID)
 }
 
 func (s *Stock) readLevel(ctx context.Context, k productKeys) (Level, error) {

@@ -88,13 +88,13 @@ func history(t *testing.T, s *shop, seed uint64, reserve func(Request) (bool, in
 			for range linearCalls {
 				switch pick := rng.IntN(10); {
 				case pick < 5:
-					r := ask(int64(client+1), 1+rng.Int64N(3), "")
+					r := ask(order.UserID(client+1), 1+rng.Int64N(3), "")
 					out := record(client, unitsCall{"reserve", r.Quantity}, func() (out unitsAnswer, err error) {
 						out.done, out.available, err = reserve(r)
 						return out, err
 					})
 					if out.done {
-						mine = append(mine, order.Order{ID: r.OrderID, UserID: r.UserID, ProductID: s.product.ID,
+						mine = append(mine, order.Order{ID: r.OrderID, UserID: r.UserID, StockID: s.product.ID,
 							Quantity: r.Quantity})
 					}
 				case pick < 7 && len(mine) > 0:

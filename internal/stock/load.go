@@ -15,13 +15,13 @@ import (
 // Load brings a product to Redis with the stock, version and settings that read finds in MySQL. It reports
 // whether this call loaded it; if it was loaded before, nothing changes. A row that turns out to be out of
 // date is read again, a few times; after that the error is ErrStale.
-func (s *Stock) Load(ctx context.Context, productID int64,
+func (s *Stock) Load(ctx context.Context, stockID order.StockID,
 	read func(context.Context) (order.Product, error)) (bool, error) {
 	if _, err := read(ctx); err != nil {
 		return false, err // so that a product which somebody has made up leaves nothing in Redis
 	}
 	for attempt := 1; ; attempt++ {
-		epoch, err := s.epoch(ctx, productID)
+		epoch, err := s.epoch(ctx, stockID)
 		if err != nil {
 			return false, err
 		}
@@ -37,16 +37,16 @@ func (s *Stock) Load(ctx context.Context, productID int64,
 }
 
 // epoch is the word that Redis has for a product for as long as it keeps its data, made now if there is none.
-func (s *Stock) epoch(ctx context.Context, productID int64) (string, error) {
+func (s *Stock) epoch(ctx context.Context, stockID order.StockID) (string, error) {
 	var epoch *goredis.StringCmd
 	_, err := s.rdb.Pipelined(ctx, func(p goredis.Pipeliner) error {
-		key := keysOf(productID).sale
+		key := keysOf(stockID).sale
 		p.HSetNX(ctx, key, fieldEpoch, rand.Text())
 		epoch = p.HGet(ctx, key, fieldEpoch)
 		return nil
 	})
 	if err != nil {
-		return "", fmt.Errorf("begin to load product %d: %w", productID, err)
+		return "", fmt.Errorf("begin to load product %d: %w", stockID, err)
 	}
 	return epoch.Val(), nil
 }
@@ -89,7 +89,7 @@ func (s *Stock) Configure(ctx context.Context, p order.Product) (bool, error) {
 	return holds, err
 }
 
-func (s *Stock) configureRow(ctx context.Context, id int64, p order.Product) (bool, error) {
+func (s *Stock) configureRow(ctx context.Context, id order.StockID, p order.Product) (bool, error) {
 	k := keysOf(id)
 	n, err := configureScript.Run(ctx, s.rdb, []string{k.stock, k.sale}, p.Revision, p.Price, p.Currency,
 		millis(p.StartsAt), millis(p.EndsAt), p.LimitPerUser, string(p.State), p.Buckets).Int()
@@ -101,12 +101,12 @@ func (s *Stock) configureRow(ctx context.Context, id int64, p order.Product) (bo
 
 // Restock adds units that MySQL has put on sale under a version and a restock id, once. It reports
 // whether this call added them; it does not if the loaded stock holds them already.
-func (s *Stock) Restock(ctx context.Context, productID, units, version int64, id string) (bool, error) {
-	k := keysOf(productID)
+func (s *Stock) Restock(ctx context.Context, stockID order.StockID, units, version int64, id string) (bool, error) {
+	k := keysOf(stockID)
 	n, err := s.rdb.Run(ctx, failpoint.Restock, restockScript, []string{k.stock, k.sale, k.settled}, units, version,
 		id).Int()
 	if err != nil {
-		return false, fmt.Errorf("restock product %d: %w", productID, err)
+		return false, fmt.Errorf("restock product %d: %w", stockID, err)
 	}
 	return n == 1, nil
 }

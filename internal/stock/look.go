@@ -8,8 +8,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	goredis "github.com/redis/go-redis/v9"
+
+	"stampede/internal/order"
 )
 
 // lookPage is how many fields or members a call asks for: Redis serves nobody else meanwhile. Of a hash of 400,000
@@ -22,9 +23,9 @@ type Look struct {
 	Loaded    bool
 	Available int64
 	// Reserved are the units of the orders that are reserved.
-	Reserved map[uuid.UUID]int64
+	Reserved map[order.OrderID]int64
 	// Outbox are the orders that are in the outbox.
-	Outbox map[uuid.UUID]bool
+	Outbox map[order.OrderID]bool
 	// Transfers are the units that are on their way to other buckets, or being taken out.
 	Transfers map[Transfer]int64
 	// Version is the product's version in MySQL of which Redis knows for sure that the stock holds it, and
@@ -56,16 +57,16 @@ func (l Look) SameAs(other Look) bool {
 func (l Look) Counted() bool { return l.Still && l.counted == l.changes }
 
 // Look reads a product, in many small calls.
-func (s *Stock) Look(ctx context.Context, productID int64) (Look, error) {
-	l, err := s.look(ctx, keysOf(productID))
+func (s *Stock) Look(ctx context.Context, stockID order.StockID) (Look, error) {
+	l, err := s.look(ctx, keysOf(stockID))
 	if err != nil {
-		return Look{}, fmt.Errorf("look at product %d: %w", productID, err)
+		return Look{}, fmt.Errorf("look at product %d: %w", stockID, err)
 	}
 	return l, nil
 }
 
 func (s *Stock) look(ctx context.Context, k productKeys) (Look, error) {
-	l := Look{Reserved: map[uuid.UUID]int64{}, Outbox: map[uuid.UUID]bool{}, Transfers: map[Transfer]int64{},
+	l := Look{Reserved: map[order.OrderID]int64{}, Outbox: map[order.OrderID]bool{}, Transfers: map[Transfer]int64{},
 		Restocks: map[string]bool{}}
 
 	// The settings come first: a restock that is newer than the version is then found among the restocks, if it was
@@ -75,7 +76,7 @@ func (s *Stock) look(ctx context.Context, k productKeys) (Look, error) {
 	}
 
 	err := s.hashPages(ctx, k.reserved, func(text, units string) error {
-		id, err := uuid.Parse(text)
+		id, err := order.ParseID(text)
 		if err == nil {
 			l.Reserved[id], err = strconv.ParseInt(units, 10, 64)
 		}
@@ -97,7 +98,7 @@ func (s *Stock) look(ctx context.Context, k productKeys) (Look, error) {
 	}
 
 	err = s.hashPages(ctx, k.outbox, func(text, _ string) error {
-		if id, err := uuid.Parse(text); err == nil { // the relay complains of any other
+		if id, err := order.ParseID(text); err == nil { // the relay complains of any other
 			l.Outbox[id] = true
 		}
 		return nil

@@ -81,7 +81,7 @@ func TestLookByPages(t *testing.T) {
 		"reserved": func() { other.reserve(t, ask(1, 1, "")) },
 		"settled": func() {
 			for id := range l.Reserved {
-				o := order.Order{ID: id, UserID: 1, ProductID: s.product.ID, Quantity: 1}
+				o := order.Order{ID: id, UserID: 1, StockID: s.product.ID, Quantity: 1}
 				other.settle(t, again(o, order.Completed))
 				return
 			}

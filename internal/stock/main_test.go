@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
-
 	"stampede/internal/notice"
 	"stampede/internal/order"
 	"stampede/internal/redis"
@@ -122,7 +120,7 @@ func openShop(t testing.TB, url string) *shop {
 
 // newShop sells another product in the same Redis.
 func newShop(s *Stock) *shop {
-	p := order.Product{ID: 1 + rand.Int64N(1<<40), Price: 1999, Currency: "EUR", Stock: 10, Version: 5,
+	p := order.Product{ID: order.StockID(1 + rand.Int64N(1<<40)), Price: 1999, Currency: "EUR", Stock: 10, Version: 5,
 		Revision: 3, State: order.OnSale}
 	return &shop{Stock: s, product: p, keys: keysOf(p.ID)}
 }
@@ -147,7 +145,7 @@ func (s *shop) load(t testing.TB, change func(*order.Product)) {
 	}
 }
 
-func ask(userID, quantity int64, key string) Request {
+func ask(userID order.UserID, quantity int64, key string) Request {
 	return Request{OrderID: order.NewID(), UserID: userID, Quantity: quantity, IdempotencyKey: key}
 }
 
@@ -155,7 +153,7 @@ func ask(userID, quantity int64, key string) Request {
 func asks(n int) []Request {
 	requests := make([]Request, n)
 	for i := range requests {
-		requests[i] = ask(int64(i+1), 1, "key-"+strconv.Itoa(i))
+		requests[i] = ask(order.UserID(i+1), 1, "key-"+strconv.Itoa(i))
 	}
 	return requests
 }
@@ -170,7 +168,7 @@ func (s *shop) reserve(t testing.TB, requests ...Request) []Reservation {
 }
 
 // order reserves one order and returns it.
-func (s *shop) order(t testing.TB, userID, quantity int64, key string) order.Order {
+func (s *shop) order(t testing.TB, userID order.UserID, quantity int64, key string) order.Order {
 	t.Helper()
 	result := s.reserve(t, ask(userID, quantity, key))[0]
 	if result.Outcome != Reserved {
@@ -281,7 +279,7 @@ func (s *shop) scan(t testing.TB, pattern string) []string {
 func (s *shop) dump(t testing.TB) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	for _, key := range s.scan(t, "*{"+strconv.FormatInt(s.product.ID, 10)+"}*") {
+	for _, key := range s.scan(t, "*{"+strconv.FormatInt(int64(s.product.ID), 10)+"}*") {
 		if key == s.keys.sale { // without what counts calls and not orders
 			all[key] = fmt.Sprint(s.contents(t).sale)
 			continue
@@ -302,7 +300,7 @@ func (s *shop) unchanged(t testing.TB, what string, f func()) {
 }
 
 // age makes an outbox entry older, and its claim if it has one.
-func (s *shop) age(t testing.TB, id uuid.UUID, by time.Duration) {
+func (s *shop) age(t testing.TB, id order.OrderID, by time.Duration) {
 	t.Helper()
 	entry := must(s.rdb.HGet(t.Context(), s.keys.outbox, id.String()).Result())(t)
 	f := strings.SplitN(entry, " ", 3)

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"pgregory.net/rapid"
 
 	"stampede/internal/order"
@@ -31,18 +30,18 @@ type model struct {
 	// clock is the time in hours. Bounds of the sale are half an hour later than their number says, so that
 	// what a play takes does not matter.
 	clock    int64
-	price    map[uuid.UUID]int64 // as promised
-	reserved map[uuid.UUID]int64
-	bought   map[int64]int64
-	outbox   map[uuid.UUID]bool // true if claimed
+	price    map[order.OrderID]int64 // as promised
+	reserved map[order.OrderID]int64
+	bought   map[order.UserID]int64
+	outbox   map[order.OrderID]bool // true if claimed
 	keys     map[string]Request
 	marks    map[string]bool
 }
 
 func newModel() *model {
 	return &model{
-		clock: noon, price: map[uuid.UUID]int64{},
-		reserved: map[uuid.UUID]int64{}, bought: map[int64]int64{}, outbox: map[uuid.UUID]bool{},
+		clock: noon, price: map[order.OrderID]int64{},
+		reserved: map[order.OrderID]int64{}, bought: map[order.UserID]int64{}, outbox: map[order.OrderID]bool{},
 		keys: map[string]Request{}, marks: map[string]bool{},
 	}
 }
@@ -50,7 +49,7 @@ func newModel() *model {
 func keyOf(r Request) string { return fmt.Sprint(r.UserID, ":", r.IdempotencyKey) }
 
 func (m *model) reserve(requests []Request) (results []Reservation) {
-	here := map[uuid.UUID]bool{}
+	here := map[order.OrderID]bool{}
 	for _, r := range requests {
 		first, known := m.keys[keyOf(r)]
 		mismatch := known && first.Quantity != r.Quantity
@@ -99,7 +98,7 @@ func (m *model) reserve(requests []Request) (results []Reservation) {
 	return results
 }
 
-func (m *model) giveBack(id uuid.UUID, userID int64) {
+func (m *model) giveBack(id order.OrderID, userID order.UserID) {
 	m.stock += m.reserved[id]
 	if m.bought[userID] -= m.reserved[id]; m.bought[userID] <= 0 {
 		delete(m.bought, userID)
@@ -197,7 +196,7 @@ func (m *model) contents(base int64) contents {
 		c.reserved[id.String()] = strconv.FormatInt(n, 10)
 	}
 	for user, n := range m.bought {
-		c.bought[strconv.FormatInt(user, 10)] = strconv.FormatInt(n, 10)
+		c.bought[strconv.FormatInt(int64(user), 10)] = strconv.FormatInt(n, 10)
 	}
 	for id, claimed := range m.outbox {
 		c.outbox[id.String()] = fmt.Sprint(m.price[id], " ", claimed)
@@ -217,9 +216,9 @@ type world struct {
 	base      int64 // when it is noon, in ms by the clock of Redis
 	truth     row
 	changes   []settings // all that MySQL ever had
-	rows      map[uuid.UUID]order.Status
+	rows      map[order.OrderID]order.Status
 	orders    []Request
-	sent      map[uuid.UUID]bool // by their edge, which then cancels no more
+	sent      map[order.OrderID]bool // by their edge, which then cancels no more
 	pending   [][]order.Decision
 	restocks  []restock
 	restocked int64 // restocks so far
@@ -382,7 +381,7 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 		s.flush(t)
 		w := &world{
 			model: newModel(), shop: s, base: s.now(t).UnixMilli(), truth: row{version: 5},
-			rows: map[uuid.UUID]order.Status{}, sent: map[uuid.UUID]bool{},
+			rows: map[order.OrderID]order.Status{}, sent: map[order.OrderID]bool{},
 		}
 		w.truth.stock = rapid.Int64Range(0, 12).Draw(rt, "stock")
 		w.drawSettings(rt)
@@ -447,7 +446,7 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 				}
 				requests := make([]Request, rapid.IntRange(1, 5).Draw(t, "requests"))
 				for i := range requests {
-					requests[i] = ask(rapid.Int64Range(1, 3).Draw(t, "user"),
+					requests[i] = ask(order.UserID(rapid.Int64Range(1, 3).Draw(t, "user")),
 						rapid.Int64Range(1, 4).Draw(t, "quantity"),
 						rapid.SampledFrom([]string{"", "", "a", "b"}).Draw(t, "key"))
 					if old := append(where(undecided), requests[:i]...); len(old) > 0 &&

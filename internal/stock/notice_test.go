@@ -29,7 +29,7 @@ func testNotices(t *testing.T, s *shop) {
 		mark := -s.product.ID
 		deadline := time.After(20 * time.Second)
 		for {
-			if err := notice.Publish(t.Context(), s.rdb, notice.Notice{Reopened: []int64{mark}}); err != nil {
+			if err := notice.Publish(t.Context(), s.rdb, notice.Notice{Reopened: []order.StockID{mark}}); err != nil {
 				t.Fatal(err)
 			}
 			again := time.After(50 * time.Millisecond)

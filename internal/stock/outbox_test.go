@@ -91,7 +91,7 @@ func testClaimPages(t *testing.T, s *shop) {
 func asks2(n int) []Request {
 	requests := make([]Request, n)
 	for i := range requests {
-		requests[i] = ask(int64(i+1), 1, "")
+		requests[i] = ask(order.UserID(i+1), 1, "")
 	}
 	return requests
 }

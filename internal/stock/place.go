@@ -8,13 +8,14 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	goredis "github.com/redis/go-redis/v9"
+
+	"stampede/internal/order"
 )
 
 // Place is what Redis holds of one order with its product, or its bucket, beside the state that buyers see.
 type Place struct {
-	ProductID int64
+	StockID order.StockID
 	// Reserved are the units that are reserved for it; 0 is no reservation.
 	Reserved int64
 	// InOutbox reports whether the queue has not acknowledged it, as far as Redis knows. ReservedAt is then since when,
@@ -26,9 +27,9 @@ type Place struct {
 }
 
 // Places looks for an order with each of the products, and returns those that have something of it.
-func (s *Stock) Places(ctx context.Context, productIDs []int64, id uuid.UUID) ([]Place, error) {
+func (s *Stock) Places(ctx context.Context, stockIDs []order.StockID, id order.OrderID) ([]Place, error) {
 	var places []Place
-	for batch := range slices.Chunk(productIDs, totalsBatch) {
+	for batch := range slices.Chunk(stockIDs, totalsBatch) {
 		reserved, outbox := make([]*goredis.StringCmd, len(batch)), make([]*goredis.StringCmd, len(batch))
 		marked := make([]*goredis.BoolCmd, len(batch))
 
@@ -46,7 +47,7 @@ func (s *Stock) Places(ctx context.Context, productIDs []int64, id uuid.UUID) ([
 		}
 
 		for i, product := range batch {
-			place := Place{ProductID: product, InOutbox: outbox[i].Err() == nil, Marked: marked[i].Val()}
+			place := Place{StockID: product, InOutbox: outbox[i].Err() == nil, Marked: marked[i].Val()}
 			place.Reserved, _ = reserved[i].Int64() // 0 if there is none
 			if place.InOutbox {
 				place.ReservedAt, place.ClaimedAt = outboxTimes(outbox[i].Val())

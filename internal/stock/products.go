@@ -11,12 +11,13 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"stampede/internal/order"
 	"stampede/internal/redis"
 )
 
 // Products lists the ids of the products that are loaded.
-func (s *Stock) Products(ctx context.Context) ([]int64, error) {
-	var ids []int64
+func (s *Stock) Products(ctx context.Context) ([]order.StockID, error) {
+	var ids []order.StockID
 	members := s.rdb.SMembers(ctx, productsKey)
 	err := members.Err()
 	if err == nil { // ScanSlice takes a call that failed for an empty set
@@ -34,50 +35,50 @@ func (s *Stock) remember(ctx context.Context, productIDs ...any) error {
 }
 
 // Unload forgets a product, unless anything has moved since the look or is on its way.
-func (s *Stock) Unload(ctx context.Context, productID int64, l Look) (bool, error) {
+func (s *Stock) Unload(ctx context.Context, stockID order.StockID, l Look) (bool, error) {
 	if !l.Still {
 		return false, nil
 	}
-	k := keysOf(productID)
+	k := keysOf(stockID)
 	keys := []string{k.stock, k.reserved, k.bought, k.sale, k.outbox, k.settled, k.lent}
 	n, err := unloadScript.Run(ctx, s.rdb, keys, l.epoch, l.changes).Int()
 	if err == nil && n == 1 {
-		err = s.ForgetUnloaded(ctx, productID) // who dies before that leaves it to the next look
+		err = s.ForgetUnloaded(ctx, stockID) // who dies before that leaves it to the next look
 	}
 	if err != nil {
-		return false, fmt.Errorf("unload product %d: %w", productID, err)
+		return false, fmt.Errorf("unload product %d: %w", stockID, err)
 	}
 	return n == 1, nil
 }
 
 // ForgetProduct takes a product that does not exist out of the set of those that are loaded. One that has orders on
 // their way stays, so that they are relayed and decided.
-func (s *Stock) ForgetProduct(ctx context.Context, productID int64) error {
-	return s.forget(ctx, productID, Level.onItsWay)
+func (s *Stock) ForgetProduct(ctx context.Context, stockID order.StockID) error {
+	return s.forget(ctx, stockID, Level.onItsWay)
 }
 
 // ForgetUnloaded takes a product out of the set of those that are loaded, if it is not loaded and has nothing on its
 // way.
-func (s *Stock) ForgetUnloaded(ctx context.Context, productID int64) error {
-	return s.forget(ctx, productID, func(l Level) bool { return l.Loaded || l.onItsWay() })
+func (s *Stock) ForgetUnloaded(ctx context.Context, stockID order.StockID) error {
+	return s.forget(ctx, stockID, func(l Level) bool { return l.Loaded || l.onItsWay() })
 }
 
 // forget takes a product out of the set unless stays says that it belongs there.
-func (s *Stock) forget(ctx context.Context, productID int64, stays func(Level) bool) error {
-	level, err := s.Level(ctx, productID)
+func (s *Stock) forget(ctx context.Context, stockID order.StockID, stays func(Level) bool) error {
+	level, err := s.Level(ctx, stockID)
 	if err != nil || stays(level) {
 		return err
 	}
-	if err := s.rdb.SRem(ctx, productsKey, productID).Err(); err != nil {
-		return fmt.Errorf("forget product %d: %w", productID, err)
+	if err := s.rdb.SRem(ctx, productsKey, stockID).Err(); err != nil {
+		return fmt.Errorf("forget product %d: %w", stockID, err)
 	}
 
 	// The set and the product are on different masters of a Cluster, so who has loaded it since the look is seen only
 	// now. Should this process die here, Load puts it back, or else SearchProducts.
-	if level, err = s.Level(ctx, productID); err != nil || !stays(level) {
+	if level, err = s.Level(ctx, stockID); err != nil || !stays(level) {
 		return err
 	}
-	return s.remember(ctx, productID)
+	return s.remember(ctx, stockID)
 }
 
 // FindProducts puts every product that is loaded into the set of them, which one master of a Cluster holds for all and

@@ -11,7 +11,7 @@ import (
 // the outbox, claimed for the caller to send. The outcome is Reserved, Replayed if it was reserved already,
 // or why not. It returns ErrNotLoaded if Redis does not have the product.
 func (s *Stock) Readmit(ctx context.Context, o order.Order) (Outcome, error) {
-	k := keysOf(o.ProductID)
+	k := keysOf(o.StockID)
 	n, err := readmitScript.Run(ctx, s.rdb, []string{k.stock, k.reserved, k.bought, k.sale, k.outbox},
 		o.ID.String(), o.UserID, o.Quantity, o.UnitPrice, o.IdempotencyKey).Int()
 	switch {

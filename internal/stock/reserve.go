@@ -6,8 +6,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/google/uuid"
-
 	"stampede/internal/failpoint"
 	"stampede/internal/order"
 )
@@ -40,8 +38,8 @@ const (
 
 // Request asks for units of a product.
 type Request struct {
-	OrderID  uuid.UUID
-	UserID   int64
+	OrderID  order.OrderID
+	UserID   order.UserID
 	Quantity int64
 	// IdempotencyKey may be empty.
 	IdempotencyKey string
@@ -79,15 +77,15 @@ type Sale struct {
 // the requests. The caller says by how many buckets of the product it goes, 0 for none: if there are others, every
 // outcome is OtherBuckets. It returns ErrNotLoaded if Redis does not have the product. After any other error
 // for which NotExecuted is false nobody knows whether the units are reserved; the outbox does.
-func (s *Stock) Reserve(ctx context.Context, productID, buckets int64,
+func (s *Stock) Reserve(ctx context.Context, stockID order.StockID, buckets int64,
 	requests []Request) (Sale, []Reservation, error) {
 	if len(requests) > MaxBatch {
-		return Sale{}, nil, fmt.Errorf("reserve product %d: %d requests are more than %d", productID, len(requests),
+		return Sale{}, nil, fmt.Errorf("reserve product %d: %d requests are more than %d", stockID, len(requests),
 			MaxBatch)
 	}
 
 	// Keys of idempotency records follow in the order of the requests that have one.
-	k := keysOf(productID)
+	k := keysOf(stockID)
 	keys := append(make([]string, 0, 5+len(requests)), k.stock, k.reserved, k.bought, k.sale, k.outbox)
 	args := append(make([]any, 0, 2+4*len(requests)), int64(order.IdempotencyLifetime/time.Second), buckets)
 	for i := range requests {
@@ -100,21 +98,21 @@ func (s *Stock) Reserve(ctx context.Context, productID, buckets int64,
 
 	reply, err := s.rdb.Run(ctx, failpoint.Reserve, reserveScript, keys, args...).Slice()
 	if err != nil {
-		return Sale{}, nil, fmt.Errorf("reserve product %d: %w", productID, err)
+		return Sale{}, nil, fmt.Errorf("reserve product %d: %w", stockID, err)
 	}
 	if len(reply) == 0 {
 		return Sale{}, nil, ErrNotLoaded
 	}
 
-	sale, results, err := readReserveReply(productID, requests, reply)
+	sale, results, err := readReserveReply(stockID, requests, reply)
 	if err != nil {
-		return Sale{}, nil, fmt.Errorf("reserve product %d: %w", productID, err)
+		return Sale{}, nil, fmt.Errorf("reserve product %d: %w", stockID, err)
 	}
 	return sale, results, nil
 }
 
 // readReserveReply reads what reserve.lua returns: what there is of the sale, and then the outcome of each request.
-func readReserveReply(productID int64, requests []Request, reply []any) (Sale, []Reservation, error) {
+func readReserveReply(stockID order.StockID, requests []Request, reply []any) (Sale, []Reservation, error) {
 	const head = 9 // values of the sale
 	if len(reply) != head+len(requests) {
 		return Sale{}, nil, fmt.Errorf("reply has %d elements for %d requests", len(reply), len(requests))
@@ -131,7 +129,7 @@ func readReserveReply(productID int64, requests []Request, reply []any) (Sale, [
 	results := make([]Reservation, len(requests))
 	for i, request := range requests {
 		o := order.Order{
-			ID: request.OrderID, UserID: request.UserID, ProductID: productID, Quantity: request.Quantity,
+			ID: request.OrderID, UserID: request.UserID, StockID: stockID, Quantity: request.Quantity,
 			UnitPrice: price, ReservedAt: sale.Now, IdempotencyKey: request.IdempotencyKey,
 		}
 
@@ -139,7 +137,7 @@ func readReserveReply(productID int64, requests []Request, reply []any) (Sale, [
 		first, replayed := reply[head+i].([]any)
 		switch {
 		case replayed && len(first) == 5:
-			id, err := uuid.Parse(d.text(first[0]))
+			id, err := order.ParseID(d.text(first[0]))
 			if err != nil {
 				return Sale{}, nil, err
 			}
@@ -194,8 +192,8 @@ func (d *decoder) fail(v any) {
 // refused. The answers are in the order of the orders; false means that nothing has changed, since the
 // order may be on its way, because somebody else has claimed it, or there is no reservation: it may
 // be decided, and nobody can say that it was not placed. Cancelling again is harmless, and false.
-func (s *Stock) Cancel(ctx context.Context, productID int64, orders []order.Order) ([]bool, error) {
-	k := keysOf(productID)
+func (s *Stock) Cancel(ctx context.Context, stockID order.StockID, orders []order.Order) ([]bool, error) {
+	k := keysOf(stockID)
 	keys := append(make([]string, 0, 5+len(orders)), k.stock, k.reserved, k.bought, k.outbox, k.sale)
 	args := make([]any, 0, 3*len(orders))
 	for i := range orders {
@@ -209,7 +207,7 @@ func (s *Stock) Cancel(ctx context.Context, productID int64, orders []order.Orde
 
 	codes, err := s.rdb.Run(ctx, failpoint.Cancel, cancelScript, keys, args...).Int64Slice()
 	if err != nil {
-		return nil, fmt.Errorf("cancel orders of product %d: %w", productID, err)
+		return nil, fmt.Errorf("cancel orders of product %d: %w", stockID, err)
 	}
 
 	cancelled := make([]bool, len(codes))

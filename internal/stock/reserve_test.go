@@ -31,7 +31,7 @@ func testReserve(t *testing.T, s *shop) {
 	want := make([]Reservation, 2)
 	for i, r := range []Request{first, second} {
 		want[i] = Reservation{Outcome: Reserved, Order: order.Order{
-			ID: r.OrderID, UserID: 7, ProductID: s.product.ID, Quantity: r.Quantity,
+			ID: r.OrderID, UserID: 7, StockID: s.product.ID, Quantity: r.Quantity,
 			UnitPrice: 1999, ReservedAt: at, IdempotencyKey: r.IdempotencyKey,
 		}}
 	}
@@ -331,7 +331,8 @@ func TestConcurrentOrdersNeverOversell(t *testing.T) {
 	for user := range int64(buyers) {
 		buying.Go(func() {
 			for attempt := 0; ; attempt++ {
-				results := s.reserve(t, ask(user, 1, ""), ask(user, 2, ""), ask(user, 1, ""))
+				results := s.reserve(t, ask(order.UserID(user), 1, ""), ask(order.UserID(user), 2, ""),
+					ask(order.UserID(user), 1, ""))
 				for _, result := range results {
 					if result.Outcome != Reserved {
 						continue

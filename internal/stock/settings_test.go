@@ -161,11 +161,11 @@ func testPriceOfTheFirstTime(t *testing.T, s *shop) {
 		equal(t, when+": price of a new order", results[2].Order.UnitPrice, 5)
 	}
 	again("in the outbox")
-	prices := map[int64]int64{}
+	prices := map[order.UserID]int64{}
 	for _, o := range s.claim(t, 0) {
 		prices[o.UserID] = o.UnitPrice
 	}
-	equal(t, "prices that the relay would send", prices, map[int64]int64{1: 1999, 2: 1999, 3: 5})
+	equal(t, "prices that the relay would send", prices, map[order.UserID]int64{1: 1999, 2: 1999, 3: 5})
 	if err := s.Acknowledge(t.Context(), s.product.ID, []order.Order{keyed}); err != nil {
 		t.Fatal(err)
 	}

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/google/uuid"
-
 	"stampede/internal/failpoint"
 	"stampede/internal/order"
 )
@@ -24,9 +22,9 @@ type Settled struct {
 // Settle clears the reservations of up to MaxBatch decided orders of one product. Fresh decisions
 // must be all those of one commit, whose version counts for all, and may be settled as fresh once: if the
 // outcome of a call is unknown, repeat it by SettleAgain. Otherwise settling again changes nothing.
-func (s *Stock) Settle(ctx context.Context, productID int64, decisions []order.Decision) (Settled, error) {
+func (s *Stock) Settle(ctx context.Context, stockID order.StockID, decisions []order.Decision) (Settled, error) {
 	var version, made int64
-	var last uuid.UUID
+	var last order.OrderID
 	for i := range decisions {
 		d := &decisions[i]
 		version = max(version, d.Version)
@@ -37,28 +35,29 @@ func (s *Stock) Settle(ctx context.Context, productID int64, decisions []order.D
 	}
 
 	if made == 0 || made > version {
-		return s.settle(ctx, productID, version, decisions)
+		return s.settle(ctx, stockID, version, decisions)
 	}
-	return s.settle(ctx, productID, fmt.Sprintf("%d %d %s", version, version-made, last), decisions)
+	return s.settle(ctx, stockID, fmt.Sprintf("%d %d %s", version, version-made, last), decisions)
 }
 
 // SettleAgain is Settle for decisions that may have been settled by a call without an answer: none counts as fresh.
-func (s *Stock) SettleAgain(ctx context.Context, productID int64, decisions []order.Decision) (Settled, error) {
+func (s *Stock) SettleAgain(ctx context.Context, stockID order.StockID, decisions []order.Decision) (Settled, error) {
 	again := slices.Clone(decisions)
 	for i := range again {
 		again[i].Fresh = false
 	}
-	return s.Settle(ctx, productID, again)
+	return s.Settle(ctx, stockID, again)
 }
 
 // SettleLeft is Settle for decisions, none of them fresh, that were read some time ago: it passes over orders that are
 // in the outbox, since they may be about to be decided anew.
-func (s *Stock) SettleLeft(ctx context.Context, productID int64, decisions []order.Decision) (Settled, error) {
-	return s.settle(ctx, productID, argSpare, decisions)
+func (s *Stock) SettleLeft(ctx context.Context, stockID order.StockID, decisions []order.Decision) (Settled, error) {
+	return s.settle(ctx, stockID, argSpare, decisions)
 }
 
-func (s *Stock) settle(ctx context.Context, productID int64, version any, decisions []order.Decision) (Settled, error) {
-	k := keysOf(productID)
+func (s *Stock) settle(ctx context.Context, stockID order.StockID, version any, decisions []order.Decision) (Settled,
+	error) {
+	k := keysOf(stockID)
 	args := append(make([]any, 0, 1+5*len(decisions)), version)
 	for i := range decisions {
 		d := &decisions[i]
@@ -68,10 +67,10 @@ func (s *Stock) settle(ctx context.Context, productID int64, version any, decisi
 	reply, err := s.rdb.Run(ctx, failpoint.Settle, settleScript,
 		[]string{k.stock, k.reserved, k.bought, k.sale, k.outbox, k.settled}, args...).Slice()
 	if err != nil {
-		return Settled{}, fmt.Errorf("settle orders of product %d: %w", productID, err)
+		return Settled{}, fmt.Errorf("settle orders of product %d: %w", stockID, err)
 	}
 	if len(reply) != 3 {
-		return Settled{}, fmt.Errorf("settle orders of product %d: reply has %d elements", productID, len(reply))
+		return Settled{}, fmt.Errorf("settle orders of product %d: reply has %d elements", stockID, len(reply))
 	}
 
 	var d decoder

@@ -4,8 +4,6 @@ import (
 	"strconv"
 	"sync"
 
-	"github.com/google/uuid"
-
 	"stampede/internal/order"
 )
 
@@ -15,10 +13,10 @@ const slots = 16384
 // NewOrderID makes the id of a new order of a product or bucket. On a Redis Cluster the order's state then lies in the
 // slot of its product: where the product is, there is all that its orders need, and no other master can keep them from
 // it.
-func (s *Stock) NewOrderID(productID int64) uuid.UUID {
+func (s *Stock) NewOrderID(stockID order.StockID) order.OrderID {
 	id := order.NewID()
 	if s.rdb.IsCluster() {
-		place(&id, slotOf(strconv.FormatInt(productID, 10)))
+		place(&id, slotOf(stockID.String()))
 	}
 	return id
 }
@@ -55,7 +53,7 @@ const endDigits = 5
 
 // place changes the end of an id so that the key of its state lies in a slot. A checksum of this kind is linear: that
 // of the whole is that of what is before the end, carried on over zeros, XOR that of the end alone.
-func place(id *uuid.UUID, slot uint16) {
+func place(id *order.OrderID, slot uint16) {
 	text := orderKey(*id)
 	crc := crc16(crc16(0, text[:len(text)-endDigits]), make([]byte, endDigits))
 	end := ends()[(crc^slot)%slots]

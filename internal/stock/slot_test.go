@@ -5,8 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
-
+	"stampede/internal/order"
 	"stampede/localstack/stacktest"
 )
 
@@ -16,19 +15,18 @@ func TestNewOrderID(t *testing.T) {
 	cluster := stacktest.RedisClusterURL(t)
 	for _, url := range []string{stacktest.RedisURL(t), cluster} {
 		s, isCluster := openShop(t, url), url == cluster
-		seen := map[uuid.UUID]bool{}
+		seen := map[order.OrderID]bool{}
 		for i := range int64(500) {
 			productID := i * 7919
-			id := s.NewOrderID(productID)
-			if made := time.Unix(id.Time().UnixTime()); seen[id] || id.Version() != 7 ||
-				time.Since(made).Abs() > time.Minute {
+			id := s.NewOrderID(order.StockID(productID))
+			if made := id.MadeAt(); seen[id] || time.Since(made).Abs() > time.Minute {
 				t.Fatalf("id %s is not new, or of %v", id, made)
 			}
 			seen[id] = true
 			if !isCluster {
 				continue
 			}
-			product, err := s.rdb.ClusterKeySlot(t.Context(), keysOf(productID).stock).Result()
+			product, err := s.rdb.ClusterKeySlot(t.Context(), keysOf(order.StockID(productID)).stock).Result()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -43,7 +41,7 @@ func TestNewOrderID(t *testing.T) {
 
 func BenchmarkPlace(b *testing.B) {
 	slot := slotOf(strconv.Itoa(7))
-	id := uuid.Must(uuid.NewV7())
+	id := order.NewID()
 	for b.Loop() {
 		place(&id, slot)
 	}

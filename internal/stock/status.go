@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/google/uuid"
 	goredis "github.com/redis/go-redis/v9"
 
 	"stampede/internal/failpoint"
@@ -76,7 +75,7 @@ func (s *Stock) writeStatusFull(ctx context.Context, records []order.Record, onl
 }
 
 // Statuses reads the states of orders; one that Redis does not know is nil.
-func (s *Stock) Statuses(ctx context.Context, ids []uuid.UUID) ([]*order.Record, error) {
+func (s *Stock) Statuses(ctx context.Context, ids []order.OrderID) ([]*order.Record, error) {
 	cmds := make([]*goredis.StringCmd, len(ids))
 	_, err := s.rdb.Pipelined(ctx, func(p goredis.Pipeliner) error {
 		for i, id := range ids {
@@ -110,9 +109,9 @@ func (s *Stock) Statuses(ctx context.Context, ids []uuid.UUID) ([]*order.Record,
 // left out, and some may be visited twice.
 func (s *Stock) States(ctx context.Context, status order.Status, visit func([]order.Record) error) error {
 	err := s.scan(ctx, orderPrefix+"*", func(keys []string) error {
-		var ids []uuid.UUID
+		var ids []order.OrderID
 		for _, key := range keys {
-			if id, err := uuid.Parse(strings.TrimPrefix(key, orderPrefix)); err == nil {
+			if id, err := order.ParseID(strings.TrimPrefix(key, orderPrefix)); err == nil {
 				ids = append(ids, id)
 			}
 		}

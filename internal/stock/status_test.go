@@ -4,8 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
-
 	"stampede/internal/order"
 )
 
@@ -14,13 +12,13 @@ func testStatuses(t *testing.T, s *shop) {
 	record := func(status order.Status) order.Record {
 		return order.Record{
 			Order: order.Order{
-				ID: order.NewID(), UserID: 1<<63 - 1, ProductID: s.product.ID, Quantity: 2, UnitPrice: 1999,
+				ID: order.NewID(), UserID: 1<<63 - 1, StockID: s.product.ID, Quantity: 2, UnitPrice: 1999,
 				ReservedAt: at, IdempotencyKey: `"<k>`,
 			},
 			Currency: "EUR", Status: status,
 		}
 	}
-	read := func(ids ...uuid.UUID) []*order.Record { return must(s.Statuses(t.Context(), ids))(t) }
+	read := func(ids ...order.OrderID) []*order.Record { return must(s.Statuses(t.Context(), ids))(t) }
 	write := func(f func(records []order.Record) error, records ...order.Record) {
 		t.Helper()
 		if err := f(records); err != nil {
@@ -37,7 +35,7 @@ func testStatuses(t *testing.T, s *shop) {
 	if got[0] != nil || got[1] == nil || got[2] == nil || *got[1] != first || *got[2] != second {
 		t.Fatalf("Statuses = %+v", got)
 	}
-	kept := func(id uuid.UUID, want time.Duration) {
+	kept := func(id order.OrderID, want time.Duration) {
 		t.Helper()
 		if ttl := must(s.rdb.TTL(t.Context(), orderKey(id)).Result())(t); ttl > want || ttl < want-time.Minute {
 			t.Errorf("a status is kept for %v, want %v", ttl, want)
@@ -80,7 +78,7 @@ func testStatuses(t *testing.T, s *shop) {
 	if err := s.rdb.Set(t.Context(), orderKey(second.ID), "{", 0).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Statuses(t.Context(), []uuid.UUID{unknown, second.ID}); err == nil {
+	if _, err := s.Statuses(t.Context(), []order.OrderID{unknown, second.ID}); err == nil {
 		t.Error("a status that is not JSON is no error")
 	}
 }

@@ -150,8 +150,8 @@ func testProductsAndCounts(t *testing.T, s *shop) {
 	}
 	// What is not loaded comes first: it must not hide the others, nor their errors.
 	missing := s.product.ID + 2
-	counts := must(s.Counts(t.Context(), []int64{missing, s.product.ID, second.ID}))(t)
-	if !maps.Equal(counts, map[int64]Count{
+	counts := must(s.Counts(t.Context(), []order.StockID{missing, s.product.ID, second.ID}))(t)
+	if !maps.Equal(counts, map[order.StockID]Count{
 		missing: {}, s.product.ID: {Loaded: true, Available: 10}, second.ID: {Loaded: true},
 	}) {
 		t.Errorf("Counts = %v", counts)
@@ -159,7 +159,7 @@ func testProductsAndCounts(t *testing.T, s *shop) {
 	if err := s.rdb.Set(t.Context(), keysOf(second.ID).stock, "many", 0).Err(); err != nil {
 		t.Fatal(err)
 	}
-	counts, err := s.Counts(t.Context(), []int64{missing, s.product.ID, second.ID})
+	counts, err := s.Counts(t.Context(), []order.StockID{missing, s.product.ID, second.ID})
 	if err == nil {
 		t.Errorf("stock that is no number is %v", counts)
 	}

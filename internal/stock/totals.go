@@ -7,8 +7,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/uuid"
 	goredis "github.com/redis/go-redis/v9"
+
+	"stampede/internal/order"
 )
 
 const (
@@ -65,11 +66,8 @@ func (s *Stock) Totals(ctx context.Context) (t Totals, err error) {
 
 			// An order's id has the time of its reservation.
 			for _, text := range sample[i].Val() {
-				id, err := uuid.Parse(text)
-				if err != nil {
-					continue
-				}
-				if at := time.Unix(id.Time().UnixTime()); t.Oldest.IsZero() || at.Before(t.Oldest) {
+				id, err := order.ParseID(text)
+				if at := id.MadeAt(); err == nil && !at.IsZero() && (t.Oldest.IsZero() || at.Before(t.Oldest)) {
 					t.Oldest = at
 				}
 			}

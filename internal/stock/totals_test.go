@@ -17,7 +17,7 @@ func TestTotals(t *testing.T) {
 	s.load(t, func(p *order.Product) { p.Stock = 10 })
 	before := time.Now().Add(-time.Millisecond)
 	for user := range int64(3) {
-		s.reserve(t, ask(user+1, 2, ""))
+		s.reserve(t, ask(order.UserID(user+1), 2, ""))
 	}
 	got, err := s.Totals(t.Context())
 	if err != nil || got.Products != 1 || got.Available != 4 || got.Reserved != 3 || got.Outbox != 3 {

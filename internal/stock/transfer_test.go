@@ -13,7 +13,9 @@ import (
 	"stampede/internal/order"
 )
 
-func newTransfer() Transfer { return Transfer{ID: order.NewID(), Receiver: order.BucketID(7, 2)} }
+func newTransfer() Transfer {
+	return Transfer{ID: uuid.Must(uuid.NewV7()), Receiver: order.ProductID(7).Bucket(2)}
+}
 
 func (s *shop) transfer(t testing.TB, units int64, l Transfer) int64 {
 	t.Helper()
@@ -52,8 +54,8 @@ func testTransfer(t *testing.T, s *shop) {
 	if done := must(s.Unload(t.Context(), s.product.ID, look))(t); done {
 		t.Error("a bucket that has units on their way was unloaded")
 	}
-	counts := must(s.Counts(t.Context(), []int64{s.product.ID, 404}))(t)
-	equal(t, "counts", counts, map[int64]Count{s.product.ID: {Loaded: true, Transfers: 2}, 404: {}})
+	counts := must(s.Counts(t.Context(), []order.StockID{s.product.ID, 404}))(t)
+	equal(t, "counts", counts, map[order.StockID]Count{s.product.ID: {Loaded: true, Transfers: 2}, 404: {}})
 
 	// Cancelled moves leave nothing behind.
 	s.endTransfer(t, 3, 0, l, true)
@@ -150,7 +152,7 @@ func TestSearchProducts(t *testing.T) {
 	t.Parallel()
 	for _, cluster := range []bool{false, true} {
 		s := openOwnRedis(t, cluster)
-		var want []int64
+		var want []order.StockID
 		for range 2 {
 			shop := newShop(s.Stock)
 			shop.load(t, nil)

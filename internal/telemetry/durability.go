@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"stampede/internal/loop"
 	"stampede/internal/mysql"
 )
 
@@ -100,19 +101,10 @@ func (d Durability) Watch(ctx context.Context, reg prometheus.Registerer) {
 			return nil
 		}, gauge))
 	}
-	go func() {
-		ticker := time.NewTicker(durabilityInterval)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-			}
-			// A server can become a node of Galera only by a restart of its own, which must not end a sale.
-			if err := d.Check(ctx); err != nil {
-				slog.Error("mysql: it has become a node of a Galera cluster", "error", err)
-			}
+	go loop.Every(ctx, durabilityInterval, func(ctx context.Context) {
+		// A server can become a node of Galera only by a restart of its own, which must not end a sale.
+		if err := d.Check(ctx); err != nil {
+			slog.Error("mysql: it has become a node of a Galera cluster", "error", err)
 		}
-	}()
+	})
 }

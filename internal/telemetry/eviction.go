@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"stampede/internal/loop"
 	"stampede/internal/redis"
 )
 
@@ -35,16 +36,8 @@ func WatchEviction(ctx context.Context, reg prometheus.Registerer, rdb *redis.Cl
 		}, evicts))
 	}
 	go func() {
-		ticker := time.NewTicker(evictionInterval)
-		defer ticker.Stop()
-		for {
-			warnEviction(ctx, rdb)
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-			}
-		}
+		warnEviction(ctx, rdb)
+		loop.Every(ctx, evictionInterval, func(ctx context.Context) { warnEviction(ctx, rdb) })
 	}()
 }
 

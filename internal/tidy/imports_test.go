@@ -30,8 +30,8 @@ var allowedImports = map[string][]string{
 		"internal/token",
 	},
 	"worker": {
-		"internal/account", "internal/batch", "internal/config", "internal/daemon", "internal/ledger", "internal/mysql",
-		"internal/order", "internal/queue", "internal/reconcile", "internal/redis", "internal/stock",
+		"internal/account", "internal/batch", "internal/config", "internal/daemon", "internal/ledger", "internal/loop",
+		"internal/mysql", "internal/order", "internal/queue", "internal/reconcile", "internal/redis", "internal/stock",
 		"internal/telemetry",
 	},
 	"ctl": {
@@ -42,9 +42,10 @@ var allowedImports = map[string][]string{
 	},
 
 	"internal/access": {
-		"internal/config", "internal/mysql", "internal/notice", "internal/problem", "internal/redis", "internal/token",
+		"internal/config", "internal/loop", "internal/mysql", "internal/notice", "internal/order", "internal/problem",
+		"internal/redis", "internal/token",
 	},
-	"internal/account": {"internal/mysql", "internal/plaintext"},
+	"internal/account": {"internal/mysql", "internal/order", "internal/plaintext"},
 	"internal/admin":   {"internal/version"},
 	"internal/apitest": {
 		"internal/apidoc", "internal/catalog", "internal/contract", "internal/front", "internal/ledger",
@@ -56,7 +57,8 @@ var allowedImports = map[string][]string{
 		"internal/ledger", "internal/order", "internal/queue", "internal/reconcile", "internal/stock",
 	},
 	"internal/board": {
-		"internal/ledger", "internal/order", "internal/queue", "internal/redis", "internal/stock", "internal/telemetry",
+		"internal/ledger", "internal/loop", "internal/order", "internal/queue", "internal/redis", "internal/stock",
+		"internal/telemetry",
 	},
 	"internal/buckets": {"internal/ledger", "internal/mysql", "internal/order", "internal/stock"},
 	"internal/catalog": {"internal/ledger", "internal/order", "internal/problem", "internal/stock"},
@@ -69,7 +71,7 @@ var allowedImports = map[string][]string{
 		"internal/order", "internal/queue", "internal/redis", "internal/stock", "internal/token", "localstack", "lua",
 	},
 	"internal/ledger":  {"internal/failpoint", "internal/mysql", "internal/order", "internal/plaintext"},
-	"internal/notice":  {"internal/redis"},
+	"internal/notice":  {"internal/order", "internal/redis"},
 	"internal/order":   {"internal/strictjson"},
 	"internal/otlp":    {"internal/telemetry"},
 	"internal/problem": {"internal/order", "internal/strictjson"},
@@ -79,7 +81,8 @@ var allowedImports = map[string][]string{
 	},
 	"internal/redis":     {"internal/failpoint", "lua"},
 	"internal/stock":     {"internal/failpoint", "internal/order", "internal/redis", "lua"},
-	"internal/telemetry": {"internal/mysql", "internal/queue", "internal/redis"},
+	"internal/telemetry": {"internal/loop", "internal/mysql", "internal/queue", "internal/redis"},
+	"internal/token":     {"internal/order"},
 
 	"infra/nginx":          {"internal/front"},
 	"internal/front/proxy": {"internal/front", "internal/problem"},

@@ -17,6 +17,8 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
+
+	"stampede/internal/order"
 )
 
 const (
@@ -48,7 +50,7 @@ const (
 
 // Claims are what a token says of the one who carries it.
 type Claims struct {
-	UserID int64
+	UserID order.UserID
 	// SessionID is the session that the token belongs to and ends with; Nil if it was made without one.
 	SessionID uuid.UUID
 	// Role is empty or what the maker of the token has written.
@@ -151,7 +153,7 @@ func (k *Keeper) Successor(refresh []byte) []byte {
 func (k *Keeper) Sign(c Claims, ttl time.Duration) (string, error) {
 	now := time.Now()
 	claims := wireClaims{Role: c.Role, RegisteredClaims: jwt.RegisteredClaims{
-		Subject:   strconv.FormatInt(c.UserID, 10),
+		Subject:   c.UserID.String(),
 		IssuedAt:  jwt.NewNumericDate(now),
 		ExpiresAt: jwt.NewNumericDate(now.Add(ttl)),
 	}}
@@ -167,7 +169,7 @@ func (k *Keeper) Sign(c Claims, ttl time.Duration) (string, error) {
 func (k *Keeper) WriteTokens(w io.Writer, first, last int64, role string, ttl time.Duration) error {
 	buffered := bufio.NewWriter(w)
 	for i := range last - first + 1 {
-		raw, err := k.Sign(Claims{UserID: first + i, Role: role}, ttl)
+		raw, err := k.Sign(Claims{UserID: order.UserID(first + i), Role: role}, ttl)
 		if err != nil {
 			return err
 		}
@@ -199,10 +201,11 @@ func (k *Keeper) Verify(raw []byte, now time.Time) (*Claims, error) {
 // claims reads claims out of a token whose signature and times are good.
 func (wire *wireClaims) claims() (*Claims, error) {
 	c := &Claims{Role: wire.Role}
-	var err error
-	if c.UserID, err = strconv.ParseInt(wire.Subject, 10, 64); err != nil || c.UserID <= 0 {
+	user, err := strconv.ParseInt(wire.Subject, 10, 64)
+	if err != nil || user <= 0 {
 		return nil, ErrInvalid
 	}
+	c.UserID = order.UserID(user)
 	if wire.SessionID != "" {
 		if c.SessionID, err = uuid.Parse(wire.SessionID); err != nil {
 			return nil, ErrInvalid

@@ -16,6 +16,8 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
+
+	"stampede/internal/order"
 )
 
 const secret = "0123456789abcdef0123456789abcdef"
@@ -32,7 +34,7 @@ func sign(t testing.TB, method jwt.SigningMethod, key any, claims jwt.MapClaims)
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	k := NewKeeper(secret)
-	for _, userID := range []int64{1, 7, math.MaxInt64} {
+	for _, userID := range []order.UserID{1, 7, math.MaxInt64} {
 		raw, err := k.Sign(Claims{UserID: userID}, time.Minute)
 		if err != nil {
 			t.Fatal(err)
@@ -331,7 +333,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	often := []byte("often")
 	m.add(often, &Claims{UserID: 1}, now.Add(time.Hour))
 	for i := range int64(2 * maxKnown) {
-		m.add(strconv.AppendInt(nil, i, 10), &Claims{UserID: i}, now.Add(time.Hour))
+		m.add(strconv.AppendInt(nil, i, 10), &Claims{UserID: order.UserID(i)}, now.Add(time.Hour))
 		if got := m.find(often, now); got == nil || got.UserID != 1 {
 			t.Fatalf("after %d others it is known as %v", i, got)
 		}

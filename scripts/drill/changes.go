@@ -100,7 +100,7 @@ var changes = []change{
 		pkg: "internal/mysql", test: "TestClassify", says: "own, want systemic",
 	}, {
 		promise: "P2", what: "what every order fails for counts as each one's own fault",
-		file: "worker/blame.go", old: "Rehearse(ctx, in.productID); sound != nil", new: "Rehearse(ctx, in.productID); sound != nil && false",
+		file: "worker/blame.go", old: "Rehearse(ctx, in.stockID); sound != nil", new: "Rehearse(ctx, in.stockID); sound != nil && false",
 		pkg: "worker", test: "TestWhatEveryOrderFailsForIsNoOrdersFault", says: "it has stopped receiving",
 	}, {
 		promise: "P2", what: "a reason that nobody has foreseen is never an order's own",
@@ -112,7 +112,7 @@ var changes = []change{
 		pkg: "worker", test: "TestABrokenProductStopsNoOther", says: "receiving has stopped more than once",
 	}, {
 		promise: "P2", what: "a locked product holds all that a worker may hold",
-		file: "worker/share.go", old: "if w.held.of(productID) <= maxShare {", new: "if true {",
+		file: "worker/share.go", old: "if w.held.of(stockID) <= maxShare {", new: "if true {",
 		pkg: "worker", test: "TestALockedProductStopsNoOther", says: "those of the other product are settled",
 	}, {
 		promise: "P2", what: "an order on the queue is denied when Redis has lost its data",
@@ -205,8 +205,8 @@ var changes = []change{
 	}, {
 		promise: "P4", what: "the epoch is got after MySQL is read",
 		file: "internal/stock/load.go",
-		old:  "\t\tepoch, err := s.epoch(ctx, productID)\n\t\tif err != nil {\n\t\t\treturn false, err\n\t\t}\n\t\tp, err := read(ctx)\n",
-		new:  "\t\tp, err := read(ctx)\n\t\tif err != nil {\n\t\t\treturn false, err\n\t\t}\n\t\tepoch, err := s.epoch(ctx, productID)\n",
+		old:  "\t\tepoch, err := s.epoch(ctx, stockID)\n\t\tif err != nil {\n\t\t\treturn false, err\n\t\t}\n\t\tp, err := read(ctx)\n",
+		new:  "\t\tp, err := read(ctx)\n\t\tif err != nil {\n\t\t\treturn false, err\n\t\t}\n\t\tepoch, err := s.epoch(ctx, stockID)\n",
 		pkg:  "internal/stock", test: "TestScripts/load_across_a_loss", says: "after 2 reads",
 	}, {
 		promise: "P4", what: "MySQL does not look whether a restock was made before",
@@ -216,7 +216,7 @@ var changes = []change{
 
 	{
 		promise: "P5", what: "no settle",
-		file: "worker/decide.go", old: "\t\tw.settles.Add(productID, settlement{decisions, jobs})\n", new: "\t\tw.done(jobs)\n",
+		file: "worker/decide.go", old: "\t\tw.settles.Add(stockID, settlement{decisions, jobs})\n", new: "\t\tw.done(jobs)\n",
 		pkg: "worker", test: "TestStopFinishesWhatIsUnderWay", says: "it has stopped with orders reserved",
 	}, {
 		promise: "P5", what: "relays send what another has claimed",
@@ -228,7 +228,7 @@ var changes = []change{
 		pkg: "internal/stock", test: "TestScripts/claim", says: "an old claim: got",
 	}, {
 		promise: "P5", what: "the orders of a dead letter keep their reservations",
-		file: "worker/deadletters.go", old: "_, err = w.stock.Settle(work, o.ProductID, []order.Decision{decision})", new: "err = nil",
+		file: "worker/deadletters.go", old: "_, err = w.stock.Settle(work, o.StockID, []order.Decision{decision})", new: "err = nil",
 		pkg: "worker", test: "TestTheOrdersOfADeadLetterFail", says: "Redis has",
 	}, {
 		promise: "P5", what: "reconcile does not settle what is decided",
@@ -275,7 +275,7 @@ var changes = []change{
 		pkg: "edge", test: "TestLastUnits", says: "want 202",
 	}, {
 		promise: "P6", what: "units that come back are for sale to the buyers of their bucket only",
-		file: "edge/refusalcache.go", old: "c.opened.Add(order.ProductOf(id), now)", new: "c.opened.Add(id, now)",
+		file: "edge/refusalcache.go", old: "c.opened.Add(id.Product(), now)", new: "c.opened.Add(order.ProductID(id), now)",
 		pkg: "edge", test: "TestReopenedForAllBuckets", says: "the buyers of another bucket are refused",
 	}, {
 		promise: "P6", what: "an edge remembers sold out for ever",
@@ -283,11 +283,11 @@ var changes = []change{
 		pkg: "edge", test: "TestClosed", says: "an answer that is too old",
 	}, {
 		promise: "P6", what: "an answer from before the units came back is believed",
-		file: "edge/refusalcache.go", old: "case c.reopened(productID, known.at):", new: "case false:",
+		file: "edge/refusalcache.go", old: "case c.reopened(stockID, known.at):", new: "case false:",
 		pkg: "edge", test: "TestClosed", says: "an answer from before they came back",
 	}, {
 		promise: "P6", what: "an answer counts from when it came, not from when Redis was asked",
-		file: "edge/reserve.go", old: "r.refusalCache.learn(productID, left.sale, said.asked)", new: "r.refusalCache.learn(productID, left.sale, time.Now())",
+		file: "edge/reserve.go", old: "r.refusalCache.learn(stockID, left.sale, said.asked)", new: "r.refusalCache.learn(stockID, left.sale, time.Now())",
 		pkg: "edge", test: "TestAnswerOnItsWay", says: "who asks after units came back is told",
 	},
 
@@ -314,8 +314,8 @@ var changes = []change{
 	}, {
 		promise: "P7", what: "the snapshot is taken before the product is locked",
 		file: "internal/ledger/decide.go",
-		old:  "\tproduct, err := lockProduct(ctx, tx, productID)\n",
-		new:  "\t_, err := readRelated(ctx, tx, orders)\n\tif err != nil {\n\t\treturn nil, err\n\t}\n\tproduct, err := lockProduct(ctx, tx, productID)\n",
+		old:  "\tproduct, err := lockProduct(ctx, tx, stockID)\n",
+		new:  "\t_, err := readRelated(ctx, tx, orders)\n\tif err != nil {\n\t\treturn nil, err\n\t}\n\tproduct, err := lockProduct(ctx, tx, stockID)\n",
 		pkg:  "internal/ledger", test: "TestLimitConcurrently", says: "the limit is 3",
 	},
 
@@ -350,7 +350,7 @@ var changes = []change{
 		pkg: "internal/ledger", test: "TestKeysOfTwoProducts", says: "another transaction inserted the row first",
 	}, {
 		promise: "P8", what: "a key is not its user's own",
-		file: "internal/stock/keys.go", old: "return k.idem + strconv.FormatInt(userID, 10) + \":\" + key", new: "return k.idem + key",
+		file: "internal/stock/keys.go", old: "return k.idem + userID.String() + \":\" + key", new: "return k.idem + key",
 		pkg: "internal/stock", test: "TestScripts/reserve_refuses", says: "another user's key: got",
 	},
 }

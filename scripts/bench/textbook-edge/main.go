@@ -98,7 +98,8 @@ func (e *edge) postOrder(ctx *fasthttp.RequestCtx) {
 		ctx.SetStatusCode(fasthttp.StatusUnauthorized)
 		return
 	}
-	o := order.Order{ID: order.NewID(), UserID: userID, UnitPrice: unitPrice, ReservedAt: time.Now().UTC()}
+	o := order.Order{ID: order.NewID(), UserID: order.UserID(userID), UnitPrice: unitPrice,
+		ReservedAt: time.Now().UTC()}
 	var body struct {
 		ProductID int64 `json:"product_id"`
 		Quantity  int64 `json:"quantity"`
@@ -107,7 +108,7 @@ func (e *edge) postOrder(ctx *fasthttp.RequestCtx) {
 		ctx.SetStatusCode(fasthttp.StatusBadRequest)
 		return
 	}
-	o.ProductID, o.Quantity = body.ProductID, body.Quantity
+	o.StockID, o.Quantity = order.StockID(body.ProductID), body.Quantity
 	if err := o.Validate(); err != nil {
 		ctx.SetStatusCode(fasthttp.StatusUnprocessableEntity)
 		return

@@ -43,7 +43,8 @@ const (
 
 // settle clears the reservation of a decided order and shows the decision to its buyer.
 //
-// KEYS 1 stock   2 reserved   3 state of the order   ARGV 1 order id   2 status   3 units to give back   4 seconds to keep
+// KEYS 1 stock   2 reserved   3 state of the order   ARGV 1 order id   2 status   3 units to give back   4 seconds to
+// keep
 var settle = redis.NewScript(`
 if redis.call('HDEL', KEYS[2], ARGV[1]) == 1 and ARGV[3] ~= '0' then
   redis.call('INCRBY', KEYS[1], ARGV[3])
@@ -147,7 +148,7 @@ func (w *worker) decide(ctx context.Context, o order.Order) (order.Status, error
 	defer func() { _ = tx.Rollback() }()
 	var stock int64
 	var currency string
-	row := tx.QueryRowContext(ctx, `SELECT stock, currency FROM products WHERE id = ? FOR UPDATE`, o.ProductID)
+	row := tx.QueryRowContext(ctx, `SELECT stock, currency FROM products WHERE id = ? FOR UPDATE`, o.StockID)
 	if err := row.Scan(&stock, &currency); err != nil {
 		return "", err
 	}
@@ -159,7 +160,7 @@ func (w *worker) decide(ctx context.Context, o order.Order) (order.Status, error
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO orders (id, user_id, product_id, quantity, unit_price, currency, status,
 		failed_reason, reserved_at, decided_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		o.ID[:], o.UserID, o.ProductID, o.Quantity, o.UnitPrice, currency, status,
+		o.ID[:], o.UserID, o.StockID, o.Quantity, o.UnitPrice, currency, status,
 		reason, o.ReservedAt.UTC(), time.Now().UTC())
 	var refused *mysql.MySQLError
 	if errors.As(err, &refused) && refused.Number == duplicateKey {
@@ -170,7 +171,7 @@ func (w *worker) decide(ctx context.Context, o order.Order) (order.Status, error
 		return "", err
 	}
 	if status == order.Completed {
-		_, err = tx.ExecContext(ctx, `UPDATE products SET stock = stock - ? WHERE id = ?`, o.Quantity, o.ProductID)
+		_, err = tx.ExecContext(ctx, `UPDATE products SET stock = stock - ? WHERE id = ?`, o.Quantity, o.StockID)
 		if err != nil {
 			return "", err
 		}
