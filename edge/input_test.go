@@ -228,7 +228,7 @@ func TestBadInput(t *testing.T) {
 				50}))
 		}, 400, problem.MalformedRequest},
 		{"products cursor signed for orders", func() apitest.Reply {
-			return w.Get(1, "/api/products?cursor="+testCursors.order(order.NewID()))
+			return w.Get(1, "/api/products?cursor="+testCursors.Order(order.NewID()))
 		},
 			400, problem.MalformedRequest},
 

@@ -13,7 +13,9 @@ import (
 	"stampede/internal/access"
 	"stampede/internal/account"
 	"stampede/internal/apitest"
+	"stampede/internal/pager"
 	"stampede/internal/problem"
+	"stampede/internal/token"
 	"stampede/localstack/stacktest"
 )
 
@@ -31,6 +33,8 @@ func TestMain(m *testing.M) {
 
 // logs keeps what is logged as a warning or an error. Tests that look at it are not parallel.
 var logs apitest.Recorder
+
+var testCursors = pager.Cursors{Keeper: token.NewKeeper(apitest.Secret)}
 
 // world is an edge that serves on a free port, with all that it needs.
 type world struct {

@@ -347,8 +347,8 @@ func TestCursorOfNobody(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, path := range []string{
-		"/api/orders?cursor=" + testCursors.order(order.OrderID{}),
-		"/api/products?cursor=" + testCursors.product(math.MaxInt64),
+		"/api/orders?cursor=" + testCursors.Order(order.OrderID{}),
+		"/api/products?cursor=" + testCursors.Product(math.MaxInt64),
 	} {
 		if r := w.Get(1, path); r.Status != 200 || !json.Valid([]byte(r.Body)) {
 			t.Errorf("%s: %v", path, r)

@@ -65,7 +65,7 @@ func (e *Edge) getProduct(ctx *fasthttp.RequestCtx) {
 
 // listProducts shows products page by page, to the public and to others as getProduct does.
 func (e *Edge) listProducts(ctx *fasthttp.RequestCtx) {
-	after, ok := e.cursors().readProduct(ctx.QueryArgs().Peek("cursor"))
+	after, ok := e.cursors.ReadProduct(ctx.QueryArgs().Peek("cursor"))
 	if !ok {
 		sendProblem(ctx, problem.MalformedRequest, "cursor must be the next_cursor of an earlier page.")
 		return
@@ -91,7 +91,7 @@ func (e *Edge) listProducts(ctx *fasthttp.RequestCtx) {
 	}{Products: []catalog.Product{}}
 	if len(products) > catalog.PageSize {
 		products = products[:catalog.PageSize]
-		page.NextCursor = e.cursors().product(products[catalog.PageSize-1].ID.Product())
+		page.NextCursor = e.cursors.Product(products[catalog.PageSize-1].ID.Product())
 	}
 	for _, p := range products {
 		page.Products = append(page.Products, catalog.Show(p))

@@ -20,6 +20,7 @@ import (
 	"stampede/internal/mysql"
 	"stampede/internal/notice"
 	"stampede/internal/order"
+	"stampede/internal/pager"
 	"stampede/internal/problem"
 	"stampede/internal/queue"
 	"stampede/internal/redis"
@@ -60,6 +61,7 @@ type Edge struct {
 	sender       *sender
 	watcher      *watcher
 	catalog      catalog.Catalog
+	cursors      pager.Cursors
 	metrics      *metrics
 
 	products     *cache[order.ProductID, order.Product]
@@ -82,6 +84,7 @@ func New(rdb *redis.Client, db *mysql.DB, q *queue.Queue, guard *access.Guard, r
 	c := catalog.Catalog{Stock: st, Ledger: books}
 	e := &Edge{
 		redis: rdb, stock: st, ledger: books, guard: guard, catalog: c, metrics: m,
+		cursors:  pager.Cursors{Keeper: guard.Tokens},
 		products: newCache(c.Product, productBytes), productPages: newCache(c.OnSale, pageBytes),
 		refusalCache: newRefusalCache(),
 		sender:       newSender(st, q, m),

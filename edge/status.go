@@ -128,7 +128,7 @@ func (e *Edge) findOrder(id order.OrderID, userID order.UserID) (*order.Record, 
 
 // listOrders answers with the user's decided orders, newest first.
 func (e *Edge) listOrders(ctx *fasthttp.RequestCtx, who *token.Claims) {
-	before, ok := e.cursors().readOrder(ctx.QueryArgs().Peek("cursor"))
+	before, ok := e.cursors.ReadOrder(ctx.QueryArgs().Peek("cursor"))
 	if !ok {
 		sendProblem(ctx, problem.MalformedRequest, "cursor must be the next_cursor of an earlier page.")
 		return
@@ -149,7 +149,7 @@ func (e *Edge) listOrders(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	}{Orders: []orderBody{}}
 	if len(records) > pageSize {
 		records = records[:pageSize]
-		page.NextCursor = e.cursors().order(records[pageSize-1].ID)
+		page.NextCursor = e.cursors.Order(records[pageSize-1].ID)
 	}
 	for i := range records {
 		page.Orders = append(page.Orders, newOrderBody(&records[i]))

@@ -84,34 +84,34 @@ func (w *Worker) blameInRedis(stockID order.StockID, since time.Time) func(error
 		case time.Since(since) < w.stuckAge:
 			return ofProduct
 		}
-		w.away.note(stockID)
+		w.unreachable.note(stockID)
 		return ofOrder
 	}
 }
 
-// awayLength is for how long a product whose master in a Cluster is away is not tried again.
-const awayLength = 5 * time.Second
+// unreachableTime is for how long a product whose master in a Cluster does not answer is left alone.
+const unreachableTime = 5 * time.Second
 
-// away notes products whose master in a Cluster is away, and until when they are not tried again: meanwhile the
-// messages of others have the worker to themselves.
-type away struct {
+// unreachable notes products whose master in a Cluster does not answer, and until when they are left alone: meanwhile
+// the messages of others have the worker to themselves.
+type unreachable struct {
 	mu    sync.Mutex
 	until map[order.StockID]time.Time
 }
 
-func (a *away) note(stockID order.StockID) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.until[stockID] = time.Now().Add(awayLength)
+func (u *unreachable) note(stockID order.StockID) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.until[stockID] = time.Now().Add(unreachableTime)
 }
 
-// is reports whether a product is away. One that was is forgotten when it may be tried again.
-func (a *away) is(stockID order.StockID) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	until, noted := a.until[stockID]
+// is reports whether a product is to be left alone. It is forgotten when it may be tried again.
+func (u *unreachable) is(stockID order.StockID) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	until, noted := u.until[stockID]
 	if noted && time.Now().After(until) {
-		delete(a.until, stockID)
+		delete(u.until, stockID)
 		return false
 	}
 	return noted

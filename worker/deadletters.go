@@ -18,9 +18,9 @@ const (
 	maxDeadLetters = 1_000
 	// deadLettersHidden is how long a look may take before others see its messages again.
 	deadLettersHidden = time.Minute
-	// judgeTime is for how long it is remembered that an order of a dead letter is being decided: for many more looks
-	// than it takes to find that the worker has not survived it.
-	judgeTime = 10 * time.Minute
+	// decisionLock is for how long it is remembered that an order of a dead letter is being decided: for many more
+	// looks than it takes to find that the worker has not survived it.
+	decisionLock = 10 * time.Minute
 )
 
 // handleDeadLetters deals with what the queue itself has moved to the dead-letter queue, since no worker survived it
@@ -68,7 +68,7 @@ func (w *Worker) handleDeadLetter(ctx context.Context, dead *queue.Queue, m queu
 
 	undecidable := err != nil
 	for _, o := range orders {
-		decision, err := w.judge(ctx, o)
+		decision, err := w.decideDeadLetter(ctx, o)
 		if err != nil {
 			slog.Error("dead letters: an order could not be decided now", "order", o.ID, "error", err)
 			return
@@ -94,14 +94,14 @@ func (w *Worker) handleDeadLetter(ctx context.Context, dead *queue.Queue, m queu
 	}
 }
 
-// judge decides an order of a dead letter, alone, and settles it. It fails one that cannot be decided for a reason of
-// its own, and one that a worker has begun to judge and not come back from.
-func (w *Worker) judge(ctx context.Context, o order.Order) (order.Decision, error) {
+// decideDeadLetter decides an order of a dead letter, alone, and settles it. It fails one that cannot be decided for a
+// reason of its own, and one that a worker has begun to decide and not come back from.
+func (w *Worker) decideDeadLetter(ctx context.Context, o order.Order) (order.Decision, error) {
 	work, cancel := context.WithTimeout(ctx, decideTimeout)
 	defer cancel()
 
 	mark := "judge:" + o.ID.String()
-	first, err := w.redis.TryLock(work, mark, judgeTime)
+	first, err := w.redis.TryLock(work, mark, decisionLock)
 	if err != nil {
 		return order.Decision{}, err
 	}

@@ -179,7 +179,7 @@ func (w *Worker) finish(j *job, decision order.Decision, reason string) {
 // messages deleted. Until that is done the messages are kept.
 func (w *Worker) settle(stockID order.StockID, settlements []settlement) {
 	for _, s := range settlements {
-		if w.away.is(stockID) {
+		if w.unreachable.is(stockID) {
 			w.giveBack(w.receiving, stockID, deliveriesOf(s.jobs))
 			continue
 		}
@@ -198,7 +198,7 @@ func (w *Worker) settle(stockID order.StockID, settlements []settlement) {
 				"product", stockID, "error", err)
 			w.abandon(s.jobs)
 		case whose == ofOrder:
-			slog.Warn("settle: the master of a product is away; its messages are given back",
+			slog.Warn("settle: the master of a product does not answer; its messages are given back",
 				"product", stockID, "error", err)
 			w.giveBack(w.receiving, stockID, deliveriesOf(s.jobs))
 		}

@@ -721,7 +721,7 @@ func TestTheOrdersOfADeadLetterAreDecided(t *testing.T) {
 func (r *rig) judged(orders ...order.Order) {
 	r.t.Helper()
 	for _, o := range orders {
-		if first, err := r.redis.TryLock(r.t.Context(), "judge:"+o.ID.String(), judgeTime); err != nil || !first {
+		if first, err := r.redis.TryLock(r.t.Context(), "judge:"+o.ID.String(), decisionLock); err != nil || !first {
 			r.t.Fatal(first, err)
 		}
 	}

@@ -63,8 +63,8 @@ type Worker struct {
 	breaker  breaker
 	held     deliveries
 
-	progress progress
-	away     away
+	progress    progress
+	unreachable unreachable
 
 	jobs    batch.Batcher[order.StockID, *job]       // by product, to be decided
 	settles batch.Batcher[order.StockID, settlement] // by product, to be settled
@@ -108,7 +108,7 @@ func New(rdb *redis.Client, db *mysql.DB, q *queue.Queue, reg prometheus.Registe
 
 	w.breaker.probe = func(ctx context.Context) error { return errors.Join(w.Ready(ctx), w.ledger.RehearseAny(ctx)) }
 	w.held.all = make(map[*delivery]struct{})
-	w.away.until = make(map[order.StockID]time.Time)
+	w.unreachable.until = make(map[order.StockID]time.Time)
 	w.progress.since, w.progress.stuck = make(map[order.StockID]time.Time), make(map[order.StockID]bool)
 
 	// What waits is bounded by the messages held.

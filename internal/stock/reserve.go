@@ -90,7 +90,7 @@ func (s *Stock) Reserve(ctx context.Context, stockID order.StockID, buckets int6
 	args := append(make([]any, 0, 2+4*len(requests)), int64(order.IdempotencyLifetime/time.Second), buckets)
 	for i := range requests {
 		r := &requests[i]
-		args = append(args, r.OrderID.String(), r.UserID, r.Quantity, r.IdempotencyKey)
+		args = append(args, r.OrderID.String(), int64(r.UserID), r.Quantity, r.IdempotencyKey)
 		if r.IdempotencyKey != "" {
 			keys = append(keys, k.idemKey(r.UserID, r.IdempotencyKey))
 		}
@@ -202,7 +202,7 @@ func (s *Stock) Cancel(ctx context.Context, stockID order.StockID, orders []orde
 			hasKey = 1
 			keys = append(keys, k.idemKey(orders[i].UserID, orders[i].IdempotencyKey))
 		}
-		args = append(args, orders[i].ID.String(), orders[i].UserID, hasKey)
+		args = append(args, orders[i].ID.String(), int64(orders[i].UserID), hasKey)
 	}
 
 	codes, err := s.rdb.Run(ctx, failpoint.Cancel, cancelScript, keys, args...).Int64Slice()

@@ -61,7 +61,7 @@ func (s *Stock) settle(ctx context.Context, stockID order.StockID, version any, 
 	args := append(make([]any, 0, 1+5*len(decisions)), version)
 	for i := range decisions {
 		d := &decisions[i]
-		args = append(args, d.ID.String(), d.UserID, d.Quantity, bit(d.Status == order.Completed), bit(d.Fresh))
+		args = append(args, d.ID.String(), int64(d.UserID), d.Quantity, bit(d.Status == order.Completed), bit(d.Fresh))
 	}
 
 	reply, err := s.rdb.Run(ctx, failpoint.Settle, settleScript,

@@ -20,8 +20,8 @@ var allowedImports = map[string][]string{
 	"edge": {
 		"internal/access", "internal/apidoc", "internal/batch", "internal/buckets", "internal/catalog",
 		"internal/config", "internal/daemon", "internal/framing", "internal/front", "internal/ledger", "internal/mysql",
-		"internal/notice", "internal/order", "internal/problem", "internal/queue", "internal/redis", "internal/stock",
-		"internal/telemetry", "internal/token",
+		"internal/notice", "internal/order", "internal/pager", "internal/problem", "internal/queue", "internal/redis",
+		"internal/stock", "internal/telemetry", "internal/token",
 	},
 	"shop": {
 		"internal/access", "internal/account", "internal/buckets", "internal/catalog", "internal/config",
@@ -74,6 +74,7 @@ var allowedImports = map[string][]string{
 	"internal/notice":  {"internal/order", "internal/redis"},
 	"internal/order":   {"internal/strictjson"},
 	"internal/otlp":    {"internal/telemetry"},
+	"internal/pager":   {"internal/order", "internal/token"},
 	"internal/problem": {"internal/order", "internal/strictjson"},
 	"internal/queue":   {"internal/failpoint", "internal/order"},
 	"internal/reconcile": {

@@ -1,4 +1,5 @@
-package main
+// Package pager has the cursors of lists, the same for edge and shop.
+package pager
 
 import (
 	"encoding/base64"
@@ -10,22 +11,20 @@ import (
 	"stampede/internal/token"
 )
 
-// cursors name places in the lists that clients go through page by page. They are signed: each place costs a page of a
+// Cursors name places in the lists that clients go through page by page. They are signed: each place costs a page of a
 // cache, and there shall be no more of them than pages.
-type cursors struct{ keeper *token.Keeper }
-
-func (e *Edge) cursors() cursors { return cursors{e.guard.Tokens} }
+type Cursors struct{ Keeper *token.Keeper }
 
 const (
 	orderList   = "orders"
 	productList = "products"
 )
 
-// order names the place that is behind an order.
-func (c cursors) order(id order.OrderID) string { return c.write(orderList, id[:]) }
+// Order names the place that is behind an order.
+func (c Cursors) Order(id order.OrderID) string { return c.write(orderList, id[:]) }
 
-// readOrder reads what order wrote, or nothing, which is the start of the list.
-func (c cursors) readOrder(text []byte) (before order.OrderID, ok bool) {
+// ReadOrder reads what Order wrote, or nothing, which is the start of the list.
+func (c Cursors) ReadOrder(text []byte) (before order.OrderID, ok bool) {
 	if len(text) == 0 {
 		return order.OrderID{}, true
 	}
@@ -37,13 +36,13 @@ func (c cursors) readOrder(text []byte) (before order.OrderID, ok bool) {
 	return order.OrderID(id), err == nil
 }
 
-// product names the place that is behind a product.
-func (c cursors) product(id order.ProductID) string {
+// Product names the place that is behind a product.
+func (c Cursors) Product(id order.ProductID) string {
 	return c.write(productList, binary.BigEndian.AppendUint64(nil, uint64(id)))
 }
 
-// readProduct reads what product wrote, or nothing, which is the start of the list.
-func (c cursors) readProduct(text []byte) (after order.ProductID, ok bool) {
+// ReadProduct reads what Product wrote, or nothing, which is the start of the list.
+func (c Cursors) ReadProduct(text []byte) (after order.ProductID, ok bool) {
 	if len(text) == 0 {
 		return 0, true
 	}
@@ -55,15 +54,15 @@ func (c cursors) readProduct(text []byte) (after order.ProductID, ok bool) {
 	return after, after > 0
 }
 
-func (c cursors) write(list string, place []byte) string {
-	return base64.RawURLEncoding.EncodeToString(c.keeper.SignCursor(list, place))
+func (c Cursors) write(list string, place []byte) string {
+	return base64.RawURLEncoding.EncodeToString(c.Keeper.SignCursor(list, place))
 }
 
 // maxCursorBytes bounds what is looked at; a cursor of ours has 32 to 43 characters.
 const maxCursorBytes = 64
 
 // read returns the place in a cursor, which may be written in one way only.
-func (c cursors) read(list string, text []byte) (place []byte, ok bool) {
+func (c Cursors) read(list string, text []byte) (place []byte, ok bool) {
 	if len(text) > maxCursorBytes {
 		return nil, false
 	}
@@ -71,5 +70,5 @@ func (c cursors) read(list string, text []byte) (place []byte, ok bool) {
 	if err != nil || base64.RawURLEncoding.EncodeToString(raw) != string(text) {
 		return nil, false
 	}
-	return c.keeper.OpenCursor(list, raw)
+	return c.Keeper.OpenCursor(list, raw)
 }
