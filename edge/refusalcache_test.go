@@ -161,8 +161,9 @@ func TestClosedAsksNobody(t *testing.T) {
 
 // until orders one unit at an edge until it is accepted, and returns when the last request was sent that was refused,
 // which must be with c.
-func (w *world) until(url string, user order.UserID, product order.StockID, c problem.Code) (refused time.Time,
-	err error) {
+func (w *world) until(
+	url string, user order.UserID, product order.StockID, c problem.Code,
+) (refused time.Time, err error) {
 	at := *w.World
 	at.URL = url
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {

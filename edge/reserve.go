@@ -68,10 +68,10 @@ type reserver struct {
 	unsent unsentBatches
 }
 
-func newReserver(st *stock.Stock, books *ledger.Ledger, products *cache[order.ProductID, order.Product],
-	c *refusalCache,
-	s *sender,
-	m *metrics) *reserver {
+func newReserver(
+	st *stock.Stock, books *ledger.Ledger, products *cache[order.ProductID, order.Product],
+	c *refusalCache, s *sender, m *metrics,
+) *reserver {
 	splits, err := lru.New[order.ProductID, int64](cacheEntries)
 	if err != nil {
 		panic(err) // only a size below 1 does this

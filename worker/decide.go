@@ -206,8 +206,9 @@ func (w *Worker) settle(stockID order.StockID, settlements []settlement) {
 }
 
 // settleInRedis clears reservations and then shows the decisions.
-func (w *Worker) settleInRedis(stockID order.StockID, decisions []order.Decision, blame func(error) fault) (fault,
-	error) {
+func (w *Worker) settleInRedis(
+	stockID order.StockID, decisions []order.Decision, blame func(error) fault,
+) (fault, error) {
 	if whose, err := w.clearReservations(stockID, decisions, blame); err != nil {
 		return whose, err
 	}

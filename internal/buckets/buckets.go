@@ -67,8 +67,9 @@ func (s Stores) Transfer(ctx context.Context, donor, receiver order.StockID, uni
 // Correct takes units out of a product's stock, once for each id of a restock. Only units that are for sale can be
 // taken: those of accepted orders are not among them. Its errors are those of Ledger.Correct, and after any other
 // reconcile finishes what has begun; the same call again tells how it ended.
-func (s Stores) Correct(ctx context.Context, productID order.ProductID, units int64, id string) (ledger.Restock,
-	error) {
+func (s Stores) Correct(
+	ctx context.Context, productID order.ProductID, units int64, id string,
+) (ledger.Restock, error) {
 	done, before, err := s.MySQL.Corrected(ctx, productID, units, id)
 	if err != nil || before {
 		return done, err

@@ -59,8 +59,9 @@ func (l *Ledger) Order(ctx context.Context, id order.OrderID) (order.Record, err
 
 // Orders reads up to limit decided orders of a user, at most MaxPage, newest first by id. A page goes on after the last
 // id of the page before it; uuid.Nil is the start.
-func (l *Ledger) Orders(ctx context.Context, userID order.UserID, before order.OrderID, limit int) ([]order.Record,
-	error) {
+func (l *Ledger) Orders(
+	ctx context.Context, userID order.UserID, before order.OrderID, limit int,
+) ([]order.Record, error) {
 	if before == (order.OrderID{}) {
 		before = order.OrderID(uuid.Max)
 	}
@@ -178,8 +179,9 @@ func readRelated(ctx context.Context, tx *sqlx.Tx, orders []order.Order) ([]orde
 }
 
 // readBought reads how many units of a product each of the users has bought. Users without any are not in the map.
-func readBought(ctx context.Context, tx *sqlx.Tx, stockID order.StockID, users []order.UserID) (map[order.UserID]int64,
-	error) {
+func readBought(
+	ctx context.Context, tx *sqlx.Tx, stockID order.StockID, users []order.UserID,
+) (map[order.UserID]int64, error) {
 	bought := make(map[order.UserID]int64, len(users))
 	for chunk := range slices.Chunk(users, mysql.MaxInList) {
 		query, args, err := sqlx.In(`SELECT user_id, SUM(quantity) AS units FROM orders FORCE INDEX (orders_limit)

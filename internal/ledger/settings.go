@@ -17,8 +17,9 @@ import (
 // with the product as it would be.
 //
 // Orders that were accepted before keep their price, and are decided by the limit that is in force then.
-func (l *Ledger) UpdateProduct(ctx context.Context, id order.ProductID, change func(*order.Product)) (order.Product,
-	error) {
+func (l *Ledger) UpdateProduct(
+	ctx context.Context, id order.ProductID, change func(*order.Product),
+) (order.Product, error) {
 	var changed order.Product
 	err := l.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		rows, err := lockWhole(ctx, tx, id)

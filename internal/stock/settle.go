@@ -55,8 +55,9 @@ func (s *Stock) SettleLeft(ctx context.Context, stockID order.StockID, decisions
 	return s.settle(ctx, stockID, argSpare, decisions)
 }
 
-func (s *Stock) settle(ctx context.Context, stockID order.StockID, version any, decisions []order.Decision) (Settled,
-	error) {
+func (s *Stock) settle(
+	ctx context.Context, stockID order.StockID, version any, decisions []order.Decision,
+) (Settled, error) {
 	k := keysOf(stockID)
 	args := append(make([]any, 0, 1+5*len(decisions)), version)
 	for i := range decisions {
