@@ -85,10 +85,9 @@ func listed(products []order.Product) []listedProduct {
 	all := make([]listedProduct, len(products))
 	for i, p := range products {
 		all[i] = listedProduct{
-			ID: p.ID.Product(), Name: p.Name, Description: p.Description, State: p.State, Stock: p.Stock,
-			Buckets: p.Buckets,
-			Price:   p.Price, Currency: p.Currency, LimitPerUser: p.LimitPerUser, StartsAt: p.StartsAt,
-			EndsAt: p.EndsAt, CreatedAt: p.CreatedAt,
+			ID: p.ID.Product(), Name: p.Name, Description: p.Description, State: p.State,
+			Stock: p.Stock, Buckets: p.Buckets, Price: p.Price, Currency: p.Currency, LimitPerUser: p.LimitPerUser,
+			StartsAt: p.StartsAt, EndsAt: p.EndsAt, CreatedAt: p.CreatedAt,
 		}
 	}
 	return all

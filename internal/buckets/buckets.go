@@ -46,8 +46,8 @@ func (s Stores) Transfer(ctx context.Context, donor, receiver order.StockID, uni
 		return 0, nil
 	}
 
-	decided, err := s.MySQL.Transfer(ctx, ledger.Transfer{ID: transfer.ID, Donor: donor, Receiver: receiver,
-		Units: taken})
+	decided, err := s.MySQL.Transfer(ctx,
+		ledger.Transfer{ID: transfer.ID, Donor: donor, Receiver: receiver, Units: taken})
 	if err != nil {
 		if mysql.Undone(err) {
 			err = errors.Join(err, s.giveBack(ctx, donor, taken, transfer))

@@ -115,8 +115,8 @@ func restockedBefore(
 	// It may have been applied when the product had other buckets, or none.
 	query, args, err := sqlx.In(`SELECT product_id, version, delta, balance, reason, ref, created_at FROM stock_ledger
 		WHERE product_id IN (?) AND reason IN (?, ?) AND ref = ? ORDER BY product_id`,
-		append([]order.StockID{productID.Stock()}, productID.Buckets(order.MaxBuckets)...), ledgerRestock,
-		ledgerCorrection,
+		append([]order.StockID{productID.Stock()}, productID.Buckets(order.MaxBuckets)...),
+		ledgerRestock, ledgerCorrection,
 		[]byte(id))
 	if err != nil {
 		return Restock{}, false, fmt.Errorf("read ledger: %w", err)

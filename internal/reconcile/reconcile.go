@@ -151,7 +151,7 @@ func (r *Reconciler) look(ctx context.Context, stockID order.StockID, report *Re
 	if !r.Pause {
 		// Nothing is said of younger orders, and a rush has very many of them.
 		youngest := min(cmp.Or(r.StaleAge, StaleAge), cmp.Or(r.LostAge, LostAge))
-		ids = slices.DeleteFunc(ids, func(id order.OrderID) bool { return !older(l, id, youngest) })
+		ids = slices.DeleteFunc(ids, func(id order.OrderID) bool { return !older(l, id.MadeAt(), youngest) })
 	}
 
 	snapshot, err := r.MySQL.Snapshot(ctx, stockID, ids)
@@ -195,10 +195,10 @@ func (r *Reconciler) look(ctx context.Context, stockID order.StockID, report *Re
 	return r.units(ctx, l, snapshot, report)
 }
 
-// older reports whether an order was older than an age when Redis was looked at, by the time in its id and the clock of
-// Redis, which is the same for all workers.
-func older(l stock.Look, id order.OrderID, age time.Duration) bool {
-	return l.Now.Sub(id.MadeAt()) > age
+// older reports whether what was made at a time was older than an age when Redis was looked at, by the clock of Redis,
+// which is the same for all workers.
+func older(l stock.Look, made time.Time, age time.Duration) bool {
+	return l.Now.Sub(made) > age
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -82,7 +82,7 @@ func (r *Reconciler) restocks(ctx context.Context, l stock.Look, s ledger.Snapsh
 func (r *Reconciler) transfers(ctx context.Context, l stock.Look, s ledger.Snapshot) (Finding, error) {
 	f := Finding{Cause: Transfer}
 	for transfer, units := range l.Transfers {
-		if !r.Pause && !older(l, order.OrderID(transfer.ID), cmp.Or(r.TransferAge, TransferAge)) {
+		if !r.Pause && !older(l, transfer.MadeAt(), cmp.Or(r.TransferAge, TransferAge)) {
 			continue
 		}
 		if r.Apply {
@@ -106,7 +106,7 @@ func (r *Reconciler) unsettled(ctx context.Context, l stock.Look, s ledger.Snaps
 	f := Finding{Cause: Unsettled}
 	var decisions, dead []order.Decision
 	for id, record := range s.Decided {
-		if !r.Pause && !older(l, id, cmp.Or(r.StaleAge, StaleAge)) {
+		if !r.Pause && !older(l, id.MadeAt(), cmp.Or(r.StaleAge, StaleAge)) {
 			continue
 		}
 		d := order.Decision{Record: record}
@@ -161,7 +161,7 @@ func (r *Reconciler) lost(ctx context.Context, l stock.Look, s ledger.Snapshot) 
 	f := Finding{Cause: Lost}
 	var ids []order.OrderID
 	for id, units := range l.Reserved {
-		if _, decided := s.Decided[id]; !decided && !l.Outbox[id] && older(l, id, cmp.Or(r.LostAge, LostAge)) {
+		if _, decided := s.Decided[id]; !decided && !l.Outbox[id] && older(l, id.MadeAt(), cmp.Or(r.LostAge, LostAge)) {
 			ids = append(ids, id)
 			f.Orders, f.Units = f.Orders+1, f.Units+units
 		}
@@ -180,7 +180,7 @@ func (r *Reconciler) lost(ctx context.Context, l stock.Look, s ledger.Snapshot) 
 		var gone []order.Decision
 		for i, record := range records {
 			if record == nil {
-				if r.Drained || older(l, batch[i], stock.PendingTTL) {
+				if r.Drained || older(l, batch[i].MadeAt(), stock.PendingTTL) {
 					unknown := order.Order{ID: batch[i], StockID: s.Product.ID, Quantity: l.Reserved[batch[i]]}
 					gone = append(gone, order.Decision{Record: order.Record{Order: unknown, Status: order.Failed}})
 				}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -20,6 +21,9 @@ type Transfer struct {
 	// Receiver is the id of the bucket to which they go, and 0 if they are taken out.
 	Receiver order.StockID
 }
+
+// MadeAt is when the transfer's id was made, which says so in the same way as an order's.
+func (t Transfer) MadeAt() time.Time { return order.OrderID(t.ID).MadeAt() }
 
 // name is what a transfer is called in lent:{p}. It is no order's id, whoever takes it for one.
 func (t Transfer) name() string {
