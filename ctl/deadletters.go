@@ -299,7 +299,7 @@ func (c *dlqRedriveCmd) Run(ctx context.Context) error {
 // interrupted, it can be repeated, and what is in the outbox is sent by the relay. An order for which nothing is
 // left stays failed.
 func (p parts) redrive(ctx context.Context, o order.Order) (result string, redriven bool, err error) {
-	product, err := p.ledger.Product(ctx, o.StockID)
+	_, err = p.ledger.Product(ctx, o.StockID)
 	if errors.Is(err, mysql.ErrNotFound) {
 		return "stays failed: there is no such product", false, nil
 	}
@@ -332,15 +332,6 @@ func (p parts) redrive(ctx context.Context, o order.Order) (result string, redri
 		return "was decided meanwhile", err == nil, err
 	}
 	if err != nil && !errors.Is(err, mysql.ErrNotFound) {
-		return "", false, err
-	}
-
-	// Its buyer sees it pending.
-	if err := p.stock.Forget(ctx, []order.Order{o}); err != nil {
-		return "", false, err
-	}
-	pending := []order.Record{{Order: o, Currency: product.Currency, Status: order.Pending}}
-	if err := p.stock.WritePending(ctx, pending); err != nil {
 		return "", false, err
 	}
 

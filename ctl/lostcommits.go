@@ -7,14 +7,13 @@ import (
 	"io"
 	"os"
 	"slices"
-	"sync"
 
 	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/reconcile"
 )
 
-// productLostOrdersCmd prints the orders of a product that their buyers are shown as completed, and that MySQL does not
+// productLostOrdersCmd prints the orders of a product that were completed in the last minutes, and that MySQL does not
 // have: a fail-over has lost them.
 type productLostOrdersCmd struct {
 	ID     order.ProductID `required:"" placeholder:"N" help:"Id of the product."`
@@ -33,44 +32,42 @@ func (c *productLostOrdersCmd) Run(ctx context.Context) error {
 
 // lostOrders writes a line of JSON for each order that is lost, and puts them on the queue again if it is told to.
 func (p parts) lostOrders(ctx context.Context, w io.Writer, productID order.ProductID, resend bool) error {
-
-	// What Redis shows as completed and MySQL has no row of is lost.
-	var mu sync.Mutex // the servers of a Cluster are visited at the same time
-	lost := map[order.OrderID]order.Record{}
-	err := p.stock.States(ctx, order.Completed, func(completed []order.Record) error {
-		completed = slices.DeleteFunc(completed, func(r order.Record) bool {
-			return r.StockID.Product() != productID
-		})
-		ids := make([]order.OrderID, len(completed))
-		for i := range completed {
-			ids[i] = completed[i].ID
-		}
-
-		decided, err := p.ledger.Decided(ctx, ids)
-		if err != nil {
-			return err
-		}
-
-		mu.Lock()
-		defer mu.Unlock()
-		for _, r := range completed {
-			if _, ok := decided[r.ID]; !ok {
-				lost[r.ID] = r
-			}
-		}
-		return nil
-	})
+	product, err := p.ledger.Product(ctx, productID.Stock())
 	if err != nil {
 		return err
 	}
 
-	lines := json.NewEncoder(w)
-	orders := make([]order.Order, 0, len(lost))
-	for _, r := range lost {
-		if err := lines.Encode(r); err != nil {
+	// What Redis has seen completed and MySQL has no row of is lost.
+	lost := map[order.OrderID]order.Order{}
+	for _, stockID := range append(product.StockIDs(), productID.Stock()) {
+		err := p.stock.Completed(ctx, stockID, func(completed []order.Order) error {
+			ids := make([]order.OrderID, len(completed))
+			for i := range completed {
+				ids[i] = completed[i].ID
+			}
+			decided, err := p.ledger.Decided(ctx, ids)
+			if err != nil {
+				return err
+			}
+			for _, o := range completed {
+				if _, ok := decided[o.ID]; !ok {
+					lost[o.ID] = o
+				}
+			}
+			return nil
+		})
+		if err != nil {
 			return err
 		}
-		orders = append(orders, r.Order)
+	}
+
+	lines := json.NewEncoder(w)
+	orders := make([]order.Order, 0, len(lost))
+	for _, o := range lost {
+		if err := lines.Encode(o); err != nil {
+			return err
+		}
+		orders = append(orders, o)
 	}
 
 	if resend && len(orders) > 0 {

@@ -33,7 +33,7 @@ type orderStory struct {
 	ID      order.OrderID `json:"order_id"`
 	Summary string        `json:"summary"`
 	Events  []event       `json:"events"` // in the order of time
-	// State is what buyers are shown from Redis, Places what Redis holds of it with its product.
+	// State is the order while it is reserved, Places what Redis holds of it with its product.
 	State  *order.Record `json:"redis_state"`
 	Places []orderPlace  `json:"redis_places"`
 	// Queue cannot be searched, so that only its length is known.
@@ -129,18 +129,10 @@ func (p parts) story(ctx context.Context, id order.OrderID) (orderStory, error) 
 		Redrives: []orderRedriven{},
 	}
 
-	// Redis: the state that its buyer sees, and what is with each product.
-	states, err := p.stock.Statuses(ctx, []order.OrderID{id})
-	if err != nil {
-		return s, err
-	}
+	// Redis: what is with each product.
 	products, err := p.stock.Products(ctx)
 	if err != nil {
 		return s, err
-	}
-
-	if states[0] != nil {
-		products = append(products, states[0].StockID)
 	}
 	slices.Sort(products)
 
@@ -165,16 +157,13 @@ func (p parts) story(ctx context.Context, id order.OrderID) (orderStory, error) 
 	for _, l := range s.DeadLetters {
 		concerned = append(concerned, l.order.StockID)
 	}
-	if states[0] != nil {
-		concerned = append(concerned, states[0].StockID)
-	}
 	slices.Sort(concerned)
 
 	history, err := p.ledger.History(ctx, id, slices.Compact(concerned))
 	if err != nil {
 		return s, err
 	}
-	s.fill(states[0], places, history)
+	s.fill(places, history)
 	return s, nil
 }
 
@@ -214,9 +203,12 @@ func (s *orderStory) readLetters(ctx context.Context, dead *queue.Queue) error {
 }
 
 // fill makes the story of what was read.
-func (s *orderStory) fill(state *order.Record, places []stock.Place, h ledger.History) {
-	s.State, s.Decision = shown(state), shown(h.Record)
+func (s *orderStory) fill(places []stock.Place, h ledger.History) {
+	s.Decision = shown(h.Record)
 	for _, p := range places {
+		if p.Record != nil {
+			s.State = shown(p.Record)
+		}
 		s.Places = append(s.Places, orderPlace{
 			ProductID: p.StockID.Product(), Bucket: p.StockID.Bucket(), ReservedUnits: p.Reserved,
 			InOutbox: p.InOutbox, ReservedAt: p.ReservedAt, ClaimedAt: p.ClaimedAt, Marked: p.Marked,
@@ -363,10 +355,8 @@ func (s *orderStory) summaryDecided(place *orderPlace) string {
 		text += " It has changed the stock though it failed (ctl audit)."
 	}
 	if place != nil {
-		text += " Redis still has it on its way: its worker settles that in a moment, or reconcile after 2 minutes."
-	}
-	if s.State != nil && s.State.Status != s.Decision.Status {
-		text += fmt.Sprintf(" Its buyer is still shown that it is %s.", s.State.Status)
+		text += " Redis still has it on its way, and its buyer is shown that it is pending: its worker settles that " +
+			"in a moment, or reconcile after 2 minutes."
 	}
 	if len(s.DeadLetters) > 0 {
 		text += " It is in a dead letter as well (ctl dlq list)."

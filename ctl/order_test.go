@@ -83,10 +83,6 @@ func TestOrderShow(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := results[0].Order
-	pending := []order.Record{{Order: o, Currency: "EUR", Status: order.Pending}}
-	if err := p.stock.WritePending(t.Context(), pending); err != nil {
-		t.Fatal(err)
-	}
 	s := p.mustTell(t, o.ID, "reserved", "The queue has not acknowledged it", "made the order's id",
 		fmt.Sprintf("reserved 2 of product %d for user 7, at 1.00 EUR each", product.ID),
 		`"k\x1b[2J"`, "2 units are reserved, it is in the outbox")
@@ -97,7 +93,7 @@ func TestOrderShow(t *testing.T) {
 
 	// A worker gives it up, and fails it.
 	bodies, _ := order.Pack([]order.Order{o})
-	if err := p.stock.Acknowledge(t.Context(), product.ID, []order.Order{o}); err != nil {
+	if err := p.stock.Acknowledge(t.Context(), product.ID, []string{results[0].Batch}); err != nil {
 		t.Fatal(err)
 	}
 	p.mustTell(t, o.ID, "sent", "Its units are reserved. The queue counts no message")
@@ -113,7 +109,7 @@ func TestOrderShow(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.mustTell(t, o.ID, "failed", "It is decided: failed (dead_letter). Redis still has it on its way",
-		"Its buyer is still shown that it is pending", "It is in a dead letter as well")
+		"its buyer is shown that it is pending", "It is in a dead letter as well")
 
 	// An operator has it decided anew.
 	if err := p.ledger.Redrive(t.Context(), o.ID); err != nil {
@@ -122,9 +118,6 @@ func TestOrderShow(t *testing.T) {
 	decisions, err := p.ledger.Decide(t.Context(), product.ID, []order.Order{o})
 	if err == nil {
 		_, err = p.stock.Settle(t.Context(), product.ID, decisions)
-	}
-	if err == nil {
-		err = p.stock.WriteDecided(t.Context(), []order.Record{decisions[0].Record})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -162,19 +155,17 @@ func TestOrderSummary(t *testing.T) {
 			Queue: queue.Depth{Visible: 1}}, 0},
 		"The queue counts no message":       {orderStory{Places: reserved}, 0},
 		"its message is nowhere to be seen": {orderStory{Places: reserved}, time.Hour},
-		"If the queue holds it, it is decided all the same": {orderStory{State: record(order.Pending),
-			Queue: queue.Depth{InFlight: 1}}, 0},
-		"Redis may have lost data":    {orderStory{State: record(order.Pending)}, 0},
+		"If the queue holds it, it is decided all the same": {orderStory{
+			Redrives: make([]orderRedriven, 1), Queue: queue.Depth{InFlight: 1}}, 0},
+		"Redis may have lost data":    {orderStory{Redrives: make([]orderRedriven, 1)}, 0},
 		"Only a message on the queue": {orderStory{Queue: queue.Depth{Visible: 1}}, 0},
 		"It has changed the stock 2 times": {orderStory{Decision: record(order.Completed),
 			Ledger: make([]ledgerEntry, 2)}, 0},
 		"It has changed the stock 0 times": {orderStory{Decision: record(order.Completed)}, 0},
 		"It has changed the stock though it failed": {orderStory{Decision: record(order.Failed),
 			Ledger: make([]ledgerEntry, 1)}, 0},
-		"Its buyer is still shown that it is pending": {orderStory{Decision: record(order.Failed),
-			State: record(order.Pending)}, 0},
-		"Redis still has it on its way: its worker settles that": {orderStory{Decision: record(order.Failed),
-			Places: reserved}, 0},
+		"Redis still has it on its way, and its buyer is shown that it is pending": {orderStory{
+			Decision: record(order.Failed), Places: reserved}, 0},
 	} {
 		test.s.ID = id
 		if got := test.s.summary(now.Add(test.after)); !strings.Contains(got, want) {

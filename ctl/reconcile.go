@@ -63,17 +63,6 @@ func (c *reconcileCmd) Run(ctx context.Context) error {
 		Redis: p.stock, MySQL: p.ledger, Send: p.queue.SendOrders, Locks: p.redis, Apply: c.Apply, Pause: c.Fence,
 	}
 	reports := []reconcile.Report{}
-	if c.Fence && c.Product == 0 {
-		f, err := r.Statuses(ctx)
-		if err != nil {
-			return err
-		}
-		if f.Orders > 0 {
-			fmt.Fprintf(os.Stderr, "%d buyers were shown that their orders were pending, though they were decided\n",
-				f.Orders)
-		}
-	}
-
 	for _, id := range products {
 		report, err := r.Product(ctx, id)
 		if err != nil {

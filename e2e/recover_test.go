@@ -146,7 +146,7 @@ func TestRedrive(t *testing.T) {
 		}
 		ids[l.Orders[0].UserID] = l.ID
 	}
-	if out := s.mustCtl("dlq", "show", "--id", ids[1]); !strings.Contains(out, `"user_id":1`) {
+	if out := s.mustCtl("dlq", "show", "--id", ids[1]); !strings.Contains(out, `",1,1]]}]}`) {
 		t.Errorf("shown: %s", out)
 	}
 	if l := letters("redrive", "--all", "--dry-run"); len(l) != 2 || l[0].Orders[0].Result != "would be decided anew" {

@@ -117,6 +117,7 @@ func newSoldOut(t testing.TB) (request, remember func()) {
 	e := New(rdb, db, nil, guard, prometheus.NewRegistry())
 	signed, err := tokens.Sign(token.Claims{UserID: 7}, time.Hour)
 	must(err)
+	e.upgrade.done.Store(true)
 	remember = func() { e.refusalCache.learn(1, stock.Sale{Now: time.Now()}, time.Now()) }
 	remember()
 

@@ -52,6 +52,11 @@ func (e *Edge) readOrder(ctx *fasthttp.RequestCtx, who *token.Claims) *ticket {
 		return nil
 	}
 
+	if !e.upgrade.done.Load() {
+		sendProblem(ctx, problem.StockUnavailable, "")
+		return nil
+	}
+
 	// What is known to be refused asks nobody.
 	if e.products.missing(productID) {
 		sendProblem(ctx, problem.ProductNotFound, "")
@@ -67,7 +72,7 @@ func (e *Edge) readOrder(ctx *fasthttp.RequestCtx, who *token.Claims) *ticket {
 
 	t := &ticket{
 		request: stock.Request{
-			OrderID: e.stock.NewOrderID(stockID), UserID: who.UserID, Quantity: quantity, IdempotencyKey: key,
+			OrderID: order.NewID(), UserID: who.UserID, Quantity: quantity, IdempotencyKey: key,
 		},
 		productID: productID, since: time.Now(), answer: make(chan *answer, 1),
 	}
@@ -83,14 +88,16 @@ func sendAccepted(ctx *fasthttp.RequestCtx, a *answer) {
 	ctx.SetStatusCode(fasthttp.StatusAccepted)
 	ctx.SetContentType("application/json")
 	ctx.Response.SetBodyRaw(appendAccepted(make([]byte, 0, acceptedBytes), &a.order, a.sale.Currency))
-	setLocation(ctx, a.order.ID)
+	setLocation(ctx, &a.order)
 	ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, retryAfter)
 }
 
-// setLocation says where an order can be asked for.
-func setLocation(ctx *fasthttp.RequestCtx, id order.OrderID) {
-	var location [64]byte
-	ctx.Response.Header.SetBytesV(fasthttp.HeaderLocation, order.AppendID(append(location[:0], "/api/orders/"...), id))
+// setLocation says where an order can be asked for. With its product it is found at once while it is pending.
+func setLocation(ctx *fasthttp.RequestCtx, o *order.Order) {
+	var room [96]byte
+	location := order.AppendID(append(room[:0], "/api/orders/"...), o.ID)
+	location = strconv.AppendInt(append(location, "?product_id="...), int64(o.StockID.Product()), 10)
+	ctx.Response.Header.SetBytesV(fasthttp.HeaderLocation, location)
 }
 
 // acceptedBytes is a little more than most bodies of a 202 have.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,7 +48,8 @@ func TestAccepted(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", r.Body, want)
 	}
 	for name, value := range map[string]string{
-		"Location": "/api/orders/" + id.String(), "Retry-After": "1", "Content-Type": "application/json",
+		"Location":    "/api/orders/" + id.String() + "?product_id=" + p.ID.String(),
+		"Retry-After": "1", "Content-Type": "application/json",
 	} {
 		if got := r.Header.Values(name); len(got) != 1 || got[0] != value {
 			t.Errorf("%s: %q, want %q", name, got, value)
@@ -81,7 +83,8 @@ func TestPending(t *testing.T) {
 	id := w.MustPost(7, p.ID, 2)
 	w.MySQL.Cut()
 	w.MySQL.Forget()
-	r := w.Get(7, "/api/orders/"+id)
+	location := "/api/orders/" + id + "?product_id=" + p.ID.String()
+	r := w.Get(7, location)
 	var body orderBody
 	r.Read(t, &body)
 	if r.Status != 200 || r.Header.Get("Retry-After") != "1" || body.ReservedAt.IsZero() {
@@ -96,11 +99,36 @@ func TestPending(t *testing.T) {
 		t.Errorf("MySQL was asked %d times", n)
 	}
 	// Without MySQL nobody can know that there is no such order. One of somebody else is treated alike.
-	apitest.WantProblem(t, w.Get(7, "/api/orders/"+order.NewID().String()), 503, problem.OrdersUnavailable)
-	apitest.WantProblem(t, w.Get(8, "/api/orders/"+id), 503, problem.OrdersUnavailable)
+	for _, product := range []string{"", "?product_id=" + p.ID.String()} {
+		unknown := "/api/orders/" + order.NewID().String() + product
+		apitest.WantProblem(t, w.Get(7, unknown), 503, problem.OrdersUnavailable)
+		apitest.WantProblem(t, w.Get(8, "/api/orders/"+id+product), 503, problem.OrdersUnavailable)
+	}
 	w.MySQL.Heal()
-	apitest.WantProblem(t, w.Get(7, "/api/orders/"+order.NewID().String()), 404, problem.OrderNotSeenYet)
-	apitest.WantProblem(t, w.Get(8, "/api/orders/"+id), 404, problem.OrderNotSeenYet)
+	for _, product := range []string{"", "?product_id=" + p.ID.String(), "?product_id=99"} {
+		unknown := "/api/orders/" + order.NewID().String() + product
+		apitest.WantProblem(t, w.Get(7, unknown), 404, problem.OrderNotSeenYet)
+		apitest.WantProblem(t, w.Get(8, "/api/orders/"+id+product), 404, problem.OrderNotSeenYet)
+
+		// Who does not say of which product his order is waits a little longer.
+		if r := w.Get(7, "/api/orders/"+id+product); (r.Status == 200) != (product != "?product_id=99") {
+			t.Errorf("asked for with %q: %v", product, r)
+		}
+	}
+	for _, product := range []string{"x", "0", "-1", "1.5", "99999999999999999999"} {
+		r := w.Get(7, "/api/orders/"+id+"?product_id="+product)
+		apitest.WantProblem(t, r, 400, problem.MalformedRequest)
+	}
+
+	// When it is decided it is found with any product, and then without MySQL.
+	w.decide(id, 7, order.Completed, "")
+	for _, product := range []string{"?product_id=99", ""} {
+		if r := w.Get(7, "/api/orders/"+id+product); r.Status != 200 || !strings.Contains(r.Body, `"completed"`) {
+			t.Errorf("of a decided order got %v", r)
+		}
+		w.MySQL.Cut()
+	}
+	apitest.WantProblem(t, w.Get(8, "/api/orders/"+id), 503, problem.OrdersUnavailable)
 }
 
 // TestAnOrderThatNobodyHasSeen: Redis has lost its data in the middle of a sale. An order that is on the queue is not
@@ -149,15 +177,34 @@ func TestNoAnswerBeforeTheQueueHasTheOrder(t *testing.T) {
 	}
 }
 
-// decide writes to Redis what a worker would.
+// decide decides an order as a worker does. If Redis has lost it, it is of the product that is loaded, or of the first.
 func (w *world) decide(id string, user order.UserID, status order.Status, reason order.Reason) {
 	w.Helper()
-	w.Must(w.Stock.WriteDecided(w.Context(), []order.Record{{
-		Order: order.Order{ID: order.OrderID(uuid.MustParse(id)), UserID: user, StockID: 1, Quantity: 1,
-			UnitPrice:  1999,
-			ReservedAt: time.Now()},
-		Currency: "EUR", Status: status, FailedReason: reason, DecidedAt: time.Now(),
-	}}))
+	o := order.Order{ID: order.OrderID(uuid.MustParse(id)), UserID: user, StockID: 1, Quantity: 1, UnitPrice: 1999,
+		ReservedAt: time.Now()}
+	products, err := w.Stock.Products(w.Context())
+	w.Must(err)
+	for _, stockID := range products {
+		pending, err := w.Stock.Pending(w.Context(), stockID, []order.OrderID{o.ID})
+		w.Must(err)
+		if record := pending.Records[0]; record != nil {
+			o = record.Order
+		}
+	}
+
+	var decisions []order.Decision
+	if status == order.Completed {
+		decisions, err = w.Ledger.Decide(w.Context(), o.StockID, []order.Order{o})
+	} else {
+		decisions = make([]order.Decision, 1)
+		decisions[0], err = w.Ledger.Fail(w.Context(), o, reason)
+	}
+	w.Must(err)
+	if d := decisions[0]; d.Status != status {
+		w.Fatalf("order %s is %s %s", id, d.Status, d.FailedReason)
+	}
+	_, err = w.Stock.Settle(w.Context(), o.StockID, decisions)
+	w.Must(err)
 }
 
 // waiting is how many clients wait for a decision.

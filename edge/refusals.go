@@ -40,7 +40,7 @@ func sendDenied(ctx *fasthttp.RequestCtx, a *answer) {
 	}
 	sendProblem(ctx, a.code, "Ask for the order, or repeat the request with the same Idempotency-Key.",
 		problem.Extra{Name: "order_id", Value: a.order.ID.String()})
-	setLocation(ctx, a.order.ID)
+	setLocation(ctx, &a.order)
 }
 
 // sendRefusal tells why an order was not taken.

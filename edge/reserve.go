@@ -216,13 +216,20 @@ func (r *reserver) call(stockID order.StockID, split int64, tickets []*ticket) (
 func (r *reserver) dispatch(stockID order.StockID, split int64, tickets []*ticket, said batchReply) served {
 	left := served{sale: said.sale}
 	var parcels []*parcel
+	var batch string // of the orders that this call has reserved
 	for i, t := range tickets {
 		result := &said.results[i]
 		switch {
 		case result.Outcome == stock.Reserved || result.Unsent:
 			parcels = append(parcels, &parcel{
 				order: result.Order, sale: said.sale, since: time.Now(), tickets: []*ticket{t}, trace: t.trace,
+				replayed: result.Unsent,
 			})
+			if result.Unsent {
+				parcels[len(parcels)-1].alone = result.Batch
+			} else {
+				batch = result.Batch
+			}
 		case result.Outcome == stock.Replayed:
 			t.answer <- &answer{code: accepted, order: result.Order, sale: said.sale}
 		case result.Outcome == stock.SoldOut && split > 0:
@@ -232,7 +239,7 @@ func (r *reserver) dispatch(stockID order.StockID, split int64, tickets []*ticke
 		}
 	}
 	if len(parcels) > 0 {
-		left.earlier = r.send(stockID, parcels)
+		left.earlier = r.send(stockID, batch, parcels)
 	}
 
 	// What is refused now is refused from memory for a moment.
@@ -246,8 +253,8 @@ func (r *reserver) dispatch(stockID order.StockID, split int64, tickets []*ticke
 }
 
 // send hands parcels to the sender as one batch. It returns what is closed when the batch before is sent.
-func (r *reserver) send(stockID order.StockID, parcels []*parcel) (earlier <-chan struct{}) {
-	batch, earlier := r.unsent.begin(stockID, len(parcels))
+func (r *reserver) send(stockID order.StockID, name string, parcels []*parcel) (earlier <-chan struct{}) {
+	batch, earlier := r.unsent.begin(stockID, name, len(parcels))
 	for _, p := range parcels {
 		p.batch = batch
 	}

@@ -24,6 +24,8 @@ const (
 	maxSend = 10 * order.MaxOrdersPerMessage
 	// sendDeadline is how long the queue's acknowledgement is tried for.
 	sendDeadline = 10 * time.Second
+	// maxAcks bounds the batches that leave the outbox by one call.
+	maxAcks = 100
 	// settleTimeout bounds the calls to Redis after the queue's answer, for all products together.
 	settleTimeout = 5 * time.Second
 )
@@ -36,7 +38,11 @@ type parcel struct {
 	since   time.Time // of the reservation
 	tickets []*ticket
 	batch   *unsentBatch // that it is of
-	trace   telemetry.Place
+	// replayed says that it was reserved by another call, in whose batch it is in the outbox; alone names that batch if
+	// no other order is in it.
+	replayed bool
+	alone    string
+	trace    telemetry.Place
 }
 
 // envelope is a message to the queue with the parcels whose orders it holds.
@@ -53,6 +59,7 @@ type sender struct {
 	queue   *queue.Queue
 	metrics *metrics
 	parcels batch.Batcher[struct{}, *parcel]
+	acks    batch.Batcher[order.StockID, string] // batches that may leave the outbox
 	// deadline is sendDeadline, but for tests.
 	deadline time.Duration
 
@@ -64,24 +71,43 @@ func newSender(st *stock.Stock, q *queue.Queue, m *metrics) *sender {
 	s := &sender{stock: st, queue: q, metrics: m, deadline: sendDeadline, pending: make(map[order.OrderID]*parcel)}
 	// What waits is bounded by the connections of the edge, each of which has one request under way.
 	s.parcels = batch.Batcher[struct{}, *parcel]{Do: s.send, Size: maxSend, Parallel: maxSends}
+	s.acks = batch.Batcher[order.StockID, string]{Do: s.acknowledge, Size: maxAcks, Parallel: 1}
 	return s
 }
 
 // submit takes parcels in. A parcel of an order that is already on its way joins that one.
 func (s *sender) submit(parcels []*parcel) {
 	s.mu.Lock()
+	var joined []*parcel
 	fresh := parcels[:0]
 	for _, p := range parcels {
 		if first, ok := s.pending[p.order.ID]; ok {
 			first.tickets = append(first.tickets, p.tickets...)
-			p.batch.settled()
+			joined = append(joined, p)
 			continue
 		}
 		s.pending[p.order.ID] = p
 		fresh = append(fresh, p)
 	}
 	s.mu.Unlock()
+	for _, p := range joined {
+		s.settled(p)
+	}
 	s.parcels.Add(struct{}{}, fresh...)
+}
+
+// settled tells that the fate of a parcel is known. With the last one of its batch, that leaves the outbox if all of
+// its orders are on the queue, or cancelled.
+func (s *sender) settled(p *parcel) {
+	b := p.batch
+	if b.left.Add(-1) > 0 {
+		return
+	}
+	close(b.sent)
+	b.end()
+	if b.name != "" && !b.open.Load() {
+		s.acks.Add(b.stockID, b.name)
+	}
 }
 
 // finish answers everybody who waits for a parcel.
@@ -90,7 +116,13 @@ func (s *sender) finish(p *parcel, c problem.Code) {
 	delete(s.pending, p.order.ID)
 	tickets := p.tickets
 	s.mu.Unlock()
-	p.batch.settled()
+	switch {
+	case p.replayed && p.alone != "" && c == accepted:
+		s.acks.Add(p.order.StockID, p.alone)
+	case !p.replayed && c == problem.OutcomeUnknown:
+		p.batch.open.Store(true)
+	}
+	s.settled(p)
 
 	told := &answer{code: c, order: p.order, sale: p.sale}
 	for _, t := range tickets {
@@ -114,19 +146,12 @@ func (s *sender) send(_ struct{}, gathered []*parcel) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.deadline)
 	defer cancel()
 
-	// Buyers who ask for their orders must find them as soon as a worker can.
-	if err := s.stock.WritePending(ctx, recordsOf(parcels)); err != nil {
-		slog.Error("send: orders cannot be made visible", "orders", len(parcels), "error", err, s.logIDs(parcels))
-		s.cancel(parcels, problem.StockUnavailable)
-		return
-	}
-
 	envelopes := s.pack(parcels)
 	messages := make([]queue.Outgoing, len(envelopes))
 	for i := range envelopes {
 		messages[i] = envelopes[i].message
 	}
-	var sent, refused []*parcel
+	var refused []*parcel
 	s.queue.Send(ctx, messages, func(i int, r queue.Result) {
 		e := &envelopes[i]
 		s.note(e, r)
@@ -135,7 +160,6 @@ func (s *sender) send(_ struct{}, gathered []*parcel) {
 			// The client need not wait until the outbox is cleared: if that fails, the relay sends the
 			// order again, and a worker decides it once all the same.
 			s.finishAll(e.parcels, accepted)
-			sent = append(sent, e.parcels...)
 		case queue.Refused:
 			refused = append(refused, e.parcels...)
 		default:
@@ -144,7 +168,6 @@ func (s *sender) send(_ struct{}, gathered []*parcel) {
 	})
 
 	s.cancel(refused, problem.QueueUnavailable)
-	s.acknowledge(sent)
 }
 
 // dropLate gives those parcels back that have waited for so long that the queue must be failing, and returns the
@@ -163,15 +186,6 @@ func (s *sender) dropLate(gathered []*parcel) (parcels []*parcel) {
 		s.cancel(late, problem.QueueUnavailable)
 	}
 	return parcels
-}
-
-// recordsOf are the states of orders that are on their way.
-func recordsOf(parcels []*parcel) []order.Record {
-	records := make([]order.Record, len(parcels))
-	for i, p := range parcels {
-		records[i] = order.Record{Order: p.order, Currency: p.sale.Currency, Status: order.Pending}
-	}
-	return records
 }
 
 // pack puts parcels into envelopes, which hold orders of one product each.
@@ -218,15 +232,13 @@ func (s *sender) note(e *envelope, r queue.Result) {
 	}
 }
 
-// acknowledge takes orders that are on the queue out of the outbox.
-func (s *sender) acknowledge(sent []*parcel) {
+// acknowledge takes batches that are on the queue out of the outbox.
+func (s *sender) acknowledge(stockID order.StockID, batches []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
 	defer cancel()
-	for stockID, orders := range byProduct(sent) {
-		if err := s.stock.Acknowledge(ctx, stockID, orders); err != nil {
-			slog.Warn("send: sent orders stay in the outbox until they are sent again", "orders", len(orders), "error",
-				err)
-		}
+	if err := s.stock.Acknowledge(ctx, stockID, batches); err != nil {
+		slog.Warn("send: sent orders stay in the outbox until they are sent again", "product", stockID, "batches",
+			len(batches), "error", err)
 	}
 }
 
@@ -270,9 +282,6 @@ func (s *sender) giveBack(ctx context.Context, stockID order.StockID, orders []o
 		if ok {
 			gone = append(gone, orders[i])
 		}
-	}
-	if err := s.stock.Forget(ctx, gone); err != nil {
-		slog.Warn("send: cancelled orders stay visible as pending for a day", "orders", len(gone), "error", err)
 	}
 	return gone
 }

@@ -3,11 +3,12 @@ package main
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
+	"github.com/google/uuid"
 
 	"stampede/internal/apitest"
 	"stampede/internal/order"
@@ -63,12 +64,15 @@ func TestRefusedOrderIsForgotten(t *testing.T) {
 	go func() { answered <- w.Post(1, p.ID, 1) }()
 	var id string
 	w.Eventually("the order is pending", func() bool {
-		keys, err := w.RDB.Keys(t.Context(), "order:*").Result()
-		if err == nil && len(keys) == 1 {
-			id = strings.TrimPrefix(keys[0], "order:")
+		ids, err := w.RDB.HKeys(t.Context(), fmt.Sprintf("reserved:{%d}", p.ID)).Result()
+		if err == nil && len(ids) == 1 {
+			id = ids[0]
 		}
 		return id != ""
 	})
+	if r := w.Get(1, "/api/orders/"+id); r.Status != 200 {
+		t.Errorf("who has learnt the id of an order that is pending got %v", r)
+	}
 	apitest.WantProblem(t, <-answered, 503, problem.QueueUnavailable)
 	apitest.WantProblem(t, w.Get(1, "/api/orders/"+id), 404, problem.OrderNotSeenYet)
 }
@@ -134,7 +138,8 @@ func (w *world) wantUnknown(r apitest.Reply, p order.Product, key string) {
 		OrderID string `json:"order_id"`
 	}
 	r.Read(w, &document)
-	if got := r.Header.Get("Location"); document.OrderID == "" || got != "/api/orders/"+document.OrderID {
+	if got := r.Header.Get("Location"); document.OrderID == "" ||
+		got != fmt.Sprintf("/api/orders/%s?product_id=%d", document.OrderID, p.ID) {
 		w.Fatalf("Location is %q for order %q", got, document.OrderID)
 	}
 	w.WantLevel(p.ID, p.Stock-1, 1, 1)
@@ -180,15 +185,15 @@ func (w *world) reserveMany(p order.Product, n int) []*parcel {
 	w.Helper()
 	w.LoadNow(p)
 	var parcels []*parcel
-	all, _ := w.edge.reserver.unsent.begin(p.ID, n)
 	for len(parcels) < n {
 		requests := make([]stock.Request, min(n-len(parcels), stock.MaxBatch))
 		for i := range requests {
 			requests[i] = stock.Request{OrderID: order.NewID(), UserID: order.UserID(len(parcels) + i + 1), Quantity: 1,
-				IdempotencyKey: fmt.Sprint(i)}
+				IdempotencyKey: uuid.NewString()}
 		}
 		sale, results, err := w.Stock.Reserve(w.Context(), p.ID, 0, requests)
 		w.Must(err)
+		all, _ := w.edge.reserver.unsent.begin(p.ID, results[0].Batch, len(results))
 		for i := range results {
 			parcels = append(parcels, &parcel{
 				order: results[i].Order, sale: sale, since: time.Now(),
@@ -340,36 +345,15 @@ func TestHangingQueueStopsNoSale(t *testing.T) {
 	w.WantLevel(p.ID, 9-n, 1+n, 0)
 }
 
-// Orders that cannot be made visible are not sent; if they cannot be cancelled either, nobody knows.
-func TestNotVisibleNotSent(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	p := w.AddProduct(10)
-	parcels := w.reserveMany(p, 3)
-	gone := w.OpenRedis(w.RedisURL)
-	w.Must(gone.Close())
-	s := newSender(stock.New(gone), w.Queue, newMetrics(prometheus.NewRegistry()))
-	s.submit(append([]*parcel(nil), parcels...))
-	for _, sent := range parcels {
-		if a := <-sent.tickets[0].answer; a.code != problem.OutcomeUnknown || a.order.ID != sent.order.ID {
-			t.Errorf("got %q of order %s", a.code, a.order.ID)
-		}
-	}
-	s.parcels.Wait()
-	if n := len(w.Orders()); n != 0 {
-		t.Errorf("the queue holds %d orders", n)
-	}
-	w.WantLevel(p.ID, 7, 3, 3)
-}
-
 // Reserved orders that have waited too long for a failing queue are given back unsent.
 func TestLateParcels(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.AddProduct(10)
-	parcels := w.reserveMany(p, 3)
-	_, results, err := w.Stock.Reserve(t.Context(), p.ID, 0, []stock.Request{{ // which claims it, as a retry does
-		OrderID: parcels[1].order.ID, UserID: 2, Quantity: 1, IdempotencyKey: parcels[1].order.IdempotencyKey,
+	parcels := slices.Concat(w.reserveMany(p, 1), w.reserveMany(p, 1), w.reserveMany(p, 1)) // in a batch each
+	// A retry claims it.
+	_, results, err := w.Stock.Reserve(t.Context(), p.ID, 0, []stock.Request{{
+		OrderID: parcels[1].order.ID, UserID: 1, Quantity: 1, IdempotencyKey: parcels[1].order.IdempotencyKey,
 	}})
 	if err != nil || !results[0].Unsent {
 		t.Fatalf("got %+v, %v", results, err)

@@ -17,6 +17,7 @@ import (
 	"stampede/internal/access"
 	"stampede/internal/catalog"
 	"stampede/internal/ledger"
+	"stampede/internal/loop"
 	"stampede/internal/mysql"
 	"stampede/internal/notice"
 	"stampede/internal/order"
@@ -59,6 +60,8 @@ type Edge struct {
 	refusalCache *refusalCache
 	reserver     *reserver
 	sender       *sender
+	finder       *finder
+	upgrade      upgrade
 	watcher      *watcher
 	catalog      catalog.Catalog
 	cursors      pager.Cursors
@@ -88,9 +91,14 @@ func New(rdb *redis.Client, db *mysql.DB, q *queue.Queue, guard *access.Guard, r
 		products: newCache(c.Product, productBytes), productPages: newCache(c.OnSale, pageBytes),
 		refusalCache: newRefusalCache(),
 		sender:       newSender(st, q, m),
-		watcher:      &watcher{stock: st, stop: make(chan struct{}), waiting: map[order.OrderID][]chan *order.Record{}},
 	}
 	e.reserver = newReserver(st, books, e.products, e.refusalCache, e.sender, m)
+	e.upgrade.redis, e.upgrade.stock = rdb, st
+	e.upgrade.workers.Store(-1)
+	e.finder = newFinder(st, books, e.reserver)
+	e.watcher = &watcher{
+		stock: st, finder: e.finder, stop: make(chan struct{}), waiting: make(map[order.OrderID]*watch),
+	}
 	e.running, e.endLoops = context.WithCancel(context.Background())
 
 	e.server = &fasthttp.Server{
@@ -157,7 +165,7 @@ func (e *Edge) Ready(ctx context.Context) error {
 	if err := e.redis.Ping(ctx); err != nil {
 		return fmt.Errorf("no answer from Redis: %w", err)
 	}
-	return nil
+	return e.upgrade.ready()
 }
 
 // getReady answers whoever asks on the public port; why the edge is not ready is on the admin port only.
@@ -174,6 +182,7 @@ func (e *Edge) getReady(ctx *fasthttp.RequestCtx) {
 // Serve answers requests from ln until Stop. It is called once.
 func (e *Edge) Serve(ln net.Listener) error {
 	e.guard.Load(e.running)
+	e.upgrade.look(e.running)
 
 	ln = newListener(ln)
 	e.mu.Lock()
@@ -184,6 +193,7 @@ func (e *Edge) Serve(ln net.Listener) error {
 	e.ln = ln
 	e.loops.Go(func() { notice.Listen(e.running, e.redis, e.hear) })
 	e.loops.Go(func() { e.guard.Keep(e.running) })
+	e.loops.Go(func() { loop.Every(e.running, upgradeInterval, e.upgrade.look) })
 	e.mu.Unlock()
 	return e.server.Serve(ln)
 }
@@ -222,6 +232,7 @@ func (e *Edge) Stop(ctx context.Context, notice time.Duration) error {
 	go func() {
 		e.reserver.tickets.Wait()
 		e.sender.parcels.Wait()
+		e.sender.acks.Wait()
 		e.watcher.loop.Wait()
 		e.endLoops()
 		e.loops.Wait()

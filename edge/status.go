@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -10,7 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/valyala/fasthttp"
 
-	"stampede/internal/mysql"
+	"stampede/internal/catalog"
 	"stampede/internal/order"
 	"stampede/internal/problem"
 	"stampede/internal/token"
@@ -64,22 +63,35 @@ func (e *Edge) getOrder(ctx *fasthttp.RequestCtx, who *token.Claims) {
 		return
 	}
 
-	record, err := e.findOrder(id, who.UserID)
-	if err != nil && !errors.Is(err, mysql.ErrNotFound) {
+	productID, ok := parseProduct(ctx.QueryArgs().Peek("product_id"))
+	if !ok {
+		sendProblem(ctx, problem.MalformedRequest, "product_id must be the id of the order's product.")
+		return
+	}
+
+	record, err := e.finder.find(id, productID, who.UserID)
+	if err != nil {
 		slog.Error("look up an order: it cannot be read", logID(ctx), "order", id, "error", err)
 		sendProblem(ctx, problem.OrdersUnavailable, "")
 		return
 	}
 
 	// An order of somebody else gets the answer, as late, of one that nobody knows.
-	known := err == nil && record.UserID == who.UserID
+	known := record != nil
 	if !known && !mayBeUnseen(id) {
 		sendProblem(ctx, problem.OrderNotFound, "")
 		return
 	}
 
 	if wait > 0 && (!known || record.Status == order.Pending) {
-		if decided := e.watcher.wait(id, who.UserID, wait); decided != nil {
+		stockID := order.StockID(0)
+		switch {
+		case known:
+			stockID = record.StockID
+		case productID != 0:
+			stockID = e.reserver.stockID(productID, who.UserID)
+		}
+		if decided := e.watcher.wait(id, stockID, who.UserID, wait); decided != nil {
 			record, known = decided, true
 		}
 	}
@@ -94,12 +106,6 @@ func (e *Edge) getOrder(ctx *fasthttp.RequestCtx, who *token.Claims) {
 	sendJSON(ctx, fasthttp.StatusOK, newOrderBody(record))
 }
 
-// mayBeUnseen reports whether an order that nobody knows may be on its way nevertheless: it is young by its id, which
-// edges make as UUIDs of version 7 (RFC 9562).
-func mayBeUnseen(id order.OrderID) bool {
-	return time.Since(id.MadeAt()).Abs() < unseenAge
-}
-
 // parseWait reads ?wait=, which may be empty.
 func parseWait(text []byte) (wait time.Duration, ok bool) {
 	if len(text) == 0 {
@@ -109,21 +115,13 @@ func parseWait(text []byte) (wait time.Duration, ok bool) {
 	return wait, err == nil && wait >= 0 && wait <= maxStatusWait
 }
 
-// findOrder asks Redis, which knows every order that is on its way, and then MySQL, which knows every
-// order that is decided. It may return an order of another user, but not sooner than one that is unknown.
-func (e *Edge) findOrder(id order.OrderID, userID order.UserID) (*order.Record, error) {
-	// The request's own context has no deadline and ends with the server, before the last requests do.
-	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
-	defer cancel()
-	records, redisErr := e.stock.Statuses(ctx, []order.OrderID{id})
-	if redisErr == nil && records[0] != nil && records[0].UserID == userID {
-		return records[0], nil
+// parseProduct reads ?product_id=, which may be missing: it is then 0.
+func parseProduct(text []byte) (order.ProductID, bool) {
+	if len(text) == 0 {
+		return 0, true
 	}
-	record, err := e.ledger.Order(ctx, id)
-	if errors.Is(err, mysql.ErrNotFound) && redisErr != nil {
-		return nil, redisErr // MySQL alone cannot know that there is no such order
-	}
-	return &record, err
+	id, bad := catalog.ParseID(string(text))
+	return id, bad == nil
 }
 
 // listOrders answers with the user's decided orders, newest first.

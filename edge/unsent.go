@@ -9,17 +9,13 @@ import (
 
 // unsentBatch is a batch of reserved orders that the queue has not acknowledged in full.
 type unsentBatch struct {
+	stockID order.StockID
+	// name is that of the batch in the outbox; it is empty if the call has reserved nothing.
+	name string
 	left atomic.Int32  // orders whose fate is not known yet
+	open atomic.Bool   // an order of the batch in the outbox is neither on the queue for sure nor cancelled
 	sent chan struct{} // closed when no order is left
 	end  func()
-}
-
-// settled tells that the fate of an order is known.
-func (b *unsentBatch) settled() {
-	if b.left.Add(-1) == 0 {
-		close(b.sent)
-		b.end()
-	}
 }
 
 // unsentBatches is the back-pressure of the queue on the reservations: of each product or bucket at most one earlier
@@ -31,8 +27,9 @@ type unsentBatches struct {
 
 // begin notes a batch of so many orders as the last one of a product or bucket. It returns as well when the one before
 // is sent, or nil if it is sent already.
-func (u *unsentBatches) begin(stockID order.StockID, orders int) (batch *unsentBatch, earlier <-chan struct{}) {
-	batch = &unsentBatch{sent: make(chan struct{})}
+func (u *unsentBatches) begin(stockID order.StockID, name string,
+	orders int) (batch *unsentBatch, earlier <-chan struct{}) {
+	batch = &unsentBatch{stockID: stockID, name: name, sent: make(chan struct{})}
 	batch.left.Store(int32(orders))
 	batch.end = func() {
 		u.mu.Lock()

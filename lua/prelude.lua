@@ -14,6 +14,29 @@ local EPOCH, CHANGES, COUNTED = 'epoch', 'changes', 'counted'
 -- restock in settled:{p}, and arguments of settle.lua and transfer.lua.
 local OFF_SALE, NOTICES, RESTOCK_MARK, SPARE, WHOLE = 'off_sale', 'notices', 'restock:', 'spare', 'whole'
 
+-- What is kept of an order that is reserved: 'units user unit_price reserved_at batch key', reserved_at in ms, key as the
+-- caller has written it, or nothing. Batch names the entry of the outbox in which the order was put when it was reserved.
+-- Programs before message version 2 kept nothing but the units.
+local RESERVATION = '^(%d+) (%d+) (%d+) (%d+) (%S+) ?(.*)$'
+
+-- The field of the outbox that has an order as long as the queue has not acknowledged it. Programs before message version 2
+-- had a field for each order, of its id.
+local function batch_of(id, reservation)
+  local _, _, _, _, batch = string.match(reservation, RESERVATION)
+  return batch or id
+end
+
+-- An entry of the outbox is 'reserved_at claimed_at orders', times in ms, claimed_at 0 if it is unclaimed, and the orders'
+-- ids with a space between two. An order is in the outbox as long as it is reserved, and the entry of its batch is there.
+local function claimed(entry, now_text)
+  local reserved_at, rest = string.match(entry, '^(%d+) %d+ (.*)$')
+  return reserved_at .. ' ' .. now_text .. ' ' .. rest
+end
+
+local function is_claimed(entry)
+  return string.match(entry, '^%d+ (%d+)') ~= '0'
+end
+
 -- The time in milliseconds, by the clock of Redis.
 local function milliseconds()
   local time = redis.call('TIME')

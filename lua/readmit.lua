@@ -5,11 +5,12 @@
 -- until it is decided, so that nobody settles it by its old decision (settle.lua).
 --
 -- KEYS  1 stock:{p}   2 reserved:{p}   3 bought:{p}   4 sale:{p}   5 outbox:{p}
--- ARGV  1 order id   2 user id   3 quantity   4 unit price   5 idempotency key or ''
+-- ARGV  1 order id   2 user id   3 quantity   4 unit price   5 idempotency key as it is kept, or ''   6 name of the entry
+--       in the outbox, which nothing has yet
 -- Returns  1 reserved   2 is reserved already   0 the product is not loaded
 --         -1 sold out   -2 limit exceeded   -7 the sale is paused for a moment
 local stock_key, reserved_key, bought_key, sale_key, outbox_key = unpack(KEYS)
-local id, user, quantity_text, unit_price, idempotency_key = unpack(ARGV)
+local id, user, quantity_text, unit_price, key, batch = unpack(ARGV)
 
 local stock = tonumber(redis.call('GET', stock_key) or nil)
 if not stock then
@@ -17,10 +18,17 @@ if not stock then
 end
 local now = milliseconds()
 local now_text = text_of(now)
-local entry = table.concat({now_text, now_text, user, quantity_text, unit_price, idempotency_key}, ' ')
-if redis.call('HEXISTS', reserved_key, id) == 1 then
+local reservation = table.concat({quantity_text, user, unit_price, now_text, batch, key}, ' ')
+local entry = now_text .. ' ' .. now_text .. ' ' .. id
+local held = redis.call('HGET', reserved_key, id)
+if held then
   count_change(sale_key)
-  redis.call('HSET', outbox_key, id, entry)
+  local _, _, _, reserved_at = string.match(held, RESERVATION)
+  if reserved_at then
+    reservation = table.concat({string.match(held, '^%d+'), user, unit_price, reserved_at, batch, key}, ' ')
+  end
+  redis.call('HSET', reserved_key, id, reservation)
+  redis.call('HSET', outbox_key, batch, entry)
   return REPLAYED
 end
 
@@ -38,7 +46,7 @@ end
 
 redis.call('DECRBY', stock_key, quantity)
 count_change(sale_key)
-redis.call('HSET', reserved_key, id, quantity_text)
+redis.call('HSET', reserved_key, id, reservation)
 redis.call('HINCRBY', bought_key, user, quantity)
-redis.call('HSET', outbox_key, id, entry)
+redis.call('HSET', outbox_key, batch, entry)
 return RESERVED

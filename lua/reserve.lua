@@ -1,36 +1,39 @@
 -- Reserves units for many orders of one product. Each order gets everything or nothing: its units
--- move from available to reserved, its buyer's units are counted, and it is written to the outbox,
--- from where it reaches the queue even if its edge dies. All reads come before the first write.
+-- move from available to reserved, its buyer's units are counted, and all orders of the call are written to the outbox as
+-- one entry, from where they reach the queue even if their edge dies. All reads come before the first write.
 --
 -- Within a call an order sees the orders before it. An order that is too large for what is left does
 -- not stop a smaller one behind it.
 --
--- KEYS  1 stock:{p}   2 reserved:{p}   3 bought:{p}   4 sale:{p}   5 outbox:{p}
---       6.. idem:{p}:<user>:<key> of each order that has an idempotency key, in the order of ARGV
--- ARGV  1 lifetime of an idempotency key in seconds   2 number of buckets by which the caller goes, 0 for none
---       then for each order: order id, user id, quantity, idempotency key or ''
+-- KEYS  1 stock:{p}   2 reserved:{p}   3 bought:{p}   4 sale:{p}   5 outbox:{p}   6 idem:{p}:0   7 idem:{p}:1
+--       8.. idem:{p}:<user>:<key> of each order that has an idempotency key, in the order of ARGV, if programs before
+--       message version 2 are still to be thought of: they kept their idempotency records there
+-- ARGV  1 lifetime of an idempotency key in ms   2 number of buckets by which the caller goes, 0 for none
+--       3 name of the entry in the outbox, which nothing has yet
+--       then for each order: order id, user id, quantity, idempotency key as it is to be kept, or ''
 -- Returns  {} if the product is not loaded, else
 --       {unit price, currency, now in ms, starts_at, ends_at, limit, state, units available after the call,
 --       number of buckets, then for each order one of
 --         1                                     reserved
---         {order id, quantity, unit price, reserved at in ms, unsent}
+--         {order id, quantity, unit price, reserved at in ms, unsent, entry}
 --                                               the order that was reserved before under this order id
 --                                               or idempotency key; unsent is 1 if it is still in the
---                                               outbox, where it is then claimed for the caller to send,
---                                               unless this call has put it there
+--                                               outbox, where its entry is then claimed for the caller to send
+--                                               it, unless this call has put it there; the entry is named if
+--                                               it was made for this order alone, and else ''
 --         -1 sold out   -2 limit exceeded   -3 sale not started   -4 sale ended
 --         -5 the idempotency key was used with another quantity   -6 not on sale
 --         -7 the sale is paused for a moment   -8 the product has another number of buckets}
 --
 -- An order that was reserved before is found whatever the settings are by now, and at the price of that
--- time. Only of one that is found by its order id alone, and is no longer in the outbox, Redis knows
--- neither price nor time: it gets those of now, and whoever has such an order knows better.
+-- time.
 --
--- An outbox entry is 'reserved_at claimed_at user quantity unit_price key', times in ms, claimed_at 0
--- if unclaimed. An idempotency record is 'order_id quantity unit_price reserved_at'; the product is in
--- its key, so that the quantity is all that is left of the parameters to compare.
+-- An idempotency record is 'order_id quantity unit_price reserved_at'; the product is in its key, so that the quantity is
+-- all that is left of the parameters to compare. Records of even periods, each as long as the lifetime of a key, are in the
+-- hash idem:{p}:0, those of odd ones in idem:{p}:1. A hash dies when the period after its own is over, so that it has at
+-- most one lifetime too much, and its next period begins with none.
 local stock_key, reserved_key, bought_key, sale_key, outbox_key = unpack(KEYS, 1, 5)
-local idempotency_lifetime, callers_buckets = ARGV[1], tonumber(ARGV[2])
+local lifetime, callers_buckets, batch = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 
 local stock = tonumber(redis.call('GET', stock_key) or nil)
 if not stock then
@@ -38,10 +41,10 @@ if not stock then
 end
 
 -- Quantities stay texts where they are only handed on.
-local n = (#ARGV - 2) / 4
+local n = (#ARGV - 3) / 4
 local ids, users, quantities, keys = {}, {}, {}, {}
 for i = 1, n do
-  ids[i], users[i], quantities[i], keys[i] = unpack(ARGV, i * 4 - 1, i * 4 + 2)
+  ids[i], users[i], quantities[i], keys[i] = unpack(ARGV, i * 4, i * 4 + 3)
 end
 
 local sale = redis.call('HMGET', sale_key, PRICE, CURRENCY, STARTS_AT, ENDS_AT, LIMIT, STATE, PAUSED_UNTIL, BUCKETS)
@@ -52,33 +55,50 @@ local now = milliseconds()
 local now_text = text_of(now)
 
 local held = redis.call('HMGET', reserved_key, unpack(ids))
+local bought = redis.call('HMGET', bought_key, unpack(users))
 local counts = {}
-if limit > 0 then
-  local read = redis.call('HMGET', bought_key, unpack(users))
-  for i = 1, n do
-    counts[users[i]] = tonumber(read[i] or 0)
-  end
-end
-local idem_keys, records = {}, {}
-if #KEYS > 5 then
-  for i = 6, #KEYS do
-    idem_keys[i - 5] = KEYS[i]
-  end
-  records = redis.call('MGET', unpack(idem_keys))
+for i = 1, n do
+  counts[users[i]] = tonumber(bought[i] or 0)
 end
 
--- The order that stands under an id: what the outbox still says of it, or else what the caller knows.
-local claims = {}
-local function replay(id, quantity, unit_price, reserved_at)
-  local entry = redis.call('HGET', outbox_key, id)
-  if not entry then
-    return {id, quantity, unit_price, reserved_at, 0}
+-- The idempotency records, by their fields.
+local fields, field_of = {}, {}
+for i = 1, n do
+  if keys[i] ~= '' then
+    field_of[i] = users[i] .. ':' .. keys[i]
+    fields[#fields + 1] = field_of[i]
   end
-  local at, rest = string.match(entry, '^(%d+) %d+ (.*)$')
-  claims[#claims + 1] = id
-  claims[#claims + 1] = at .. ' ' .. now_text .. ' ' .. rest
-  local unit = string.match(rest, '^%-?%d+ %d+ (%d+)')
-  return {id, quantity, unit, at, 1}
+end
+local period = math.floor(now / lifetime)
+local idem_key, idem_key_before = KEYS[6 + period % 2], KEYS[7 - period % 2]
+local records, old_keys = {}, {}
+if #fields > 0 then
+  local found = redis.call('HMGET', idem_key, unpack(fields))
+  local found_before = redis.call('HMGET', idem_key_before, unpack(fields))
+  local found_old = #KEYS > 7 and redis.call('MGET', unpack(KEYS, 8)) or {}
+  for k = 1, #fields do
+    records[fields[k]] = found[k] or found_before[k] or found_old[k]
+    old_keys[fields[k]] = KEYS[7 + k]
+  end
+end
+
+-- The order that stands under an id: what its reservation still says of it, or else what the caller knows.
+local claims = {}
+local function replay(id, reservation, quantity, unit_price, reserved_at)
+  if not reservation then
+    return {id, quantity, unit_price, reserved_at, 0, ''}
+  end
+  local units, _, unit, at = string.match(reservation, RESERVATION)
+  local name = batch_of(id, reservation)
+  local entry, alone = redis.call('HGET', outbox_key, name), ''
+  if entry then
+    claims[#claims + 1] = name
+    claims[#claims + 1] = claimed(entry, now_text)
+    if name == id or string.match(entry, '^%d+ %d+ (.*)$') == id then
+      alone = name
+    end
+  end
+  return {id, units or string.match(reservation, '^%d+'), unit or unit_price, at or reserved_at, entry and 1 or 0, alone}
 end
 
 local closed = nil
@@ -97,30 +117,31 @@ end
 local left = 8 -- where the units that are left go
 local reply = {price, currency, now, starts_at, ends_at, limit, state, 0, buckets}
 local head = #reply
-local taken, reserve, outbox, buyers, idem_set = 0, {}, {}, {}, {}
-local here, here_idem = {}, {}
-local k = 0
+local taken, reserve, here_ids, buyers, idem_set = 0, {}, {}, {}, {}
+local here = {} -- the units of those that this call has reserved
+local common = ' ' .. price .. ' ' .. now_text
 for i = 1, n do
-  local id, user, quantity, key = ids[i], users[i], tonumber(quantities[i]), keys[i]
-  local result, record, idem = nil, nil, nil
-  if key ~= '' then
-    k = k + 1
-    idem = idem_keys[k]
-    record = here_idem[idem] or records[k]
+  local id, user, quantity, field = ids[i], users[i], tonumber(quantities[i]), field_of[i]
+  local result = nil
+  local first, first_quantity, first_price, first_at
+  if field and records[field] then
+    first, first_quantity, first_price, first_at = string.match(records[field], '^(%S+) (%d+) (%d+) (%d+)$')
+    if now - tonumber(first_at) >= lifetime then
+      first = nil
+    end
   end
-  if record then
-    local first, first_quantity, first_price, first_at = string.match(record, '^(%S+) (%d+) (%d+) (%d+)$')
+  if first then
     if tonumber(first_quantity) ~= quantity then
       result = IDEMPOTENCY_MISMATCH
     elseif here[first] then
-      result = {first, first_quantity, first_price, first_at, 1}
+      result = {first, first_quantity, first_price, first_at, 1, ''}
     else
-      result = replay(first, first_quantity, first_price, first_at)
+      result = replay(first, redis.call('HGET', reserved_key, first), first_quantity, first_price, first_at)
     end
   elseif here[id] then
-    result = {id, here[id], price, now_text, 1}
+    result = {id, here[id], price, now_text, 1, ''}
   elseif held[i] then
-    result = replay(id, held[i], price, now_text)
+    result = replay(id, held[i], nil, price, now_text)
   elseif closed then
     result = closed
   elseif limit > 0 and counts[user] + quantity > limit then
@@ -130,19 +151,20 @@ for i = 1, n do
   else
     result = RESERVED
     taken = taken + quantity
-    if limit > 0 then
-      counts[user] = counts[user] + quantity
-    end
+    counts[user] = counts[user] + quantity
     here[id] = quantities[i]
+    here_ids[#here_ids + 1] = id
     reserve[#reserve + 1] = id
-    reserve[#reserve + 1] = quantities[i]
-    outbox[#outbox + 1] = id
-    outbox[#outbox + 1] = now_text .. ' 0 ' .. user .. ' ' .. quantities[i] .. ' ' .. price .. ' ' .. key
-    buyers[#buyers + 1] = i
-    if idem then
-      here_idem[idem] = id .. ' ' .. quantities[i] .. ' ' .. price .. ' ' .. now_text
-      idem_set[#idem_set + 1] = idem
+    local reservation = quantities[i] .. ' ' .. user .. common .. ' ' .. batch
+    if field then
+      reservation = reservation .. ' ' .. keys[i]
+      records[field] = id .. ' ' .. quantities[i] .. common
+      idem_set[#idem_set + 1] = field
+      idem_set[#idem_set + 1] = records[field]
     end
+    reserve[#reserve + 1] = reservation
+    buyers[#buyers + 1] = user
+    buyers[#buyers + 1] = counts[user]
   end
   reply[head + i] = result
 end
@@ -152,13 +174,17 @@ if taken > 0 then
   redis.call('DECRBY', stock_key, taken)
   count_change(sale_key)
   redis.call('HSET', reserved_key, unpack(reserve))
-  redis.call('HSET', outbox_key, unpack(outbox))
-  for j = 1, #buyers do
-    local i = buyers[j]
-    redis.call('HINCRBY', bought_key, users[i], quantities[i])
-  end
-  for j = 1, #idem_set do
-    redis.call('SET', idem_set[j], here_idem[idem_set[j]], 'EX', idempotency_lifetime)
+  redis.call('HSET', outbox_key, batch, now_text .. ' 0 ' .. table.concat(here_ids, ' '))
+  redis.call('HSET', bought_key, unpack(buyers))
+  if #idem_set > 0 then
+    redis.call('HSET', idem_key, unpack(idem_set))
+    redis.call('PEXPIREAT', idem_key, text_of((period + 2) * lifetime - 1))
+    for j = 1, #idem_set, 2 do
+      local old_key = old_keys[idem_set[j]]
+      if old_key then
+        redis.call('SET', old_key, idem_set[j + 1], 'PX', text_of(lifetime))
+      end
+    end
   end
 end
 if #claims > 0 then

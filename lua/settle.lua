@@ -11,6 +11,9 @@
 -- loaded stock is already without them. A fresh decision may be settled as fresh once only: who does
 -- not know whether a call was carried out repeats it with fresh = 0.
 --
+-- Who is not reserved is not in the outbox either, and is not sent from there any more; the entry itself goes when all of its
+-- orders have been acknowledged, or when the relay finds none of them.
+--
 -- A transfer between buckets is settled in the donor like an order without a buyer: user 0, and lent:{p} for reserved:{p}.
 --
 -- Who settles what others have left behind may have read the decisions of orders that are being redriven: those are in the
@@ -21,36 +24,42 @@
 -- one that MySQL has lost since: it lost a commit, when it failed over, and now counts on from before it. That is noted,
 -- as lost_commits in the sale.
 --
+-- Completed orders are kept for some minutes as 'id reservation', for the case that MySQL loses them when it fails over to
+-- a replica that lags: those of even periods in the list completed:{p}:0, those of odd ones in completed:{p}:1, which die
+-- when the period after their own is over.
+--
 -- KEYS  1 stock:{p}   2 reserved:{p}   3 bought:{p}   4 sale:{p}   5 outbox:{p}   6 settled:{p}
+--       7 completed:{p}:0   8 completed:{p}:1
 -- ARGV  1 version of the product after the commit of the fresh decisions, 0 if there are none; if they are all that this
 --         commit has completed, then the version before it and the order that made the last one follow, after spaces.
 --         Or 'spare', also with none
+--       2 length in ms of the periods of completed orders
 --       then for each order: order id, user id, quantity, 1 completed or 0 failed, 1 fresh or 0
 -- Publishes on notices, if units are available again, that the product is reopened.
 -- Returns  {units given back, units taken out, orders passed over}
-local stock_key, reserved_key, bought_key, sale_key, outbox_key, settled_key = unpack(KEYS)
-local commit, spare = ARGV[1], ARGV[1] == SPARE
+local stock_key, reserved_key, bought_key, sale_key, outbox_key, settled_key = unpack(KEYS, 1, 6)
+local NOBODY = '0' -- the buyer of a transfer
+local commit, spare, period_length = ARGV[1], ARGV[1] == SPARE, tonumber(ARGV[2])
 
 local loaded = redis.call('EXISTS', stock_key) == 1
 local sale = redis.call('HMGET', sale_key, VERSION, SEEN, SEEN_BY)
 local version_text, before, by = string.match(commit, '^(%d+) ?(%d*) ?(%S*)$')
 local loaded_version, version, seen = tonumber(sale[1] or 0), tonumber(version_text) or 0, tonumber(sale[2] or 0)
 
-local n = (#ARGV - 1) / 5
+local n = (#ARGV - 2) / 5
 local ids, users, quantities, completed, fresh = {}, {}, {}, {}, {}
 for i = 1, n do
   local is_completed, is_fresh
-  ids[i], users[i], quantities[i], is_completed, is_fresh = unpack(ARGV, i * 5 - 3, i * 5 + 1)
+  ids[i], users[i], quantities[i], is_completed, is_fresh = unpack(ARGV, i * 5 - 2, i * 5 + 2)
   completed[i], fresh[i] = is_completed == '1', is_fresh == '1'
 end
 local held = redis.call('HMGET', reserved_key, unpack(ids))
 
 local done, here, spared = ids, {}, 0
 if spare then
-  local outbox = redis.call('HMGET', outbox_key, unpack(ids))
   done = {}
   for i = 1, n do
-    if outbox[i] then
+    if held[i] and redis.call('HEXISTS', outbox_key, batch_of(ids[i], held[i])) == 1 then
       here[ids[i]] = true
       spared = spared + 1
     else
@@ -63,7 +72,7 @@ if spare then
 end
 
 local given, taken, changed = 0, 0, false
-local bought, tombs = {}, {}
+local bought, tombs, kept = {}, {}, {}
 for i = 1, n do
   local id, user, quantity = ids[i], users[i], tonumber(quantities[i])
   if here[id] then
@@ -71,10 +80,16 @@ for i = 1, n do
   elseif held[i] then
     changed = true
     if not completed[i] then
-      given = given + held[i]
-      bought[#bought + 1] = {user, -held[i]}
-    elseif not fresh[i] then
-      tombs[#tombs + 1] = id
+      local units = tonumber(string.match(held[i], '^%d+'))
+      given = given + units
+      bought[#bought + 1] = {user, -units}
+    else
+      if user ~= NOBODY then
+        kept[#kept + 1] = id .. ' ' .. held[i]
+      end
+      if not fresh[i] then
+        tombs[#tombs + 1] = id
+      end
     end
   elseif fresh[i] and completed[i] and loaded and version > loaded_version
     and redis.call('SISMEMBER', settled_key, id) == 0 then
@@ -101,7 +116,6 @@ if changed or taken > 0 then
   count_change(sale_key)
 end
 redis.call('HDEL', reserved_key, unpack(done))
-redis.call('HDEL', outbox_key, unpack(done))
 if loaded and given ~= taken then
   redis.call('INCRBY', stock_key, given - taken)
   if given > taken then
@@ -109,11 +123,17 @@ if loaded and given ~= taken then
   end
 end
 for i = 1, #bought do
-  if bought[i][1] ~= '0' and redis.call('HINCRBY', bought_key, bought[i][1], bought[i][2]) <= 0 then
+  if bought[i][1] ~= NOBODY and redis.call('HINCRBY', bought_key, bought[i][1], bought[i][2]) <= 0 then
     redis.call('HDEL', bought_key, bought[i][1])
   end
 end
 if #tombs > 0 then
   redis.call('SADD', settled_key, unpack(tombs))
+end
+if #kept > 0 then
+  local period = math.floor(milliseconds() / period_length)
+  local completed_key = KEYS[7 + period % 2]
+  redis.call('RPUSH', completed_key, unpack(kept))
+  redis.call('PEXPIREAT', completed_key, text_of((period + 2) * period_length - 1))
 end
 return {given, taken, spared}

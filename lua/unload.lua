@@ -9,8 +9,8 @@
 local stock_key, reserved_key, bought_key, sale_key, outbox_key, settled_key, lent_key = unpack(KEYS)
 local epoch, changes = unpack(ARGV)
 
-if not is_still(sale_key, epoch, changes) or redis.call('EXISTS', reserved_key, outbox_key, lent_key) > 0 then
+if not is_still(sale_key, epoch, changes) or redis.call('EXISTS', reserved_key, lent_key) > 0 then
   return 0
 end
-redis.call('DEL', stock_key, reserved_key, bought_key, sale_key, outbox_key, settled_key, lent_key)
+redis.call('UNLINK', stock_key, reserved_key, bought_key, sale_key, outbox_key, settled_key, lent_key)
 return 1

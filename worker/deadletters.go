@@ -123,9 +123,6 @@ func (w *Worker) decideDeadLetter(ctx context.Context, o order.Order) (order.Dec
 
 	w.metrics.decided([]order.Decision{decision})
 	_, err = w.stock.Settle(work, o.StockID, []order.Decision{decision})
-	if err == nil {
-		err = w.stock.WriteDecided(work, []order.Record{decision.Record})
-	}
 	return decision, err
 }
 

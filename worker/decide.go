@@ -175,8 +175,8 @@ func (w *Worker) finish(j *job, decision order.Decision, reason string) {
 	w.settles.Add(j.order.StockID, settlement{[]order.Decision{decision}, []*job{j}})
 }
 
-// settle clears the reservations of decided orders, shows the decisions to their buyers, and has the
-// messages deleted. Until that is done the messages are kept.
+// settle clears the reservations of decided orders, and has the messages deleted. Until that is done the messages are
+// kept.
 func (w *Worker) settle(stockID order.StockID, settlements []settlement) {
 	for _, s := range settlements {
 		if w.unreachable.is(stockID) {
@@ -185,7 +185,7 @@ func (w *Worker) settle(stockID order.StockID, settlements []settlement) {
 		}
 
 		start := time.Now()
-		whose, err := w.settleInRedis(stockID, s.decisions, w.blameInRedis(stockID, start))
+		whose, err := w.clearReservations(stockID, s.decisions, w.blameInRedis(stockID, start))
 		addSpans("settle", s.jobs, s.decisions, start, err)
 
 		// If that failed the decisions stand; who receives the messages next settles them. A stop may have ended it
@@ -203,23 +203,6 @@ func (w *Worker) settle(stockID order.StockID, settlements []settlement) {
 			w.giveBack(w.receiving, stockID, deliveriesOf(s.jobs))
 		}
 	}
-}
-
-// settleInRedis clears reservations and then shows the decisions.
-func (w *Worker) settleInRedis(
-	stockID order.StockID, decisions []order.Decision, blame func(error) fault,
-) (fault, error) {
-	if whose, err := w.clearReservations(stockID, decisions, blame); err != nil {
-		return whose, err
-	}
-
-	records := make([]order.Record, len(decisions))
-	for i := range decisions {
-		records[i] = decisions[i].Record
-	}
-	return w.persist(stockID, func(ctx context.Context) error {
-		return w.stock.WriteDecided(ctx, records)
-	}, blame)
 }
 
 // clearReservations settles decisions until that has succeeded, and does so as fresh only for as long as it has

@@ -21,11 +21,9 @@ const (
 	// drainedAge is how long queue and dead-letter queue must have been seen empty for what is older to be on neither.
 	// The counts of SQS may be a minute old.
 	drainedAge = 5 * time.Minute
-	// serversMark is the mark in MySQL that names the servers of Redis by whose data all was well. statesMark names
-	// those whose states of orders were compared. Each product has a mark of its own, in Redis, so that what cannot be
-	// compared concerns nobody else.
+	// serversMark is the mark in MySQL that names the servers of Redis by whose data all was well. Each product has a
+	// mark of its own, in Redis, so that what cannot be compared concerns nobody else.
 	serversMark = "redis servers"
-	statesMark  = "redis states"
 	// searchMark is the mark of how far the search for loaded products has come. searchPages bounds what a look of it
 	// adds: some milliseconds of each server's time, for 20,000 of its keys.
 	searchMark  = "redis search"
@@ -122,10 +120,6 @@ func (w *Worker) reconcileAll(ctx context.Context) error {
 	if err := w.noteLostCommits(ctx, lost, errors.Join(errs...) == nil); err != nil {
 		errs = append(errs, err)
 	}
-	if moved {
-		errs = append(errs, w.reconcileStates(ctx, servers))
-	}
-
 	// The servers count as compared only if nothing has failed.
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -215,21 +209,6 @@ func (w *Worker) reconcileProduct(ctx context.Context, id order.StockID, moved, 
 		return false, errGaveUp
 	}
 	return false, w.stock.SetComparedBy(ctx, id, servers)
-}
-
-// reconcileStates brings the states of decided orders to Redis, once for the servers that it has now.
-func (w *Worker) reconcileStates(ctx context.Context, servers string) error {
-	by, err := w.db.Mark(ctx, statesMark)
-	if err != nil || by == servers {
-		return err
-	}
-	r := reconcile.Reconciler{Redis: w.stock, MySQL: w.ledger, Apply: true}
-	f, err := r.Statuses(ctx)
-	w.countDrift(0, f)
-	if err != nil {
-		return err
-	}
-	return w.db.SetMark(ctx, statesMark, servers)
 }
 
 func (w *Worker) countDrift(stockID order.StockID, f reconcile.Finding) {

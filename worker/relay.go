@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 
 	"stampede/internal/order"
 	"stampede/internal/queue"
@@ -23,9 +24,9 @@ func (w *Worker) relay(ctx context.Context) {
 
 	for _, stockID := range products {
 		for cursor := uint64(0); ; {
-			orders, next, err := w.stock.Claim(ctx, stockID, w.relayAge, cursor)
-			if err == nil && len(orders) > 0 {
-				err = w.relayOrders(ctx, stockID, orders)
+			batches, next, err := w.stock.Claim(ctx, stockID, w.relayAge, cursor)
+			if err == nil && len(batches) > 0 {
+				err = w.relayBatches(ctx, stockID, batches)
 			}
 			if err != nil {
 				w.warnRelay(ctx, err)
@@ -56,39 +57,41 @@ func (w *Worker) warnRelay(ctx context.Context, err error) {
 	}
 }
 
-// relayOrders sends orders that this worker has claimed. What the queue does not acknowledge stays in
-// the outbox, and can be claimed again when the claim is old.
-func (w *Worker) relayOrders(ctx context.Context, stockID order.StockID, orders []order.Order) error {
-	currency, err := w.stock.Currency(ctx, stockID)
-	if err != nil && !errors.Is(err, stock.ErrNotLoaded) {
-		return err
-	}
-
-	// Whoever receives the message must find the order's state.
-	pending := make([]order.Record, len(orders))
-	for i, o := range orders {
-		pending[i] = order.Record{Order: o, Currency: currency, Status: order.Pending}
-	}
-	if err := w.stock.WritePending(ctx, pending); err != nil {
-		return err
+// relayBatches sends the orders of batches that this worker has claimed. A batch that the queue does not acknowledge in
+// full stays in the outbox, and can be claimed again when the claim is old.
+func (w *Worker) relayBatches(ctx context.Context, stockID order.StockID, batches []stock.Batch) (err error) {
+	var orders []order.Order
+	for _, b := range batches {
+		orders = append(orders, b.Orders...)
 	}
 
 	messages, groups := queue.Pack(orders)
 	send, cancel := context.WithTimeout(ctx, w.relayAge/2) // well before the claim can be taken over
 	defer cancel()
-	var sent []order.Order
+	sent := make(map[order.OrderID]bool, len(orders))
 	w.queue.Send(send, messages, func(i int, r queue.Result) {
-		if r.Outcome == queue.Sent {
-			sent = append(sent, groups[i]...)
-		} else {
+		if r.Outcome != queue.Sent {
 			err = errors.Join(err, r.Err)
+			return
+		}
+		for _, o := range groups[i] {
+			sent[o.ID] = true
 		}
 	})
+	if len(sent) == 0 {
+		return err
+	}
 
-	if len(sent) > 0 {
-		slog.Info("relay: orders were sent that their edge had left behind", "product", stockID, "orders", len(sent))
-		w.metrics.relayed.Add(float64(len(sent)))
-		err = errors.Join(err, w.stock.Acknowledge(ctx, stockID, sent))
+	slog.Info("relay: orders were sent that their edge had left behind", "product", stockID, "orders", len(sent))
+	w.metrics.relayed.Add(float64(len(sent)))
+	var whole []string
+	for _, b := range batches {
+		if !slices.ContainsFunc(b.Orders, func(o order.Order) bool { return !sent[o.ID] }) {
+			whole = append(whole, b.Name)
+		}
+	}
+	if len(whole) > 0 {
+		err = errors.Join(err, w.stock.Acknowledge(ctx, stockID, whole))
 	}
 	return err
 }

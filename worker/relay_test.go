@@ -123,7 +123,8 @@ func TestTheRelayDoesNotTouchYoungOrders(t *testing.T) {
 	}
 }
 
-func TestTheRelayShowsAnOrderAsPendingBeforeItSendsIt(t *testing.T) {
+// TestTheRelayKeepsWhatIsRefused: a batch that the queue has not acknowledged in full stays.
+func TestTheRelayKeepsWhatIsRefused(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "", "")
 	p := r.product(10, 0)
@@ -193,8 +194,9 @@ func TestTheRelayTakesOverOldClaims(t *testing.T) {
 	start := time.Now()
 	w := r.relaying()
 	aged(w, start)
-	if orders, _, err := r.stock.Claim(t.Context(), p.ID, w.relayAge, 0); err != nil || len(orders) != 3 {
-		t.Fatal(orders, err)
+	if batches, _, err := r.stock.Claim(t.Context(), p.ID, w.relayAge, 0); err != nil || len(batches) != 1 ||
+		len(batches[0].Orders) != 3 {
+		t.Fatal(batches, err)
 	}
 	claimed := time.Now()
 	w.relay(t.Context())

@@ -487,7 +487,8 @@ func (p places) readStock(ctx context.Context, productID int64) (s stockLevel, e
 	if err != nil {
 		return s, err
 	}
-	for id, units := range reserved {
+	for id, reservation := range reserved {
+		units, _, _ := strings.Cut(reservation, " ")
 		if s.reserved[id], err = strconv.ParseInt(units, 10, 64); err != nil {
 			return s, err
 		}
@@ -515,7 +516,11 @@ func (p places) readStock(ctx context.Context, productID int64) (s stockLevel, e
 			return s, err
 		}
 	}
-	s.outbox, err = p.rdb.HKeys(ctx, "outbox:"+tag).Result()
+	batches, err := p.rdb.HVals(ctx, "outbox:"+tag).Result()
+	for _, batch := range batches {
+		const times = 2 // before the ids
+		s.outbox = append(s.outbox, strings.Fields(batch)[times:]...)
+	}
 	return s, err
 }
 

@@ -221,14 +221,12 @@ func failpointRows() (rows []row) {
 		before     []string // what is done at the point before the step
 	}{
 		{"edge", "reserve", []string{"crash", "error", "lost"}},
-		{"edge", "pending", []string{"error"}},
 		{"edge", "send", []string{"crash", "error", "lost"}},
 		{"edge", "acknowledge", []string{"error"}},
 		{"worker", "receive", nil},
 		{"worker", "decide", []string{"crash", "error"}},
 		{"worker", "commit", []string{"crash", "error", "lost"}},
 		{"worker", "settle", []string{"error", "lost"}},
-		{"worker", "decided", []string{"error"}},
 		{"worker", "delete", []string{"crash", "error"}},
 	} {
 		points := map[string][]string{"before-" + step.name: step.before, "after-" + step.name: {"crash", "lost"}}

@@ -103,7 +103,8 @@ func (p *sampler) look(ctx context.Context, rdb redis.UniversalClient) sample {
 		}
 		n, _ := available.Int64() // none is loaded: none is available
 		s.available += n
-		for _, units := range append(reserved.Val(), lent.Val()...) {
+		for _, value := range append(reserved.Val(), lent.Val()...) {
+			units, _, _ := strings.Cut(value, " ") // of a reservation, which has more
 			n, _ := strconv.ParseInt(units, 10, 64)
 			s.reserved += n
 		}

@@ -466,7 +466,6 @@ func (w *World) Decided(product order.StockID) map[string]order.Decision {
 	byID := map[string]order.Decision{}
 	for _, d := range decisions {
 		byID[d.ID.String()] = d
-		w.Must(w.Stock.WriteDecided(w.Context(), []order.Record{d.Record}))
 	}
 	return byID
 }

@@ -2,9 +2,11 @@ package board
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
+	"stampede/internal/order"
 	"stampede/internal/redis"
 )
 
@@ -36,4 +38,27 @@ func readReports(ctx context.Context, rdb *redis.Client, maxAge time.Duration) (
 		return nil, fmt.Errorf("read the reports of the processes: %w", err)
 	}
 	return reports, nil
+}
+
+// olderAge is how old a report may be for its process to count as running.
+const olderAge = 10 * time.Second
+
+// Older counts the running edges and workers that are of a program before the present message version: workers that
+// cannot read what this program sends, and edges that know nothing of where it keeps what.
+func Older(ctx context.Context, rdb *redis.Client) (edges, workers int, err error) {
+	reports, err := readReports(ctx, rdb, olderAge)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, text := range reports {
+		var r report
+		switch err := json.Unmarshal([]byte(text), &r); {
+		case err != nil || r.MessageVersion >= order.MessageVersion:
+		case r.Role == "edge":
+			edges++
+		default:
+			workers++
+		}
+	}
+	return edges, workers, nil
 }

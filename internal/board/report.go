@@ -13,6 +13,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"stampede/internal/loop"
+	"stampede/internal/order"
 	"stampede/internal/redis"
 )
 
@@ -32,6 +33,8 @@ type report struct {
 	ID        string `json:"id"`
 	Host      string `json:"host"`
 	StartedMS int64  `json:"started_at_ms"`
+	// MessageVersion is the newest version of messages that the process reads. Programs before version 2 say nothing.
+	MessageVersion int `json:"message_version"`
 	// PerSecond counts orders since the report before.
 	PerSecond rates `json:"per_second"`
 	// Latency is that of the order requests of the last latencyReports reports.
@@ -204,6 +207,7 @@ func newReporter(role string, rdb *redis.Client, metrics []prometheus.Collector)
 	}
 	return &reporter{redis: rdb, metrics: counted, self: report{
 		Role: role, ID: uuid.NewString(), Host: host, StartedMS: time.Now().UnixMilli(),
+		MessageVersion: order.MessageVersion,
 	}}
 }
 

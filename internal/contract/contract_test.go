@@ -29,7 +29,7 @@ const (
 		`","status":"pending","product_id":1,"quantity":1,"unit_price":1,"total_price":1,` +
 		`"currency":"EUR","reserved_at":"2027-05-01T10:00:00.731Z"}`
 
-	location = "Location: /api/orders/" + id
+	location = "Location: /api/orders/" + id + "?product_id=1"
 	retry    = "Retry-After: 1"
 	js       = "Content-Type: application/json"
 	pj       = "Content-Type: application/problem+json"

@@ -26,11 +26,9 @@ const (
 	Load        Step = "load"        // Redis: put a product on sale, after MySQL was read
 	Reserve     Step = "reserve"     // Redis: move units from available to reserved
 	Cancel      Step = "cancel"      // Redis: give the units of refused orders back
-	Pending     Step = "pending"     // Redis: make orders visible as pending
 	Acknowledge Step = "acknowledge" // Redis: take orders that the queue has out of the outbox
 	Claim       Step = "claim"       // Redis: claim orders left in the outbox; after it only when there were some
 	Settle      Step = "settle"      // Redis: clear the reservations of decided orders
-	Decided     Step = "decided"     // Redis: make decisions visible
 	Restock     Step = "restock"     // Redis: add units, after MySQL has them
 	Send        Step = "send"        // queue: send orders
 	Receive     Step = "receive"     // queue: receive messages; there is a point only after it, when some have come
@@ -46,7 +44,7 @@ const (
 // Steps lists all steps.
 func Steps() []Step {
 	return []Step{
-		Load, Reserve, Cancel, Pending, Acknowledge, Claim, Settle, Decided, Restock, Send, Receive, Delete,
+		Load, Reserve, Cancel, Acknowledge, Claim, Settle, Restock, Send, Receive, Delete,
 		Decide, Commit, Lend, Move, MoveCommit, Lent,
 	}
 }

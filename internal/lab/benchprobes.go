@@ -538,14 +538,13 @@ func probePipelinedReserve(ctx context.Context, b *bench) (figures, error) {
 	rate, err := b.reserveAll(ctx, func(ctx context.Context, stockID order.StockID, requests []stock.Request) error {
 		// The keys of docs/design.md.
 		tag := fmt.Sprintf("{%d}", stockID)
-		keys := []string{"stock:" + tag, "reserved:" + tag, "bought:" + tag, "sale:" + tag, "outbox:" + tag}
+		keys := []string{"stock:" + tag, "reserved:" + tag, "bought:" + tag, "sale:" + tag, "outbox:" + tag,
+			"idem:" + tag + ":0", "idem:" + tag + ":1"}
 		for calls := range slices.Chunk(requests, pipelineLength) {
 			_, err := b.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 				for _, r := range calls {
-					idem := "idem:" + tag + ":" + r.UserID.String() + ":" + r.IdempotencyKey
-					p.EvalSha(ctx, script.Hash(), append(keys[:5:5], idem),
-						int64(order.IdempotencyLifetime/time.Second), 0, r.OrderID.String(), r.UserID, r.Quantity,
-						r.IdempotencyKey)
+					p.EvalSha(ctx, script.Hash(), keys, order.IdempotencyLifetime.Milliseconds(), 0,
+						r.OrderID.String(), r.OrderID.String(), r.UserID, r.Quantity, r.IdempotencyKey)
 				}
 				return nil
 			})
@@ -707,20 +706,16 @@ func (b *bench) placeOrders(ctx context.Context, n int, user func() order.UserID
 			requests[i].UserID = user()
 		}
 
-		sale, results, err := b.sale.Stock.Reserve(ctx, b.hot.ID, 0, requests)
+		_, results, err := b.sale.Stock.Reserve(ctx, b.hot.ID, 0, requests)
 		if err != nil {
 			return err
 		}
-
-		records := make([]order.Record, len(results))
 		for i := range results {
 			if results[i].Outcome != stock.Reserved {
 				return fmt.Errorf("an order was not reserved: outcome %d", results[i].Outcome)
 			}
-			records[i] = order.Record{Order: results[i].Order, Currency: sale.Currency, Status: order.Pending}
 		}
-
-		if err := b.sale.Stock.WritePending(ctx, records); err != nil {
+		if err := b.sale.Stock.Acknowledge(ctx, b.hot.ID, []string{results[0].Batch}); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package order
 
 import (
 	"bytes"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -10,39 +11,50 @@ import (
 // else, right or wrong, it leaves to encoding/json: it is only a faster way to the same result. It reports false then.
 func readPlain(body []byte) ([]Order, bool) {
 	s := scanner{rest: body, ok: true}
-	s.literal(`{"v":1,"orders":[`)
-	orders := make([]Order, 0, min(bytes.Count(body, []byte(`{"order_id":`)), MaxOrdersPerMessage+1))
-	for s.ok && len(orders) <= MaxOrdersPerMessage {
-		var o Order
-		s.literal(`{"order_id":"`)
-		id, err := uuid.ParseBytes(s.text())
-		if err != nil {
-			return nil, false
-		}
-		o.ID = OrderID(id)
-		s.literal(`,"user_id":`)
-		o.UserID = UserID(s.int())
-		s.literal(`,"product_id":`)
-		o.StockID = StockID(s.int())
-		s.literal(`,"quantity":`)
-		o.Quantity = s.int()
-		s.literal(`,"unit_price":`)
-		o.UnitPrice = s.int()
-		s.literal(`,"reserved_at":"`)
-		if err = o.ReservedAt.UnmarshalText(s.text()); err != nil {
-			return nil, false
-		}
-		if s.is(`,"idempotency_key":"`) {
-			o.IdempotencyKey = string(s.text())
-		}
-		s.literal(`}`)
-		orders = append(orders, o)
-		if s.is(`]}`) {
+	var common Order
+	s.literal(`{"v":2,"product_id":`)
+	common.StockID = StockID(s.int())
+	s.literal(`,"calls":[`)
+	orders := make([]Order, 0, min(bytes.Count(body, []byte(`["`)), MaxOrdersPerMessage+1))
+	for s.ok {
+		s.literal(`{"unit_price":`)
+		common.UnitPrice = s.int()
+		s.literal(`,"reserved_at":`)
+		common.ReservedAt = time.UnixMilli(s.int()).UTC()
+		s.literal(`,"orders":[`)
+		if orders = s.items(orders, common); s.is(`]}]}`) {
 			return orders, s.ok && len(s.rest) == 0
 		}
-		s.literal(`,`)
+		s.literal(`]},`)
 	}
 	return nil, false
+}
+
+// items takes the orders of one call, up to the end of their list.
+func (s *scanner) items(orders []Order, common Order) []Order {
+	for s.ok && len(orders) <= MaxOrdersPerMessage {
+		o := common
+		s.literal(`["`)
+		id, err := uuid.ParseBytes(s.text())
+		if err != nil {
+			s.ok = false
+			return orders
+		}
+		o.ID = OrderID(id)
+		s.literal(`,`)
+		o.UserID = UserID(s.int())
+		s.literal(`,`)
+		o.Quantity = s.int()
+		if s.is(`,"`) {
+			o.IdempotencyKey = string(s.text())
+		}
+		s.literal(`]`)
+		orders = append(orders, o)
+		if !s.is(`,`) {
+			break
+		}
+	}
+	return orders
 }
 
 // scanner takes what is expected off the front of a text. Once something else is there, ok is false.

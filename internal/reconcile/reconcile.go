@@ -44,14 +44,12 @@ const (
 	// Bought: buyers count as having more units than their orders have, so that they are refused units that they may
 	// buy. A redrive was interrupted, or somebody has written to Redis.
 	Bought Cause = "wrong_bought"
-	// Status: orders are decided, and their buyers are shown that they are pending. A fail-over forgets states.
-	Status Cause = "stale_status"
 	// Ended: the sale is long over, and Redis still holds the product.
 	Ended Cause = "ended"
 )
 
 // Causes are all of them.
-var Causes = []Cause{LostCommits, Settings, Restock, Transfer, Unsettled, Lost, Stock, Bought, Status, Ended}
+var Causes = []Cause{LostCommits, Settings, Restock, Transfer, Unsettled, Lost, Stock, Bought, Ended}
 
 const (
 	// StaleAge is how old an order must be to be settled here: until then it is left to the worker that has it.
@@ -65,6 +63,9 @@ const (
 	// EndedAge is how long a product stays loaded after the end of its sale.
 	EndedAge = 24 * time.Hour
 
+	// forgottenAge is how old an order must be for no message to have it: SQS keeps one for 14 days at most (Amazon SQS
+	// quotas).
+	forgottenAge = 15 * 24 * time.Hour
 	// doubt is how long a difference must have stood, with nothing moving, to be believed.
 	doubt = time.Second
 	// maxLooks bounds how often a product is looked at, each time because something was repaired or has moved.
@@ -143,11 +144,6 @@ func (r *Reconciler) look(ctx context.Context, stockID order.StockID, report *Re
 	}
 
 	ids := slices.Collect(maps.Keys(l.Reserved))
-	for id := range l.Outbox {
-		if _, ok := l.Reserved[id]; !ok {
-			ids = append(ids, id)
-		}
-	}
 	if !r.Pause {
 		// Nothing is said of younger orders, and a rush has very many of them.
 		youngest := min(cmp.Or(r.StaleAge, StaleAge), cmp.Or(r.LostAge, LostAge))

@@ -121,12 +121,8 @@ func (r *Reconciler) unsettled(ctx context.Context, l stock.Look, s ledger.Snaps
 		return f, nil
 	}
 
-	var err error
 	for batch := range slices.Chunk(decisions, stock.MaxBatch) {
-		if _, err = r.Redis.Settle(ctx, s.Product.ID, batch); err == nil {
-			err = r.Redis.WriteDecided(ctx, records(batch))
-		}
-		if err != nil {
+		if _, err := r.Redis.Settle(ctx, s.Product.ID, batch); err != nil {
 			return f, err
 		}
 		f.Repaired = true
@@ -135,9 +131,6 @@ func (r *Reconciler) unsettled(ctx context.Context, l stock.Look, s ledger.Snaps
 	// An order that failed as a dead letter may be about to be decided anew.
 	for batch := range slices.Chunk(dead, stock.MaxBatch) {
 		settled, err := r.Redis.SettleLeft(ctx, s.Product.ID, batch)
-		if err == nil && settled.Spared == 0 { // or some are being redriven, and whoever decides them shows that
-			err = r.Redis.WriteDecided(ctx, records(batch))
-		}
 		if err != nil {
 			return f, err
 		}
@@ -146,17 +139,9 @@ func (r *Reconciler) unsettled(ctx context.Context, l stock.Look, s ledger.Snaps
 	return f, nil
 }
 
-func records(decisions []order.Decision) []order.Record {
-	records := make([]order.Record, len(decisions))
-	for i := range decisions {
-		records[i] = decisions[i].Record
-	}
-	return records
-}
-
-// lost sends orders again that should have been decided long ago. If they are on the queue after all, they are
-// decided once all the same. The order itself is in its state for its buyer. Where that is lost as well nobody knows
-// whose order it was; its units are given back once no message can have it.
+// lost sends orders again that should have been decided long ago. If they are on the queue after all, they are decided
+// once all the same. Of what a program before message version 2 has reserved nobody knows whose order it was; its units
+// are given back once no message can have it.
 func (r *Reconciler) lost(ctx context.Context, l stock.Look, s ledger.Snapshot) (Finding, error) {
 	f := Finding{Cause: Lost}
 	var ids []order.OrderID
@@ -171,16 +156,16 @@ func (r *Reconciler) lost(ctx context.Context, l stock.Look, s ledger.Snapshot) 
 	}
 
 	for batch := range slices.Chunk(ids, stock.MaxBatch) {
-		records, err := r.Redis.Statuses(ctx, batch)
+		pending, err := r.Redis.Pending(ctx, s.Product.ID, batch)
 		if err != nil {
 			return f, err
 		}
 
 		var orders []order.Order
 		var gone []order.Decision
-		for i, record := range records {
+		for i, record := range pending.Records {
 			if record == nil {
-				if r.Drained || older(l, batch[i].MadeAt(), stock.PendingTTL) {
+				if r.Drained || older(l, batch[i].MadeAt(), forgottenAge) {
 					unknown := order.Order{ID: batch[i], StockID: s.Product.ID, Quantity: l.Reserved[batch[i]]}
 					gone = append(gone, order.Decision{Record: order.Record{Order: unknown, Status: order.Failed}})
 				}
@@ -199,7 +184,7 @@ func (r *Reconciler) lost(ctx context.Context, l stock.Look, s ledger.Snapshot) 
 			if _, err := r.Redis.SettleLeft(ctx, s.Product.ID, gone); err != nil {
 				return f, err
 			}
-			slog.Error("reconcile: orders are lost, with their messages and states; their units are for sale again",
+			slog.Error("reconcile: orders are lost, with their messages; their units are for sale again",
 				"product", s.Product.ID, "orders", len(gone), "first", gone[0].ID)
 			f.Repaired = true
 		}

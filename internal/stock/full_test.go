@@ -37,10 +37,6 @@ func TestFullRedisDrains(t *testing.T) {
 			s.load(t, nil)
 			completed, failed := s.order(t, 1, 1, "a"), s.order(t, 2, 2, "b")
 			cancelled, left := s.order(t, 3, 3, "c"), s.order(t, 4, 1, "d")
-			record := order.Record{Order: completed, Status: order.Pending}
-			if err := s.WritePending(t.Context(), []order.Record{record}); err != nil {
-				t.Fatal(err)
-			}
 			s.fill(t)
 
 			_, _, err := s.Reserve(t.Context(), s.product.ID, 0, asks(2))
@@ -51,26 +47,10 @@ func TestFullRedisDrains(t *testing.T) {
 
 			equal(t, "cancelled", s.cancel(t, cancelled), []bool{true})
 			equal(t, "claimed", len(s.claim(t, 0)), 3)
-			pending := order.Record{Order: left, Status: order.Pending}
-			done := record
-			done.Status = order.Completed
-			for _, write := range []error{
-				s.WritePending(t.Context(), []order.Record{pending, record}),
-				s.WriteDecided(t.Context(), []order.Record{done}),
-				s.WritePending(t.Context(), []order.Record{record}), // too late, the decision stays
-				s.Acknowledge(t.Context(), s.product.ID, []order.Order{completed, failed, left}),
-			} {
-				if write != nil {
-					t.Error(write)
-				}
-			}
-			states := must(s.Statuses(t.Context(), []order.OrderID{completed.ID, left.ID}))(t)
-			if states[0] == nil || states[0].Status != order.Completed || states[1] == nil ||
-				states[1].Status != order.Pending {
-				t.Errorf("states of a completed order and a pending one: %+v", states)
-			}
+			s.acknowledge(t, completed, failed, left)
 			equal(t, "settled", s.settle(t, fresh(completed, order.Completed, 6), fresh(failed, order.Failed, 6),
 				again(left, order.Completed)), Settled{GivenBack: 2})
+			equal(t, "left to send", s.claim(t, 0), []order.Order(nil))
 			equal(t, "level", must(s.Level(t.Context(), s.product.ID))(t),
 				Level{Loaded: true, Available: 8, Version: 5})
 		})

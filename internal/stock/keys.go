@@ -17,6 +17,7 @@ const stockPrefix = "stock:"
 // lua/prelude.lua, except for the last, which they do not use.
 const (
 	fieldCurrency    = "currency"
+	fieldBuckets     = "buckets"
 	fieldVersion     = "version"  // of the product's row in MySQL, when it was loaded or corrected
 	fieldRevision    = "revision" // of the settings
 	fieldSeen        = "seen"     // the newest version that Redis has heard of
@@ -35,38 +36,42 @@ const (
 
 // productKeys are the keys of one product that the scripts work on.
 type productKeys struct {
-	stock    string // string: units available
-	reserved string // hash: order id → units
-	bought   string // hash: user id → units reserved or bought
-	sale     string // hash: settings and their revision, versions loaded and seen
-	outbox   string // hash: order id → order that the queue has not acknowledged
-	lent     string // hash: transfer → units that are on their way to another bucket
-	settled  string // set: orders settled by another than their decider, and restocks
-	idem     string // prefix of idempotency records, completed by user and key
+	stock     string    // string: units available
+	reserved  string    // hash: order id → all that is known of an order that is reserved
+	bought    string    // hash: user id → units reserved or bought
+	sale      string    // hash: settings and their revision, versions loaded and seen
+	outbox    string    // hash: name of a batch → its orders, until the queue has acknowledged them
+	lent      string    // hash: transfer → units that are on their way to another bucket
+	settled   string    // set: orders settled by another than their decider, and restocks
+	completed [2]string // lists: orders that were completed lately; settle.lua says which has what
+	idem      [2]string // hashes: user and key → order; reserve.lua says which has what
+	oldIdem   string    // prefix of idempotency records of programs before message version 2
 }
 
 func keysOf(stockID order.StockID) productKeys {
 	tag := "{" + stockID.String() + "}"
 	return productKeys{
-		stock:    stockPrefix + tag,
-		reserved: "reserved:" + tag,
-		bought:   "bought:" + tag,
-		sale:     "sale:" + tag,
-		outbox:   "outbox:" + tag,
-		lent:     "lent:" + tag,
-		settled:  "settled:" + tag,
-		idem:     "idem:" + tag + ":",
+		stock:     stockPrefix + tag,
+		reserved:  "reserved:" + tag,
+		bought:    "bought:" + tag,
+		sale:      "sale:" + tag,
+		outbox:    "outbox:" + tag,
+		lent:      "lent:" + tag,
+		settled:   "settled:" + tag,
+		completed: [2]string{"completed:" + tag + ":0", "completed:" + tag + ":1"},
+		idem:      [2]string{"idem:" + tag + ":0", "idem:" + tag + ":1"},
+		oldIdem:   "idem:" + tag + ":",
 	}
 }
 
-func (k productKeys) idemKey(userID order.UserID, key string) string {
-	return k.idem + userID.String() + ":" + key
+// oldKeys are the keys of the idempotency records that programs before message version 2 write and read, as long as
+// they are to be thought of.
+func (s *Stock) oldKeys(k productKeys, userID order.UserID, key string) []string {
+	if key == "" || !s.KeepOldKeys.Load() {
+		return nil
+	}
+	return []string{k.oldIdem + userID.String() + ":" + key}
 }
-
-// orderKey is the key of an order's status. It has no hash tag, since who asks knows the order's id only.
-func orderKey(id order.OrderID) string { return orderPrefix + id.String() }
-
-const orderPrefix = "order:"
 
 // restockMark is before the id of a restock in the set of what was settled; restock.lua writes it.
 const restockMark = "restock:"

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -17,7 +18,8 @@ type Level struct {
 	// Loaded is false if Redis does not know the product's stock; Available is then 0.
 	Loaded    bool
 	Available int64
-	// Reserved counts units, Reservations and Outbox count orders.
+	// Reserved counts units, Reservations and Outbox count orders. Those of a batch are in the outbox until all of them
+	// are acknowledged, but no more than are reserved.
 	Reserved, Reservations, Outbox int64
 	// InTransfer counts units that are on their way to other buckets.
 	InTransfer int64
@@ -55,13 +57,13 @@ func (s *Stock) readLevel(ctx context.Context, k productKeys) (Level, error) {
 		before, after  *goredis.SliceCmd
 		stock, version *goredis.StringCmd
 		reserved, lent *goredis.ScanCmd
-		outbox         *goredis.IntCmd
+		outbox         *goredis.StringSliceCmd
 	)
 	_, err := s.rdb.Pipelined(ctx, func(p goredis.Pipeliner) error {
 		before = p.HMGet(ctx, k.sale, fieldEpoch, fieldChanges)
 		stock = p.Get(ctx, k.stock)
 		version = p.HGet(ctx, k.sale, fieldVersion)
-		outbox = p.HLen(ctx, k.outbox)
+		outbox = p.HKeys(ctx, k.outbox)
 		reserved = p.HScan(ctx, k.reserved, 0, "", lookPage)
 		lent = p.HScan(ctx, k.lent, 0, "", lookPage)
 		after = p.HMGet(ctx, k.sale, fieldEpoch, fieldChanges)
@@ -71,7 +73,11 @@ func (s *Stock) readLevel(ctx context.Context, k productKeys) (Level, error) {
 		return Level{}, err
 	}
 
-	level := Level{Loaded: stock.Err() == nil, Outbox: outbox.Val()}
+	level := Level{Loaded: stock.Err() == nil}
+	unsent, err := s.countOrders(ctx, map[string][]string{k.outbox: outbox.Val()})
+	if err != nil {
+		return Level{}, err
+	}
 	if level.Loaded {
 		if level.Available, err = stock.Int64(); err != nil {
 			return Level{}, err
@@ -87,6 +93,7 @@ func (s *Stock) readLevel(ctx context.Context, k productKeys) (Level, error) {
 		return Level{}, fmt.Errorf("transfers: %w", err)
 	}
 	level.Reserved, level.Reservations, level.InTransfer = orders.units, orders.fields, transfers.units
+	level.Outbox = min(unsent, orders.fields)
 
 	if more || moreTransfers { // the other pages were read later
 		after = s.rdb.HMGet(ctx, k.sale, fieldEpoch, fieldChanges)
@@ -110,7 +117,8 @@ func (s *Stock) sumPages(ctx context.Context, key string, first *goredis.ScanCmd
 			return nil
 		}
 		seen[field] = struct{}{}
-		n, err := strconv.ParseInt(value, 10, 64)
+		units, _, _ := strings.Cut(value, " ") // of a reservation, which has more
+		n, err := strconv.ParseInt(units, 10, 64)
 		total.units += n
 		return err
 	}

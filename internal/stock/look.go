@@ -1,6 +1,7 @@
 package stock
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ type Look struct {
 	Available int64
 	// Reserved are the units of the orders that are reserved.
 	Reserved map[order.OrderID]int64
-	// Outbox are the orders that are in the outbox.
+	// Outbox are the orders that are in the outbox, all of them reserved.
 	Outbox map[order.OrderID]bool
 	// Transfers are the units that are on their way to other buckets, or being taken out.
 	Transfers map[Transfer]int64
@@ -75,18 +76,11 @@ func (s *Stock) look(ctx context.Context, k productKeys) (Look, error) {
 		return l, err
 	}
 
-	err := s.hashPages(ctx, k.reserved, func(text, units string) error {
-		id, err := order.ParseID(text)
-		if err == nil {
-			l.Reserved[id], err = strconv.ParseInt(units, 10, 64)
-		}
-		return err
-	})
-	if err != nil {
-		return l, fmt.Errorf("reservations: %w", err)
+	if err := s.readReserved(ctx, k, &l); err != nil {
+		return l, err
 	}
 
-	err = s.hashPages(ctx, k.lent, func(name, units string) error {
+	err := s.hashPages(ctx, k.lent, func(name, units string) error {
 		transfer, err := parseTransfer(name)
 		if err == nil {
 			l.Transfers[transfer], err = strconv.ParseInt(units, 10, 64)
@@ -95,16 +89,6 @@ func (s *Stock) look(ctx context.Context, k productKeys) (Look, error) {
 	})
 	if err != nil {
 		return l, fmt.Errorf("transfers: %w", err)
-	}
-
-	err = s.hashPages(ctx, k.outbox, func(text, _ string) error {
-		if id, err := order.ParseID(text); err == nil { // the relay complains of any other
-			l.Outbox[id] = true
-		}
-		return nil
-	})
-	if err != nil {
-		return l, fmt.Errorf("outbox: %w", err)
 	}
 
 	err = pages(ctx, s.rdb.SScan, k.settled, func(members []string) error {
@@ -125,6 +109,40 @@ func (s *Stock) look(ctx context.Context, k productKeys) (Look, error) {
 	}
 	l.Still = l.epoch == now.epoch && l.changes == now.changes && l.Loaded == now.Loaded
 	return l, nil
+}
+
+// readReserved reads the reservations, and which of them are in the outbox.
+func (s *Stock) readReserved(ctx context.Context, k productKeys, l *Look) error {
+	batches := make(map[string][]order.OrderID)
+	err := s.hashPages(ctx, k.reserved, func(text, value string) error {
+		id, err := order.ParseID(text)
+		if err != nil {
+			return err
+		}
+		r, err := parseReservation(0, id, value)
+		if err != nil {
+			return err
+		}
+		l.Reserved[id] = r.units
+		name := cmp.Or(r.batch, text)
+		batches[name] = append(batches[name], id)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("reservations: %w", err)
+	}
+
+	// A batch that is gone by now is on the queue.
+	names, err := s.rdb.HKeys(ctx, k.outbox).Result()
+	if err != nil {
+		return fmt.Errorf("outbox: %w", err)
+	}
+	for _, name := range names {
+		for _, id := range batches[name] {
+			l.Outbox[id] = true
+		}
+	}
+	return nil
 }
 
 // readSale reads what is not a collection.

@@ -57,7 +57,8 @@ var scriptTests = []struct {
 	{"claim", testClaim},
 	{"claim pages", testClaimPages},
 	{"acknowledge", testAcknowledge},
-	{"statuses", testStatuses},
+	{"pending", testPending},
+	{"reservations of an older program", testOlderReservations},
 	{"notices", testNotices},
 	{"load across a loss", testLoadAcrossLoss},
 	{"look", testLook},
@@ -207,11 +208,13 @@ func (s *shop) claim(t testing.TB, minAge time.Duration) []order.Order {
 	t.Helper()
 	var all []order.Order
 	for cursor := uint64(0); ; {
-		orders, next, err := s.Claim(t.Context(), s.product.ID, minAge, cursor)
+		batches, next, err := s.Claim(t.Context(), s.product.ID, minAge, cursor)
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, orders...)
+		for _, b := range batches {
+			all = append(all, b.Orders...)
+		}
 		if cursor = next; cursor == 0 {
 			return all
 		}
@@ -230,19 +233,34 @@ func again(o order.Order, status order.Status) order.Decision {
 
 // contents is all that Redis holds of a product.
 type contents struct {
-	stock                          string // empty if absent
-	reserved, bought, sale, outbox map[string]string
-	settled                        []string
-	idem                           map[string]string // by user and key
+	stock        string            // empty if absent
+	reserved     map[string]string // units by order
+	bought, sale map[string]string
+	outbox       map[string]string // by order: 'reserved_at claimed_at user quantity unit_price key'
+	settled      []string
+	idem         map[string]string // by user and key
 }
 
 func (s *shop) contents(t testing.TB) contents {
 	t.Helper()
 	hash := func(key string) map[string]string { return must(s.rdb.HGetAll(t.Context(), key).Result())(t) }
 	c := contents{
-		reserved: hash(s.keys.reserved), bought: hash(s.keys.bought), sale: hash(s.keys.sale),
-		outbox:  hash(s.keys.outbox),
+		reserved: map[string]string{}, outbox: map[string]string{},
+		bought: hash(s.keys.bought), sale: hash(s.keys.sale),
 		settled: must(s.rdb.SMembers(t.Context(), s.keys.settled).Result())(t), idem: map[string]string{},
+	}
+	batches := hash(s.keys.outbox)
+	for id, text := range hash(s.keys.reserved) {
+		r := must(parseReservation(s.product.ID, must(order.ParseID(id))(t), text))(t)
+		c.reserved[id] = strconv.FormatInt(r.units, 10)
+		if entry, ok := batches[r.batch]; ok {
+			f := strings.SplitN(entry, " ", 3)
+			if !slices.Contains(strings.Fields(f[2]), id) {
+				t.Errorf("order %s says that it is in batch %s, which is %q", id, r.batch, entry)
+			}
+			c.outbox[id] = fmt.Sprint(f[0], " ", f[1], " ", r.order.UserID, " ", r.units, " ", r.order.UnitPrice, " ",
+				r.order.IdempotencyKey)
+		}
 	}
 	slices.Sort(c.settled)
 	delete(c.sale, "epoch")
@@ -253,8 +271,11 @@ func (s *shop) contents(t testing.TB) contents {
 	if s.exists(t, s.keys.stock) {
 		c.stock = must(s.rdb.Get(t.Context(), s.keys.stock).Result())(t)
 	}
-	for _, key := range s.scan(t, s.keys.idem+"*") {
-		c.idem[strings.TrimPrefix(key, s.keys.idem)] = must(s.rdb.Get(t.Context(), key).Result())(t)
+	for _, key := range s.keys.idem {
+		for field, record := range hash(key) {
+			user, kept, _ := strings.Cut(field, ":")
+			c.idem[user+":"+unpackKey(kept)] = record
+		}
 	}
 	return c
 }
@@ -299,17 +320,37 @@ func (s *shop) unchanged(t testing.TB, what string, f func()) {
 	}
 }
 
-// age makes an outbox entry older, and its claim if it has one.
+// batchOf is the name of the batch in which an order was reserved.
+func (s *shop) batchOf(t testing.TB, id order.OrderID) string {
+	t.Helper()
+	text := must(s.rdb.HGet(t.Context(), s.keys.reserved, id.String()).Result())(t)
+	return must(parseReservation(s.product.ID, id, text))(t).batch
+}
+
+// acknowledge takes the batches of orders out of the outbox.
+func (s *shop) acknowledge(t testing.TB, orders ...order.Order) {
+	t.Helper()
+	var batches []string
+	for _, o := range orders {
+		batches = append(batches, s.batchOf(t, o.ID))
+	}
+	if err := s.Acknowledge(t.Context(), s.product.ID, batches); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// age makes the batch of an order older, and its claim if it has one.
 func (s *shop) age(t testing.TB, id order.OrderID, by time.Duration) {
 	t.Helper()
-	entry := must(s.rdb.HGet(t.Context(), s.keys.outbox, id.String()).Result())(t)
+	batch := s.batchOf(t, id)
+	entry := must(s.rdb.HGet(t.Context(), s.keys.outbox, batch).Result())(t)
 	f := strings.SplitN(entry, " ", 3)
 	for i := range 2 {
 		if ms := must(strconv.ParseInt(f[i], 10, 64))(t); ms > 0 {
 			f[i] = strconv.FormatInt(ms-by.Milliseconds(), 10)
 		}
 	}
-	if err := s.rdb.HSet(t.Context(), s.keys.outbox, id.String(), strings.Join(f, " ")).Err(); err != nil {
+	if err := s.rdb.HSet(t.Context(), s.keys.outbox, batch, strings.Join(f, " ")).Err(); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -33,15 +33,18 @@ type model struct {
 	price    map[order.OrderID]int64 // as promised
 	reserved map[order.OrderID]int64
 	bought   map[order.UserID]int64
-	outbox   map[order.OrderID]bool // true if claimed
+	outbox   map[order.OrderID]*unsent
 	keys     map[string]Request
 	marks    map[string]bool
 }
 
+// unsent is a batch in the outbox.
+type unsent struct{ claimed bool }
+
 func newModel() *model {
 	return &model{
 		clock: noon, price: map[order.OrderID]int64{},
-		reserved: map[order.OrderID]int64{}, bought: map[order.UserID]int64{}, outbox: map[order.OrderID]bool{},
+		reserved: map[order.OrderID]int64{}, bought: map[order.UserID]int64{}, outbox: map[order.OrderID]*unsent{},
 		keys: map[string]Request{}, marks: map[string]bool{},
 	}
 }
@@ -50,6 +53,7 @@ func keyOf(r Request) string { return fmt.Sprint(r.UserID, ":", r.IdempotencyKey
 
 func (m *model) reserve(requests []Request) (results []Reservation) {
 	here := map[order.OrderID]bool{}
+	batch := new(unsent)
 	for _, r := range requests {
 		first, known := m.keys[keyOf(r)]
 		mismatch := known && first.Quantity != r.Quantity
@@ -65,11 +69,9 @@ func (m *model) reserve(requests []Request) (results []Reservation) {
 			result.Outcome = Replayed
 			result.Order.ID, result.Order.Quantity = first.OrderID, first.Quantity
 			result.Order.UnitPrice = m.price[first.OrderID]
-			if _, sending := m.outbox[first.OrderID]; !sending && m.keys[keyOf(r)].OrderID != first.OrderID {
-				result.Order.UnitPrice = m.settings.price // Redis knows no better, and says so
-			}
-			if _, result.Unsent = m.outbox[first.OrderID]; result.Unsent && !here[first.OrderID] {
-				m.outbox[first.OrderID] = true
+			b := m.outbox[first.OrderID]
+			if result.Unsent = b != nil; result.Unsent && !here[first.OrderID] {
+				b.claimed = true
 			}
 		case m.offSale:
 			result.Outcome = NotOnSale
@@ -87,7 +89,7 @@ func (m *model) reserve(requests []Request) (results []Reservation) {
 			m.stock -= r.Quantity
 			m.reserved[r.OrderID] = r.Quantity
 			m.bought[r.UserID] += r.Quantity
-			m.outbox[r.OrderID] = false
+			m.outbox[r.OrderID] = batch
 			here[r.OrderID] = true
 			if r.IdempotencyKey != "" {
 				m.keys[keyOf(r)] = r
@@ -107,8 +109,8 @@ func (m *model) giveBack(id order.OrderID, userID order.UserID) {
 }
 
 func (m *model) cancel(r Request) bool {
-	claimed, ok := m.outbox[r.OrderID]
-	if _, reserved := m.reserved[r.OrderID]; !reserved || !ok || claimed {
+	b := m.outbox[r.OrderID]
+	if _, reserved := m.reserved[r.OrderID]; !reserved || b == nil || b.claimed {
 		return false
 	}
 	m.giveBack(r.OrderID, r.UserID)
@@ -198,8 +200,8 @@ func (m *model) contents(base int64) contents {
 	for user, n := range m.bought {
 		c.bought[strconv.FormatInt(int64(user), 10)] = strconv.FormatInt(n, 10)
 	}
-	for id, claimed := range m.outbox {
-		c.outbox[id.String()] = fmt.Sprint(m.price[id], " ", claimed)
+	for id, b := range m.outbox {
+		c.outbox[id.String()] = fmt.Sprint(m.price[id], " ", b.claimed)
 	}
 	for key, r := range m.keys {
 		c.idem[key] = fmt.Sprint(r.OrderID, " ", m.price[r.OrderID])
@@ -497,30 +499,45 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 				}
 			},
 			"acknowledge": func(t *rapid.T) {
-				var orders []order.Order
-				for _, r := range some(where(func(r Request) bool { return w.sent[r.OrderID] })) {
-					orders = append(orders, order.Order{ID: r.OrderID})
-					delete(w.outbox, r.OrderID)
+				// A batch of which all orders are sent.
+				b := w.outbox[some(where(func(r Request) bool { return w.outbox[r.OrderID] != nil }))[0].OrderID]
+				var name string
+				for id, of := range w.outbox {
+					if of == b && !w.sent[id] {
+						t.Skip("some are left")
+					}
+					if of == b {
+						name = s.batchOf(tb, id)
+					}
 				}
-				if err := s.Acknowledge(background, s.product.ID, orders); err != nil {
+				maps.DeleteFunc(w.outbox, func(_ order.OrderID, of *unsent) bool { return of == b })
+				if err := s.Acknowledge(background, s.product.ID, []string{name}); err != nil {
 					t.Fatal(err)
 				}
 			},
 			"relay": func(t *rapid.T) {
-				orders, _, err := s.Claim(background, s.product.ID, 0, 0)
-				if err != nil || len(orders) != len(w.outbox) {
-					t.Fatalf("Claim = %+v, %v, want %v", orders, err, w.outbox)
+				batches, _, err := s.Claim(background, s.product.ID, 0, 0)
+				if err != nil {
+					t.Fatal(err)
 				}
-				for _, o := range orders {
-					if w.outbox[o.ID] = true; o.UnitPrice != w.price[o.ID] {
-						t.Fatalf("the relay would send %+v, which was promised at %d", o, w.price[o.ID])
+				claimed := 0
+				for _, b := range batches {
+					for _, o := range b.Orders {
+						claimed++
+						if w.outbox[o.ID] == nil || o.UnitPrice != w.price[o.ID] {
+							t.Fatalf("the relay would send %+v, which was promised at %d", o, w.price[o.ID])
+						}
+						w.outbox[o.ID].claimed = true
 					}
+				}
+				if claimed != len(w.outbox) {
+					t.Fatalf("Claim = %+v, %v, want %v", batches, err, w.outbox)
 				}
 			},
 			"decide": func(t *rapid.T) {
 				w.decide(t, some(where(func(r Request) bool {
-					claimed := w.outbox[r.OrderID]
-					return claimed || w.sent[r.OrderID]
+					b := w.outbox[r.OrderID]
+					return b != nil && b.claimed || w.sent[r.OrderID]
 				})))
 			},
 			"settle": func(t *rapid.T) {

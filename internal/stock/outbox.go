@@ -2,7 +2,6 @@ package stock
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -14,14 +13,16 @@ import (
 	"stampede/internal/order"
 )
 
-// Acknowledge takes orders of one product, which the queue has, out of the outbox.
-func (s *Stock) Acknowledge(ctx context.Context, stockID order.StockID, orders []order.Order) error {
-	ids := make([]string, len(orders))
-	for i := range orders {
-		ids[i] = orders[i].ID.String()
-	}
+// Batch is an entry of the outbox: orders that were reserved by one call, and that the queue has not acknowledged.
+type Batch struct {
+	Name   string
+	Orders []order.Order
+}
+
+// Acknowledge takes batches of one product, whose orders are on the queue or cancelled, out of the outbox.
+func (s *Stock) Acknowledge(ctx context.Context, stockID order.StockID, batches []string) error {
 	err := failpoint.Around(failpoint.Acknowledge, func() error {
-		return s.rdb.HDel(ctx, keysOf(stockID).outbox, ids...).Err()
+		return s.rdb.HDel(ctx, keysOf(stockID).outbox, batches...).Err()
 	})
 	if err != nil {
 		return fmt.Errorf("clear outbox of product %d: %w", stockID, err)
@@ -29,89 +30,138 @@ func (s *Stock) Acknowledge(ctx context.Context, stockID order.StockID, orders [
 	return nil
 }
 
-// Claim returns orders of one product that have been in the outbox for at least minAge, and claims
-// them: for minAge nobody else gets them, and their edge can no longer cancel them. It looks at the
-// outbox page by page; cursor is 0 at first, then what the last call returned, until that is 0 again.
-// An entry that cannot be read is logged and left out.
+// Claim returns batches of one product that have been in the outbox for at least minAge, with those of their orders
+// that are still reserved, and claims them: for minAge nobody else gets them, and their edge can no longer cancel their
+// orders. It looks at the outbox page by page; cursor is 0 at first, then what the last call returned, until that is 0
+// again. An order that cannot be read is logged and left out.
 func (s *Stock) Claim(ctx context.Context, stockID order.StockID, minAge time.Duration,
-	cursor uint64) ([]order.Order, uint64, error) {
-	key := keysOf(stockID).outbox
-	fields, next, err := s.rdb.HScan(ctx, key, cursor, "", MaxBatch).Result()
+	cursor uint64) ([]Batch, uint64, error) {
+	fields, next, err := s.rdb.HScan(ctx, keysOf(stockID).outbox, cursor, "", claimPage).Result()
 	if err != nil {
 		return nil, 0, fmt.Errorf("scan outbox of product %d: %w", stockID, err)
 	}
-	var orders []order.Order
-	// A scan of a small hash returns all of it, however large a page was asked for.
-	for len(fields) > 0 {
-		n := min(len(fields), 2*MaxBatch)
-		claimed, err := s.claim(ctx, stockID, minAge, fields[:n])
+	names := make([]string, 0, len(fields)/2)
+	for i := 0; i < len(fields); i += 2 {
+		names = append(names, fields[i])
+	}
+
+	var batches []Batch
+	for len(names) > 0 {
+		claimed, looked, err := s.claim(ctx, stockID, minAge, names[:min(len(names), MaxBatch)])
 		if err != nil {
 			return nil, 0, err
 		}
-		orders = append(orders, claimed...)
-		fields = fields[n:]
+		batches = append(batches, claimed...)
+		names = names[looked:]
 	}
-	return orders, next, nil
+	if len(batches) > 0 { // most looks find nothing that is old enough
+		return batches, next, failpoint.After(failpoint.Claim)
+	}
+	return nil, next, nil
 }
 
-// claim claims the entries that a scan has found; fields alternates order ids and entries.
+// claimPage is how many batches a page has, each of up to MaxBatch orders.
+const claimPage = 20
+
+// claim claims some of the batches that a scan has found, and says how many it has looked at.
 func (s *Stock) claim(ctx context.Context, stockID order.StockID, minAge time.Duration,
-	fields []string) ([]order.Order, error) {
-	args := append(make([]any, 0, 1+len(fields)/2), minAge.Milliseconds())
-	for i := 0; i < len(fields); i += 2 {
-		args = append(args, fields[i])
+	names []string) (batches []Batch, looked int, err error) {
+	args := append(make([]any, 0, 2+len(names)), minAge.Milliseconds(), MaxBatch)
+	for _, name := range names {
+		args = append(args, name)
 	}
 
 	if err := failpoint.Before(failpoint.Claim); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	reply, err := claimScript.Run(ctx, s.rdb, []string{keysOf(stockID).outbox}, args...).Slice()
+	k := keysOf(stockID)
+	reply, err := claimScript.Run(ctx, s.rdb, []string{k.outbox, k.reserved}, args...).Slice()
+	if err == nil {
+		batches, looked, err = readClaimed(stockID, reply)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("claim outbox of product %d: %w", stockID, err)
+		return nil, 0, fmt.Errorf("claim outbox of product %d: %w", stockID, err)
 	}
+	return batches, looked, nil
+}
 
-	var orders []order.Order
-	for i, v := range reply {
-		if entry, ok := v.(string); ok {
-			o, err := readOutboxEntry(stockID, fields[2*i], entry)
+// readClaimed reads what claim.lua returns.
+func readClaimed(stockID order.StockID, reply []any) (batches []Batch, looked int, err error) {
+	var d decoder
+	take := func() (v any) {
+		if len(reply) == 0 {
+			d.fail(v)
+			return v
+		}
+		v, reply = reply[0], reply[1:]
+		return v
+	}
+	if looked = int(d.int(take())); looked <= 0 {
+		return nil, 0, fmt.Errorf("%d entries were looked at", looked)
+	}
+	for len(reply) > 0 && d.err == nil {
+		batch := Batch{Name: d.text(take())}
+		for range d.int(take()) {
+			id, text := d.text(take()), d.text(take())
+			if d.err != nil {
+				break
+			}
+			o, err := readClaimedOrder(stockID, id, text)
 			if err != nil {
 				// No script writes such an entry. The orders beside it must not wait for somebody to repair it.
-				slog.Error("outbox: an entry cannot be read", "product", stockID, "order", fields[2*i], "error", err)
+				slog.Error("outbox: an order cannot be read", "product", stockID, "order", id, "error", err)
 				continue
 			}
-			orders = append(orders, o)
+			batch.Orders = append(batch.Orders, o)
+		}
+		batches = append(batches, batch)
+	}
+	return batches, looked, d.err
+}
+
+func readClaimedOrder(stockID order.StockID, id, text string) (order.Order, error) {
+	orderID, err := order.ParseID(id)
+	if err != nil {
+		return order.Order{}, err
+	}
+	r, err := parseReservation(stockID, orderID, text)
+	if err == nil && r.batch == "" {
+		err = fmt.Errorf("reservation %q has units only", text)
+	}
+	return r.order, err
+}
+
+// countOrders counts the orders of batches, whose names are given by the key of their outbox. Those of a batch count
+// until all of them are acknowledged.
+func (s *Stock) countOrders(ctx context.Context, batches map[string][]string) (orders int64, err error) {
+	var lengths []*goredis.IntCmd
+	_, err = s.rdb.Pipelined(ctx, func(p goredis.Pipeliner) error {
+		for key, names := range batches {
+			for _, name := range names {
+				lengths = append(lengths, p.HStrLen(ctx, key, name))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("count the orders in the outbox: %w", err)
+	}
+
+	// What an entry has before its ids is shorter than one of them, after a head that every entry has.
+	const head, id = int64(len("1764312345678 ")), int64(len("01234567-0123-7123-8123-0123456789ab "))
+	for _, length := range lengths {
+		if n := length.Val(); n > 0 { // or it is gone
+			orders += max((n-head)/id, 1)
 		}
 	}
-	if len(orders) > 0 { // most looks find nothing that is old enough
-		return orders, failpoint.After(failpoint.Claim)
-	}
-	return nil, nil
+	return orders, nil
 }
 
-// readOutboxEntry reads 'reserved_at claimed_at user quantity unit_price key', as reserve.lua writes it.
-func readOutboxEntry(stockID order.StockID, id, entry string) (order.Order, error) {
-	f := strings.SplitN(entry, " ", 6)
-	if len(f) != 6 {
-		return order.Order{}, fmt.Errorf("entry %q has %d fields", entry, len(f))
-	}
+// batchTimes reads when the orders of an entry were reserved, and when it was last claimed.
+func batchTimes(entry string) (reserved, claimed time.Time) {
 	var d decoder
-	o := order.Order{
-		StockID: stockID, ReservedAt: fromMillis(d.int(f[0])), UserID: order.UserID(d.int(f[2])),
-		Quantity: d.int(f[3]), UnitPrice: d.int(f[4]), IdempotencyKey: f[5],
+	if f := strings.SplitN(entry, " ", 3); len(f) > 1 {
+		reserved, claimed = fromMillis(d.int(f[0])), fromMillis(d.int(f[1]))
 	}
-	if d.err != nil {
-		return order.Order{}, d.err
-	}
-	var err error
-	o.ID, err = order.ParseID(id)
-	return o, err
-}
-
-// Currency reads the currency in which a loaded product is sold, or ErrNotLoaded.
-func (s *Stock) Currency(ctx context.Context, stockID order.StockID) (string, error) {
-	currency, err := s.rdb.HGet(ctx, keysOf(stockID).sale, fieldCurrency).Result()
-	if errors.Is(err, goredis.Nil) {
-		return "", ErrNotLoaded
-	}
-	return currency, err
+	return reserved, claimed
 }

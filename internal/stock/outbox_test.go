@@ -17,14 +17,12 @@ func testClaim(t *testing.T, s *shop) {
 	old, young, gone := s.order(t, 1, 2, "a key  with spaces"), s.order(t, 2, 1, ""), s.order(t, 3, 1, "")
 	s.age(t, old.ID, 31*time.Second)
 	s.age(t, gone.ID, 31*time.Second)
-	if err := s.Acknowledge(t.Context(), s.product.ID, []order.Order{gone}); err != nil {
-		t.Fatal(err)
-	}
+	s.acknowledge(t, gone)
 	s.unchanged(t, "a claim of what is not old enough", func() {
 		equal(t, "claimed", s.claim(t, 40*time.Second), []order.Order(nil))
 	})
 	from := s.now(t).UnixMilli()
-	equal(t, "claimed", s.claim(t, 30*time.Second), []order.Order{older(old, 31*time.Second)})
+	equal(t, "claimed", s.claim(t, 30*time.Second), []order.Order{old})
 	f := strings.SplitN(s.contents(t).outbox[old.ID.String()], " ", 3)
 	if claimed := must(strconv.ParseInt(f[1], 10, 64))(t); claimed < from || claimed > s.now(t).UnixMilli() {
 		t.Errorf("claimed at %d, want the time of Redis, %d or a little later", claimed, from)
@@ -39,7 +37,7 @@ func testClaim(t *testing.T, s *shop) {
 	s.age(t, old.ID, 29*time.Second)
 	equal(t, "a young claim", s.claim(t, 30*time.Second), []order.Order(nil))
 	s.age(t, old.ID, 2*time.Second)
-	equal(t, "an old claim", s.claim(t, 30*time.Second), []order.Order{older(old, 62*time.Second)})
+	equal(t, "an old claim", s.claim(t, 30*time.Second), []order.Order{old})
 
 	// A client that repeats its request claims the order as well.
 	s.age(t, young.ID, 31*time.Second)
@@ -48,8 +46,11 @@ func testClaim(t *testing.T, s *shop) {
 
 	// What cannot be read is left out, and holds up no order beside it.
 	s.age(t, young.ID, 31*time.Second)
-	if err := s.rdb.HSet(t.Context(), s.keys.outbox, "no-id", "1 0 1 1 1999 ").Err(); err != nil {
-		t.Fatal(err)
+	for key, value := range map[string]string{s.keys.reserved: "1 1 no-price 1 broken", s.keys.outbox: "1 0 no-id"} {
+		field := map[bool]string{true: "broken", false: "no-id"}[key == s.keys.outbox]
+		if err := s.rdb.HSet(t.Context(), key, field, value).Err(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if orders := s.claim(t, 30*time.Second); len(orders) != 1 || orders[0].ID != young.ID {
 		t.Errorf("beside a broken entry %v were claimed", orders)
@@ -57,22 +58,24 @@ func testClaim(t *testing.T, s *shop) {
 }
 
 func testClaimPages(t *testing.T, s *shop) {
-	const n = 3 * MaxBatch
-	s.load(t, func(p *order.Product) { p.Stock = n })
+	const n, size = 10 * claimPage, 3
+	s.load(t, func(p *order.Product) { p.Stock = n * size })
 	var want []string
-	for range n / MaxBatch {
-		for _, result := range s.reserve(t, asks2(MaxBatch)...) {
+	for range n {
+		for _, result := range s.reserve(t, asks2(size)...) {
 			want = append(want, result.Order.ID.String())
 		}
 	}
 	pages, got := 0, []string(nil)
 	for cursor := uint64(0); ; {
-		orders, next, err := s.Claim(t.Context(), s.product.ID, 0, cursor)
+		batches, next, err := s.Claim(t.Context(), s.product.ID, 0, cursor)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, o := range orders {
-			got = append(got, o.ID.String())
+		for _, b := range batches {
+			for _, o := range b.Orders {
+				got = append(got, o.ID.String())
+			}
 		}
 		pages++
 		if cursor = next; cursor == 0 {
@@ -80,7 +83,7 @@ func testClaimPages(t *testing.T, s *shop) {
 		}
 	}
 	if pages < 2 {
-		t.Errorf("%d orders came on %d page", n, pages)
+		t.Errorf("%d batches came on %d page", n, pages)
 	}
 	slices.Sort(want)
 	slices.Sort(got)
@@ -100,15 +103,20 @@ func asks2(n int) []Request {
 func TestClaimOfACompactOutbox(t *testing.T) {
 	t.Parallel()
 	const n = 2*MaxBatch + 1
-	r := stacktest.NewRedis(t, localstack.RedisOptions{Args: []string{"--hash-max-listpack-entries", "10000"}})
+	r := stacktest.NewRedis(t, localstack.RedisOptions{Args: []string{
+		"--hash-max-listpack-entries", "10000", "--hash-max-listpack-value", "1000000"}})
 	s := openShop(t, r.URL())
 	s.load(t, func(p *order.Product) { p.Stock = n })
 	s.reserve(t, asks2(MaxBatch)...)
 	s.reserve(t, asks2(MaxBatch)...)
 	s.reserve(t, asks2(1)...)
-	orders, next, err := s.Claim(t.Context(), s.product.ID, 0, 0)
-	if err != nil || next != 0 || len(orders) != n {
-		t.Errorf("Claim = %d orders, %d, %v", len(orders), next, err)
+	batches, next, err := s.Claim(t.Context(), s.product.ID, 0, 0)
+	orders := 0
+	for _, b := range batches {
+		orders += len(b.Orders)
+	}
+	if err != nil || next != 0 || orders != n {
+		t.Errorf("Claim = %d orders, %d, %v", orders, next, err)
 	}
 }
 
@@ -118,14 +126,10 @@ func testAcknowledge(t *testing.T, s *shop) {
 	want := s.contents(t)
 	delete(want.outbox, first.ID.String())
 	for range 2 {
-		if err := s.Acknowledge(t.Context(), s.product.ID, []order.Order{first}); err != nil {
-			t.Fatal(err)
-		}
+		s.acknowledge(t, first)
 		equal(t, "contents", s.contents(t), want)
 	}
-	if err := s.Acknowledge(t.Context(), s.product.ID, []order.Order{first, second}); err != nil {
-		t.Fatal(err)
-	}
+	s.acknowledge(t, first, second)
 	equal(t, "outbox", s.contents(t).outbox, map[string]string{})
 }
 
@@ -145,13 +149,8 @@ func testLargestCalls(t *testing.T, s *shop) {
 			t.Fatalf("replay %d: %+v", i, result)
 		}
 	}
-	for i, o := range orders {
-		s.age(t, o.ID, time.Duration(i)*time.Millisecond)
-	}
 	equal(t, "claimed", len(s.claim(t, 0)), MaxBatch)
-	if err := s.Acknowledge(t.Context(), s.product.ID, orders); err != nil {
-		t.Fatal(err)
-	}
+	s.acknowledge(t, orders...)
 	for _, cancelled := range s.cancel(t, orders...) {
 		if cancelled {
 			t.Fatal("an order was cancelled that has left the outbox")

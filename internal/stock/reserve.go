@@ -51,8 +51,11 @@ type Reservation struct {
 	// Order is set if the outcome is Reserved or Replayed; if Replayed, its id may be another than
 	// the request's.
 	Order order.Order
+	// Batch is, if the outcome is Reserved, the entry of the outbox by which the order is in it: that of all orders
+	// which the call has reserved. Of a replayed order that is Unsent it is set if the entry has no other order.
+	Batch string
 	// Unsent says of a replayed order that it is still in the outbox: it must be sent before it is
-	// promised. Unless this same call has reserved it, it is then claimed for the caller, and can no
+	// promised. Unless this same call has reserved it, its batch is then claimed for the caller, and can no
 	// longer be cancelled.
 	Unsent bool
 }
@@ -84,16 +87,14 @@ func (s *Stock) Reserve(ctx context.Context, stockID order.StockID, buckets int6
 			MaxBatch)
 	}
 
-	// Keys of idempotency records follow in the order of the requests that have one.
 	k := keysOf(stockID)
-	keys := append(make([]string, 0, 5+len(requests)), k.stock, k.reserved, k.bought, k.sale, k.outbox)
-	args := append(make([]any, 0, 2+4*len(requests)), int64(order.IdempotencyLifetime/time.Second), buckets)
+	keys := []string{k.stock, k.reserved, k.bought, k.sale, k.outbox, k.idem[0], k.idem[1]}
+	batch := newBatch()
+	args := append(make([]any, 0, 3+4*len(requests)), order.IdempotencyLifetime.Milliseconds(), buckets, batch)
 	for i := range requests {
 		r := &requests[i]
-		args = append(args, r.OrderID.String(), int64(r.UserID), r.Quantity, r.IdempotencyKey)
-		if r.IdempotencyKey != "" {
-			keys = append(keys, k.idemKey(r.UserID, r.IdempotencyKey))
-		}
+		args = append(args, r.OrderID.String(), int64(r.UserID), r.Quantity, packKey(r.IdempotencyKey))
+		keys = append(keys, s.oldKeys(k, r.UserID, r.IdempotencyKey)...)
 	}
 
 	reply, err := s.rdb.Run(ctx, failpoint.Reserve, reserveScript, keys, args...).Slice()
@@ -104,7 +105,7 @@ func (s *Stock) Reserve(ctx context.Context, stockID order.StockID, buckets int6
 		return Sale{}, nil, ErrNotLoaded
 	}
 
-	sale, results, err := readReserveReply(stockID, requests, reply)
+	sale, results, err := readReserveReply(stockID, batch, requests, reply)
 	if err != nil {
 		return Sale{}, nil, fmt.Errorf("reserve product %d: %w", stockID, err)
 	}
@@ -112,7 +113,8 @@ func (s *Stock) Reserve(ctx context.Context, stockID order.StockID, buckets int6
 }
 
 // readReserveReply reads what reserve.lua returns: what there is of the sale, and then the outcome of each request.
-func readReserveReply(stockID order.StockID, requests []Request, reply []any) (Sale, []Reservation, error) {
+func readReserveReply(stockID order.StockID, batch string, requests []Request,
+	reply []any) (Sale, []Reservation, error) {
 	const head = 9 // values of the sale
 	if len(reply) != head+len(requests) {
 		return Sale{}, nil, fmt.Errorf("reply has %d elements for %d requests", len(reply), len(requests))
@@ -136,20 +138,22 @@ func readReserveReply(stockID order.StockID, requests []Request, reply []any) (S
 		// An order of before, or the number of an outcome.
 		first, replayed := reply[head+i].([]any)
 		switch {
-		case replayed && len(first) == 5:
+		case replayed && len(first) == 6:
 			id, err := order.ParseID(d.text(first[0]))
 			if err != nil {
 				return Sale{}, nil, err
 			}
 			o.ID, o.Quantity, o.UnitPrice = id, d.int(first[1]), d.int(first[2])
 			o.ReservedAt = fromMillis(d.int(first[3]))
-			results[i] = Reservation{Outcome: Replayed, Order: o, Unsent: d.int(first[4]) == 1}
+			results[i] = Reservation{
+				Outcome: Replayed, Order: o, Unsent: d.int(first[4]) == 1, Batch: d.text(first[5]),
+			}
 		case replayed:
 			return Sale{}, nil, fmt.Errorf("replayed order has %d elements", len(first))
 		default:
 			results[i].Outcome = Outcome(d.int(reply[head+i]))
 			if results[i].Outcome == Reserved {
-				results[i].Order = o
+				results[i].Order, results[i].Batch = o, batch
 			}
 		}
 	}
@@ -194,15 +198,12 @@ func (d *decoder) fail(v any) {
 // be decided, and nobody can say that it was not placed. Cancelling again is harmless, and false.
 func (s *Stock) Cancel(ctx context.Context, stockID order.StockID, orders []order.Order) ([]bool, error) {
 	k := keysOf(stockID)
-	keys := append(make([]string, 0, 5+len(orders)), k.stock, k.reserved, k.bought, k.outbox, k.sale)
+	keys := []string{k.stock, k.reserved, k.bought, k.outbox, k.sale, k.idem[0], k.idem[1]}
 	args := make([]any, 0, 3*len(orders))
 	for i := range orders {
-		hasKey := 0
-		if orders[i].IdempotencyKey != "" {
-			hasKey = 1
-			keys = append(keys, k.idemKey(orders[i].UserID, orders[i].IdempotencyKey))
-		}
-		args = append(args, orders[i].ID.String(), int64(orders[i].UserID), hasKey)
+		o := &orders[i]
+		args = append(args, o.ID.String(), int64(o.UserID), packKey(o.IdempotencyKey))
+		keys = append(keys, s.oldKeys(k, o.UserID, o.IdempotencyKey)...)
 	}
 
 	codes, err := s.rdb.Run(ctx, failpoint.Cancel, cancelScript, keys, args...).Int64Slice()

@@ -33,7 +33,7 @@ func testReserve(t *testing.T, s *shop) {
 		want[i] = Reservation{Outcome: Reserved, Order: order.Order{
 			ID: r.OrderID, UserID: 7, StockID: s.product.ID, Quantity: r.Quantity,
 			UnitPrice: 1999, ReservedAt: at, IdempotencyKey: r.IdempotencyKey,
-		}}
+		}, Batch: results[0].Batch}
 	}
 	equal(t, "results", results, want)
 	ms := at.UnixMilli()
@@ -49,9 +49,10 @@ func testReserve(t *testing.T, s *shop) {
 		},
 		idem: map[string]string{"7:a key with spaces": fmt.Sprintf("%s 2 1999 %d", first.OrderID, ms)},
 	})
-	ttl := must(s.rdb.TTL(t.Context(), s.keys.idemKey(7, "a key with spaces")).Result())(t)
-	if ttl > order.IdempotencyLifetime || ttl < order.IdempotencyLifetime-time.Minute {
-		t.Errorf("the idempotency key is kept for %v", ttl)
+	key := s.keys.idem[at.UnixMilli()/order.IdempotencyLifetime.Milliseconds()%2]
+	ttl := must(s.rdb.TTL(t.Context(), key).Result())(t)
+	if ttl > 2*order.IdempotencyLifetime || ttl < order.IdempotencyLifetime-time.Minute {
+		t.Errorf("the idempotency keys are kept for %v", ttl)
 	}
 }
 
@@ -175,15 +176,12 @@ func testReplayByOrderID(t *testing.T, s *shop) {
 	request := ask(1, 2, "")
 	first := s.reserve(t, request)[0].Order
 	got := s.reserve(t, request)[0]
-	equal(t, "still in the outbox", got, Reservation{Outcome: Replayed, Order: first, Unsent: true})
+	equal(t, "still in the outbox", got,
+		Reservation{Outcome: Replayed, Order: first, Batch: s.batchOf(t, first.ID), Unsent: true})
 	equal(t, "a claimed order is not cancelled", s.cancel(t, first), []bool{false})
-	if err := s.Acknowledge(t.Context(), s.product.ID, []order.Order{first}); err != nil {
-		t.Fatal(err)
-	}
+	s.acknowledge(t, first)
 	s.unchanged(t, "a replay of a sent order", func() {
-		got = s.reserve(t, request)[0]
-		got.Order.ReservedAt = first.ReservedAt // nothing holds it any more
-		equal(t, "sent", got, Reservation{Outcome: Replayed, Order: first})
+		equal(t, "sent", s.reserve(t, request)[0], Reservation{Outcome: Replayed, Order: first})
 	})
 	c := s.contents(t)
 	equal(t, "stock and count", []string{c.stock, c.bought["1"]}, []string{"8", "2"})
@@ -195,7 +193,8 @@ func testReplayByKey(t *testing.T, s *shop) {
 	before := s.contents(t)
 	from := s.now(t).UnixMilli()
 	got := s.reserve(t, ask(1, 2, "k"))[0]
-	equal(t, "still in the outbox", got, Reservation{Outcome: Replayed, Order: first, Unsent: true})
+	equal(t, "still in the outbox", got,
+		Reservation{Outcome: Replayed, Order: first, Batch: s.batchOf(t, first.ID), Unsent: true})
 	after := s.contents(t)
 	var at, claimed int64
 	var rest string
@@ -209,9 +208,7 @@ func testReplayByKey(t *testing.T, s *shop) {
 	equal(t, "but for the claim nothing changes", after, before)
 	equal(t, "a claimed order is not cancelled", s.cancel(t, first), []bool{false})
 
-	if err := s.Acknowledge(t.Context(), s.product.ID, []order.Order{first}); err != nil {
-		t.Fatal(err)
-	}
+	s.acknowledge(t, first)
 	s.unchanged(t, "a replay of a sent order", func() {
 		equal(t, "sent", s.reserve(t, ask(1, 2, "k"))[0], Reservation{Outcome: Replayed, Order: first})
 	})
@@ -273,6 +270,7 @@ func testCancel(t *testing.T, s *shop) {
 	// The key and the limit are free again.
 	replacement := s.order(t, 1, 2, "k")
 	equal(t, "cancelled", s.cancel(t, replacement, second, second), []bool{true, true, false})
+	equal(t, "to be sent", s.claim(t, 0), []order.Order(nil)) // which clears the outbox of what is left
 	after := s.dump(t)
 	equal(t, "as if nothing had been", fmt.Sprintf("%q", after), fmt.Sprintf("%q", empty))
 }
@@ -282,10 +280,8 @@ func testCancelTooLate(t *testing.T, s *shop) {
 	claimed, sent, failed, done, open := s.order(t, 1, 1, "a"), s.order(t, 1, 1, "b"), s.order(t, 1, 1, "c"),
 		s.order(t, 1, 1, "d"), s.order(t, 1, 1, "e")
 	s.age(t, claimed.ID, time.Minute)
-	equal(t, "claimed", s.claim(t, 30*time.Second), []order.Order{older(claimed, time.Minute)})
-	if err := s.Acknowledge(t.Context(), s.product.ID, []order.Order{sent}); err != nil {
-		t.Fatal(err)
-	}
+	equal(t, "claimed", s.claim(t, 30*time.Second), []order.Order{claimed})
+	s.acknowledge(t, sent)
 	s.settle(t, fresh(failed, order.Failed, 6), fresh(done, order.Completed, 6))
 	s.unchanged(t, "a cancel that comes too late", func() {
 		equal(t, "cancelled", s.cancel(t, claimed, sent, failed, done), []bool{false, false, false, false})
@@ -297,7 +293,7 @@ func testCancelTooLate(t *testing.T, s *shop) {
 func testCancelForeignKey(t *testing.T, s *shop) {
 	s.load(t, nil)
 	first := s.order(t, 1, 2, "k")
-	if err := s.rdb.Del(t.Context(), s.keys.idemKey(1, "k")).Err(); err != nil {
+	if err := s.rdb.Del(t.Context(), s.keys.idem[:]...).Err(); err != nil {
 		t.Fatal(err)
 	}
 	second := s.order(t, 1, 2, "k")
@@ -313,12 +309,6 @@ func testCancelAfterLoss(t *testing.T, s *shop) {
 	s.unchanged(t, "cancelling what Redis has lost", func() {
 		equal(t, "cancelled", s.cancel(t, o), []bool{false})
 	})
-}
-
-// older is an order as it is after its outbox entry was aged.
-func older(o order.Order, by time.Duration) order.Order {
-	o.ReservedAt = o.ReservedAt.Add(-by)
-	return o
 }
 
 func TestConcurrentOrdersNeverOversell(t *testing.T) {

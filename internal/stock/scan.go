@@ -48,22 +48,3 @@ func visitFields(page []string, visit func(field, value string) error) error {
 
 // scanPage is about how many keys a call looks at, which takes a server less than a millisecond.
 const scanPage = 2 * MaxBatch
-
-// scan visits all keys of a pattern, some at a time; of a Cluster its masters at the same time. Keys that come or go
-// meanwhile may be left out, and some may be visited twice.
-func (s *Stock) scan(ctx context.Context, pattern string, visit func(keys []string) error) error {
-	return s.rdb.EachMaster(ctx, func(ctx context.Context, c *goredis.Client) error {
-		for cursor := uint64(0); ; {
-			keys, next, err := c.Scan(ctx, cursor, pattern, scanPage).Result()
-			if err != nil {
-				return err
-			}
-			if err := visit(keys); err != nil {
-				return err
-			}
-			if cursor = next; cursor == 0 {
-				return nil
-			}
-		}
-	})
-}

@@ -1,9 +1,6 @@
 package stock
 
-import (
-	"stampede/internal/redis"
-	"stampede/lua"
-)
+import "stampede/internal/redis"
 
 var (
 	loadScript      = redis.NewScript("load")
@@ -22,7 +19,3 @@ var (
 	rememberScript  = redis.NewScript("remember")
 	configureScript = redis.NewScript("configure")
 )
-
-// putText is the text of put.lua, for pipelines, which cannot fall back on it when Redis does not know the script's
-// hash.
-var putText = lua.Script("put")

@@ -166,9 +166,7 @@ func testPriceOfTheFirstTime(t *testing.T, s *shop) {
 		prices[o.UserID] = o.UnitPrice
 	}
 	equal(t, "prices that the relay would send", prices, map[order.UserID]int64{1: 1999, 2: 1999, 3: 5})
-	if err := s.Acknowledge(t.Context(), s.product.ID, []order.Order{keyed}); err != nil {
-		t.Fatal(err)
-	}
+	s.acknowledge(t, keyed)
 	again("sent")
 	s.settle(t, fresh(keyed, order.Completed, 6))
 	again("decided")

@@ -4,10 +4,16 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
+	"time"
 
 	"stampede/internal/failpoint"
 	"stampede/internal/order"
 )
+
+// completedKept is for how long completed orders are kept at least, and half of how long at most. A replica of MySQL
+// that lags by more loses orders of which nobody knows any more what they were.
+const completedKept = 10 * time.Minute
 
 // Settled says what settling has moved, in units.
 type Settled struct {
@@ -59,14 +65,13 @@ func (s *Stock) settle(
 	ctx context.Context, stockID order.StockID, version any, decisions []order.Decision,
 ) (Settled, error) {
 	k := keysOf(stockID)
-	args := append(make([]any, 0, 1+5*len(decisions)), version)
+	args := append(make([]any, 0, 2+5*len(decisions)), version, completedKept.Milliseconds())
 	for i := range decisions {
 		d := &decisions[i]
 		args = append(args, d.ID.String(), int64(d.UserID), d.Quantity, bit(d.Status == order.Completed), bit(d.Fresh))
 	}
 
-	reply, err := s.rdb.Run(ctx, failpoint.Settle, settleScript,
-		[]string{k.stock, k.reserved, k.bought, k.sale, k.outbox, k.settled}, args...).Slice()
+	reply, err := s.rdb.Run(ctx, failpoint.Settle, settleScript, settleKeys(k, k.reserved), args...).Slice()
 	if err != nil {
 		return Settled{}, fmt.Errorf("settle orders of product %d: %w", stockID, err)
 	}
@@ -79,9 +84,50 @@ func (s *Stock) settle(
 	return settled, d.err
 }
 
+// settleKeys are the keys of settle.lua, for orders or for transfers.
+func settleKeys(k productKeys, reserved string) []string {
+	return []string{k.stock, reserved, k.bought, k.sale, k.outbox, k.settled, k.completed[0], k.completed[1]}
+}
+
 func bit(b bool) int {
 	if b {
 		return 1
 	}
 	return 0
+}
+
+// Completed visits the orders of a product, or of a bucket, that were completed in the last minutes, some at a time.
+// One that a program before message version 2 has reserved is left out.
+func (s *Stock) Completed(ctx context.Context, stockID order.StockID, visit func([]order.Order) error) error {
+	for _, key := range keysOf(stockID).completed {
+		for start := int64(0); ; start += lookPage {
+			page, err := s.rdb.LRange(ctx, key, start, start+lookPage-1).Result()
+			if err != nil {
+				return fmt.Errorf("read completed orders of product %d: %w", stockID, err)
+			}
+			if len(page) == 0 {
+				break
+			}
+
+			var orders []order.Order
+			for _, line := range page {
+				text, kept, _ := strings.Cut(line, " ")
+				id, err := order.ParseID(text)
+				if err != nil {
+					return fmt.Errorf("read completed orders of product %d: %w", stockID, err)
+				}
+				r, err := parseReservation(stockID, id, kept)
+				if err != nil {
+					return fmt.Errorf("read completed order %s: %w", id, err)
+				}
+				if r.batch != "" {
+					orders = append(orders, r.order)
+				}
+			}
+			if err := visit(orders); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

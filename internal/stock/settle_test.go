@@ -26,9 +26,7 @@ func testSettleReserved(t *testing.T, s *shop) {
 		o := s.order(t, 1, 2, "k")
 		s.order(t, 1, 1, "")
 		other := s.order(t, 2, 3, "")
-		if err := s.Acknowledge(t.Context(), s.product.ID, []order.Order{other}); err != nil {
-			t.Fatal(err)
-		}
+		s.acknowledge(t, other)
 		want := s.contents(t)
 
 		equal(t, test.what, s.settle(t, test.decide(o)), Settled{GivenBack: test.given})

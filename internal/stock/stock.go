@@ -3,9 +3,9 @@
 package stock
 
 import (
+	"sync/atomic"
 	"time"
 
-	"stampede/internal/order"
 	"stampede/internal/redis"
 )
 
@@ -13,13 +13,6 @@ const (
 	// MaxBatch is the most orders one call takes: Lua can unpack some thousand values, and a script
 	// must not hold up the other clients of a single-threaded server for long.
 	MaxBatch = 500
-	// StatusTTL is how long a decided order's status is kept: as long as a retry leads to the order.
-	StatusTTL = order.IdempotencyLifetime
-	// PendingTTL is how long the status of an order is kept that is not decided: longer than SQS can keep its message,
-	// which is 14 days (Amazon SQS quotas). A lost order is sent again from its status, so that this must not be gone
-	// before.
-	PendingTTL = 15 * 24 * time.Hour
-
 	// maxLoads bounds how often a product is read anew when its row changes while it is loaded.
 	maxLoads = 5
 )
@@ -27,10 +20,13 @@ const (
 // Stock is what Redis holds of products and orders. It is safe for concurrent use.
 type Stock struct {
 	rdb *redis.Client
+	// KeepOldKeys has idempotency records read and written as well where programs before message version 2 look for
+	// them.
+	KeepOldKeys atomic.Bool
 }
 
 // New makes a stock of a connection, which it does not close.
-func New(rdb *redis.Client) *Stock { return &Stock{rdb} }
+func New(rdb *redis.Client) *Stock { return &Stock{rdb: rdb} }
 
 // millis is a time in milliseconds since the epoch, 0 for the zero time.
 func millis(t time.Time) int64 {

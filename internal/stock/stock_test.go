@@ -124,9 +124,7 @@ func testLevel(t *testing.T, s *shop) {
 	equal(t, "loaded", must(s.Level(t.Context(), s.product.ID))(t), Level{Loaded: true, Available: 10, Version: 5})
 	first := s.order(t, 1, 3, "")
 	s.order(t, 2, 4, "")
-	if err := s.Acknowledge(t.Context(), s.product.ID, []order.Order{first}); err != nil {
-		t.Fatal(err)
-	}
+	s.acknowledge(t, first)
 	equal(t, "reserved", must(s.Level(t.Context(), s.product.ID))(t),
 		Level{Loaded: true, Available: 3, Reserved: 7, Reservations: 2, Outbox: 1, Version: 5})
 	if err := s.rdb.HSet(t.Context(), s.keys.reserved, "x", "many").Err(); err != nil {

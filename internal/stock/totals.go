@@ -24,7 +24,7 @@ type Totals struct {
 	Products  int64
 	Available int64 // units; what a product is below zero counts as none
 	Reserved  int64 // orders that are reserved and not settled
-	Outbox    int64 // orders that the queue has not acknowledged
+	Outbox    int64 // orders of batches that the queue has not acknowledged in full
 	// Oldest is when the oldest reservation was made, zero if there is none. Of a product with more than a thousand it
 	// is that of as many, picked at random.
 	Oldest time.Time
@@ -36,16 +36,17 @@ func (s *Stock) Totals(ctx context.Context) (t Totals, err error) {
 	if err != nil {
 		return t, err
 	}
+	unsent := make(map[string][]string)
 	for batch := range slices.Chunk(products, totalsBatch) {
 		available := make([]*goredis.StringCmd, len(batch))
-		reserved, outbox := make([]*goredis.IntCmd, len(batch)), make([]*goredis.IntCmd, len(batch))
+		reserved, outbox := make([]*goredis.IntCmd, len(batch)), make([]*goredis.StringSliceCmd, len(batch))
 		sample := make([]*goredis.StringSliceCmd, len(batch))
 
 		_, err := s.rdb.Pipelined(ctx, func(p goredis.Pipeliner) error {
 			for i, id := range batch {
 				k := keysOf(id)
 				available[i], reserved[i], outbox[i] = p.Get(ctx, k.stock), p.HLen(ctx, k.reserved),
-					p.HLen(ctx, k.outbox)
+					p.HKeys(ctx, k.outbox)
 				sample[i] = p.HRandField(ctx, k.reserved, totalsSample)
 			}
 			return nil
@@ -62,7 +63,9 @@ func (s *Stock) Totals(ctx context.Context) (t Totals, err error) {
 			t.Products++
 			t.Available += max(units, 0)
 			t.Reserved += reserved[i].Val()
-			t.Outbox += outbox[i].Val()
+			if names := outbox[i].Val(); len(names) > 0 && reserved[i].Val() > 0 {
+				unsent[keysOf(batch[i]).outbox] = names
+			}
 
 			// An order's id has the time of its reservation.
 			for _, text := range sample[i].Val() {
@@ -73,5 +76,7 @@ func (s *Stock) Totals(ctx context.Context) (t Totals, err error) {
 			}
 		}
 	}
-	return t, nil
+	t.Outbox, err = s.countOrders(ctx, unsent)
+	t.Outbox = min(t.Outbox, t.Reserved)
+	return t, err
 }

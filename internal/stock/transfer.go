@@ -86,9 +86,8 @@ func (s *Stock) BeginWholeTransfer(ctx context.Context, stockID order.StockID, u
 func (s *Stock) EndTransfer(ctx context.Context, donor order.StockID, units, version int64, t Transfer,
 	fresh bool) error {
 	k := keysOf(donor)
-	keys := []string{k.stock, k.lent, k.bought, k.sale, k.outbox, k.settled}
-	err := s.rdb.Run(ctx, failpoint.Lent, settleScript, keys, version, t.name(), 0, units, bit(version > 0),
-		bit(fresh)).Err()
+	err := s.rdb.Run(ctx, failpoint.Lent, settleScript, settleKeys(k, k.lent), version, completedKept.Milliseconds(),
+		t.name(), 0, units, bit(version > 0), bit(fresh)).Err()
 	if err != nil {
 		return fmt.Errorf("end a transfer from bucket %d: %w", donor, err)
 	}

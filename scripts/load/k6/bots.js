@@ -53,7 +53,7 @@ export function person(sale) {
   }
   const bought = order('person', who, sale, `person-${n}`, ['accepted', 'sold_out']);
   if (bought.id && n % 10 === 0) {
-    follow('decision', who, bought.id);
+    follow('decision', who, bought.location);
   }
 }
 

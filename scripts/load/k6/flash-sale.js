@@ -41,7 +41,7 @@ export default function (sale) {
   // Who has been here before may have all that is allowed.
   const bought = order('order', who, sale, `buyer-${n}`, who.again ? ['accepted', 'sold_out', 'limit_exceeded'] : ['accepted', 'sold_out']);
   if (bought.id && n % 10 === 0) {
-    follow('decision', who, bought.id);
+    follow('decision', who, bought.location);
     order('order', who, sale, `buyer-${n}-again`, ['limit_exceeded', 'sold_out']);
   }
 }

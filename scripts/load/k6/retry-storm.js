@@ -47,7 +47,7 @@ export default function (sale) {
     complain(`the same key was answered with ${[...seen].join(' and ')}`);
   }
   if (late.status === 202 && n % 10 === 0) {
-    follow('decision', who, late.json('order_id'));
+    follow('decision', who, late.headers.Location);
     const orders = get('history', who, '/api/orders').json('orders') || [];
     const found = orders.filter((o) => o.product_id === sale.product).length;
     if (found !== 1) {

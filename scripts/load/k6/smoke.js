@@ -31,7 +31,7 @@ export default function (sale) {
   order('order', who, { ...sale, product: 999999999 }, `${key}-nothing`, ['product_not_found']);
   order('order', { edge: who.edge }, sale, `${key}-nobody`, ['unauthenticated']);
 
-  follow('decision', who, bought.id);
+  follow('decision', who, bought.location);
   const history = get('history', who, '/api/orders');
   if (!history.json('orders').some((o) => o.order_id === bought.id)) {
     complain('the order is not in the history of its buyer');

@@ -43,7 +43,7 @@ export default function (sale) {
       judge(third, ['accepted'], bought.response);
     }
     if (bought.id && n % 20 === 0) {
-      follow('decision', who, bought.id);
+      follow('decision', who, bought.location);
       get('history', who, '/api/orders');
     }
   }

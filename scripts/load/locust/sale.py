@@ -190,7 +190,7 @@ class Buyer(FastHttpUser):
             return {}
 
     def send(self, key):
-        """Sends an order, and returns its id if it was accepted."""
+        """Sends an order, and returns where it is found if it was accepted."""
         headers = {**self.headers, "Content-Type": "application/json", "Idempotency-Key": f"{Sale.run}-{key}"}
         body = json.dumps({"product_id": Sale.product, "quantity": 1})
         with self.client.post(self.edge + "/api/orders", data=body, name="order", headers=headers,
@@ -201,7 +201,7 @@ class Buyer(FastHttpUser):
                 r.failure(f"{r.status_code} {outcome}")
                 return None
             r.success()
-            return r.json()["order_id"] if outcome == "accepted" else None
+            return r.headers["Location"] if outcome == "accepted" else None
 
     def complain(self, what):
         self.environment.events.request.fire(
@@ -230,7 +230,7 @@ class Buyer(FastHttpUser):
 
     def follow(self, order):
         for _ in range(MAX_FOLLOWS):
-            status = self.get("decision", f"/api/orders/{order}?wait=10s").get("status")
+            status = self.get("decision", f"{order}&wait=10s").get("status")
             if status in ("completed", "failed"):
                 count(status)
                 return

@@ -120,17 +120,20 @@ export function orderRequest(call, who, sale, key, quantity = 1) {
   return ['POST', `${who.edge}/api/orders`, `{"product_id":${sale.product},"quantity":${quantity}}`, params(who, call, headers)];
 }
 
-// order sends one, and returns the answer and, if it was accepted, the order's id.
+// order sends one, and returns the answer and, if it was accepted, the order's id and where it is found.
 export function order(call, who, sale, key, expected, quantity = 1) {
   const response = http.request(...orderRequest(call, who, sale, key, quantity));
   const name = judge(call, expected, response);
-  return { response, id: name === 'accepted' ? response.json('order_id') : null };
+  if (name !== 'accepted') {
+    return { response, id: null };
+  }
+  return { response, id: response.json('order_id'), location: response.headers.Location };
 }
 
 // follow asks for an accepted order until it is decided. That it fails is possible, that it stays pending is not.
-export function follow(call, who, id) {
+export function follow(call, who, location) {
   for (let i = 0; i < maxFollows; i++) {
-    const response = http.get(`${who.edge}/api/orders/${id}?wait=10s`, params(who, call));
+    const response = http.get(`${who.edge}${location}&wait=10s`, params(who, call));
     const status = outcome(response) === 'ok' ? response.json('status') : outcome(response);
     if (status !== 'pending') {
       return judge(call, ['completed', 'failed'], response, status);
