@@ -5,9 +5,11 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"stampede/internal/order"
 	"stampede/internal/queue"
+	"stampede/internal/reconcile"
 	"stampede/internal/stock"
 	"stampede/localstack/stacktest"
 )
@@ -41,6 +43,19 @@ func TestLostOrders(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	// Whoever reconciles next keeps what Redis knows of them.
+	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.ledger, Apply: true}
+	for range 2 {
+		report, err := r.Product(t.Context(), product.ID)
+		if err != nil || !report.LostCommits() {
+			t.Fatalf("reconcile: %+v, %v", report, err)
+		}
+	}
+	keys, err := p.redis.Keys(t.Context(), "kept:*").Result()
+	if err != nil || len(keys) == 0 || p.redis.TTL(t.Context(), keys[0]).Val() < 24*time.Hour {
+		t.Errorf("kept: %q, %v", keys, err)
+	}
+
 	var out bytes.Buffer
 	if err := p.lostOrders(t.Context(), &out, product.ID.Product(), true); err != nil {
 		t.Fatal(err)
@@ -58,6 +73,9 @@ func TestLostOrders(t *testing.T) {
 	}
 	if _, err := p.acceptMySQL(t.Context(), product.ID.Product()); err != nil {
 		t.Error(err)
+	}
+	if keys, err = p.redis.Keys(t.Context(), "kept:*").Result(); err != nil || len(keys) > 0 {
+		t.Errorf("when MySQL is accepted Redis keeps %q, %v", keys, err)
 	}
 	var level stock.Level
 	if level, err = p.stock.Level(t.Context(), product.ID); err != nil || level.Available != 8 {

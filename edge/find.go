@@ -71,15 +71,21 @@ func newFinder(st *stock.Stock, books *ledger.Ledger, r *reserver) *finder {
 	return f
 }
 
-// ask puts a question into a batch and waits for its answer.
+// ask puts a question into a batch and waits for its answer, for as long as one call may take.
 func ask[K comparable](b *batch.Batcher[K, *question], key K, id order.OrderID,
 	product order.ProductID) (*order.Record, error) {
 	q := &question{id: id, product: product, answer: make(chan found, 1)}
 	if b.Add(key, q) == 0 {
 		return nil, errTooMany
 	}
-	a := <-q.answer
-	return a.record, a.err
+	timer := time.NewTimer(lookupTimeout)
+	defer timer.Stop()
+	select {
+	case a := <-q.answer:
+		return a.record, a.err
+	case <-timer.C:
+		return nil, errTooMany
+	}
 }
 
 // find returns a user's order, or nil if it is not known, or not the user's: then it is looked for just as long. It is

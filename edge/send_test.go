@@ -345,6 +345,41 @@ func TestHangingQueueStopsNoSale(t *testing.T) {
 	w.WantLevel(p.ID, 9-n, 1+n, 0)
 }
 
+// A batch of which the queue has a part for sure stays in the outbox, so that the rest of it is sent.
+func TestABatchThatIsSentInPart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, shortDeadline)
+	p := w.AddProduct(10)
+	parcels := w.reserveMany(p, 2)
+	w.edge.sender.submit(parcels[:1:1])
+	if a := <-parcels[0].tickets[0].answer; a.code != accepted {
+		t.Fatalf("got %q", a.code)
+	}
+	w.AWS.Hang()
+	w.edge.sender.submit(parcels[1:])
+	if a := <-parcels[1].tickets[0].answer; a.code != problem.OutcomeUnknown {
+		t.Fatalf("got %q", a.code)
+	}
+	w.edge.sender.parcels.Wait()
+	w.edge.sender.acks.Wait()
+	if n := w.Level(p.ID).Outbox; n != 2 {
+		t.Errorf("%d orders are in the outbox", n)
+	}
+
+	// When the rest is sent as well it leaves.
+	w.AWS.Heal()
+	parcels = w.reserveMany(p, 2)
+	w.edge.sender.submit(parcels[:1:1])
+	<-parcels[0].tickets[0].answer
+	if n := w.Level(p.ID).Outbox; n != 4 {
+		t.Errorf("before all of it is sent %d orders are in the outbox", n)
+	}
+	w.edge.sender.submit(parcels[1:])
+	<-parcels[1].tickets[0].answer
+	w.edge.sender.acks.Wait()
+	w.Eventually("the batch that is sent has left the outbox", func() bool { return w.Level(p.ID).Outbox == 2 })
+}
+
 // Reserved orders that have waited too long for a failing queue are given back unsent.
 func TestLateParcels(t *testing.T) {
 	t.Parallel()

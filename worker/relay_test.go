@@ -9,6 +9,7 @@ import (
 
 	"stampede/internal/order"
 	"stampede/internal/queue"
+	"stampede/internal/stock"
 	"stampede/localstack/sqs"
 )
 
@@ -155,6 +156,32 @@ func TestTheRelayKeepsWhatIsRefused(t *testing.T) {
 		t.Errorf("%d orders were sent", len(ids))
 	}
 	mustCount(t, 3, "relayed", relayed, w)
+}
+
+func TestTheRelayKeepsABatchThatIsSentInPart(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "", "")
+	p := r.product(1000, 0)
+	orders := r.reserve(p.ID, stock.MaxBatch, 1)
+	start := time.Now()
+	w := r.relaying()
+	w.relayInterval = 100 * time.Millisecond
+	r.sqs.SetFaults(sqs.Faults{Actions: []string{"SendMessageBatch"}, FailEntry: 0.8, Seed: 1, RefuseWith: "OverLimit"})
+	aged(w, start)
+	w.relay(t.Context())
+	r.sqs.SetFaults(sqs.Faults{})
+	if sent := value(t, w.metrics.relayed); sent == 0 || int(sent) == len(orders) {
+		t.Fatalf("%v of %d orders are sent: the test proves nothing", sent, len(orders))
+	}
+	if n := r.level(p.ID).Outbox; n != int64(len(orders)) {
+		t.Errorf("%d orders are in the outbox", n)
+	}
+
+	// What is decided meanwhile is not sent once more, and in the end all is.
+	r.run(w)
+	r.quiet(w)
+	r.mustBe("", orders...)
+	mustCount(t, len(orders), "decisions", decisions, w)
 }
 
 func TestTwoRelaysSendEachOrderOnce(t *testing.T) {

@@ -24,8 +24,10 @@ func (r *Reconciler) lostCommits(ctx context.Context, l stock.Look, s ledger.Sna
 		if err != nil || !f.Repaired {
 			return true, err
 		}
-	case r.Apply && !l.LostCommits:
-		err = r.Redis.NoteLostCommits(ctx, s.Product.ID)
+	case r.Apply:
+		if err = r.Redis.KeepCompleted(ctx, s.Product.ID); err == nil && !l.LostCommits {
+			err = r.Redis.NoteLostCommits(ctx, s.Product.ID)
+		}
 	}
 	report.add(f)
 	return f.Repaired, err

@@ -80,6 +80,28 @@ func (s *Stock) NoteLostCommits(ctx context.Context, stockID order.StockID) erro
 	return nil
 }
 
+// keptLength is for how long completed orders are kept once MySQL was found to have lost commits, of which an operator
+// is to say what becomes of them.
+const keptLength = 7 * 24 * time.Hour
+
+// KeepCompleted keeps the orders that were completed lately, unless those of an earlier moment are kept already.
+func (s *Stock) KeepCompleted(ctx context.Context, stockID order.StockID) error {
+	k := keysOf(stockID)
+	for i, key := range k.completed {
+		n, err := s.rdb.Exists(ctx, key).Result()
+		if err == nil && n == 1 {
+			err = s.rdb.RenameNX(ctx, key, k.kept[i]).Err()
+		}
+		if err == nil {
+			err = s.rdb.Expire(ctx, k.kept[i], keptLength).Err()
+		}
+		if err != nil {
+			return fmt.Errorf("keep completed orders of product %d: %w", stockID, err)
+		}
+	}
+	return nil
+}
+
 // AcceptVersion makes the version of a product that MySQL has, read after the look, the newest that Redis has seen, and
 // forgets that commits were lost. It reports false, and changes nothing, if Redis has seen another one since the look.
 func (s *Stock) AcceptVersion(ctx context.Context, stockID order.StockID, l Look, version int64) (bool, error) {
@@ -87,7 +109,11 @@ func (s *Stock) AcceptVersion(ctx context.Context, stockID order.StockID, l Look
 	if err != nil {
 		return false, fmt.Errorf("accept the version of product %d in MySQL: %w", stockID, err)
 	}
-	return n == 1, nil
+	if n == 0 {
+		return false, nil
+	}
+	k := keysOf(stockID)
+	return true, s.rdb.Unlink(ctx, k.kept[0], k.kept[1]).Err()
 }
 
 // ComparedBy reads the servers by whose data a product was last compared with MySQL while its sale was paused, as

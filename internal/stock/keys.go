@@ -45,6 +45,7 @@ type productKeys struct {
 	settled   string    // set: orders settled by another than their decider, and restocks
 	completed [2]string // lists: orders that were completed lately; settle.lua says which has what
 	idem      [2]string // hashes: user and key → order; reserve.lua says which has what
+	kept      [2]string // lists: those of completed, as they were when MySQL was found to have lost commits
 	oldIdem   string    // prefix of idempotency records of programs before message version 2
 }
 
@@ -60,6 +61,7 @@ func keysOf(stockID order.StockID) productKeys {
 		settled:   "settled:" + tag,
 		completed: [2]string{"completed:" + tag + ":0", "completed:" + tag + ":1"},
 		idem:      [2]string{"idem:" + tag + ":0", "idem:" + tag + ":1"},
+		kept:      [2]string{"kept:" + tag + ":0", "kept:" + tag + ":1"},
 		oldIdem:   "idem:" + tag + ":",
 	}
 }

@@ -99,7 +99,8 @@ func bit(b bool) int {
 // Completed visits the orders of a product, or of a bucket, that were completed in the last minutes, some at a time.
 // One that a program before message version 2 has reserved is left out.
 func (s *Stock) Completed(ctx context.Context, stockID order.StockID, visit func([]order.Order) error) error {
-	for _, key := range keysOf(stockID).completed {
+	k := keysOf(stockID)
+	for _, key := range []string{k.completed[0], k.completed[1], k.kept[0], k.kept[1]} {
 		for start := int64(0); ; start += lookPage {
 			page, err := s.rdb.LRange(ctx, key, start, start+lookPage-1).Result()
 			if err != nil {

@@ -36,7 +36,7 @@ var changes = []change{
 		pkg: "internal/queue", test: "TestARefusalAfterAnUnknownAttemptIsUnknown", says: "outcome",
 	}, {
 		promise: "P2", what: "a claimed order is cancelled",
-		file: "lua/cancel.lua", old: "elseif not entry or string.match(entry, '^%d+ (%d+)') ~= '0' then", new: "elseif not entry then",
+		file: "lua/cancel.lua", old: "elseif not entry or is_claimed(entry) then", new: "elseif not entry then",
 		pkg: "internal/stock", test: "TestScripts/cancel_too_late", says: "a cancel that comes too late has changed the keys",
 	}, {
 		promise: "P2", what: "a retry is told 202 of an order that is still in the outbox",
@@ -48,7 +48,7 @@ var changes = []change{
 		pkg: "worker", test: "TestADecisionIsSettledWhenRedisIsBack", says: "the messages are not kept and hidden",
 	}, {
 		promise: "P2", what: "the relay takes an order without acknowledgement for sent",
-		file: "worker/relay.go", old: "if r.Outcome == queue.Sent {", new: "if r.Outcome != queue.Refused {",
+		file: "worker/relay.go", old: "if r.Outcome != queue.Sent {", new: "if r.Outcome == queue.Refused {",
 		pkg: "worker", test: "TestTheRelaySendsAgainWhatMayBeLost", says: "0 orders are in the outbox",
 	}, {
 		promise: "P2", what: "a dead letter is deleted before its copy is there",
@@ -74,13 +74,17 @@ var changes = []change{
 		file: "lua/settle.lua", old: "#!lua flags=allow-oom\n", new: "",
 		pkg: "internal/stock", test: "TestFullRedisDrains", says: "settle orders of product",
 	}, {
-		promise: "P2", what: "what was decided cannot be written into a full Redis",
-		file: "internal/stock/status.go", old: "\tif full(err) {\n", new: "\tif full(err) && false {\n",
-		pkg: "internal/stock", test: "TestFullRedisDrains", says: "write status of 1 orders",
+		promise: "P2", what: "what was decided cannot be settled in a full Redis",
+		file: "lua/settle.lua", old: "#!lua flags=allow-oom\n", new: "#!lua\n",
+		pkg: "internal/stock", test: "TestFullRedisDrains", says: "settle orders of product",
 	}, {
-		promise: "P2", what: "pending is written over a decision",
-		file: "internal/stock/status.go", old: "p.SetNX(ctx, orderKey", new: "p.Set(ctx, orderKey",
-		pkg: "internal/stock", test: "TestScripts/statuses", says: "after a late pending",
+		promise: "P2", what: "a batch of which the queue has a part leaves the outbox",
+		file: "edge/send.go", old: "p.batch.open.Store(true)", new: "p.batch.open.Store(false)",
+		pkg: "edge", test: "TestABatchThatIsSentInPart", says: "0 orders are in the outbox",
+	}, {
+		promise: "P2", what: "the relay takes a batch of which the queue has a part out of the outbox",
+		file: "worker/relay.go", old: "return !sent[o.ID]", new: "return false",
+		pkg: "worker", test: "TestTheRelayKeepsABatchThatIsSentInPart", says: "0 orders are in the outbox",
 	}, {
 		promise: "P2", what: "the connection to the queue is closed under answers, and the messages in them are lost for a minute",
 		file: "internal/queue/queue.go", old: "sqs.WithAPIOptions(KeepConnections, q.measure)", new: "sqs.WithAPIOptions(q.measure)",
@@ -119,9 +123,13 @@ var changes = []change{
 		file: "edge/status.go", old: "!known && !mayBeUnseen(id)", new: "!known",
 		pkg: "edge", test: "TestAnOrderThatNobodyHasSeen", says: "want 404 order_not_seen_yet",
 	}, {
-		promise: "P2", what: "what a lost order is sent again from is gone after a day",
-		file: "internal/stock/status.go", old: "value, PendingTTL)", new: "value, StatusTTL)",
-		pkg: "internal/stock", test: "TestScripts/statuses", says: "a status is kept for",
+		promise: "P2", what: "completed orders are not kept for the case that MySQL loses them",
+		file: "lua/settle.lua", old: "  redis.call('RPUSH', completed_key, unpack(kept))\n", new: "",
+		pkg: "ctl", test: "TestLostOrders", says: "lost orders:",
+	}, {
+		promise: "P2", what: "an edge takes orders that the workers beside it cannot read",
+		file: "edge/upgrade.go", old: "case workers == 0:", new: "default:",
+		pkg: "edge", test: "TestUpgrade", says: "beside a worker of an older version",
 	}, {
 		promise: "P2", what: "a MySQL that may lose commits is taken without a word",
 		file: "internal/mysql/durability.go", old: "if d.FlushLog != \"\" && d.FlushLog != \"1\" {", new: "if d.FlushLog == \"off\" {",
@@ -154,7 +162,7 @@ var changes = []change{
 		pkg: "worker", test: "TestASettleWhoseAnswerIsLostIsNotRepeatedAsFresh", says: "want 88 available",
 	}, {
 		promise: "P3", what: "no tombstone",
-		file: "lua/settle.lua", old: "elseif not fresh[i] then", new: "elseif false then",
+		file: "lua/settle.lua", old: "if not fresh[i] then", new: "if false then",
 		pkg: "internal/stock", test: "TestScripts/settle_leaves_a_mark", says: "late: got",
 	}, {
 		promise: "P3", what: "settle leaves the reservation, and each delivery gives it back again",
@@ -220,11 +228,11 @@ var changes = []change{
 		pkg: "worker", test: "TestStopFinishesWhatIsUnderWay", says: "it has stopped with orders reserved",
 	}, {
 		promise: "P5", what: "relays send what another has claimed",
-		file: "lua/claim.lua", old: " and tonumber(claimed) <= oldest then", new: " then",
+		file: "lua/claim.lua", old: " and tonumber(claimed_at) <= oldest then", new: " then",
 		pkg: "internal/stock", test: "TestScripts/claim", says: "a claim of what another has claimed",
 	}, {
 		promise: "P5", what: "the claim of a relay that died is never taken over",
-		file: "lua/claim.lua", old: "tonumber(claimed) <= oldest then", new: "claimed == '0' then",
+		file: "lua/claim.lua", old: "tonumber(claimed_at) <= oldest then", new: "claimed_at == '0' then",
 		pkg: "internal/stock", test: "TestScripts/claim", says: "an old claim: got",
 	}, {
 		promise: "P5", what: "the orders of a dead letter keep their reservations",
@@ -255,9 +263,9 @@ var changes = []change{
 		file: "internal/reconcile/reconcile.go", old: "r.settings, r.restocks, r.transfers, r.unsettled, r.lost,", new: "r.settings, r.restocks, r.transfers, r.unsettled,",
 		pkg: "worker", test: "TestReconcileSendsLostOrdersAgain", says: "0 orders are on the queue",
 	}, {
-		promise: "P5", what: "settle leaves the order in the outbox",
-		file: "lua/settle.lua", old: "redis.call('HDEL', outbox_key, unpack(done))\n", new: "",
-		pkg: "internal/stock", test: "TestScripts/settle_reserved", says: "completed just now: got",
+		promise: "P5", what: "an entry stays in the outbox though none of its orders is reserved",
+		file: "lua/claim.lua", old: "        gone[#gone + 1] = name\n", new: "",
+		pkg: "internal/stock", test: "TestScripts/reservations_of_an_older_program", says: "entries: got",
 	},
 
 	{
@@ -293,7 +301,7 @@ var changes = []change{
 
 	{
 		promise: "P7", what: "Redis does not count the orders before it in the same call",
-		file: "lua/reserve.lua", old: "      counts[user] = counts[user] + quantity\n", new: "",
+		file: "lua/reserve.lua", old: "    counts[user] = counts[user] + quantity\n", new: "",
 		pkg: "internal/stock", test: "TestScripts/reserve_batch", says: "outcomes",
 	}, {
 		promise: "P7", what: "an edge that goes by another number of buckets is served",
@@ -305,7 +313,7 @@ var changes = []change{
 		pkg: "internal/ledger", test: "TestDecide", says: `got ["completed" "completed" "completed" "completed"]`,
 	}, {
 		promise: "P7", what: "a failed order still counts for its buyer",
-		file: "lua/settle.lua", old: "      bought[#bought + 1] = {user, -held[i]}\n", new: "",
+		file: "lua/settle.lua", old: "      bought[#bought + 1] = {user, -units}\n", new: "",
 		pkg: "internal/stock", test: "TestScripts/settle_reserved", says: "failed just now",
 	}, {
 		promise: "P7", what: "units whose reservation was lost do not count for their buyer",
@@ -325,11 +333,11 @@ var changes = []change{
 		pkg: "edge", test: "TestRetry", says: "idempotency_mismatch",
 	}, {
 		promise: "P8", what: "the idempotency record is not written",
-		file: "lua/reserve.lua", old: "  for j = 1, #idem_set do", new: "  for j = 1, 0 do",
+		file: "lua/reserve.lua", old: "    redis.call('HSET', idem_key, unpack(idem_set))\n", new: "",
 		pkg: "edge", test: "TestRetriesInACrowd", says: "got 202",
 	}, {
 		promise: "P8", what: "the record of a cancelled order stays",
-		file: "lua/cancel.lua", old: "      redis.call('DEL', idem)\n", new: "",
+		file: "lua/cancel.lua", old: "      redis.call('HDEL', KEYS[k], field)\n", new: "",
 		pkg: "edge", test: "TestQueueRefuses", says: "idem:",
 	}, {
 		promise: "P8", what: "MySQL's keys are not looked at",
@@ -349,8 +357,20 @@ var changes = []change{
 		old:  "(user_id, product_id, idempotency_key);", new: "(user_id, idempotency_key);",
 		pkg: "internal/ledger", test: "TestKeysOfTwoProducts", says: "another transaction inserted the row first",
 	}, {
+		promise: "P8", what: "a key is forgotten when its period is over",
+		file: "lua/reserve.lua", old: "found[k] or found_before[k] or found_old[k]", new: "found[k] or found_old[k]",
+		pkg: "internal/stock", test: "TestKeyLifetime", says: "ms old: ",
+	}, {
+		promise: "P8", what: "a key outlives its lifetime",
+		file: "lua/reserve.lua", old: "if now - tonumber(first_at) >= lifetime then", new: "if false then",
+		pkg: "internal/stock", test: "TestKeyLifetime", says: "ms old: ",
+	}, {
+		promise: "P8", what: "the keys of edges of the version before are not looked at",
+		file: "lua/reserve.lua", old: "found[k] or found_before[k] or found_old[k]", new: "found[k] or found_before[k]",
+		pkg: "internal/stock", test: "TestScripts/reservations_of_an_older_program", says: "replayed: got",
+	}, {
 		promise: "P8", what: "a key is not its user's own",
-		file: "internal/stock/keys.go", old: "return k.idem + userID.String() + \":\" + key", new: "return k.idem + key",
+		file: "lua/reserve.lua", old: "field_of[i] = users[i] .. ':' .. keys[i]", new: "field_of[i] = keys[i]",
 		pkg: "internal/stock", test: "TestScripts/reserve_refuses", says: "another user's key: got",
 	},
 }
