@@ -274,7 +274,7 @@ func asOfMySQL(t *testing.T, file string) string {
 // auditBooks audits a database without Redis and without a queue.
 func auditBooks(t *testing.T, m *localstack.MariaDB, database string) {
 	t.Helper()
-	out, err := runCtl(t.Context(), t.TempDir(), []string{"MYSQL_DSN=" + m.DSN(database)}, "audit", "books")
+	out, err := runCtl(t.Context(), bin, t.TempDir(), []string{"MYSQL_DSN=" + m.DSN(database)}, "audit", "books")
 	if err != nil || !strings.Contains(out, "audit: ok") {
 		t.Errorf("audit of %s: %v: %s", database, err, out)
 	}
@@ -325,7 +325,7 @@ func TestBackupPrograms(t *testing.T) {
 	if err := server.CreateDatabase(t.Context(), "stampede"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := runCtl(t.Context(), t.TempDir(), []string{"MYSQL_DSN=" + server.DSN("stampede")},
+	if _, err := runCtl(t.Context(), bin, t.TempDir(), []string{"MYSQL_DSN=" + server.DSN("stampede")},
 		"migrate"); err != nil {
 		t.Fatal(err)
 	}

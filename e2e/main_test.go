@@ -58,6 +58,7 @@ func TestMain(m *testing.M) {
 type system struct {
 	t       *testing.T
 	dir     string
+	bin     string // the directory of the programs that are started
 	stack   *localstack.Stack
 	env     []string
 	started int
@@ -75,7 +76,13 @@ func newSystem(t *testing.T) *system {
 // newSystemOf starts servers as the options say.
 func newSystemOf(t *testing.T, o localstack.Options) *system {
 	t.Helper()
-	s := &system{t: t, dir: t.TempDir()}
+	return newSystemFrom(t, o, bin)
+}
+
+// newSystemFrom starts servers and migrates the database with the programs of a directory.
+func newSystemFrom(t *testing.T, o localstack.Options, bin string) *system {
+	t.Helper()
+	s := &system{t: t, dir: t.TempDir(), bin: bin}
 	o.Dir = filepath.Join(s.dir, "stack")
 	var err error
 	if s.stack, err = localstack.Start(t.Context(), o); err != nil {
@@ -142,7 +149,7 @@ func (s *system) start(name string, env ...string) *program {
 	s.started++
 	log := filepath.Join(s.dir, fmt.Sprintf("%d-%s.log", s.started, name))
 	p, err := lab.NewProgram(name, lab.Program{
-		Name: name, Path: filepath.Join(bin, name), Dir: s.dir, LogFile: log, Env: s.env,
+		Name: name, Path: filepath.Join(s.bin, name), Dir: s.dir, LogFile: log, Env: s.env,
 	})
 	if err != nil {
 		s.t.Fatal(err)
@@ -196,10 +203,10 @@ func expectStatus(url string, want int) error {
 
 // ctl runs the operator's command in the system's environment.
 func (s *system) ctl(args ...string) (stdout string, err error) {
-	return runCtl(s.t.Context(), s.dir, s.env, args...)
+	return runCtl(s.t.Context(), s.bin, s.dir, s.env, args...)
 }
 
-func runCtl(ctx context.Context, dir string, env []string, args ...string) (string, error) {
+func runCtl(ctx context.Context, bin, dir string, env []string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "ctl"), args...)
 	cmd.Dir, cmd.Env = dir, env
 	var stdout, stderr bytes.Buffer

@@ -121,7 +121,7 @@ func TestUp(t *testing.T) {
 	if err := expectStatus(front+"/api/me", http.StatusUnauthorized); err != nil { // the shop's
 		t.Error(err)
 	}
-	if out, err := runCtl(t.Context(), dir, env, "audit", "--wait", "10s"); err != nil ||
+	if out, err := runCtl(t.Context(), bin, dir, env, "audit", "--wait", "10s"); err != nil ||
 		!strings.Contains(out, "audit: ok") {
 		t.Errorf("%v: %s", err, out)
 	}

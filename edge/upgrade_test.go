@@ -21,8 +21,8 @@ func (w *world) report(role string, version int) {
 	w.Must(w.RDB.HSet(w.Context(), "fleet", role, fmt.Sprintf("%d %s", now.UnixMilli(), text)).Err())
 }
 
-// TestUpgrade: an edge takes no orders as long as there is a worker that could not read them, and goes on where edges of
-// that version have left off.
+// TestUpgrade: an edge takes no orders as long as there is a worker that could not read them, and goes on where edges
+// of that version have left off.
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
