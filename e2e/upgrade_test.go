@@ -45,9 +45,9 @@ func buildBefore(t *testing.T) string {
 }
 
 // TestRollingUpgrade replaces the programs of the version before, one after the other and while orders come in. An
-// operator does what he does at any release: ctl migrate, then new workers and edges beside the old ones, which are then
-// stopped. The new edge waits until no old worker is left; nothing is lost, nothing becomes a dead letter, and a key
-// leads to its order at edges of both versions.
+// operator does what he does at any release: ctl migrate, then new workers and edges beside the old ones, which are
+// then stopped. The new edge waits until no old worker is left; nothing is lost, nothing becomes a dead letter, and a
+// key leads to its order at edges of both versions.
 func TestRollingUpgrade(t *testing.T) {
 	t.Parallel()
 	before := buildBefore(t)
