@@ -36,6 +36,11 @@ func TestOldSessionsAreDeleted(t *testing.T) {
 		time.Now().UTC().Add(-2*order.IdempotencyLifetime)); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := r.mysql.ExecContext(t.Context(), `INSERT INTO order_keys VALUES (1, 1, 'old', 'an order id 1234', ?),
+		(1, 1, 'young', 'an order id 1234', ?)`, time.Now().UTC().AddDate(0, 0, -16),
+		time.Now().UTC().AddDate(0, 0, -14)); err != nil {
+		t.Fatal(err)
+	}
 
 	w.purge(t.Context())
 	var left int
@@ -48,5 +53,10 @@ func TestOldSessionsAreDeleted(t *testing.T) {
 	if err := r.mysql.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM product_keys").Scan(&left); err != nil ||
 		left != 0 {
 		t.Errorf("%d old keys are left (%v)", left, err)
+	}
+	var keys string
+	if err := r.mysql.QueryRowContext(t.Context(), "SELECT GROUP_CONCAT(idempotency_key) FROM order_keys").
+		Scan(&keys); err != nil || keys != "young" {
+		t.Errorf("the keys of orders that are left are %q (%v)", keys, err)
 	}
 }

@@ -411,8 +411,9 @@ func (p places) read(ctx context.Context, sold []product, intents []*intent) (*b
 }
 
 func (p places) readMySQL(ctx context.Context, b *books) error {
-	rows, err := p.db.QueryContext(ctx, `SELECT id, user_id, product_id, quantity, unit_price, status,
-		COALESCE(failed_reason, ''), COALESCE(idempotency_key, '') FROM orders`)
+	rows, err := p.db.QueryContext(ctx, `SELECT o.id, o.user_id, o.product_id, o.quantity, o.unit_price, o.status,
+		COALESCE(o.failed_reason, ''), COALESCE(k.idempotency_key, '') FROM orders o
+		LEFT JOIN order_keys k ON k.product_id = o.product_id AND k.user_id = o.user_id AND k.order_id = o.id`)
 	if err != nil {
 		return err
 	}

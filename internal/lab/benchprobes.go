@@ -425,13 +425,13 @@ func probeInsert(ctx context.Context, b *bench) (figures, error) {
 			for time.Now().Before(end) && ctx.Err() == nil {
 				now := time.Now().UTC().Format("2006-01-02 15:04:05.000")
 				text = append(text[:0], `INSERT INTO orders (id, user_id, product_id, quantity, unit_price, currency,
-					status, failed_reason, idempotency_key, reserved_at, decided_at) VALUES `...)
+					status, failed_reason, reserved_at, decided_at, version) VALUES `...)
 				for n := range insertRows {
 					if n > 0 {
 						text = append(text, ',')
 					}
 					id := order.NewID()
-					text = fmt.Appendf(text, "(x'%x',%d,1,1,1999,'EUR','completed',NULL,NULL,'%s','%s')",
+					text = fmt.Appendf(text, "(x'%x',%d,1,1,1999,'EUR','completed',NULL,'%s','%s',0)",
 						id[:], (rows.Load()+int64(n))%benchUsers+1, now, now)
 				}
 				if _, errs[i] = b.db.ExecContext(ctx, string(text)); errs[i] != nil {

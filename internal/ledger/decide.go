@@ -75,7 +75,7 @@ func (l *Ledger) RehearseAny(ctx context.Context) error {
 	// Ids of products are positive. A negative one is nobody's, and leaves the table's counter of ids alone.
 	product := productRow{
 		ID: order.StockID(-1 - rand.Int64N(math.MaxInt64)), Name: "rehearsal", Currency: noCurrency, Stock: 1,
-		Version: 1, Revision: 1,
+		Version: 1, Revision: 1, Counted: 1,
 		CreatedAt: mysql.Now(), State: order.OffSale,
 	}
 	if err := l.rehearse(ctx, product.ID, &product); err != nil {
@@ -221,12 +221,13 @@ type decider struct {
 	time    time.Time
 
 	decided map[order.OrderID]*orderRow // rows of the orders in question that were read, and those about to be stored
-	holders map[keyScope]*orderRow      // those of these rows that hold an idempotency key
+	holders map[keyScope]*keyHolder     // of idempotency keys, as far as they were read, and those about to be stored
 	bought  map[order.UserID]int64      // units by user; empty if there is no limit
 
 	orders   []*orderRow
-	released []mysql.UUID // rows that are stored and lose their keys
+	released []keyScope // keys that are stored, and that other orders take over
 	changes  []ledgerRow
+	sold     map[order.UserID]int64 // units by user that are to be added to those bought; empty if there is no limit
 }
 
 // lockToDecide locks the product, and reads what the buyers of the orders have of it if it has a limit.
@@ -240,10 +241,15 @@ func (l *Ledger) lockToDecide(ctx context.Context, tx *sqlx.Tx, stockID order.St
 	}
 	d := &decider{
 		product: product, time: mysql.Now(), decided: make(map[order.OrderID]*orderRow, len(orders)),
-		holders: make(map[keyScope]*orderRow),
+		holders: make(map[keyScope]*keyHolder), sold: make(map[order.UserID]int64),
 	}
 	if product == nil || product.LimitPerUser == 0 {
 		return d, nil
+	}
+	for product.Counted < product.Version { // by a program of before, which does not count
+		if err := count(ctx, tx, product); err != nil {
+			return nil, err
+		}
 	}
 
 	// Each buyer once, however many of the orders are theirs.
@@ -256,44 +262,41 @@ func (l *Ledger) lockToDecide(ctx context.Context, tx *sqlx.Tx, stockID order.St
 	return d, err
 }
 
-// readRows reads the rows that the orders have already, and those that hold their idempotency keys.
+// readRows reads the rows that the orders have already, and who holds their idempotency keys.
 func (d *decider) readRows(ctx context.Context, tx *sqlx.Tx, orders []order.Order) error {
 	related, err := readRelated(ctx, tx, orders)
 	if err != nil {
 		return err
 	}
 	for i := range related {
-		d.note(&related[i])
+		d.decided[order.OrderID(related[i].ID)] = &related[i]
 	}
-	return nil
-}
-
-func (d *decider) note(row *orderRow) {
-	d.decided[order.OrderID(row.ID)] = row
-	if row.IdempotencyKey != nil {
-		d.holders[row.scope()] = row
-	}
+	d.holders, err = readHolders(ctx, tx, orders)
+	return err
 }
 
 // claimKey sees to it that at most one of the orders under a key holds it: the latest, if they are no retries of each
 // other. It reports false if the order must not be placed, since another one has been under its key.
 func (d *decider) claimKey(row *orderRow) bool {
-	holder := d.holders[row.scope()]
-	switch {
-	case row.IdempotencyKey == nil || holder == nil:
+	if row.IdempotencyKey == nil {
 		return true
-	case holder.outlives(row): // it was on its way for long
+	}
+	scope, usedAt := row.scope(), row.usedKeyAt()
+	holder := d.holders[scope]
+	switch {
+	case holder == nil:
+	case outlives(holder.usedAt, usedAt): // it was on its way for long
 		row.IdempotencyKey = nil
 		return true
-	case !row.outlives(holder):
+	case !outlives(usedAt, holder.usedAt):
 		row.IdempotencyKey = nil
 		return false
+	case holder.row != nil:
+		holder.row.IdempotencyKey = nil
+	default:
+		d.released = append(d.released, scope)
 	}
-
-	holder.IdempotencyKey = nil
-	if !slices.Contains(d.orders, holder) {
-		d.released = append(d.released, holder.ID)
-	}
+	d.holders[scope] = &keyHolder{usedAt, row}
 	return true
 }
 
@@ -329,13 +332,16 @@ func (d *decider) judge(orders []order.Order, verdict order.Reason) []order.Deci
 			reason = order.SoldOut
 		}
 
+		row.Version = version
 		if reason != "" {
 			row.Status, row.FailedReason = order.Failed, sql.NullString{String: string(reason), Valid: true}
 		} else {
 			stock -= o.Quantity
 			version++
+			row.Version = version
 			if d.product.LimitPerUser > 0 {
 				d.bought[o.UserID] += o.Quantity
+				d.sold[o.UserID] += o.Quantity
 			}
 			d.changes = append(d.changes, ledgerRow{
 				StockID: o.StockID, Version: version, Delta: -o.Quantity, Balance: stock,
@@ -343,7 +349,7 @@ func (d *decider) judge(orders []order.Order, verdict order.Reason) []order.Deci
 			})
 		}
 
-		d.note(row)
+		d.decided[o.ID] = row
 		d.orders = append(d.orders, row)
 		decisions[i] = order.Decision{Record: row.record(), Fresh: true}
 	}
@@ -378,11 +384,25 @@ func (d *decider) write(ctx context.Context, tx *sqlx.Tx) error {
 	if len(d.orders) == 0 {
 		return nil
 	}
-	if err := releaseKeys(ctx, tx, d.released); err != nil {
-		return err
-	}
 	if err := insertOrders(ctx, tx, d.orders); err != nil {
 		return err
 	}
+	if err := releaseKeys(ctx, tx, d.released); err != nil {
+		return err
+	}
+	if err := insertKeys(ctx, tx, d.orders); err != nil {
+		return err
+	}
+	if err := d.countSold(ctx, tx); err != nil {
+		return err
+	}
 	return changeStock(ctx, tx, d.product, d.changes)
+}
+
+// countSold adds what was sold to what the buyers have. Without a limit that is nothing.
+func (d *decider) countSold(ctx context.Context, tx *sqlx.Tx) error {
+	if len(d.sold) == 0 {
+		return nil
+	}
+	return addBought(ctx, tx, d.product.ID, d.sold)
 }

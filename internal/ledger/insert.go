@@ -56,9 +56,17 @@ func (i *insert) time(t time.Time) {
 	i.text = append(text[:len(text)-len("Z")], "',"...)
 }
 
-func (i *insert) exec(ctx context.Context, tx *sqlx.Tx) error {
+func (i *insert) exec(ctx context.Context, tx *sqlx.Tx) error { return i.end(ctx, tx, "") }
+
+// add is exec for rows that may be there: then the column, which is a number, grows by the value.
+func (i *insert) add(ctx context.Context, tx *sqlx.Tx, column string) error {
+	return i.end(ctx, tx, " ON DUPLICATE KEY UPDATE "+column+" = "+column+" + VALUES("+column+")")
+}
+
+func (i *insert) end(ctx context.Context, tx *sqlx.Tx, suffix string) error {
 	defer inserts.Put(i)
 	i.text[len(i.text)-1] = ')'
+	i.text = append(i.text, suffix...)
 	_, err := tx.ExecContext(ctx, string(i.text))
 	return err
 }

@@ -49,11 +49,12 @@ type productRow struct {
 	LimitCeiling int64 `db:"limit_ceiling"`
 	// Buckets is what it is in order.Product.
 	Buckets int64 `db:"buckets"`
+	// Counted is the version up to which the table bought has the product's orders.
+	Counted int64 `db:"counted"`
 }
 
 const productColumns = `id, name, description, price, currency, stock, starts_at, ends_at, limit_per_user, version,
-
-	created_at, state, revision, limit_ceiling, buckets`
+	created_at, state, revision, limit_ceiling, buckets, counted`
 
 func (r productRow) product() order.Product {
 	return order.Product{
@@ -79,7 +80,7 @@ func (l *Ledger) addProduct(ctx context.Context, p order.Product, key *ProductKe
 	row := productRow{
 		ID: p.ID, Name: p.Name, Description: p.Description, Price: p.Price, Currency: p.Currency, Stock: p.Stock,
 		StartsAt: mysql.NullMillis(p.StartsAt), EndsAt: mysql.NullMillis(p.EndsAt), LimitPerUser: p.LimitPerUser,
-		LimitCeiling: p.LimitPerUser, Version: 1, CreatedAt: mysql.Now(), State: p.State, Revision: 1,
+		LimitCeiling: p.LimitPerUser, Version: 1, Counted: 1, CreatedAt: mysql.Now(), State: p.State, Revision: 1,
 	}
 
 	if err := validateProduct(row.product()); err != nil {
@@ -184,7 +185,7 @@ func insertProduct(ctx context.Context, tx *sqlx.Tx, row *productRow) error {
 
 		_, err := tx.NamedExecContext(ctx, `INSERT INTO products (`+productColumns+`)
 			VALUES (:id, :name, :description, :price, :currency, :stock, :starts_at, :ends_at, :limit_per_user,
-				:version, :created_at, :state, :revision, :limit_ceiling, :buckets)`, row)
+				:version, :created_at, :state, :revision, :limit_ceiling, :buckets, :counted)`, row)
 		switch {
 		case mysql.ErrorNumber(err) == mysql.DuplicateEntry && choose:
 			row.ID = 0 // somebody has put a product there by hand; the next id is behind all of them

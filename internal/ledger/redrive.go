@@ -17,7 +17,8 @@ import (
 func (l *Ledger) Redrive(ctx context.Context, id order.OrderID) error {
 	err := l.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		var row orderRow
-		err := tx.GetContext(ctx, &row, `SELECT `+orderColumns+` FROM orders WHERE id = ? FOR UPDATE`, mysql.UUID(id))
+		err := tx.GetContext(ctx, &row, `SELECT `+orderColumns+` FROM orders AS o WHERE o.id = ? FOR UPDATE`,
+			mysql.UUID(id))
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
 			return mysql.ErrNotFound
@@ -27,13 +28,19 @@ func (l *Ledger) Redrive(ctx context.Context, id order.OrderID) error {
 			return fmt.Errorf("%w: it is %s %s", mysql.ErrInvalid, row.Status, row.FailedReason.String)
 		}
 
-		// That it was redriven is kept; its row goes, so that it can be decided anew.
+		// That it was redriven is kept; its row and its key go, so that it can be decided anew.
 		_, err = tx.ExecContext(ctx, `INSERT INTO redrives (order_id, redriven_at, product_id, user_id, failed_at)
 			VALUES (?, ?, ?, ?, ?)`, row.ID, mysql.Now(), row.StockID, row.UserID, row.DecidedAt)
 		if err != nil {
 			return err
 		}
 		if _, err = tx.ExecContext(ctx, `DELETE FROM orders WHERE id = ?`, row.ID); err != nil {
+			return err
+		}
+
+		_, err = tx.ExecContext(ctx, `DELETE FROM order_keys WHERE product_id = ? AND user_id = ? AND order_id = ?`,
+			row.StockID, row.UserID, row.ID)
+		if err != nil {
 			return err
 		}
 

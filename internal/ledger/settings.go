@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jmoiron/sqlx"
@@ -21,7 +22,8 @@ func (l *Ledger) UpdateProduct(
 	ctx context.Context, id order.ProductID, change func(*order.Product),
 ) (order.Product, error) {
 	var changed order.Product
-	err := l.db.InTx(ctx, func(tx *sqlx.Tx) error {
+	var stockIDs []order.StockID
+	update := func(tx *sqlx.Tx) error {
 		rows, err := lockWhole(ctx, tx, id)
 		if err != nil {
 			return err
@@ -39,16 +41,40 @@ func (l *Ledger) UpdateProduct(
 			return nil
 		}
 
+		// A limit counts what was bought when there was none.
+		if stockIDs = idsOfRows(rows); next.LimitPerUser > 0 {
+			if err := countLocked(ctx, tx, rows); err != nil {
+				return err
+			}
+		}
 		if err := writeSettings(ctx, tx, next); err != nil {
 			return err
 		}
 		before, after := changedSettings(row, next)
 		return mysql.LogChange(ctx, tx, actProductChange, aboutProduct(id), before, after)
-	})
+	}
+
+	err := l.db.InTx(ctx, update)
+	for errors.Is(err, errUncounted) {
+		for _, stockID := range stockIDs {
+			if err := l.countAll(ctx, stockID); err != nil {
+				return order.Product{}, fmt.Errorf("update product %d: %w", id, err)
+			}
+		}
+		err = l.db.InTx(ctx, update)
+	}
 	if err != nil {
 		return order.Product{}, fmt.Errorf("update product %d: %w", id, err)
 	}
 	return changed, nil
+}
+
+func idsOfRows(rows []productRow) []order.StockID {
+	ids := make([]order.StockID, len(rows))
+	for i := range rows {
+		ids[i] = rows[i].ID
+	}
+	return ids
 }
 
 // with is the row with the settings of p, and the next revision if one of them is another.

@@ -56,7 +56,7 @@ func readDecided(ctx context.Context, from sqlx.QueryerContext,
 	orders []order.OrderID) (map[order.OrderID]order.Record, error) {
 	decided := make(map[order.OrderID]order.Record)
 	for chunk := range slices.Chunk(orders, mysql.MaxInList) {
-		query, args, err := sqlx.In(`SELECT `+orderColumns+` FROM orders WHERE id IN (?)`, orderIDs(chunk))
+		query, args, err := sqlx.In(keyedOrders+`WHERE o.id IN (?)`, orderIDs(chunk))
 		if err != nil {
 			return nil, err
 		}

@@ -26,8 +26,9 @@ func validateBuckets(n int64) error {
 // Split spreads the units of a product over a number of buckets, as evenly as possible, or gives them back to the
 // product itself if that is 0, and returns the product as it is then. The same number as before changes nothing.
 //
-// ErrNotFound: no such product. ErrOnSale: it is on sale and starts in less than a minute, or orders of it are decided.
-// That none are on their way is for the caller to find out. An InvalidError: there cannot be so many buckets.
+// ErrNotFound: no such product. ErrOnSale: it is on sale and starts in less than a minute, or orders of it are
+// completed or hold idempotency keys. That none are on their way is for the caller to find out. An InvalidError: there
+// cannot be so many buckets.
 func (l *Ledger) Split(ctx context.Context, id order.ProductID, buckets int64) (order.Product, error) {
 	if err := validateBuckets(buckets); err != nil {
 		return order.Product{}, fmt.Errorf("split: %w", err)
@@ -57,17 +58,10 @@ func (l *Ledger) Split(ctx context.Context, id order.ProductID, buckets int64) (
 		if err != nil {
 			return err
 		}
-		query, args, err := sqlx.In(`SELECT COUNT(*) FROM orders FORCE INDEX (orders_limit) WHERE product_id IN (?)`,
-			append([]order.StockID{id.Stock()}, all...))
-		if err != nil {
+		if sold, err := hasSold(ctx, tx, append([]order.StockID{id.Stock()}, all...)); err != nil {
 			return err
-		}
-		var orders int64
-		if err := tx.GetContext(ctx, &orders, query, args...); err != nil {
-			return err
-		}
-		if orders > 0 {
-			return fmt.Errorf("%w: it has %d orders", ErrOnSale, orders)
+		} else if sold {
+			return fmt.Errorf("%w: it has orders", ErrOnSale)
 		}
 
 		after, err := split(ctx, tx, append([]productRow{*row}, rows...), buckets)
@@ -83,6 +77,18 @@ func (l *Ledger) Split(ctx context.Context, id order.ProductID, buckets int64) (
 		return order.Product{}, fmt.Errorf("split product %d into %d buckets: %w", id, buckets, err)
 	}
 	return product, nil
+}
+
+// hasSold reports whether an order of one of the products is completed, or holds an idempotency key: its buyer's next
+// request under the key must find it, and would look in a bucket.
+func hasSold(ctx context.Context, tx *sqlx.Tx, ids []order.StockID) (sold bool, err error) {
+	query, args, err := sqlx.In(`SELECT
+		EXISTS (SELECT 1 FROM stock_ledger WHERE product_id IN (?) AND reason = ?)
+		OR EXISTS (SELECT 1 FROM order_keys WHERE product_id IN (?))`, ids, ledgerOrder, ids)
+	if err != nil {
+		return false, err
+	}
+	return sold, tx.GetContext(ctx, &sold, query, args...)
 }
 
 // split spreads the units of all rows of a product, of which it comes first, over n buckets. The rows are locked, and
@@ -106,7 +112,7 @@ func split(ctx context.Context, tx *sqlx.Tx, rows []productRow, n int64) (produc
 			continue
 		}
 		fresh := product
-		fresh.ID, fresh.Stock, fresh.Version, fresh.CreatedAt = id, 0, 1, mysql.Now()
+		fresh.ID, fresh.Stock, fresh.Version, fresh.Counted, fresh.CreatedAt = id, 0, 1, 1, mysql.Now()
 		if err := insertProduct(ctx, tx, &fresh); err != nil {
 			return productRow{}, err
 		}

@@ -60,9 +60,13 @@ func changeStock(ctx context.Context, tx *sqlx.Tx, p *productRow, changes []ledg
 		return err
 	}
 
-	last := changes[len(changes)-1]
-	result, err := tx.ExecContext(ctx, `UPDATE products SET stock = ?, version = ? WHERE id = ? AND version = ?`,
-		last.Balance, last.Version, p.ID, p.Version)
+	// While there is a limit, who completes orders counts them (addBought). Other changes leave nothing to count.
+	last, counted := changes[len(changes)-1], p.Counted
+	if p.Counted == p.Version && (last.Reason != ledgerOrder || p.LimitPerUser > 0) {
+		counted = last.Version
+	}
+	result, err := tx.ExecContext(ctx, `UPDATE products SET stock = ?, version = ?, counted = ?
+		WHERE id = ? AND version = ?`, last.Balance, last.Version, counted, p.ID, p.Version)
 	if err != nil {
 		return fmt.Errorf("update product %d: %w", p.ID, err)
 	}

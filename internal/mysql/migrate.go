@@ -83,6 +83,9 @@ func (db *DB) Migrate(ctx context.Context) (version int64, err error) {
 	if _, err := provider.Up(ctx); err != nil {
 		return 0, fmt.Errorf("migrate: %w", err)
 	}
+	if err := extendPartitions(ctx, conn); err != nil {
+		return 0, fmt.Errorf("migrate: %w", err)
+	}
 	guarded, err := guardStaffLog(ctx, conn)
 	if err != nil {
 		return 0, fmt.Errorf("migrate: %w", err)
@@ -132,7 +135,8 @@ func newProvider(db *sql.DB) (*goose.Provider, error) {
 	provider, err := goose.NewProvider(goose.DialectMySQL, db, files, goose.WithTableName(versionTable),
 		goose.WithDisableGlobalRegistry(true),
 		goose.WithAllowOutofOrder(true), // a database may have run a later one before an earlier one was written
-		goose.WithGoMigrations(addBuckets, addAccountTimes))
+		goose.WithGoMigrations(addBuckets, addAccountTimes, addCounted, addOrderVersion, copyOrderKeys, countLimited,
+			partitionOrders))
 	if err != nil {
 		return nil, fmt.Errorf("migrations: %w", err)
 	}

@@ -99,6 +99,15 @@ func (id OrderID) MadeAt() time.Time {
 	return time.Unix(uuid.UUID(id).Time().UnixTime())
 }
 
+// FirstID is the least id that can be made at a time, to the millisecond, or later.
+func FirstID(t time.Time) (id OrderID) {
+	ms := uint64(max(t.UnixMilli(), 0))
+	for i := range 6 {
+		id[i] = byte(ms >> (8 * (5 - i)))
+	}
+	return id
+}
+
 // String is the id as RFC 9562 writes it.
 func (id OrderID) String() string { return uuid.UUID(id).String() }
 

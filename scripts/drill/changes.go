@@ -341,20 +341,20 @@ var changes = []change{
 		pkg: "edge", test: "TestQueueRefuses", says: "idem:",
 	}, {
 		promise: "P8", what: "MySQL's keys are not looked at",
-		file: "internal/ledger/decide.go", old: "holder := d.holders[row.scope()]", new: "holder := (*orderRow)(nil)",
+		file: "internal/ledger/decide.go", old: "holder := d.holders[scope]", new: "holder := (*keyHolder)(nil)",
 		pkg: "internal/ledger", test: "TestDecide", says: "another transaction inserted the row first",
 	}, {
 		promise: "P8", what: "no unique index on a user's keys",
-		file: "internal/mysql/migrations/00014_orders_idempotency.sql", old: "UNIQUE KEY orders_idempotency", new: "KEY orders_idempotency",
+		file: "internal/mysql/migrations/00021_order_keys.sql", old: "PRIMARY KEY (product", new: "KEY (product",
 		pkg: "internal/ledger", test: "TestIdempotencyRace", says: "orders hold key",
 	}, {
 		promise: "P8", what: "MySQL keeps a key for ever",
-		file: "internal/ledger/decide.go", old: "\tcase !row.outlives(holder):\n", new: "\tcase true:\n",
+		file: "internal/ledger/decide.go", old: "\tcase !outlives(usedAt, holder.usedAt):\n", new: "\tcase true:\n",
 		pkg: "internal/ledger", test: "TestKeysOfAnotherDay", says: "is idempotency_conflict again",
 	}, {
 		promise: "P8", what: "in MySQL a key is its user's for all products",
-		file: "internal/mysql/migrations/00014_orders_idempotency.sql",
-		old:  "(user_id, product_id, idempotency_key);", new: "(user_id, idempotency_key);",
+		file: "internal/mysql/migrations/00021_order_keys.sql",
+		old:  "PRIMARY KEY (product_id, user_id, idempotency_key),", new: "PRIMARY KEY (user_id, idempotency_key),",
 		pkg: "internal/ledger", test: "TestKeysOfTwoProducts", says: "another transaction inserted the row first",
 	}, {
 		promise: "P8", what: "a key is forgotten when its period is over",

@@ -159,7 +159,7 @@ func (w *worker) decide(ctx context.Context, o order.Order) (order.Status, error
 		status, reason = order.Failed, &soldOut
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO orders (id, user_id, product_id, quantity, unit_price, currency, status,
-		failed_reason, reserved_at, decided_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		failed_reason, reserved_at, decided_at, version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)`,
 		o.ID[:], o.UserID, o.StockID, o.Quantity, o.UnitPrice, currency, status,
 		reason, o.ReservedAt.UTC(), time.Now().UTC())
 	var refused *mysql.MySQLError
