@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"time"
 
@@ -47,7 +48,10 @@ func (c *auditCmd) Run(ctx context.Context) error {
 }
 
 // auditBooksCmd checks what MySQL alone can prove, wherever its rows are: a restored backup has no Redis and no queue.
-type auditBooksCmd struct{ needsMySQL }
+type auditBooksCmd struct {
+	All bool `help:"Look at every row, and not only at what is new since the last audit that found nothing."`
+	needsMySQL
+}
 
 func (c *auditBooksCmd) Run(ctx context.Context) error {
 	db, err := c.open()
@@ -56,7 +60,7 @@ func (c *auditBooksCmd) Run(ctx context.Context) error {
 	}
 	defer db.Close()
 
-	report, err := audit.Books(ctx, ledger.New(db))
+	report, err := audit.Books(ctx, ledger.New(db), ledger.AuditOptions{All: c.All, Progress: auditProgress()})
 	if err != nil {
 		return err
 	}
@@ -65,4 +69,19 @@ func (c *auditBooksCmd) Run(ctx context.Context) error {
 		return errBroken
 	}
 	return nil
+}
+
+// auditProgress shows how far an audit is, if somebody is looking.
+func auditProgress() func(table string, rows int64) {
+	if info, err := os.Stderr.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return nil
+	}
+	start := time.Now()
+	read := map[string]int64{}
+	return func(table string, rows int64) {
+		read[table] = rows
+		took := time.Since(start)
+		fmt.Fprintf(os.Stderr, "\r%s: %d rows; in all %.0f rows/s in %s   ", table, rows,
+			float64(read["orders"]+read["stock_ledger"])/took.Seconds(), took.Round(time.Second))
+	}
 }

@@ -200,10 +200,11 @@ func (s standing) doubt() time.Duration {
 	return doubt
 }
 
-// Books checks what MySQL alone can prove, wherever its rows are: a restored backup has no Redis and no queue.
-func Books(ctx context.Context, books *ledger.Ledger) (Report, error) {
+// Books checks what MySQL alone can prove, wherever its rows are: a restored backup has no Redis and no queue. It
+// begins with the last checkpoint, unless the options say otherwise, and leaves one behind if all is well.
+func Books(ctx context.Context, books *ledger.Ledger, options ledger.AuditOptions) (Report, error) {
 	var report Report
-	products, err := books.Audit(ctx)
+	products, err := books.AuditBooks(ctx, options)
 	if err != nil {
 		return report, err
 	}

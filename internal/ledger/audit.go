@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 
@@ -40,10 +41,51 @@ type ProductAudit struct {
 	Problems []string
 }
 
-// Audit checks every product against its orders and its ledger, in one snapshot of the database, so that it may run
+// AuditOptions say how much an audit looks at.
+type AuditOptions struct {
+	// All has every row looked at that was not archived, and not only what is new since the last checkpoint.
+	All bool
+	// Progress, if it is not nil, is told now and then how many rows of a table have been read.
+	Progress func(table string, rows int64)
+
+	margin time.Duration // checkpointMargin, if it is 0
+}
+
+// Audit checks every product against all its orders and its ledger, in one snapshot of the database, so that it may run
 // while orders are decided. The result is sorted by product id and holds every product that exists or is named by an
-// order or a ledger row. It reads all rows; its statements are bounded by the context alone.
-func (l *Ledger) Audit(ctx context.Context) (audits []ProductAudit, err error) {
+// order or a ledger row. Its statements are bounded by the context alone. It writes nothing.
+func (l *Ledger) Audit(ctx context.Context) ([]ProductAudit, error) {
+	a, err := l.audit(ctx, AuditOptions{All: true})
+	if err != nil {
+		return nil, err
+	}
+	return a.audits(), nil
+}
+
+// AuditBooks is Audit, but starts from the last checkpoint unless everything is asked for, and leaves a checkpoint
+// behind if it has found nothing. It sees whatever is wrong with rows that were written since, and not that somebody has
+// changed older ones.
+func (l *Ledger) AuditBooks(ctx context.Context, options AuditOptions) ([]ProductAudit, error) {
+	a, err := l.audit(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	audits := a.audits()
+	if slices.ContainsFunc(audits, func(p ProductAudit) bool { return len(p.Problems) > 0 }) {
+		return audits, nil
+	}
+	err = l.db.InTx(ctx, func(tx *sqlx.Tx) error {
+		return writeBooks(ctx, tx, booksCheckpoint, a.checkpoint(), options.All || a.books.since.IsZero(), a.until,
+			a.books.marks)
+	})
+	if err != nil && !errors.Is(err, errBooksChanged) { // by another audit, whose checkpoint is as good
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	return audits, nil
+}
+
+// audit reads what an audit needs to know.
+func (l *Ledger) audit(ctx context.Context, options AuditOptions) (a *auditor, err error) {
 	pool, err := l.db.OpenPatient()
 	if err != nil {
 		return nil, err
@@ -55,50 +97,114 @@ func (l *Ledger) Audit(ctx context.Context) (audits []ProductAudit, err error) {
 		return nil, fmt.Errorf("audit: begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }()
+	if options.Progress == nil {
+		options.Progress = func(string, int64) {}
+	}
+	if options.margin == 0 {
+		options.margin = checkpointMargin
+	}
 
-	a := auditor{tx: tx, findings: map[order.StockID]*findings{}}
-	for _, q := range auditQueries {
-		if err := a.read(ctx, q); err != nil {
+	a = &auditor{
+		tx: tx, options: options, findings: map[order.StockID]*findings{},
+		until: time.Now().Add(-options.margin).UTC().Truncate(time.Microsecond),
+	}
+	if a.books, err = readBooks(ctx, tx, options.All); err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	a.until = latest(a.until, a.books.since)
+	for _, step := range []func(context.Context) error{
+		a.readProducts, a.readLedger, a.readOrders, a.readRedrives, a.readBought, a.readWholes, a.readDetails,
+	} {
+		if err := step(ctx); err != nil {
 			return nil, fmt.Errorf("audit: %w", err)
 		}
 	}
+	return a, nil
+}
+
+// auditor is an audit while it reads.
+type auditor struct {
+	tx       *sqlx.Tx
+	options  AuditOptions
+	books    books
+	until    time.Time // orders that were decided before go into the next checkpoint
+	findings map[order.StockID]*findings
+}
+
+// of is what is found of a product, which begins with what the books have of it.
+func (a *auditor) of(id order.StockID) *findings {
+	f := a.findings[id]
+	if f == nil {
+		f = &findings{sums: a.books.rows[id]}
+		f.sums.StockID = id
+		a.findings[id] = f
+	}
+	return f
+}
+
+func (a *auditor) audits() []ProductAudit {
+	audits := make([]ProductAudit, 0, len(a.findings))
 	for _, id := range slices.Sorted(maps.Keys(a.findings)) {
 		audits = append(audits, a.findings[id].audit(id))
 	}
-	return audits, nil
+	return audits
 }
 
-// findings are the numbers that the audit reads of one product. Each query fills some of them.
+// checkpoint is the sums that the next audit starts from, of the products that are not as in the books.
+func (a *auditor) checkpoint() []bookRow {
+	var rows []bookRow
+	for _, id := range slices.Sorted(maps.Keys(a.findings)) {
+		row := a.findings[id].sums
+		row.Version, row.Balance = a.findings[id].head, a.findings[id].Stock
+		if known, ok := a.books.rows[id]; a.books.since.IsZero() || !ok || row != known {
+			rows = append(rows, row)
+		}
+	}
+	return rows
+}
+
+// findings are the numbers that the audit reads of one product.
 type findings struct {
+	productFacts
+	sums      bookRow   // from the books, and of new rows; of orders only those that the next checkpoint includes
+	fresh     orderSums // of the other orders
+	head      int64     // the last version in the ledger
+	rows      int64     // new ones in the ledger
+	delta     int64     // their sum
+	links     int64     // the sum of their sumOfLink
+	takenBack int64     // failures in the sums of orders that were redriven
+	touched   bool      // orders of it were read
+	odd       bool      // rows that cannot be, which the details say
+	wrong     bool      // the sums do not fit together
+
+	details
+}
+
+// productFacts are of a product's row.
+type productFacts struct {
 	StockID order.StockID  `db:"product_id"`
 	Name    sql.NullString `db:"name"` // not NULL if the product exists
 	Stock   int64          `db:"stock"`
 	Version int64          `db:"version"`
 	Buckets int64          `db:"buckets"`
+	Counted int64          `db:"counted"`
+	Ceiling int64          `db:"limit_ceiling"`
+}
 
-	CompletedUnits  int64 `db:"completed_units"`
-	CompletedOrders int64 `db:"completed_orders"`
-	FailedOrders    int64 `db:"failed_orders"`
-	OddOrders       int64 `db:"odd_orders"` // orders whose status is neither, or does not match their reason
-
-	LedgerRows   int64 `db:"ledger_rows"`
-	LedgerSum    int64 `db:"ledger_sum"`
-	Initial      int64 `db:"initial_units"`
-	InitialRows  int64 `db:"initial_rows"`
-	Restocked    int64 `db:"restocked_units"`
-	Moved        int64 `db:"moved_units"`
-	LastVersion  int64 `db:"last_version"`
-	LastBalance  int64 `db:"last_balance"`
-	Gaps         int64 `db:"gaps"`          // rows whose predecessor is missing
-	BrokenLinks  int64 `db:"broken_links"`  // rows whose balance is not their predecessor's plus their delta
-	OddChanges   int64 `db:"odd_changes"`   // rows with an unknown reason, or a delta of the wrong sign
-	BelowZero    int64 `db:"below_zero"`    // rows with a negative balance
-	Unbooked     int64 `db:"unbooked"`      // completed orders without a ledger row
-	WrongUnits   int64 `db:"wrong_units"`   // completed orders whose ledger row has other units
-	Undue        int64 `db:"undue"`         // ledger rows for an order that is not completed
-	Repeated     int64 `db:"repeated"`      // ledger rows for an order that has one already
-	OverLimit    int64 `db:"over_limit"`    // users over the limit
-	LimitCeiling int64 `db:"limit_ceiling"` // the limit that they are over
+// details count single rows. They are read of products of which the sums say that something is wrong.
+type details struct {
+	LastBalance int64 `db:"last_balance"`
+	Gaps        int64 `db:"gaps"`         // rows whose predecessor is missing
+	BrokenLinks int64 `db:"broken_links"` // rows whose balance is not their predecessor's plus their delta
+	OddChanges  int64 `db:"odd_changes"`  // rows with an unknown reason, or a delta of the wrong sign
+	BelowZero   int64 `db:"below_zero"`   // rows with a negative balance
+	OddOrders   int64 `db:"odd_orders"`   // orders whose status is neither, or does not match their reason
+	Unbooked    int64 `db:"unbooked"`     // completed orders without a ledger row
+	WrongUnits  int64 `db:"wrong_units"`  // completed orders whose ledger row has other units
+	Undue       int64 `db:"undue"`        // ledger rows for an order that is not completed
+	Repeated    int64 `db:"repeated"`     // ledger rows for an order that has one already
+	OverLimit   int64 `db:"over_limit"`   // users over the limit
+	Miscounted  bool  `db:"miscounted"`   // what users have is not what they have bought
 
 	// Of a split product, in the row of the product itself.
 	WholeMoved int64 `db:"whole_moved"` // units moved between it and its buckets: what came less what went
@@ -106,118 +212,41 @@ type findings struct {
 	Strays     int64 `db:"strays"`      // buckets in use that are not in the row of the product, or the other way round
 }
 
-// auditQueries are set-based and read each table in the order of an index, once or twice in all.
-var auditQueries = []string{
-	`SELECT id AS product_id, name, stock, version, buckets FROM products`,
-
-	`SELECT product_id,
-		SUM(status = 'completed') AS completed_orders,
-		SUM(CASE WHEN status = 'completed' THEN quantity ELSE 0 END) AS completed_units,
-		SUM(status = 'failed') AS failed_orders
-	FROM orders GROUP BY product_id`,
-
-	`SELECT product_id, COUNT(*) AS odd_orders FROM orders
-	WHERE status NOT IN ('completed', 'failed') OR (status = 'failed') <> (failed_reason IS NOT NULL)
-	GROUP BY product_id`,
-
-	`SELECT l.product_id,
-		COUNT(*) AS ledger_rows, SUM(l.delta) AS ledger_sum, MAX(l.version) AS last_version,
-		SUM(CASE WHEN l.reason = 'initial' THEN l.delta ELSE 0 END) AS initial_units,
-		SUM(l.reason = 'initial') AS initial_rows,
-		SUM(CASE WHEN l.reason IN ('restock', 'correction') THEN l.delta ELSE 0 END) AS restocked_units,
-		SUM(CASE WHEN l.reason IN ('move', 'split') THEN l.delta ELSE 0 END) AS moved_units,
-		SUM(p.version IS NULL AND l.version <> 1) AS gaps,
-		SUM(CASE WHEN p.version IS NULL AND l.version <> 1 THEN 0 ELSE l.balance <> COALESCE(p.balance, 0) + l.delta END) AS broken_links,
-		SUM(l.balance < 0) AS below_zero,
-		SUM(CASE l.reason WHEN 'initial' THEN l.delta < 0 OR l.version <> 1 WHEN 'restock' THEN l.delta < 0 OR (l.delta = 0 AND l.product_id < 1099511627776)
-			WHEN 'order' THEN l.delta >= 0 WHEN 'correction' THEN l.delta >= 0 WHEN 'split' THEN l.delta = 0 WHEN 'move' THEN l.delta = 0 OR l.product_id < 1099511627776 ELSE 1 END) AS odd_changes
-	FROM stock_ledger l
-	LEFT JOIN stock_ledger p ON p.product_id = l.product_id AND p.version = l.version - 1
-	GROUP BY l.product_id`,
-
-	`SELECT l.product_id, l.balance AS last_balance FROM stock_ledger l
-	JOIN (SELECT product_id, MAX(version) AS version FROM stock_ledger GROUP BY product_id) AS last
-		ON last.product_id = l.product_id AND last.version = l.version`,
-
-	`SELECT o.product_id, SUM(l.product_id IS NULL) AS unbooked, SUM(COALESCE(l.delta <> -o.quantity, 0)) AS wrong_units
-	FROM orders o
-	LEFT JOIN stock_ledger l ON l.product_id = o.product_id AND l.reason = 'order' AND l.ref = o.id
-	WHERE o.status = 'completed' GROUP BY o.product_id`,
-
-	`SELECT l.product_id, COUNT(*) AS undue FROM stock_ledger l
-	LEFT JOIN orders o ON o.id = l.ref AND o.product_id = l.product_id AND o.status = 'completed'
-	WHERE l.reason = 'order' AND o.id IS NULL GROUP BY l.product_id`,
-
-	`SELECT product_id, COUNT(*) - COUNT(DISTINCT ref) AS repeated FROM stock_ledger WHERE reason = 'order' GROUP BY product_id`,
-
-	// A limit may be lowered below what users have bought, and set when they have bought, so the highest one counts.
-	`SELECT product_id, COUNT(*) AS over_limit, MAX(limit_ceiling) AS limit_ceiling FROM (
-		SELECT o.product_id, o.user_id, p.limit_ceiling FROM orders o
-		JOIN products p ON p.id = o.product_id
-		WHERE p.limit_ceiling > 0 AND o.status = 'completed'
-		GROUP BY o.product_id, o.user_id, p.limit_ceiling
-		HAVING SUM(o.quantity) > p.limit_ceiling
-	) AS users GROUP BY product_id`,
-
-	// The three below are of split products as a whole: the ids of buckets are above 2^40, and the rest of such an id
-	// is the product's.
-	`SELECT l.product_id & 1099511627775 AS product_id, SUM(l.delta) AS whole_moved FROM stock_ledger l
-	WHERE l.reason IN ('move', 'split') GROUP BY l.product_id & 1099511627775`,
-
-	`SELECT u.product_id, COUNT(*) AS whole_over, MAX(p.limit_ceiling) AS limit_ceiling FROM (
-		SELECT o.product_id & 1099511627775 AS product_id, o.user_id, SUM(o.quantity) AS units FROM orders o
-		WHERE o.product_id >= 1099511627776 AND o.status = 'completed'
-		GROUP BY o.product_id & 1099511627775, o.user_id
-	) AS u
-	JOIN products p ON p.id = u.product_id
-	WHERE p.limit_ceiling > 0 AND u.units > p.limit_ceiling
-	GROUP BY u.product_id`,
-
-	`SELECT p.id AS product_id, ABS(p.buckets - COUNT(b.id)) AS strays FROM products p
-	LEFT JOIN products b ON b.id & 1099511627775 = p.id AND b.id >= 1099511627776 AND b.buckets = p.buckets
-	WHERE p.buckets > 0 AND p.id < 1099511627776
-	GROUP BY p.id, p.buckets HAVING strays > 0`,
+// all are the sums over all orders.
+func (f *findings) all() orderSums {
+	sums := f.sums.orderSums
+	sums.add(f.fresh)
+	sums.Failed -= f.takenBack
+	return sums
 }
 
-type auditor struct {
-	tx       *sqlx.Tx
-	findings map[order.StockID]*findings
+// linked reports whether the new rows of the ledger follow one another, from the books to the product's stock.
+func (f *findings) linked(base bookRow) bool {
+	return f.rows == f.head-base.Version &&
+		f.links == linkSum(f.head, f.Stock)-linkSum(base.Version, base.Balance)
 }
 
-// read runs a query and scans each of its rows over what is known of the row's product.
-func (a auditor) read(ctx context.Context, query string) error {
-	rows, err := a.tx.QueryxContext(ctx, query)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = rows.Close() }()
-	for rows.Next() {
-		// The product is known only after the scan, so the row is scanned twice.
-		var row findings
-		if err := rows.StructScan(&row); err != nil {
-			return err
-		}
-
-		f := a.findings[row.StockID]
-		if f == nil {
-			f = &findings{}
-			a.findings[row.StockID] = f
-		}
-		if err := rows.StructScan(f); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
+// suspect reports whether the sums do not fit together.
+func (f *findings) suspect(base bookRow) bool {
+	all := f.all()
+	return f.odd || f.OverLimit > 0 || f.Miscounted ||
+		!f.Name.Valid && (all.Completed > 0 || f.head > 0) ||
+		f.Name.Valid && (!f.linked(base) || f.sums.Initials != 1) ||
+		f.sums.Booked != all.Completed || f.sums.BookedSum != all.CompletedSum ||
+		base.Balance+f.delta != f.Stock || f.head != f.Version
 }
 
 // audit draws the conclusions.
 func (f *findings) audit(id order.StockID) ProductAudit {
+	orders := f.all()
 	p := ProductAudit{
 		ID: id, Name: f.Name.String, Known: f.Name.Valid, Stock: f.Stock, Version: f.Version, Buckets: f.Buckets,
-		Initial: f.Initial, Restocked: f.Restocked, Moved: f.Moved,
-		CompletedUnits: f.CompletedUnits, CompletedOrders: f.CompletedOrders, FailedOrders: f.FailedOrders,
-		LedgerRows: f.LedgerRows, DecidedTwice: f.Undue + f.Repeated, UsersOverLimit: f.OverLimit + f.WholeOver,
+		Initial: f.sums.Initial, Restocked: f.sums.Restocked, Moved: f.sums.Moved,
+		CompletedUnits: orders.Units, CompletedOrders: orders.Completed, FailedOrders: orders.Failed,
+		LedgerRows: f.sums.Version + f.rows, DecidedTwice: f.Undue + f.Repeated,
+		UsersOverLimit: f.OverLimit + f.WholeOver,
 	}
+	ledgerSum := f.sums.Balance + f.delta
 
 	problem := func(is bool, format string, args ...any) {
 		if is {
@@ -225,23 +254,23 @@ func (f *findings) audit(id order.StockID) ProductAudit {
 		}
 	}
 
-	problem(!p.Known && f.CompletedOrders > 0, "%d orders are completed, but the product does not exist",
-		f.CompletedOrders)
-	problem(!p.Known && f.LedgerRows > 0, "the ledger has %d rows, but the product does not exist", f.LedgerRows)
+	problem(!p.Known && p.CompletedOrders > 0, "%d orders are completed, but the product does not exist",
+		p.CompletedOrders)
+	problem(!p.Known && p.LedgerRows > 0, "the ledger has %d rows, but the product does not exist", p.LedgerRows)
 	problem(f.Stock < 0, "the stock is negative: %d", f.Stock)
 
-	expected := f.Initial + f.Restocked + f.Moved - f.CompletedUnits
+	expected := p.Initial + p.Restocked + p.Moved - p.CompletedUnits
 	problem(f.Stock != expected, "the stock is %d, but %d initial + %d restocked + %d moved - %d completed is %d",
-		f.Stock, f.Initial, f.Restocked, f.Moved, f.CompletedUnits, expected)
+		f.Stock, p.Initial, p.Restocked, p.Moved, p.CompletedUnits, expected)
 	problem(f.WholeMoved != 0, "the moves between its buckets have made %d units, not 0", f.WholeMoved)
-	problem(f.WholeOver > 0, "users over the limit of %d by all buckets together: %d", f.LimitCeiling, f.WholeOver)
+	problem(f.WholeOver > 0, "users over the limit of %d by all buckets together: %d", f.Ceiling, f.WholeOver)
 	problem(f.Strays > 0, "the rows of its buckets are not those that it has: %d", f.Strays)
 
-	problem(p.Known && f.InitialRows != 1, "the ledger has %d initial rows, not 1", f.InitialRows)
-	problem(f.LedgerSum != f.Stock, "the changes in the ledger add up to %d, but the stock is %d", f.LedgerSum, f.Stock)
+	problem(p.Known && f.sums.Initials != 1, "the ledger has %d initial rows, not 1", f.sums.Initials)
+	problem(ledgerSum != f.Stock, "the changes in the ledger add up to %d, but the stock is %d", ledgerSum, f.Stock)
 	problem(f.LastBalance != f.Stock, "the last balance in the ledger is %d, but the stock is %d", f.LastBalance,
 		f.Stock)
-	problem(f.LastVersion != f.Version, "the last version in the ledger is %d, but the product's is %d", f.LastVersion,
+	problem(f.head != f.Version, "the last version in the ledger is %d, but the product's is %d", f.head,
 		f.Version)
 	problem(f.Gaps > 0, "the ledger's versions have gaps: %d", f.Gaps)
 	problem(f.BrokenLinks > 0, "ledger rows whose balance is not the balance before plus the change: %d", f.BrokenLinks)
@@ -253,6 +282,8 @@ func (f *findings) audit(id order.StockID) ProductAudit {
 	problem(f.WrongUnits > 0, "completed orders whose ledger row has other units: %d", f.WrongUnits)
 	problem(f.Undue > 0, "ledger rows for an order that is not a completed order of this product: %d", f.Undue)
 	problem(f.Repeated > 0, "ledger rows for an order that has one already: %d", f.Repeated)
-	problem(f.OverLimit > 0, "users over the limit of %d: %d", f.LimitCeiling, f.OverLimit)
+	problem(f.OverLimit > 0, "users over the limit of %d: %d", f.Ceiling, f.OverLimit)
+	problem(f.Miscounted, "the units that users have bought are not those that are counted for the limit")
+	problem(len(p.Problems) == 0 && f.wrong, "the sums over its orders and its ledger do not match the books")
 	return p
 }

@@ -113,8 +113,9 @@ func TestALimitOfAProgramOfBefore(t *testing.T) {
 	mustDecide(t, l, product.ID, newOrder(product.ID, 1, 2, ""), newOrder(product.ID, 2, 1, ""))
 	exec(t, l, "UPDATE products SET limit_per_user = 3, revision = revision + 1 WHERE id = ?", product.ID)
 	decided := mustDecide(t, l, product.ID, newOrder(product.ID, 1, 2, ""), newOrder(product.ID, 2, 2, ""))
-	if got := []string{short(decided[0]), short(decided[1])}; !slices.Equal(got, []string{"limit_exceeded", "completed"}) {
-		t.Errorf("decided %q", got)
+	got := []string{short(decided[0]), short(decided[1])}
+	if want := []string{"limit_exceeded", "completed"}; !slices.Equal(got, want) {
+		t.Errorf("decided %q, want %q", got, want)
 	}
 	mustBeSound(t, l)
 }

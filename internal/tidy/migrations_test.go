@@ -104,6 +104,7 @@ func TestColumnComments(t *testing.T) {
 		{"stock_ledger", "reason", "internal/ledger", "ledger", ""},
 		{"users", "role", "internal/account", "Role", ""},
 		{"bans", "kind", "internal/account", "ban", ""},
+		{"books", "kind", "internal/ledger", "books", ""},
 	}
 
 	files := goFiles(t)

@@ -1,0 +1,347 @@
+package ledger
+
+import (
+	"context"
+	"encoding/binary"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jmoiron/sqlx"
+
+	"stampede/internal/mysql"
+	"stampede/internal/order"
+)
+
+const (
+	// auditRows is how many rows of the ledger one statement of the audit is to read, so that it can tell how far it
+	// is.
+	auditRows = 500_000
+	// auditPace is how long one statement that reads orders is to take.
+	auditPace = time.Second
+	// maxAuditSlice bounds the time whose orders one statement reads.
+	maxAuditSlice = 10 * 365 * 24 * time.Hour
+)
+
+// readProducts reads the products, and where the ledger of each ends. That is one look for each, by the index.
+func (a *auditor) readProducts(ctx context.Context) error {
+	var products []productFacts
+	err := a.tx.SelectContext(ctx, &products, `SELECT id AS product_id, name, stock, version, buckets, counted,
+		limit_ceiling FROM products`)
+	if err != nil {
+		return err
+	}
+	for _, p := range products {
+		a.of(p.StockID).productFacts = p
+	}
+
+	var heads []struct {
+		StockID order.StockID `db:"product_id"`
+		Version int64         `db:"version"`
+	}
+	err = a.tx.SelectContext(ctx, &heads, `SELECT product_id, MAX(version) AS version
+		FROM stock_ledger GROUP BY product_id`)
+	if err != nil {
+		return err
+	}
+	for _, head := range heads {
+		a.of(head.StockID).head = head.Version
+	}
+	for id := range a.books.rows {
+		a.of(id)
+	}
+	return nil
+}
+
+// versions is a part of a product's ledger.
+type versions struct {
+	stockID     order.StockID
+	after, upTo int64
+}
+
+// readLedger sums up the rows of the ledger that the books do not have.
+func (a *auditor) readLedger(ctx context.Context) error {
+	var parts []versions
+	for _, id := range slices.Sorted(maps.Keys(a.findings)) {
+		f := a.findings[id]
+		base, known := a.books.rows[id]
+		after := base.Version
+		if !known {
+			after = min(0, f.head) - auditRows // rows of before the first version would be odd
+		}
+		if f.head == base.Version && f.Version == base.Version && f.Stock == base.Balance {
+			continue
+		}
+		for ; after < f.head; after += auditRows {
+			parts = append(parts, versions{id, after, min(after+auditRows, f.head)})
+		}
+	}
+
+	var done int64
+	for len(parts) > 0 {
+		// As many parts as make a statement, one at least.
+		n, rows := 0, int64(0)
+		for n < len(parts) && n < mysql.MaxInList && (n == 0 || rows < auditRows) {
+			rows += parts[n].upTo - parts[n].after
+			n++
+		}
+		read, err := a.sumLedger(ctx, parts[:n])
+		if err != nil {
+			return err
+		}
+		done += read
+		a.options.Progress("stock_ledger", done)
+		parts = parts[n:]
+	}
+	return nil
+}
+
+// ledgerSums are over the rows of one reason, of one product.
+type ledgerSums struct {
+	StockID      order.StockID `db:"product_id"`
+	Reason       string        `db:"reason"`
+	Rows         int64         `db:"ledger_rows"`
+	Delta        int64         `db:"delta"`
+	LeastDelta   int64         `db:"least_delta"`
+	MostDelta    int64         `db:"most_delta"`
+	Zeros        int64         `db:"zeros"`
+	LeastBalance int64         `db:"least_balance"`
+	MostVersion  int64         `db:"most_version"`
+	Booked       int64         `db:"booked_sum"`
+	Links        int64         `db:"links"`
+}
+
+func (a *auditor) sumLedger(ctx context.Context, parts []versions) (rows int64, err error) {
+	args := make([]any, 0, 3*len(parts))
+	for _, p := range parts {
+		args = append(args, p.stockID, p.after, p.upTo)
+	}
+	var sums []ledgerSums
+	err = a.tx.SelectContext(ctx, &sums, `SELECT product_id, reason, COUNT(*) AS ledger_rows, SUM(delta) AS delta,
+			MIN(delta) AS least_delta, MAX(delta) AS most_delta, SUM(delta = 0) AS zeros,
+			MIN(balance) AS least_balance, MAX(version) AS most_version,
+			SUM(`+sumOfBooked+`) AS booked_sum, SUM(`+sumOfLink+`) AS links
+		FROM stock_ledger FORCE INDEX (PRIMARY)
+		WHERE `+strings.Repeat(" OR product_id = ? AND version > ? AND version <= ?", len(parts))[4:]+`
+		GROUP BY product_id, reason`, args...)
+	if err != nil {
+		return 0, err
+	}
+
+	for _, s := range sums {
+		f := a.of(s.StockID)
+		f.rows += s.Rows
+		f.delta += s.Delta
+		f.links += s.Links - s.Rows*linkOffset
+		f.odd = f.odd || s.odd() || s.LeastBalance < 0
+		switch s.Reason {
+		case ledgerInitial:
+			f.sums.Initials += s.Rows
+			f.sums.Initial += s.Delta
+		case ledgerRestock, ledgerCorrection:
+			f.sums.Restocked += s.Delta
+		case ledgerTransfer, ledgerSplit:
+			f.sums.Moved += s.Delta
+		case ledgerOrder:
+			f.sums.Booked += s.Rows
+			f.sums.BookedSum += s.Booked
+		}
+		rows += s.Rows
+	}
+	return rows, nil
+}
+
+// odd reports whether there is a row whose change its reason does not allow, as readDetails counts them.
+func (s *ledgerSums) odd() bool {
+	bucket := s.StockID.Bucket() > 0
+	switch s.Reason {
+	case ledgerInitial:
+		return s.LeastDelta < 0 || s.Rows != 1 || s.MostVersion != 1
+	case ledgerRestock:
+		return s.LeastDelta < 0 || s.Zeros > 0 && !bucket
+	case ledgerOrder, ledgerCorrection:
+		return s.MostDelta >= 0
+	case ledgerSplit:
+		return s.Zeros > 0
+	case ledgerTransfer:
+		return s.Zeros > 0 || !bucket
+	}
+	return true
+}
+
+// readOrders sums up the orders that the books do not have: those that were decided since, or slice after slice of the
+// time in which their ids were made.
+func (a *auditor) readOrders(ctx context.Context) error {
+	first := a.books.firstID()
+	if !a.books.since.IsZero() {
+		_, err := a.sumOrders(ctx, "orders FORCE INDEX (orders_decided)", `decided_at >= ? AND id >= ?`,
+			a.books.since, mysql.UUID(first))
+		return err
+	}
+
+	var done int64
+	for slice := time.Hour; ; {
+		// What lies between two sales is skipped.
+		var ids []mysql.UUID
+		err := a.tx.SelectContext(ctx, &ids, `SELECT id FROM orders WHERE id >= ? ORDER BY id LIMIT 1`,
+			mysql.UUID(first))
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+
+		start := time.Now()
+		end, more := sliceEnd(order.OrderID(ids[0]), slice)
+		rows, err := a.sumOrders(ctx, "orders FORCE INDEX (PRIMARY)", `id >= ? AND id <= ?`, ids[0], mysql.UUID(end))
+		if err != nil {
+			return err
+		}
+		done += rows
+		if a.options.Progress("orders", done); !more {
+			return nil
+		}
+
+		first = order.FirstID(time.UnixMilli(millis(end) + 1))
+		switch took := time.Since(start); {
+		case took < auditPace/2:
+			slice *= 2
+		case took > 2*auditPace:
+			slice = max(slice/4, time.Second)
+		}
+	}
+}
+
+// millis is the time in an id, of whatever version it is.
+func millis(id order.OrderID) int64 { return int64(binary.BigEndian.Uint64(id[:8]) >> 16) }
+
+// sliceEnd is the last id of a slice of time that begins with an id, and whether there can be any after it.
+func sliceEnd(first order.OrderID, slice time.Duration) (end order.OrderID, more bool) {
+	ms := millis(first) + slice.Milliseconds()
+	if ms >= 1<<48-1 || slice > maxAuditSlice {
+		return order.OrderID(uuid.Max), false
+	}
+	end = order.FirstID(time.UnixMilli(ms))
+	copy(end[6:], uuid.Max[6:])
+	return end, true
+}
+
+// sumOrders sums up the orders of a condition.
+func (a *auditor) sumOrders(ctx context.Context, table, where string, args ...any) (rows int64, err error) {
+	var sums []struct {
+		StockID order.StockID `db:"product_id"`
+		Status  order.Status  `db:"status"`
+		Reason  bool          `db:"reasoned"`
+		Fresh   bool          `db:"fresh"`
+		Orders  int64         `db:"orders"`
+		Units   int64         `db:"units"`
+		Sum     int64         `db:"order_sum"`
+		Buyers  int64         `db:"buyers"`
+	}
+	err = a.tx.SelectContext(ctx, &sums, `SELECT product_id, status, failed_reason IS NOT NULL AS reasoned,
+			decided_at >= ? AS fresh, COUNT(*) AS orders, SUM(quantity) AS units,
+			SUM(`+sumOfOrder+`) AS order_sum, SUM(quantity * `+sumOfBuyer+`) AS buyers
+		FROM `+table+` WHERE `+where+` GROUP BY product_id, status, reasoned, fresh`,
+		append([]any{a.until}, args...)...)
+	if err != nil {
+		return 0, err
+	}
+
+	for _, s := range sums {
+		f := a.of(s.StockID)
+		var add orderSums
+		switch s.Status {
+		case order.Completed:
+			add = orderSums{s.Orders, s.Units, s.Sum, s.Buyers, 0}
+			f.odd = f.odd || s.Reason
+		case order.Failed:
+			add.Failed = s.Orders
+			f.odd = f.odd || !s.Reason
+		default:
+			f.odd = true
+		}
+		if s.Fresh {
+			f.fresh.add(add)
+		} else {
+			f.sums.orderSums.add(add)
+		}
+		f.touched = true
+		rows += s.Orders
+	}
+	return rows, nil
+}
+
+// readRedrives takes failures into account whose rows are gone, since an operator has taken them back. A checkpoint
+// counts every failure of before its time, whether its row is there or not: so what was taken back since is what is
+// taken off. There are few.
+func (a *auditor) readRedrives(ctx context.Context) error {
+	var rows []struct {
+		StockID order.StockID `db:"product_id"`
+		Known   int64         `db:"known"`
+		Sums    int64         `db:"sums"`
+	}
+	err := a.tx.SelectContext(ctx, &rows, `SELECT product_id, COALESCE(SUM(failed_at < ?), 0) AS known,
+			COALESCE(SUM(failed_at < ?), 0) AS sums FROM redrives WHERE order_id >= ? GROUP BY product_id`,
+		latest(a.books.since, time.Unix(0, 0)), a.until, mysql.UUID(a.books.firstID()))
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		f := a.of(row.StockID)
+		// Of those that the books count as failed, and of those that the next checkpoint will.
+		f.sums.Failed += row.Sums - row.Known
+		f.takenBack = row.Sums
+	}
+	return nil
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// readBought compares what is counted for limits with the orders of the products that have new ones. A product that is
+// not counted up to its version has no limit, or will be when its next order is decided.
+func (a *auditor) readBought(ctx context.Context) error {
+	var ids []order.StockID
+	for _, id := range slices.Sorted(maps.Keys(a.findings)) {
+		if f := a.findings[id]; f.Name.Valid && f.Counted == f.Version && (f.touched || a.books.since.IsZero()) {
+			ids = append(ids, id)
+		}
+	}
+
+	for chunk := range slices.Chunk(ids, mysql.MaxInList) {
+		query, args, err := sqlx.In(`SELECT b.product_id, SUM(b.units) AS units,
+				SUM(b.units * `+sumOfBuyer+`) AS buyers,
+				SUM(p.limit_ceiling > 0 AND b.units > p.limit_ceiling) AS over_limit
+			FROM bought AS b FORCE INDEX (PRIMARY) JOIN products AS p ON p.id = b.product_id
+			WHERE b.product_id IN (?) GROUP BY b.product_id`, chunk)
+		if err != nil {
+			return err
+		}
+		type boughtSums struct {
+			StockID order.StockID `db:"product_id"`
+			Units   int64         `db:"units"`
+			Buyers  int64         `db:"buyers"`
+			Over    int64         `db:"over_limit"`
+		}
+		var sums []boughtSums
+		if err := a.tx.SelectContext(ctx, &sums, query, args...); err != nil {
+			return err
+		}
+
+		counted := map[order.StockID]boughtSums{}
+		for _, s := range sums {
+			counted[s.StockID] = s
+		}
+		for _, id := range chunk {
+			f, s := a.findings[id], counted[id]
+			all := f.all()
+			f.OverLimit = s.Over
+			f.Miscounted = s.Units != all.Units || s.Buyers != all.BuyersSum
+		}
+	}
+	return nil
+}
