@@ -27,7 +27,9 @@ func (r *rig) loseLast(stockID order.StockID, orders ...order.Order) {
 	for _, o := range orders {
 		r.exec("DELETE FROM orders WHERE id = ?", o.ID[:])
 		r.exec("DELETE FROM stock_ledger WHERE product_id = ? AND ref = ?", stockID, o.ID[:])
-		r.exec("UPDATE products SET stock = stock + 1, version = version - 1 WHERE id = ?", stockID)
+		r.exec("UPDATE bought SET units = units - 1 WHERE product_id = ? AND user_id = ?", stockID, o.UserID)
+		r.exec(`UPDATE products SET stock = stock + 1, version = version - 1, counted = LEAST(counted, version)
+			WHERE id = ?`, stockID)
 	}
 }
 
