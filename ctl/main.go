@@ -71,6 +71,7 @@ type cli struct {
 		Promises auditCmd      `cmd:"" default:"withargs" help:"Check the promises in MySQL, Redis and the queue; exit 1 if one is broken."`
 		Books    auditBooksCmd `cmd:"" help:"Check the books in MySQL alone, such as those of a restored backup; exit 1 if they do not add up."`
 	} `cmd:"" help:"Check the promises (the default), or the books alone."`
+	Archive    archiveCmd    `cmd:"" help:"Delete old orders, with the books still provable."`
 	Completion completionCmd `cmd:"" help:"Print the script with which a shell completes commands and flags."`
 }
 

@@ -48,7 +48,10 @@ type AuditOptions struct {
 	// Progress, if it is not nil, is told now and then how many rows of a table have been read.
 	Progress func(table string, rows int64)
 
-	margin time.Duration // checkpointMargin, if it is 0
+	margin  time.Duration // checkpointMargin, if it is 0
+	archive time.Time     // ids of before will be archived
+	// then is called in the audit's snapshot, if it is not nil, when everything was read.
+	then func(ctx context.Context, a *auditor) error
 }
 
 // Audit checks every product against all its orders and its ledger, in one snapshot of the database, so that it may run
@@ -71,7 +74,7 @@ func (l *Ledger) AuditBooks(ctx context.Context, options AuditOptions) ([]Produc
 		return nil, err
 	}
 	audits := a.audits()
-	if slices.ContainsFunc(audits, func(p ProductAudit) bool { return len(p.Problems) > 0 }) {
+	if a.unsound() {
 		return audits, nil
 	}
 	err = l.db.InTx(ctx, func(tx *sqlx.Tx) error {
@@ -112,12 +115,18 @@ func (l *Ledger) audit(ctx context.Context, options AuditOptions) (a *auditor, e
 		return nil, fmt.Errorf("audit: %w", err)
 	}
 	a.until = latest(a.until, a.books.since)
+	if a.kept = a.books.firstID(); options.archive.After(a.books.archived) {
+		a.kept = order.FirstID(options.archive)
+	}
 	for _, step := range []func(context.Context) error{
 		a.readProducts, a.readLedger, a.readOrders, a.readRedrives, a.readBought, a.readWholes, a.readDetails,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, fmt.Errorf("audit: %w", err)
 		}
+	}
+	if options.then != nil {
+		return a, options.then(ctx, a)
 	}
 	return a, nil
 }
@@ -127,7 +136,9 @@ type auditor struct {
 	tx       *sqlx.Tx
 	options  AuditOptions
 	books    books
-	until    time.Time // orders that were decided before go into the next checkpoint
+	until    time.Time     // orders that were decided before go into the next checkpoint
+	before   order.OrderID // only orders with ids before it are read, unless it is zero
+	kept     order.OrderID // the first id that is not archived, or will not be after this audit
 	findings map[order.StockID]*findings
 }
 
@@ -148,6 +159,10 @@ func (a *auditor) audits() []ProductAudit {
 		audits = append(audits, a.findings[id].audit(id))
 	}
 	return audits
+}
+
+func (a *auditor) unsound() bool {
+	return slices.ContainsFunc(a.audits(), func(p ProductAudit) bool { return len(p.Problems) > 0 })
 }
 
 // checkpoint is the sums that the next audit starts from, of the products that are not as in the books.

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"maps"
@@ -187,12 +188,16 @@ func (a *auditor) readOrders(ctx context.Context) error {
 		var ids []mysql.UUID
 		err := a.tx.SelectContext(ctx, &ids, `SELECT id FROM orders WHERE id >= ? ORDER BY id LIMIT 1`,
 			mysql.UUID(first))
-		if err != nil || len(ids) == 0 {
+		if err != nil || len(ids) == 0 || !a.reads(order.OrderID(ids[0])) {
 			return err
 		}
 
 		start := time.Now()
 		end, more := sliceEnd(order.OrderID(ids[0]), slice)
+		if !a.reads(end) {
+			end, more = order.FirstID(time.UnixMilli(millis(a.before)-1)), false
+			copy(end[6:], uuid.Max[6:])
+		}
 		rows, err := a.sumOrders(ctx, "orders FORCE INDEX (PRIMARY)", `id >= ? AND id <= ?`, ids[0], mysql.UUID(end))
 		if err != nil {
 			return err
@@ -210,6 +215,11 @@ func (a *auditor) readOrders(ctx context.Context) error {
 			slice = max(slice/4, time.Second)
 		}
 	}
+}
+
+// reads reports whether orders of an id are read.
+func (a *auditor) reads(id order.OrderID) bool {
+	return a.before == (order.OrderID{}) || bytes.Compare(id[:], a.before[:]) < 0
 }
 
 // millis is the time in an id, of whatever version it is.
@@ -239,10 +249,10 @@ func (a *auditor) sumOrders(ctx context.Context, table, where string, args ...an
 		Buyers  int64         `db:"buyers"`
 	}
 	err = a.tx.SelectContext(ctx, &sums, `SELECT product_id, status, failed_reason IS NOT NULL AS reasoned,
-			decided_at >= ? AS fresh, COUNT(*) AS orders, SUM(quantity) AS units,
+			decided_at >= ? AND id >= ? AS fresh, COUNT(*) AS orders, SUM(quantity) AS units,
 			SUM(`+sumOfOrder+`) AS order_sum, SUM(quantity * `+sumOfBuyer+`) AS buyers
 		FROM `+table+` WHERE `+where+` GROUP BY product_id, status, reasoned, fresh`,
-		append([]any{a.until}, args...)...)
+		append([]any{a.until, mysql.UUID(a.kept)}, args...)...)
 	if err != nil {
 		return 0, err
 	}
@@ -282,7 +292,7 @@ func (a *auditor) readRedrives(ctx context.Context) error {
 	}
 	err := a.tx.SelectContext(ctx, &rows, `SELECT product_id, COALESCE(SUM(failed_at < ?), 0) AS known,
 			COALESCE(SUM(failed_at < ?), 0) AS sums FROM redrives WHERE order_id >= ? GROUP BY product_id`,
-		latest(a.books.since, time.Unix(0, 0)), a.until, mysql.UUID(a.books.firstID()))
+		latest(a.books.since, time.Unix(0, 0)), a.until, mysql.UUID(a.kept))
 	if err != nil {
 		return err
 	}

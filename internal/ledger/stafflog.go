@@ -15,6 +15,7 @@ const (
 	actProductSplit   = "product.split"
 	actProductRestock = "product.restock"
 	actRedrive        = "dlq.redrive"
+	actArchive        = "orders.archive"
 )
 
 func aboutProduct(id order.ProductID) string { return fmt.Sprintf("product %d", id) }

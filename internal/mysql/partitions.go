@@ -133,20 +133,20 @@ func madeAt(id []byte) time.Time {
 	return time.UnixMilli(int64(binary.BigEndian.Uint64(id) >> 16)).UTC()
 }
 
-// monthOf is the beginning of a time's month.
-func monthOf(t time.Time) time.Time {
+// Month is the beginning of a time's month, by which the orders are divided.
+func Month(t time.Time) time.Time {
 	year, month, _ := t.UTC().Date()
 	return time.Date(year, month, 1, 0, 0, 0, 0, time.UTC)
 }
 
 // lastMonth is the last month that has a partition of its own.
-func lastMonth() time.Time { return monthOf(time.Now()).AddDate(0, monthsAhead, 0) }
+func lastMonth() time.Time { return Month(time.Now()).AddDate(0, monthsAhead, 0) }
 
 // partitionsBetween defines partitions of the months from one to another, and that of what is later. The first takes
 // all that is older as well.
 func partitionsBetween(first, last time.Time) string {
 	var b strings.Builder
-	for month := monthOf(first); !month.After(last); month = month.AddDate(0, 1, 0) {
+	for month := Month(first); !month.After(last); month = month.AddDate(0, 1, 0) {
 		end := idBound(month.AddDate(0, 1, 0))
 		fmt.Fprintf(&b, "PARTITION %s VALUES LESS THAN (%s), ", partitionName(month), end)
 	}
@@ -171,7 +171,7 @@ func extendPartitions(ctx context.Context, conn *sql.Conn) error {
 	if err != nil || len(names) == 0 {
 		return err
 	}
-	next := monthOf(time.Now())
+	next := Month(time.Now())
 	if len(names) > 1 {
 		next = partitionMonth(names[len(names)-2]).AddDate(0, 1, 0)
 	}
@@ -184,6 +184,25 @@ func extendPartitions(ctx context.Context, conn *sql.Conn) error {
 		return fmt.Errorf("make partitions of orders: %w", err)
 	}
 	return nil
+}
+
+// DropOrdersBefore drops the partitions of the orders of all months before one, and returns their names. It needs the
+// right to change the schema. Where a partition reaches into the month, it stays.
+func (db *DB) DropOrdersBefore(ctx context.Context, month time.Time) (dropped []string, err error) {
+	names, err := orderPartitions(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if first := partitionMonth(name); first.IsZero() || !first.Before(Month(month)) {
+			break
+		}
+		if _, err := db.ExecContext(ctx, `ALTER TABLE orders DROP PARTITION `+name); err != nil {
+			return dropped, fmt.Errorf("drop partition %s of orders: %w", name, err)
+		}
+		dropped = append(dropped, name)
+	}
+	return dropped, nil
 }
 
 // querier is a pool or one of its connections.

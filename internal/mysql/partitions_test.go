@@ -71,12 +71,12 @@ func TestOrdersOfBeforeThePartitions(t *testing.T) {
 
 	// Each order is in the partition of its month, and that of the oldest is the first.
 	names, err := orderPartitions(t.Context(), db)
-	if err != nil || len(names) < monthsAhead+13 || partitionMonth(names[0]) != monthOf(now.Add(-400*day)) ||
+	if err != nil || len(names) < monthsAhead+13 || partitionMonth(names[0]) != Month(now.Add(-400*day)) ||
 		partitionMonth(names[len(names)-2]) != lastMonth() {
 		t.Errorf("partitions %q, error %v", names, err)
 	}
 	for i, age := range []time.Duration{400 * day, 40 * day, 40 * day, 13 * day} {
-		want(`SELECT COUNT(*) FROM orders PARTITION (`+partitionName(monthOf(now.Add(-age)))+`) WHERE id = `+ids[i], "1")
+		want(`SELECT COUNT(*) FROM orders PARTITION (`+partitionName(Month(now.Add(-age)))+`) WHERE id = `+ids[i], "1")
 	}
 }
 
@@ -87,7 +87,7 @@ func TestPartitionsAreMadeAhead(t *testing.T) {
 	if _, err := db.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	month := monthOf(time.Now())
+	month := Month(time.Now())
 	exec(t, db, `ALTER TABLE orders PARTITION BY RANGE COLUMNS (id) (`+
 		partitionsBetween(month.AddDate(0, -5, 0), month.AddDate(0, -2, 0))+`)`)
 	id := idBound(time.Now())
