@@ -35,8 +35,8 @@ typedef Redis {
   byte seen;             /*   the newest version that a settle or a restock has shown, */
   byte epoch;            /*   and a random value that is gone when Redis has lost its data; 0: none */
   bit reserved[ORDERS];
-  bit outbox[ORDERS];
-  bit claimed[ORDERS];   /* part of the outbox entry */
+  bit outbox[ORDERS];    /* the entry of a batch, see BATCH_OF */
+  bit claimed[ORDERS];   /* part of the entry */
   bit settled[ORDERS];   /* settled:{p}: the tombstones */
   bit restocked          /* settled:{p}: restock:<id> */
 };
@@ -89,10 +89,32 @@ bit P1_oversold, P2_accepted_order_lost, P2_cancelled_order_decided, P3_decided_
 
 /* ---- The scripts ---------------------------------------------------------------------------------------------- */
 
-/* The outbox entry goes. */
-inline remove(o) {
-  redis.outbox[o] = 0;
-  redis.claimed[o] = 0
+/* The orders that one call has reserved are one entry of the outbox. An order is in the outbox as long as it is reserved
+ * and its entry is there. By default each order has a call of its own; -DBATCH has both in one. */
+#ifdef BATCH
+#define BATCH_OF(o) 0
+bit known[ORDERS];       /* the edge knows that the order is on the queue, or cancelled */
+#else
+#define BATCH_OF(o) o
+#endif
+
+/* The entry of a batch goes. */
+inline remove(b) {
+  redis.outbox[b] = 0;
+  redis.claimed[b] = 0
+}
+
+/* The edge knows what has become of an order. With the last one of a batch its entry goes. */
+inline acknowledge(o) {
+#if defined(BATCH) && !defined(ACKNOWLEDGE_A_PART)
+  known[o] = 1;
+  if
+  :: known[0] && known[1] -> remove(0)
+  :: else
+  fi
+#else
+  remove(BATCH_OF(o))
+#endif
 }
 
 inline reserve_lua(o) {
@@ -102,14 +124,14 @@ inline reserve_lua(o) {
   epoch_of[o] = redis.epoch;
 #endif
 #ifndef NO_OUTBOX
-  redis.outbox[o] = 1
+  redis.outbox[BATCH_OF(o)] = 1
 #endif
 }
 
 #ifdef NO_CLAIM
 #define MAY_CANCEL(o) redis.reserved[o]
 #else
-#define MAY_CANCEL(o) (redis.reserved[o] && redis.outbox[o] && !redis.claimed[o])
+#define MAY_CANCEL(o) (redis.reserved[o] && redis.outbox[BATCH_OF(o)] && !redis.claimed[BATCH_OF(o)])
 #endif
 
 inline cancel_lua(o) {
@@ -117,7 +139,7 @@ inline cancel_lua(o) {
   :: MAY_CANCEL(o) ->
     redis.available = redis.available + UNITS(o);
     redis.reserved[o] = 0;
-    remove(o);
+    acknowledge(o);
     answer[o] = CANCELLED;
     P2_cancelled_order_decided = mysql.row[o] != NONE;
     assert(!P2_cancelled_order_decided)
@@ -148,7 +170,6 @@ inline raise_seen(v) {
  * own commit, from the ledger. A reservation that is missing was then either lost, if the epoch is another one, or
  * settled. Nobody needs to know whether it is the first to settle, and nothing is left to reconcile. */
 inline settle_lua(o, v, is_fresh) {
-  remove(o);
   raise_seen(mysql.ledger[o]);
   if
   :: redis.reserved[o] ->
@@ -165,7 +186,6 @@ inline settle_lua(o, v, is_fresh) {
 }
 #else
 inline settle_lua(o, v, is_fresh) {
-  remove(o);
   raise_seen(v);
   if
   :: redis.reserved[o] ->
@@ -318,14 +338,25 @@ inline abandon(o) {
 #define STEP ;
 #endif
 
-/* An edge has one order. */
+#ifdef BATCH
+bit begun;
+#endif
+
+/* An edge has one order, or its half of a batch. */
 proctype edge(byte o) {
+#ifdef BATCH
+  if
+  :: d_step { o == 0 && redis.loaded && redis.available >= UNITS(0) + UNITS(1) -> reserve_lua(0); reserve_lua(1); begun = 1 }
+  :: o == 1 && begun
+  fi;
+#else
   if
   :: d_step { redis.loaded && redis.available >= UNITS(o) -> reserve_lua(o) }
   :: redis.loaded && redis.available < UNITS(o) -> goto end  /* 409 sold_out */
   fi;
+#endif
   if
-  :: d_step { enqueue(o); accept(o) STEP remove(o) }         /* 202 */
+  :: d_step { enqueue(o); accept(o) STEP acknowledge(o) }    /* 202 */
   :: d_step { enqueue(o); accept(o) }                        /* 202; dies before it clears the outbox */
   :: d_step { enqueue(o) STEP unknown(o) }                   /* the answer is lost: 503 outcome_unknown */
   :: d_step { true STEP unknown(o) }                         /* so is the message; or the edge dies before it sends */
@@ -337,12 +368,41 @@ end:
 
 /* The relay claims an entry of any age, as its edge may have stalled for any time. A claim is taken over likewise. */
 proctype relay() {
+#ifdef BATCH
+  bit first, second;
+#define SEND_FIRST queue[0] = queue[0] || first
+#define SEND_SECOND queue[1] = queue[1] || second
+#define REST_RELAY first = 0; second = 0
+end_idle:
+  atomic {
+    redis.outbox[0] ->
+    if
+    :: !redis.reserved[0] && !redis.reserved[1] -> remove(0); goto end_idle
+    :: else
+    fi;
+    redis.claimed[0] = 1;
+    first = redis.reserved[0];
+    second = redis.reserved[1]
+  }
+  if
+  :: d_step { SEND_FIRST; SEND_SECOND STEP remove(0); REST_RELAY }
+  :: d_step { SEND_FIRST; SEND_SECOND; REST_RELAY }          /* the answer is lost, or the relay dies */
+  :: d_step { SEND_FIRST; REST_RELAY }                       /* so is a part of the messages */
+  :: d_step { SEND_SECOND; REST_RELAY }
+  :: d_step { true -> REST_RELAY }                           /* so are all */
+  fi;
+  goto end_idle
+#else
   byte o;
 end_idle:
   atomic {
     if
     :: redis.outbox[0] -> o = 0
     :: redis.outbox[1] -> o = 1
+    fi;
+    if
+    :: !redis.reserved[o] -> remove(o); o = 0; goto end_idle /* settled, or cancelled by an edge that died */
+    :: else
     fi;
     redis.claimed[o] = 1
   }
@@ -352,6 +412,7 @@ end_idle:
   :: o = 0                                                   /* so is the message */
   fi;
   goto end_idle
+#endif
 }
 
 /* Workers are alike, so the first idle one may as well be the one that receives. */
