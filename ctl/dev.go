@@ -45,8 +45,9 @@ type demoCmd struct {
 	Rate     float64 `default:"1000" help:"Buyers per second, in an open model."`
 	Quantity int64   `default:"1" help:"Units that each buyer orders."`
 	stackFlags
-	Hold bool `help:"Keep the stack and its board running after the sale until Ctrl-C."`
-	JSON bool `help:"Print the result as one JSON object on stdout."`
+	Timeline bool `help:"Print also what each tenth of a second of the sale was like."`
+	Hold     bool `help:"Keep the stack and its board running after the sale until Ctrl-C."`
+	JSON     bool `help:"Print the result as one JSON object on stdout."`
 }
 
 func (c *demoCmd) Validate() error {
@@ -64,7 +65,7 @@ func (c *demoCmd) Validate() error {
 func (c *demoCmd) Run(ctx context.Context) error {
 	demo := lab.Demo{
 		Size: c.size(), Units: c.Units, Buyers: c.Buyers, Rate: c.Rate, Quantity: c.Quantity,
-		Hold: c.Hold, JSON: c.JSON,
+		Timeline: c.Timeline, Hold: c.Hold, JSON: c.JSON,
 	}
 	return verdict(demo.Run(ctx))
 }

@@ -44,6 +44,8 @@ func TestDemo(t *testing.T) {
 		DurationS    float64            `json:"duration_s"`
 		OrdersPerS   float64            `json:"orders_per_s"`
 		LatencyMS    map[string]float64 `json:"latency_ms"`
+		AcceptedMS   map[string]float64 `json:"accepted_latency_ms"`
+		RefusedMS    map[string]float64 `json:"refused_latency_ms"`
 		Audit        any
 	}
 	dec := json.NewDecoder(&stdout)
@@ -60,7 +62,8 @@ func TestDemo(t *testing.T) {
 	if !strings.Contains(stderr.String(), "\nwatch it live: http://127.0.0.1:") {
 		t.Errorf("it does not say where the board is: %s", stderr.String())
 	}
-	if r.DurationS <= 0 || r.OrdersPerS <= 0 || len(r.LatencyMS) != 3 {
+	if r.DurationS <= 0 || r.OrdersPerS <= 0 || len(r.LatencyMS) != 3 || r.AcceptedMS["p50"] <= 0 ||
+		r.RefusedMS["p50"] <= 0 {
 		t.Errorf("something was not measured: %+v", r)
 	}
 	left, err := filepath.Glob(filepath.Join(dir, "*"))

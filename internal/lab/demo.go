@@ -25,6 +25,7 @@ type Demo struct {
 	Buyers   int     // who come
 	Rate     float64 // buyers a second, in an open model
 	Quantity int64   // units that each buyer orders
+	Timeline bool    // print also what each tenth of a second of the sale was like
 	Hold     bool    // keep the stack and its board running after the sale until the context ends
 	JSON     bool    // print the result as one JSON object, and not as tables
 }
@@ -45,11 +46,11 @@ type DemoResult struct {
 	DecidedTwice int64   `json:"decided_twice"` // orders that took units more than once
 	DurationS    float64 `json:"duration_s"`    // from the first request to the last answer
 	OrdersPerS   float64 `json:"orders_per_s"`  // order requests answered per second of that time
-	LatencyMS    struct {
-		P50  float64 `json:"p50"`
-		P99  float64 `json:"p99"`
-		P999 float64 `json:"p999"`
-	} `json:"latency_ms"`
+	// Latency is of all who were answered, and then of the accepted and the refused apart.
+	Latency         Latencies `json:"latency_ms"`
+	AcceptedLatency Latencies `json:"accepted_latency_ms"`
+	RefusedLatency  Latencies `json:"refused_latency_ms"`
+	Timeline        []Moment  `json:"timeline,omitempty"`
 	// Audit is "ok" or a list of what is broken.
 	Audit any `json:"audit"`
 
@@ -181,9 +182,11 @@ func (c *Demo) judge(l *load, report audit.Report, stockID order.StockID, undeci
 		units: c.Units, errors: l.errors,
 	}
 
-	sorted := l.sortedLatencies()
-	r.LatencyMS.P50, r.LatencyMS.P99, r.LatencyMS.P999 = percentile(sorted, .5), percentile(sorted, .99),
-		percentile(sorted, .999)
+	r.Latency = latenciesOf(l.visits, accepted, refused)
+	r.AcceptedLatency, r.RefusedLatency = latenciesOf(l.visits, accepted), latenciesOf(l.visits, refused)
+	if c.Timeline {
+		r.Timeline = timeline(l.visits, l.due)
+	}
 
 	var p audit.Product
 	if i := slices.IndexFunc(report.Products, func(p audit.Product) bool { return p.ID == stockID }); i >= 0 {
@@ -245,10 +248,23 @@ func (r *DemoResult) print(w io.Writer) {
 	fmt.Fprintf(tab, "%d\t%d\t%d\t%d\t%d\t%d\t\n", r.units, r.UnitsSold, r.Oversold, r.Lost, r.Leaked, r.DecidedTwice)
 	tab.Flush()
 	fmt.Fprintln(w)
-	fmt.Fprintln(tab, "orders/s\tduration s\tp50 ms\tp99 ms\tp99.9 ms\t")
-	fmt.Fprintf(tab, "%.0f\t%.2f\t%.1f\t%.1f\t%.1f\t\n", r.OrdersPerS, r.DurationS, r.LatencyMS.P50, r.LatencyMS.P99,
-		r.LatencyMS.P999)
+	fmt.Fprintln(tab, "orders/s\tduration s\tanswers\tp50 ms\tp99 ms\tp99.9 ms\t")
+	for i, line := range []struct {
+		answers   string
+		latencies Latencies
+	}{{"all", r.Latency}, {"accepted", r.AcceptedLatency}, {"sold out", r.RefusedLatency}} {
+		if i == 0 {
+			fmt.Fprintf(tab, "%.0f\t%.2f\t", r.OrdersPerS, r.DurationS)
+		} else {
+			fmt.Fprint(tab, "\t\t")
+		}
+		fmt.Fprintf(tab, "%s\t%.1f\t%.1f\t%.1f\t\n", line.answers, line.latencies.P50, line.latencies.P99,
+			line.latencies.P999)
+	}
 	tab.Flush()
+	if r.Timeline != nil {
+		printTimeline(w, r.Timeline)
+	}
 	fmt.Fprintln(w)
 	left := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(left, "promise\t\tcheck\tresult")

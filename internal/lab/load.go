@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,10 +39,10 @@ type load struct {
 	rate     float64 // buyers per second
 
 	sent, accepted, soldOut, failed atomic.Int64
+	visits                          []visit // by buyer; each is written by the one whose it is
 
 	mu        sync.Mutex
 	orders    []order.OrderID // that were promised by a 202
-	latencies []time.Duration
 	errors    map[string]int
 	retries   int // repeated requests
 	sameOrder int // repeated requests that were answered with the same order
@@ -54,7 +53,7 @@ type load struct {
 
 // run sends all buyers and returns when each has an answer.
 func (l *load) run(ctx context.Context) {
-	l.errors = map[string]int{}
+	l.errors, l.visits = map[string]int{}, make([]visit, l.buyers)
 	client := &fasthttp.Client{
 		MaxConnsPerHost: maxLoadConns, MaxConnWaitTimeout: buyerPatience,
 		ReadTimeout: buyerPatience, WriteTimeout: buyerPatience,
@@ -67,7 +66,7 @@ func (l *load) run(ctx context.Context) {
 	var buyers sync.WaitGroup
 	start := time.Now()
 	for i := range l.buyers {
-		due := start.Add(time.Duration(float64(i) / l.rate * float64(time.Second)))
+		due := start.Add(l.due(i))
 		if wait := time.Until(due); wait > 0 {
 			time.Sleep(wait)
 		}
@@ -87,6 +86,11 @@ func (l *load) run(ctx context.Context) {
 	l.duration = time.Since(start)
 }
 
+// due is when a buyer comes, from the begin of the sale on.
+func (l *load) due(i int) time.Duration {
+	return time.Duration(float64(i) / l.rate * float64(time.Second))
+}
+
 // buy is one buyer's visit.
 func (l *load) buy(client *fasthttp.Client, i int, due time.Time) {
 	userID := order.UserID(i) + 1
@@ -97,8 +101,10 @@ func (l *load) buy(client *fasthttp.Client, i int, due time.Time) {
 	}
 
 	url := l.urls[i%len(l.urls)] + "/api/orders"
+	visit := &l.visits[i]
+	visit.sent = time.Since(due)
 	status, a, err := l.order(client, url, access, fmt.Sprintf("buyer-%d", userID))
-	latency := time.Since(due)
+	visit.latency = time.Since(due)
 
 	switch {
 	case err != nil:
@@ -106,22 +112,19 @@ func (l *load) buy(client *fasthttp.Client, i int, due time.Time) {
 		return
 	case status == fasthttp.StatusAccepted && a.OrderID != (order.OrderID{}):
 		l.accepted.Add(1)
+		visit.outcome = accepted
 	case a.Code == "sold_out":
 		l.soldOut.Add(1)
+		visit.outcome = refused
+		return
 	default:
 		l.fail(fmt.Sprintf("%d %s", status, a.Code))
 		return
 	}
 
 	l.mu.Lock()
-	l.latencies = append(l.latencies, latency)
-	if status == fasthttp.StatusAccepted {
-		l.orders = append(l.orders, a.OrderID)
-	}
+	l.orders = append(l.orders, a.OrderID)
 	l.mu.Unlock()
-	if status != fasthttp.StatusAccepted {
-		return
-	}
 
 	if i%retryEvery == 0 {
 		again, b, err := l.order(client, url, access, fmt.Sprintf("buyer-%d", userID))
@@ -184,11 +187,5 @@ func percentile(sorted []time.Duration, share float64) float64 {
 		return 0
 	}
 	i := min(int(share*float64(len(sorted))), len(sorted)-1)
-	return float64(sorted[i].Microseconds()) / 1000
-}
-
-func (l *load) sortedLatencies() []time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Sorted(slices.Values(l.latencies))
+	return milliseconds(sorted[i])
 }
