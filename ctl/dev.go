@@ -112,6 +112,7 @@ type benchCmd struct {
 	Only     string        `placeholder:"REGEXP" help:"Measure only what matches by its name or its baseline."`
 	Duration time.Duration `default:"2s" help:"Duration of each measurement."`
 	Rounds   int           `default:"5" help:"How often everything is measured."`
+	Against  string        `type:"existingdir" placeholder:"DIR" help:"Compare with the programs of another build."`
 	Dir      string        `default:"${dir}" help:"Where the report goes, and programs, data and logs while it runs."`
 	JSON     bool          `help:"Print the result as one JSON object on stdout."`
 
@@ -126,13 +127,20 @@ func (c *benchCmd) Validate() (err error) {
 	if c.only, err = regexp.Compile(c.Only); err != nil {
 		return fmt.Errorf("--only: %w", err)
 	}
-	if !lab.Measured(c.only) {
+	if err := lab.CheckAgainst(c.Against); err != nil {
+		return fmt.Errorf("--against: %w", err)
+	}
+	if bench := c.bench(); !bench.Measures() {
 		return errors.New("--only: nothing that is measured has such a name")
 	}
 	return nil
 }
 
+func (c *benchCmd) bench() lab.Bench {
+	return lab.Bench{Only: c.only, Duration: c.Duration, Rounds: c.Rounds, Dir: c.Dir, JSON: c.JSON, Against: c.Against}
+}
+
 func (c *benchCmd) Run(ctx context.Context) error {
-	bench := lab.Bench{Only: c.only, Duration: c.Duration, Rounds: c.Rounds, Dir: c.Dir, JSON: c.JSON}
+	bench := c.bench()
 	return verdict(bench.Run(ctx))
 }

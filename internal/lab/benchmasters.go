@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -160,18 +159,12 @@ func (c *mastersCluster) reserve(ctx context.Context, d time.Duration) (rate, co
 func (c *mastersCluster) processorTime(ctx context.Context) (total time.Duration, err error) {
 	for _, m := range c.servers.Masters {
 		client := goredis.NewClient(&goredis.Options{Addr: m.Addr()})
-		info, err := client.InfoMap(ctx, "cpu").Result()
+		used, err := redisTime(ctx, client)
 		_ = client.Close()
 		if err != nil {
 			return 0, err
 		}
-		for _, field := range []string{"used_cpu_user", "used_cpu_sys"} {
-			seconds, err := strconv.ParseFloat(info["CPU"][field], 64)
-			if err != nil {
-				return 0, fmt.Errorf("the processor time of a Redis: %w", err)
-			}
-			total += time.Duration(seconds * float64(time.Second))
-		}
+		total += used
 	}
 	return total, nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net/http"
 	"slices"
 	"sync"
@@ -18,7 +17,6 @@ import (
 
 	"stampede/internal/ledger"
 	"stampede/internal/order"
-	"stampede/internal/queue"
 	"stampede/internal/stock"
 	"stampede/localstack"
 	"stampede/lua"
@@ -65,7 +63,7 @@ const (
 
 // probes are all of them, in the order of a round: what is compared stands side by side.
 func probes() []probe {
-	return []probe{
+	return append([]probe{
 		{name: "no-op", run: probeNoop},
 		{name: "sold out", run: probeSoldOut},
 		{name: "accepted", run: probeAccepted},
@@ -78,12 +76,16 @@ func probes() []probe {
 		{name: "drain", run: probeDrain},
 		{name: "textbook drain", run: probeTextbookDrain},
 		{name: "insert", run: probeInsert},
+		{name: "durable", run: probeDurable},
 		{name: "reserve", run: probeReserve},
 		{name: "pipelined reserve", run: probePipelinedReserve},
 		{name: "masters", once: true, run: probeMasters},
 		{name: "idle", once: true, run: probeIdle},
 		{name: "memory", once: true, run: probeMemory},
-	}
+		{name: "orders", once: true, run: probeOrders},
+		{name: "steady", run: probeSteady},
+		{name: "rest", once: true, run: probeRest},
+	}, againstProbes()...)
 }
 
 // rate runs a closed model on an address and returns the answers a second, all of which must have one status.
@@ -223,229 +225,6 @@ func (b *bench) lone(ctx context.Context, figure, title, addr string) (figures, 
 	b.mark()
 	b.draw(title, latencies)
 	return figures{figure: percentile(latencies, .5)}, errors.Join(err, counts.only(fasthttp.StatusAccepted))
-}
-
-// probeSaturation runs edge and worker against each other, and counts every request to the queue until all is settled.
-func probeSaturation(ctx context.Context, b *bench) (figures, error) {
-	if err := errors.Join(b.reset(ctx), b.truncate(ctx)); err != nil {
-		return nil, err
-	}
-
-	before := total(b.stack.SQS.Requests())
-	worker, err := b.startWorker(ctx)
-	if worker != nil {
-		defer func() { _ = worker.Kill() }()
-	}
-	if err != nil {
-		return nil, err
-	}
-
-	begin := time.Now()
-	r, err := b.rate(ctx, b.edge, b.orders, fasthttp.StatusAccepted)
-	if err != nil {
-		return nil, err
-	}
-
-	if _, err := b.untilEmpty(ctx, localstack.QueueName, drainLimit); err != nil {
-		return nil, err
-	}
-	took := time.Since(begin)
-	if err := b.checkDecided(ctx, b.hot.ID, r.all.all()); err != nil {
-		return nil, err
-	}
-
-	requests := total(b.stack.SQS.Requests()) - before
-	return figures{
-		"saturation":                   float64(requests) / float64(r.all.all()),
-		"saturation/accepted orders/s": r.perSecond,
-		"saturation/decided orders/s":  float64(r.all.all()) / took.Seconds(),
-	}, nil
-}
-
-func total(counts map[string]int64) (n int64) {
-	for _, count := range counts {
-		n += count
-	}
-	return n
-}
-
-// untilEmpty waits until a queue is empty, or for as long as the limit says, and returns how many messages are left.
-func (b *bench) untilEmpty(ctx context.Context, name string, limit time.Duration) (left int, err error) {
-	for end := time.Now().Add(limit); ; wait(ctx, drainLook) {
-		if left = b.stack.SQS.Messages(name); left == 0 || time.Now().After(end) || ctx.Err() != nil {
-			return left, ctx.Err()
-		}
-	}
-}
-
-// drain takes the time from the first receive that is answered until the queue is empty, or the limit is over.
-func (b *bench) drain(ctx context.Context, name string, limit time.Duration, start func() error) (
-	left int, took time.Duration, err error,
-) {
-	const receive = "ReceiveMessage"
-	before := b.stack.SQS.Requests()[receive]
-	started := make(chan error, 1)
-	go func() { started <- start() }() // a worker that is ready has begun already
-	end := time.Now().Add(StartWait)
-	for b.stack.SQS.Requests()[receive] == before && time.Now().Before(end) && ctx.Err() == nil {
-		wait(ctx, drainLook)
-	}
-	begin := time.Now()
-	b.mark()
-	left, err = b.untilEmpty(ctx, name, limit)
-	took = time.Since(begin)
-	b.mark()
-	return left, took, errors.Join(err, <-started)
-}
-
-// probeDrain lets an edge fill the queue, as it fills it in a rush, and then a worker empty it.
-func probeDrain(ctx context.Context, b *bench) (figures, error) {
-	if err := errors.Join(b.reset(ctx), b.truncate(ctx)); err != nil {
-		return nil, err
-	}
-
-	// An edge fills the queue.
-	n := int64(math.Ceil(drainPerS * b.o.duration.Seconds()))
-	product, err := b.addProduct(ctx, n)
-	if err != nil {
-		return nil, err
-	}
-	l := rawLoad{addr: b.edge, conns: closedConns, requests: b.requests(product.ID)}
-	counts, err := l.count(ctx, n)
-	if err := errors.Join(err, counts.only(fasthttp.StatusAccepted)); err != nil {
-		return nil, err
-	}
-
-	// A worker empties it.
-	messages := b.stack.SQS.Messages(localstack.QueueName)
-	left, took, err := b.drain(ctx, localstack.QueueName, drainLimit, func() error {
-		worker, err := b.startWorker(ctx)
-		if worker != nil {
-			b.later(func() { _ = worker.Kill() })
-		}
-		return err
-	})
-
-	b.cleanUp()
-	if err == nil && left > 0 {
-		err = fmt.Errorf("%d messages were left after %s", left, took)
-	}
-	if err != nil {
-		return nil, err
-	}
-
-	return figures{
-		"drain":                    float64(n) / took.Seconds(),
-		"drain/orders per message": float64(n) / float64(messages),
-	}, b.checkDecided(ctx, product.ID, n)
-}
-
-// checkDecided makes sure that what was measured was the whole work: the orders are completed and settled.
-func (b *bench) checkDecided(ctx context.Context, stockID order.StockID, orders int64) error {
-	completed, err := b.completed(ctx, stockID)
-	if err != nil {
-		return err
-	}
-	level, err := b.sale.Stock.Level(ctx, stockID)
-	if err != nil {
-		return err
-	}
-	if completed != orders || level.Reservations != 0 || level.Outbox != 0 {
-		return fmt.Errorf("of %d orders %d are completed, %d still reserved and %d in the outbox",
-			orders, completed, level.Reservations, level.Outbox)
-	}
-	return nil
-}
-
-// completed counts a product's completed orders.
-func (b *bench) completed(ctx context.Context, stockID order.StockID) (n int64, err error) {
-	const query = `SELECT COUNT(*) FROM orders WHERE product_id = ? AND status = 'completed'`
-	return n, b.db.GetContext(ctx, &n, query, stockID)
-}
-
-// probeTextbookDrain gives the textbook worker more than it can do in the time.
-func probeTextbookDrain(ctx context.Context, b *bench) (figures, error) {
-	if err := errors.Join(b.reset(ctx), b.truncate(ctx)); err != nil {
-		return nil, err
-	}
-
-	n := int(math.Ceil(2 * textbookPerS * b.o.duration.Seconds()))
-	product, err := b.addProduct(ctx, int64(n))
-	if err != nil {
-		return nil, err
-	}
-
-	messages := make([]queue.Outgoing, n)
-	for i := range messages {
-		bodies, _ := order.Pack([]order.Order{{
-			ID: order.NewID(), UserID: order.UserID(i%benchUsers + 1), StockID: product.ID, Quantity: 1,
-			UnitPrice: product.Price, ReservedAt: time.Now().UTC(),
-		}})
-		messages[i].Body = string(bodies[0])
-	}
-	if err := b.sendTextbook(ctx, messages); err != nil {
-		return nil, err
-	}
-
-	left, took, err := b.drain(ctx, textbookQueue, max(b.o.duration, leastTextbook), func() error {
-		p, err := b.startProgram("textbook-worker")
-		if p != nil {
-			b.later(func() { _ = p.Kill() })
-		}
-		return err
-	})
-	b.cleanUp()
-	if err != nil {
-		return nil, err
-	}
-
-	decided, err := b.completed(ctx, product.ID)
-	if err == nil && (decided < int64(n-left) || decided == 0) {
-		err = fmt.Errorf("%d messages are gone, and %d orders are decided", n-left, decided)
-	}
-	return figures{"textbook drain": float64(n-left) / took.Seconds()}, err
-}
-
-// probeInsert inserts rows as the worker writes them, and locks nothing else.
-func probeInsert(ctx context.Context, b *bench) (figures, error) {
-	if err := b.truncate(ctx); err != nil {
-		return nil, err
-	}
-
-	end := time.Now().Add(b.o.duration)
-	var rows atomic.Int64
-	errs := make([]error, insertConns)
-	var all sync.WaitGroup
-
-	b.mark()
-	begin := time.Now()
-	for i := range errs {
-		all.Go(func() {
-			var text []byte
-			for time.Now().Before(end) && ctx.Err() == nil {
-				now := time.Now().UTC().Format("2006-01-02 15:04:05.000")
-				text = append(text[:0], `INSERT INTO orders (id, user_id, product_id, quantity, unit_price, currency,
-					status, failed_reason, reserved_at, decided_at, version) VALUES `...)
-				for n := range insertRows {
-					if n > 0 {
-						text = append(text, ',')
-					}
-					id := order.NewID()
-					text = fmt.Appendf(text, "(x'%x',%d,1,1,1999,'EUR','completed',NULL,'%s','%s',0)",
-						id[:], (rows.Load()+int64(n))%benchUsers+1, now, now)
-				}
-				if _, errs[i] = b.db.ExecContext(ctx, string(text)); errs[i] != nil {
-					return
-				}
-				rows.Add(insertRows)
-			}
-		})
-	}
-
-	all.Wait()
-	took := time.Since(begin)
-	b.mark()
-	return figures{"insert": float64(rows.Load()) / took.Seconds()}, errors.Join(errs...)
 }
 
 // reserveRequests are orders with everything that the script has rules for: a user, a limit and an idempotency key.

@@ -39,11 +39,51 @@ func (r *BenchReport) print(w io.Writer) {
 	}
 
 	fmt.Fprintf(w, "\n%s; %d rounds of %g s; it took %.0f s\n", r.Machine, r.Rounds, r.DurationS, r.TookS)
-	if r.OK {
-		fmt.Fprintln(w, "bench: every bar is met")
-	} else {
-		fmt.Fprintln(w, "bench: a bar is MISSED")
+	for i := range r.Measures {
+		if note := r.Measures[i].Note; note != "" {
+			fmt.Fprintln(w, note)
+		}
 	}
+	fmt.Fprintln(w, "bench: "+r.verdict())
+}
+
+// verdict says in words how the bench ends.
+func (r *BenchReport) verdict() string {
+	var sections []string
+	missed, explained := 0, 0
+	for i := range r.Measures {
+		m := &r.Measures[i]
+		switch {
+		case m.Met:
+		case !m.passes():
+			missed++
+		default:
+			explained++
+			if section := "docs/performance.md#" + m.Explained; !slices.Contains(sections, section) {
+				sections = append(sections, section)
+			}
+		}
+	}
+
+	var texts []string
+	if missed > 0 {
+		texts = append(texts, bars(missed)+" MISSED")
+	}
+	if explained > 0 {
+		texts = append(texts, fmt.Sprintf("%s not met; %s says what stands in the way", bars(explained),
+			strings.Join(sections, " and ")))
+	}
+	if len(texts) == 0 {
+		return "every bar is met"
+	}
+	return strings.Join(texts, "; ")
+}
+
+func bars(n int) string {
+	if n == 1 {
+		return "1 bar is"
+	}
+	return fmt.Sprintf("%d bars are", n)
 }
 
 // isWords tells which columns of the table hold words.
@@ -86,6 +126,7 @@ func (r *BenchReport) html() string {
 		"Programs, servers and the load generator share the processors.</p>\n",
 		r.StartedAt.Format("2006-01-02 15:04 MST"), html.EscapeString(r.Machine), r.Rounds, r.DurationS, r.TookS)
 
+	fmt.Fprintf(&b, "<p>%s.</p>\n", html.EscapeString(r.verdict()))
 	b.WriteString("<div class=\"wide\"><table><tr>")
 	for i, title := range benchTitles {
 		fmt.Fprintf(&b, "<th%s>%s</th>", wordsClass(i), title)
@@ -97,7 +138,7 @@ func (r *BenchReport) html() string {
 		b.WriteString("<tr>")
 		for column, cell := range m.cells() {
 			class := wordsClass(column)
-			if benchTitles[column] == "met" && !m.Met {
+			if benchTitles[column] == "met" && !m.passes() {
 				class = ` class="words bad"`
 			}
 			fmt.Fprintf(&b, "<td%s>%s</td>", class, html.EscapeString(cell))

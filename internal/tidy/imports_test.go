@@ -94,6 +94,7 @@ var allowedImports = map[string][]string{
 	"localstack/stacktest": {"internal/queue", "localstack", "localstack/sqs"},
 
 	"e2e/faults":                    {"internal/lab", "localstack", "localstack/sqs"},
+	"scripts/bench/local-sqs":       {"localstack/sqs"},
 	"scripts/bench/textbook-edge":   {"internal/order"},
 	"scripts/bench/textbook-worker": {"internal/order"},
 }

@@ -23,7 +23,7 @@ func (s *Server) sendMessage(c *call) *apiError {
 		return err
 	}
 	now := clock()
-	m, err := newMessage(&c.entry, q.config.Load(), now)
+	m, err := s.newMessage(&c.entry, q.config.Load(), now)
 	if err != nil {
 		return err
 	}
@@ -34,6 +34,16 @@ func (s *Server) sendMessage(c *call) *apiError {
 		return errQueueDoesNotExist
 	}
 	return nil
+}
+
+// newMessage makes a message and counts its bytes.
+func (s *Server) newMessage(e *entry, cfg *config, now int64) (*message, *apiError) {
+	m, err := newMessage(e, cfg, now)
+	if err == nil {
+		s.sentRaw.Add(int64(len(e.bodyRaw)))
+		s.sent.Add(int64(len(e.body)))
+	}
+	return m, err
 }
 
 func (c *call) writeSent(m *message) {
@@ -65,7 +75,7 @@ func (s *Server) sendMessageBatch(c *call) *apiError {
 		}
 		return nil
 	}, func(q *queue, e *entry) *apiError {
-		m, err := newMessage(e, q.config.Load(), now)
+		m, err := s.newMessage(e, q.config.Load(), now)
 		if err != nil {
 			return err
 		}

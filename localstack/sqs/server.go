@@ -56,6 +56,8 @@ type Server struct {
 	faults   atomic.Pointer[injector]
 	actions  map[string]*action
 
+	sentRaw, sent atomic.Int64 // Bytes of the bodies of messages: see SentBytes.
+
 	mu     sync.Mutex // Guards changes of queues, and what follows.
 	conns  map[net.Conn]struct{}
 	closed bool
@@ -120,6 +122,10 @@ func (s *Server) Requests() map[string]int64 {
 	}
 	return counted
 }
+
+// SentBytes returns how many bytes the bodies of the messages had that were sent since the start: as they stood in the
+// requests, as strings of JSON without their quotes, and as the receivers see them, which is what SQS bills.
+func (s *Server) SentBytes() (inRequests, billed int64) { return s.sentRaw.Load(), s.sent.Load() }
 
 // MostReceived returns how often the message of a queue was received that was received most often, deleted ones
 // included: 1 says that no message has come back. It returns 0 for a queue that does not exist.

@@ -224,6 +224,19 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+// TestSentBytes counts quotes twice where they are escaped, and messages that were refused not at all.
+func TestSentBytes(t *testing.T) {
+	t.Parallel()
+	l, s := local(t, nil)
+	url := l.queue(nil)
+	l.send(url, `{"a":1}`)
+	l.send(url, `plain`)
+	_ = l.trySend("http://x/none")
+	if inRequests, billed := s.SentBytes(); inRequests != 14 || billed != 12 {
+		t.Errorf("%d bytes in requests, %d billed", inRequests, billed)
+	}
+}
+
 func TestMostReceived(t *testing.T) {
 	t.Parallel()
 	l, s := local(t, nil)
