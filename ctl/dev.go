@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"regexp"
 	"time"
 
@@ -113,6 +114,7 @@ type benchCmd struct {
 	Duration time.Duration `default:"2s" help:"Duration of each measurement."`
 	Rounds   int           `default:"5" help:"How often everything is measured."`
 	Against  string        `type:"existingdir" placeholder:"DIR" help:"Compare with the programs of another build."`
+	History  int64         `default:"10000000" help:"Orders decided before, for --only history."`
 	Dir      string        `default:"${dir}" help:"Where the report goes, and programs, data and logs while it runs."`
 	JSON     bool          `help:"Print the result as one JSON object on stdout."`
 
@@ -130,7 +132,8 @@ func (c *benchCmd) Validate() (err error) {
 	if err := lab.CheckAgainst(c.Against); err != nil {
 		return fmt.Errorf("--against: %w", err)
 	}
-	if bench := c.bench(); !bench.Measures() {
+	bench, history := c.bench(), c.history()
+	if !bench.Measures() && !history.Measures() {
 		return errors.New("--only: nothing that is measured has such a name")
 	}
 	return nil
@@ -141,6 +144,27 @@ func (c *benchCmd) bench() lab.Bench {
 }
 
 func (c *benchCmd) Run(ctx context.Context) error {
-	bench := c.bench()
-	return verdict(bench.Run(ctx))
+	met := true
+	if bench := c.bench(); bench.Measures() {
+		var err error
+		if met, err = bench.Run(ctx); err != nil {
+			return err
+		}
+	}
+
+	// The tables with a history take some minutes to make, once: only who asks for them waits for that.
+	history := c.history()
+	switch {
+	case c.JSON || !history.Measures():
+		return verdict(met, nil)
+	case c.Only == "" && !history.Prepared():
+		fmt.Fprintln(os.Stderr, "what history costs is not measured: `ctl bench --only history` makes its tables first")
+		return verdict(met, nil)
+	}
+	well, err := history.Run(ctx)
+	return verdict(met && well, err)
+}
+
+func (c *benchCmd) history() lab.History {
+	return lab.History{Only: c.only, Orders: c.History, Duration: c.Duration, Rounds: c.Rounds, Dir: c.Dir}
 }

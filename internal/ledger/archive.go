@@ -114,7 +114,7 @@ func (l *Ledger) countProducts(ctx context.Context) error {
 func (a *auditor) openings(ctx context.Context, done *Archived) ([]bookRow, error) {
 	first := order.FirstID(done.Before)
 	old := &auditor{
-		tx: a.tx, options: a.options, books: a.books, findings: map[order.StockID]*findings{},
+		tx: a.tx, ledgerTx: a.tx, options: a.options, books: a.books, findings: map[order.StockID]*findings{},
 		until: time.Now().AddDate(1, 0, 0), before: first,
 	}
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -66,8 +67,8 @@ func (l *Ledger) Audit(ctx context.Context) ([]ProductAudit, error) {
 }
 
 // AuditBooks is Audit, but starts from the last checkpoint unless everything is asked for, and leaves a checkpoint
-// behind if it has found nothing. It sees whatever is wrong with rows that were written since, and not that somebody has
-// changed older ones.
+// behind if it has found nothing. It sees whatever is wrong with rows that were written since, and not that somebody
+// has changed older ones.
 func (l *Ledger) AuditBooks(ctx context.Context, options AuditOptions) ([]ProductAudit, error) {
 	a, err := l.audit(ctx, options)
 	if err != nil {
@@ -94,12 +95,11 @@ func (l *Ledger) audit(ctx context.Context, options AuditOptions) (a *auditor, e
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, pool.Close()) }()
-	// Under REPEATABLE READ the first read takes the snapshot that all the others see.
-	tx, err := pool.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+	tx, ledgerTx, err := snapshots(ctx, pool, options.All)
 	if err != nil {
 		return nil, fmt.Errorf("audit: begin: %w", err)
 	}
-	defer func() { _ = tx.Rollback() }()
+	defer func() { _, _ = tx.Rollback(), ledgerTx.Rollback() }()
 	if options.Progress == nil {
 		options.Progress = func(string, int64) {}
 	}
@@ -108,7 +108,7 @@ func (l *Ledger) audit(ctx context.Context, options AuditOptions) (a *auditor, e
 	}
 
 	a = &auditor{
-		tx: tx, options: options, findings: map[order.StockID]*findings{},
+		tx: tx, ledgerTx: ledgerTx, options: options, findings: map[order.StockID]*findings{},
 		until: time.Now().Add(-options.margin).UTC().Truncate(time.Microsecond),
 	}
 	if a.books, err = readBooks(ctx, tx, options.All); err != nil {
@@ -119,7 +119,7 @@ func (l *Ledger) audit(ctx context.Context, options AuditOptions) (a *auditor, e
 		a.kept = order.FirstID(options.archive)
 	}
 	for _, step := range []func(context.Context) error{
-		a.readProducts, a.readLedger, a.readOrders, a.readRedrives, a.readBought, a.readWholes, a.readDetails,
+		a.readProducts, a.readRows, a.readRedrives, a.readBought, a.readWholes, a.readDetails,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, fmt.Errorf("audit: %w", err)
@@ -131,10 +131,52 @@ func (l *Ledger) audit(ctx context.Context, options AuditOptions) (a *auditor, e
 	return a, nil
 }
 
+// snapshotTries is how often two connections are opened until both see the same.
+const snapshotTries = 5
+
+// snapshots begins a transaction in which everything is read, and another one for the ledger, which sees the same: so
+// that two processors of the server have work. It is the first one if only a little is to be read, or if the products
+// change so fast that no two connections see them alike.
+func snapshots(ctx context.Context, pool *sqlx.DB, two bool) (tx, ledgerTx *sqlx.Tx, err error) {
+	for try := 1; ; try++ {
+		tx, seen, err := snapshot(ctx, pool)
+		if err != nil || !two || try == snapshotTries {
+			return tx, tx, err
+		}
+		ledgerTx, again, err := snapshot(ctx, pool)
+		if err == nil && again == seen {
+			return tx, ledgerTx, nil
+		}
+		_ = tx.Rollback()
+		if err != nil {
+			return nil, nil, err
+		}
+		_ = ledgerTx.Rollback()
+	}
+}
+
+// snapshot begins a transaction, and says what it sees of the products: every row of the ledger has raised a version,
+// and none is ever lowered, so that those who see equal sums see equal ledgers.
+func snapshot(ctx context.Context, pool *sqlx.DB) (tx *sqlx.Tx, seen [2]int64, err error) {
+	// Under REPEATABLE READ the first read takes the snapshot that all the others see.
+	tx, err = pool.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+	if err != nil {
+		return nil, seen, err
+	}
+	err = tx.QueryRowContext(ctx, `SELECT COUNT(*), COALESCE(SUM(version), 0) FROM products`).Scan(&seen[0], &seen[1])
+	if err != nil {
+		_ = tx.Rollback()
+	}
+	return tx, seen, err
+}
+
 // auditor is an audit while it reads.
 type auditor struct {
 	tx       *sqlx.Tx
+	ledgerTx *sqlx.Tx // the same, or one that sees the same
 	options  AuditOptions
+
+	mu       sync.Mutex // guards the map, not what is in it, of which ledger and orders write other parts
 	books    books
 	until    time.Time     // orders that were decided before go into the next checkpoint
 	before   order.OrderID // only orders with ids before it are read, unless it is zero
@@ -144,6 +186,8 @@ type auditor struct {
 
 // of is what is found of a product, which begins with what the books have of it.
 func (a *auditor) of(id order.StockID) *findings {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	f := a.findings[id]
 	if f == nil {
 		f = &findings{sums: a.books.rows[id]}
@@ -151,6 +195,13 @@ func (a *auditor) of(id order.StockID) *findings {
 		a.findings[id] = f
 	}
 	return f
+}
+
+// progress tells how many rows of a table have been read.
+func (a *auditor) progress(table string, rows int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.options.Progress(table, rows)
 }
 
 func (a *auditor) audits() []ProductAudit {
@@ -181,7 +232,7 @@ func (a *auditor) checkpoint() []bookRow {
 // findings are the numbers that the audit reads of one product.
 type findings struct {
 	productFacts
-	sums      bookRow   // from the books, and of new rows; of orders only those that the next checkpoint includes
+	sums      bookRow   // from the books, and of new rows; of orders those of the next checkpoint
 	fresh     orderSums // of the other orders
 	head      int64     // the last version in the ledger
 	rows      int64     // new ones in the ledger
@@ -189,8 +240,9 @@ type findings struct {
 	links     int64     // the sum of their sumOfLink
 	takenBack int64     // failures in the sums of orders that were redriven
 	touched   bool      // orders of it were read
-	odd       bool      // rows that cannot be, which the details say
-	wrong     bool      // the sums do not fit together
+	oddLedger bool      // there are rows that cannot be, which the details say
+	oddOrders bool
+	wrong     bool // the sums do not fit together
 
 	details
 }
@@ -244,7 +296,7 @@ func (f *findings) linked(base bookRow) bool {
 // suspect reports whether the sums do not fit together.
 func (f *findings) suspect(base bookRow) bool {
 	all := f.all()
-	return f.odd || f.OverLimit > 0 || f.Miscounted ||
+	return f.oddLedger || f.oddOrders || f.OverLimit > 0 || f.Miscounted ||
 		!f.Name.Valid && (all.Completed > 0 || f.head > 0) ||
 		f.Name.Valid && (!f.linked(base) || f.sums.Initials != 1) ||
 		f.sums.Booked != all.Completed || f.sums.BookedSum != all.CompletedSum ||

@@ -40,8 +40,8 @@ var addCounted = goose.NewGoMigration(23, &goose.GoFunc{RunDB: func(ctx context.
 
 // addOrderVersion adds to each order the version that its product had when it was decided: of a completed one, that of
 // its row in the ledger. Workers of before do not know the column, which has no default, so that none of them can
-// insert an order any more, not even in a rehearsal: they find that nothing can be decided, and wait. For those who only
-// read, the idempotency key stays as a column that is always empty.
+// insert an order any more, not even in a rehearsal: they find that nothing can be decided, and wait. For those who
+// only read, the idempotency key stays as a column that is always empty.
 var addOrderVersion = goose.NewGoMigration(24, &goose.GoFunc{RunDB: func(ctx context.Context, db *sql.DB) error {
 	if lacks, err := lacksColumn(ctx, db, "orders", "version"); !lacks || err != nil {
 		return err
@@ -182,6 +182,25 @@ func extendPartitions(ctx context.Context, conn *sql.Conn) error {
 		partitionsBetween(next, lastMonth())+`)`)
 	if err != nil {
 		return fmt.Errorf("make partitions of orders: %w", err)
+	}
+	return nil
+}
+
+// DivideMonths spreads the orders that are older than all months which have partitions of their own, from a time on. It
+// needs the right to change the schema, and copies the first partition.
+func (db *DB) DivideMonths(ctx context.Context, from time.Time) error {
+	names, err := orderPartitions(ctx, db)
+	if err != nil {
+		return err
+	}
+	first := partitionMonth(names[0])
+	if first.IsZero() || !Month(from).Before(first) {
+		return nil
+	}
+	months, _, _ := strings.Cut(partitionsBetween(from, first), ", PARTITION "+lastPartition)
+	_, err = db.ExecContext(ctx, `ALTER TABLE orders REORGANIZE PARTITION `+names[0]+` INTO (`+months+`)`)
+	if err != nil {
+		return fmt.Errorf("divide the partition %s of orders: %w", names[0], err)
 	}
 	return nil
 }

@@ -22,8 +22,8 @@ func TestOrdersOfBeforeThePartitions(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	exec(t, db, `INSERT INTO products (id, name, description, price, currency, stock, limit_per_user, limit_ceiling, state,
-			revision, version, created_at)
+	exec(t, db, `INSERT INTO products (id, name, description, price, currency, stock, limit_per_user, limit_ceiling,
+			state, revision, version, created_at)
 		VALUES (1, 'limited', '', 1, 'EUR', 10, 5, 5, 'on_sale', 1, 7, NOW()),
 			(2, 'free', '', 1, 'EUR', 10, 0, 0, 'on_sale', 1, 7, NOW())`)
 	now := time.Now().UTC().Truncate(time.Second)
