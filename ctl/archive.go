@@ -12,7 +12,7 @@ import (
 
 // archiveCmd deletes old orders, of which only opening balances remain.
 type archiveCmd struct {
-	Before string `required:"" placeholder:"DATE" help:"Delete the orders of the months before this day, such as 2026-01-01."`
+	Before string `required:"" placeholder:"DATE" help:"Delete the orders of months before this day."`
 	needsMySQL
 }
 

@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -134,7 +133,7 @@ func (a *auditor) openings(ctx context.Context, done *Archived) ([]bookRow, erro
 	for _, row := range kept {
 		old.of(row.StockID).head = max(row.Version-1, a.books.rows[row.StockID].Version)
 	}
-	if err := errors.Join(old.readLedger(ctx), old.readOrders(ctx)); err != nil {
+	if err := inOrder(ctx, old.readLedger, old.readOrders); err != nil {
 		return nil, err
 	}
 

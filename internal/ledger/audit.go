@@ -118,17 +118,24 @@ func (l *Ledger) audit(ctx context.Context, options AuditOptions) (a *auditor, e
 	if a.kept = a.books.firstID(); options.archive.After(a.books.archived) {
 		a.kept = order.FirstID(options.archive)
 	}
-	for _, step := range []func(context.Context) error{
-		a.readProducts, a.readRows, a.readRedrives, a.readBought, a.readWholes, a.readDetails,
-	} {
-		if err := step(ctx); err != nil {
-			return nil, fmt.Errorf("audit: %w", err)
-		}
+	err = inOrder(ctx, a.readProducts, a.readRows, a.readRedrives, a.readBought, a.readWholes, a.readDetails)
+	if err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
 	}
 	if options.then != nil {
 		return a, options.then(ctx, a)
 	}
 	return a, nil
+}
+
+// inOrder calls one after the other, until one fails.
+func inOrder(ctx context.Context, steps ...func(context.Context) error) error {
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // snapshotTries is how often two connections are opened until both see the same.

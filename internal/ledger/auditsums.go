@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -28,17 +27,25 @@ const (
 	maxAuditSlice = 10 * 365 * 24 * time.Hour
 )
 
-// readRows sums up ledger and orders, both at once if they are seen by two connections.
+// readRows sums up orders and ledger, both at once if everything is read and two connections see the same.
 func (a *auditor) readRows(ctx context.Context) error {
-	if a.ledgerTx == a.tx {
-		return cmp.Or(a.readLedger(ctx), a.readOrders(ctx))
+	if !a.books.since.IsZero() {
+		return inOrder(ctx, a.readOrders, a.readHeads, a.readLedger)
 	}
+	err := a.noteHeads(ctx, `SELECT product_id, MAX(version) AS version FROM stock_ledger GROUP BY product_id`)
+	if err != nil {
+		return err
+	}
+	if a.ledgerTx == a.tx {
+		return inOrder(ctx, a.readLedger, a.readOrders)
+	}
+	parts := a.parts()
 	ended := make(chan error, 1)
-	go func() { ended <- a.readLedger(ctx) }()
+	go func() { ended <- a.readParts(ctx, parts) }()
 	return errors.Join(a.readOrders(ctx), <-ended)
 }
 
-// readProducts reads the products, and where the ledger of each ends. That is one look for each, by the index.
+// readProducts reads the products. Those that are not in the table are known by the books, the orders and the ledger.
 func (a *auditor) readProducts(ctx context.Context) error {
 	var products []productFacts
 	err := a.tx.SelectContext(ctx, &products, `SELECT id AS product_id, name, stock, version, buckets, counted,
@@ -50,20 +57,48 @@ func (a *auditor) readProducts(ctx context.Context) error {
 		a.of(p.StockID).productFacts = p
 	}
 
+	for id, row := range a.books.rows {
+		a.of(id).head = row.Version
+	}
+	return nil
+}
+
+// readHeads reads where the ledger ends, of the products that are not as in the books: a look at each product would
+// read most pages of the ledger. It comes after the orders, which change a product as well.
+func (a *auditor) readHeads(ctx context.Context) error {
+	var changed []order.StockID
+	for _, id := range slices.Sorted(maps.Keys(a.findings)) {
+		base, known := a.books.rows[id]
+		f := a.findings[id]
+		if !known || f.touched || f.Version != base.Version || f.Stock != base.Balance || !f.Name.Valid {
+			changed = append(changed, id)
+		}
+	}
+	for chunk := range slices.Chunk(changed, mysql.MaxInList) {
+		args := make([]any, len(chunk))
+		for i, id := range chunk {
+			args[i] = id
+		}
+		const last = ` UNION ALL (SELECT product_id, version FROM stock_ledger FORCE INDEX (PRIMARY)
+			WHERE product_id = ? ORDER BY version DESC LIMIT 1)`
+		if err := a.noteHeads(ctx, strings.Repeat(last, len(chunk))[len(" UNION ALL "):], args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// noteHeads runs a query of last versions.
+func (a *auditor) noteHeads(ctx context.Context, query string, args ...any) error {
 	var heads []struct {
 		StockID order.StockID `db:"product_id"`
 		Version int64         `db:"version"`
 	}
-	err = a.tx.SelectContext(ctx, &heads, `SELECT product_id, MAX(version) AS version
-		FROM stock_ledger GROUP BY product_id`)
-	if err != nil {
+	if err := a.tx.SelectContext(ctx, &heads, query, args...); err != nil {
 		return err
 	}
 	for _, head := range heads {
 		a.of(head.StockID).head = head.Version
-	}
-	for id := range a.books.rows {
-		a.of(id)
 	}
 	return nil
 }
@@ -75,23 +110,24 @@ type versions struct {
 }
 
 // readLedger sums up the rows of the ledger that the books do not have.
-func (a *auditor) readLedger(ctx context.Context) error {
-	var parts []versions
+func (a *auditor) readLedger(ctx context.Context) error { return a.readParts(ctx, a.parts()) }
+
+// parts are what the books do not have of the ledger.
+func (a *auditor) parts() (parts []versions) {
 	for _, id := range slices.Sorted(maps.Keys(a.findings)) {
 		f := a.findings[id]
-		base, known := a.books.rows[id]
-		after := base.Version
-		if !known {
-			after = min(0, f.head) - auditRows // rows of before the first version would be odd
-		}
+		base := a.books.rows[id]
 		if f.head == base.Version && f.Version == base.Version && f.Stock == base.Balance {
 			continue
 		}
-		for ; after < f.head; after += auditRows {
+		for after := base.Version; after < f.head; after += auditRows {
 			parts = append(parts, versions{id, after, min(after+auditRows, f.head)})
 		}
 	}
+	return parts
+}
 
+func (a *auditor) readParts(ctx context.Context, parts []versions) error {
 	var done int64
 	for len(parts) > 0 {
 		// As many parts as make a statement, one at least.
@@ -187,7 +223,8 @@ func (a *auditor) sumOthers(ctx context.Context, parts []versions, unknown map[o
 	}
 	var sums []ledgerSums
 	err := a.ledgerTx.SelectContext(ctx, &sums, `SELECT product_id, reason, COUNT(*) AS ledger_rows,
-			SUM(delta) AS delta, MIN(delta) AS least_delta, MAX(delta) AS most_delta, SUM(delta = 0) AS zeros, MAX(version) AS most_version
+			SUM(delta) AS delta, MIN(delta) AS least_delta, MAX(delta) AS most_delta, SUM(delta = 0) AS zeros,
+			MAX(version) AS most_version
 		FROM stock_ledger IGNORE INDEX (PRIMARY)
 		WHERE `+strings.Repeat(part, len(parts))[4:]+` GROUP BY product_id, reason`, args...)
 	if err != nil {
