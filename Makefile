@@ -29,7 +29,7 @@ model: ## check the protocol's model exhaustively with spin
 faults: deps model ## the fault matrix: a sale with a fault in its middle, for each fault; report in .local/faults.html
 	@go run ./e2e/faults $(ARGS)
 
-bench: deps ## measure how fast it is against baselines, in 5 minutes; report in .local/bench.html
+bench: deps ## measure how fast it is against baselines, in 6 minutes; report in .local/bench.html
 	@go run ./ctl bench $(ARGS)
 
 load-k6: deps ## load a local stack with k6 and audit it: SCENARIO="smoke flash-sale soak retry-storm bots" picks
