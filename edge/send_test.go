@@ -36,7 +36,8 @@ func TestQueueRefuses(t *testing.T) {
 	if r.Header.Get("Location") != "" || r.Took > 5*time.Second {
 		t.Errorf("got %v, %q", r, r.Header)
 	}
-	// Units, buyer's count, key and order are as if nothing had been.
+	// Units, buyer's count, key and order are as if nothing had been, when the batch has left the outbox.
+	w.edge.sender.acks.Wait()
 	if after := w.Dump(); !maps.Equal(before, after) {
 		t.Errorf("before %q\nafter  %q", before, after)
 	}
@@ -92,6 +93,7 @@ func TestQueueIsNotThere(t *testing.T) {
 		}
 	}
 	apitest.WantProblem(t, r, 503, problem.QueueUnavailable)
+	w.edge.sender.acks.Wait()
 	for key, value := range w.Dump() {
 		if before[key] != value && !strings.HasPrefix(key, "sale:") && !strings.HasPrefix(key, "stock:") &&
 			key != "products" {
