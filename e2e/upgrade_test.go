@@ -26,6 +26,15 @@ const versionBefore = "5162636087d0f11a3ba98512c0cd46cfac3efda0"
 func buildBefore(t *testing.T) string {
 	t.Helper()
 	source, bin := t.TempDir(), t.TempDir()
+
+	// A clone that has not all of the history fetches the one commit that it lacks.
+	if exec.CommandContext(t.Context(), "git", "-C", "..", "cat-file", "-e", versionBefore).Run() != nil {
+		fetch := exec.CommandContext(t.Context(), "git", "-C", "..", "fetch", "--quiet", "--depth=1", "origin",
+			versionBefore)
+		if out, err := fetch.CombinedOutput(); err != nil {
+			t.Logf("fetch the version before: %v\n%s", err, out)
+		}
+	}
 	archive := exec.CommandContext(t.Context(), "git", "-C", "..", "archive", "--format=tar", "-o",
 		filepath.Join(source, "source.tar"), versionBefore)
 	if out, err := archive.CombinedOutput(); err != nil {
