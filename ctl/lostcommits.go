@@ -39,7 +39,7 @@ func (p parts) lostOrders(ctx context.Context, w io.Writer, productID order.Prod
 
 	// What Redis has seen completed and MySQL has no row of is lost.
 	lost := map[order.OrderID]order.Order{}
-	for _, stockID := range append(product.StockIDs(), productID.Stock()) {
+	for _, stockID := range wholeStock(product) {
 		err := p.stock.Completed(ctx, stockID, func(completed []order.Order) error {
 			ids := make([]order.OrderID, len(completed))
 			for i := range completed {
@@ -81,6 +81,15 @@ func (p parts) lostOrders(ctx context.Context, w io.Writer, productID order.Prod
 	return nil
 }
 
+// wholeStock are the ids under which a product has stock, or had it before it was split: its buckets, and its own.
+func wholeStock(product order.Product) []order.StockID {
+	ids := product.StockIDs()
+	if own := product.ID.Product().Stock(); !slices.Contains(ids, own) {
+		ids = append(ids, own)
+	}
+	return ids
+}
+
 // productAcceptMySQLCmd ends what reconcile does with a product of which MySQL has lost commits, which is nothing.
 type productAcceptMySQLCmd struct {
 	ID order.ProductID `required:"" placeholder:"N" help:"Id of the product."`
@@ -111,14 +120,9 @@ func (p parts) acceptMySQL(ctx context.Context, productID order.ProductID) ([]re
 		return nil, err
 	}
 
-	ids := product.StockIDs()
-	if !slices.Contains(ids, productID.Stock()) {
-		ids = append(ids, productID.Stock())
-	}
-
 	r := reconcile.Reconciler{Redis: p.stock, MySQL: p.ledger, Apply: true, Pause: true, AcceptMySQL: true}
 	var reports []reconcile.Report
-	for _, id := range ids {
+	for _, id := range wholeStock(product) {
 		report, err := r.Product(ctx, id)
 		if err != nil {
 			return nil, err

@@ -159,24 +159,11 @@ func (s *system) startWaitingEdge(t *testing.T, oldWorker *program) (url string)
 // orderUnder orders a unit at an edge under an idempotency key, and returns the order's id.
 func (s *system) orderUnder(t *testing.T, url, key string) string {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), "POST", url+"/api/orders",
-		strings.NewReader(`{"product_id":1,"quantity":1}`))
-	if err != nil {
-		t.Fatal(err)
+	status, body := request(t, "POST", url+"/api/orders", s.token(1<<40), `{"product_id":1,"quantity":1}`,
+		"Idempotency-Key", key)
+	if status != http.StatusAccepted {
+		t.Fatalf("ordered under the key %q: %d %v", key, status, body)
 	}
-	request.Header.Set("Authorization", "Bearer "+s.token(1<<40))
-	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set("Idempotency-Key", key)
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusAccepted {
-		t.Fatalf("ordered under the key %q: %s %s, %v", key, response.Status, text, err)
-	}
-	_, rest, _ := strings.Cut(string(text), `"order_id":"`)
-	id, _, _ := strings.Cut(rest, `"`)
+	id, _ := body["order_id"].(string)
 	return id
 }

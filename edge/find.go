@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"slices"
 	"time"
 
@@ -181,18 +180,16 @@ func (f *finder) search(_ struct{}, questions []*question) {
 	records := make(map[order.OrderID]*order.Record)
 
 	stockIDs, err := f.stock.Products(ctx)
-	if slices.ContainsFunc(questions, func(q *question) bool { return q.product == 0 }) && len(stockIDs) > maxSearched {
-		slog.Debug("find: too many products are loaded for an order to be looked for without its product")
-	}
+	few := len(stockIDs) <= maxSearched
 	stockIDs = slices.DeleteFunc(stockIDs, func(id order.StockID) bool {
 		return !slices.ContainsFunc(questions, func(q *question) bool {
-			return q.product == id.Product() || q.product == 0 && len(stockIDs) <= maxSearched
+			return q.product == id.Product() || q.product == 0 && few
 		})
 	})
 	for some := range slices.Chunk(stockIDs, maxRows) {
 		var all []stock.Pending
-		if err == nil {
-			all, err = f.stock.PendingIn(ctx, some, ids)
+		if all, err = f.stock.PendingIn(ctx, some, ids); err != nil {
+			break
 		}
 		for _, pending := range all {
 			for i, record := range pending.Records {

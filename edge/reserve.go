@@ -221,15 +221,16 @@ func (r *reserver) dispatch(stockID order.StockID, split int64, tickets []*ticke
 		result := &said.results[i]
 		switch {
 		case result.Outcome == stock.Reserved || result.Unsent:
-			parcels = append(parcels, &parcel{
+			p := &parcel{
 				order: result.Order, sale: said.sale, since: time.Now(), tickets: []*ticket{t}, trace: t.trace,
 				replayed: result.Unsent,
-			})
-			if result.Unsent {
-				parcels[len(parcels)-1].alone = result.Batch
+			}
+			if p.replayed {
+				p.alone = result.Batch
 			} else {
 				batch = result.Batch
 			}
+			parcels = append(parcels, p)
 		case result.Outcome == stock.Replayed:
 			t.answer <- &answer{code: accepted, order: result.Order, sale: said.sale}
 		case result.Outcome == stock.SoldOut && split > 0:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -76,7 +77,7 @@ func (u *upgrade) ready() error {
 	case u.done.Load():
 		return nil
 	case n < 0:
-		return fmt.Errorf("whether workers of an older version run is not known yet")
+		return errors.New("whether workers of an older version run is not known yet")
 	default:
 		return fmt.Errorf("%d workers of an older version run, which cannot read the messages of this one: orders are "+
 			"taken when they are replaced", n)

@@ -70,6 +70,11 @@ type measure struct {
 // one an order takes more of the time of a no-op, though less time.
 const quickNoop = 100_000
 
+// matches reports whether a measure is chosen, by its name or its baseline.
+func (m *measure) matches(only *regexp.Regexp) bool {
+	return only.MatchString(m.name) || only.MatchString(m.over)
+}
+
 func (m *measure) probes() []string {
 	names := []string{probeOf(m.figure)}
 	if m.baseline != "" && probeOf(m.baseline) != names[0] {
@@ -148,7 +153,7 @@ func (c *Bench) Measures() bool { return len(chosen(c.Only, c.Against)) > 0 }
 
 func chosen(only *regexp.Regexp, against string) []measure {
 	return slices.DeleteFunc(measures(), func(m measure) bool {
-		return !only.MatchString(m.name) && !only.MatchString(m.over) || m.over == otherBuild && against == ""
+		return !m.matches(only) || m.over == otherBuild && against == ""
 	})
 }
 
@@ -266,12 +271,16 @@ type curve struct {
 	Points [][2]float64 `json:"points"` // share, ms
 }
 
+// machine is what the figures are of.
+func machine() string {
+	return fmt.Sprintf("%s/%s, %d processors, %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version())
+}
+
 func (b *bench) report(chosen []measure) *BenchReport {
 	r := &BenchReport{
 		OK: true, Rounds: b.o.rounds, DurationS: b.o.duration.Seconds(), Others: map[string][]float64{},
-		Curves: b.curves,
-		Machine: fmt.Sprintf("%s/%s, %d processors, %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(),
-			runtime.Version()),
+		Curves:  b.curves,
+		Machine: machine(),
 	}
 
 	used := map[string]bool{}

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -81,7 +80,7 @@ func (c *History) Measures() bool { return len(c.chosen()) > 0 }
 
 func (c *History) chosen() (all []measure) {
 	for _, m := range historyMeasures() {
-		if c.Only.MatchString(m.name) || c.Only.MatchString(m.over) {
+		if m.matches(c.Only) {
 			all = append(all, m)
 		}
 	}
@@ -118,8 +117,7 @@ func (c *History) Run(ctx context.Context) (met bool, err error) {
 	report := BenchReport{
 		StartedAt: start.UTC().Truncate(time.Second), TookS: time.Since(start).Round(time.Second).Seconds(), OK: true,
 		Rounds: c.Rounds, DurationS: c.Duration.Seconds(),
-		Machine: fmt.Sprintf("%s/%s, %d processors, %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(),
-			runtime.Version()),
+		Machine: machine(),
 	}
 	for _, m := range c.chosen() {
 		result := m.judge(found, nil)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
+	"stampede/internal/mysql"
 	"stampede/internal/order"
 )
 
@@ -114,7 +115,7 @@ func (l *Ledger) audit(ctx context.Context, options AuditOptions) (a *auditor, e
 	if a.books, err = readBooks(ctx, tx, options.All); err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
 	}
-	a.until = latest(a.until, a.books.since)
+	a.until = mysql.Later(a.until, a.books.since)
 	if a.kept = a.books.firstID(); options.archive.After(a.books.archived) {
 		a.kept = order.FirstID(options.archive)
 	}

@@ -127,6 +127,15 @@ func (a *auditor) parts() (parts []versions) {
 	return parts
 }
 
+// argsOf are what a statement says of each part: product, version after which it begins, and last version.
+func argsOf(parts []versions) []any {
+	args := make([]any, 0, 3*len(parts))
+	for _, p := range parts {
+		args = append(args, p.stockID, p.after, p.upTo)
+	}
+	return args
+}
+
 func (a *auditor) readParts(ctx context.Context, parts []versions) error {
 	var done int64
 	for len(parts) > 0 {
@@ -167,10 +176,7 @@ type ledgerSums struct {
 // sumLedger reads all rows in one go, in the order of the table, and then again, by their index, the few that are no
 // orders: to tell reasons apart in all of them takes as long as all the rest.
 func (a *auditor) sumLedger(ctx context.Context, parts []versions) (rows int64, err error) {
-	args := make([]any, 0, 3*len(parts))
-	for _, p := range parts {
-		args = append(args, p.stockID, p.after, p.upTo)
-	}
+	args := argsOf(parts)
 	var sums []ledgerSums
 	err = a.ledgerTx.SelectContext(ctx, &sums, `SELECT product_id, COUNT(*) AS ledger_rows, SUM(delta) AS delta,
 			MIN(balance) AS least_balance, SUM(`+sumOfLink+`) AS links, SUM(reason = 'order') AS orders,
@@ -217,10 +223,7 @@ func (a *auditor) sumOthers(ctx context.Context, parts []versions, unknown map[o
 	}
 	const part = ` OR product_id = ? AND reason IN ('initial', 'restock', 'correction', 'move', 'split')
 		AND version > ? AND version <= ?`
-	args := make([]any, 0, 3*len(parts))
-	for _, p := range parts {
-		args = append(args, p.stockID, p.after, p.upTo)
-	}
+	args := argsOf(parts)
 	var sums []ledgerSums
 	err := a.ledgerTx.SelectContext(ctx, &sums, `SELECT product_id, reason, COUNT(*) AS ledger_rows,
 			SUM(delta) AS delta, MIN(delta) AS least_delta, MAX(delta) AS most_delta, SUM(delta = 0) AS zeros,
@@ -386,7 +389,7 @@ func (a *auditor) readRedrives(ctx context.Context) error {
 	}
 	err := a.tx.SelectContext(ctx, &rows, `SELECT product_id, COALESCE(SUM(failed_at < ?), 0) AS known,
 			COALESCE(SUM(failed_at < ?), 0) AS sums FROM redrives WHERE order_id >= ? GROUP BY product_id`,
-		latest(a.books.since, time.Unix(0, 0)), a.until, mysql.UUID(a.kept))
+		mysql.Later(a.books.since, time.Unix(0, 0)), a.until, mysql.UUID(a.kept))
 	if err != nil {
 		return err
 	}
@@ -397,13 +400,6 @@ func (a *auditor) readRedrives(ctx context.Context) error {
 		f.takenBack = row.Sums
 	}
 	return nil
-}
-
-func latest(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
 
 // readBought compares what is counted for limits with the orders of the products that have new ones. A product that is

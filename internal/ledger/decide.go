@@ -264,12 +264,16 @@ func (l *Ledger) lockToDecide(ctx context.Context, tx *sqlx.Tx, stockID order.St
 
 // readRows reads the rows that the orders have already, and who holds their idempotency keys.
 func (d *decider) readRows(ctx context.Context, tx *sqlx.Tx, orders []order.Order) error {
-	related, err := readRelated(ctx, tx, orders)
-	if err != nil {
-		return err
+	ids := make([]order.OrderID, len(orders))
+	for i := range orders {
+		ids[i] = orders[i].ID
 	}
-	for i := range related {
-		d.decided[order.OrderID(related[i].ID)] = &related[i]
+	rows, err := readRows(ctx, tx, ids)
+	if err != nil {
+		return fmt.Errorf("read orders: %w", err)
+	}
+	for i := range rows {
+		d.decided[order.OrderID(rows[i].ID)] = &rows[i]
 	}
 	d.holders, err = readHolders(ctx, tx, orders)
 	return err

@@ -58,25 +58,9 @@ func outlives(usedAt, other time.Time) bool {
 // The reads below happen while a product's row is locked, in a table that grows fast, so that an optimizer may go by
 // statistics of a much smaller one. Each names its index, so that none can take another.
 
-// readRelated reads the rows that the orders have.
-func readRelated(ctx context.Context, tx *sqlx.Tx, orders []order.Order) ([]orderRow, error) {
-	var related []orderRow
-	for chunk := range slices.Chunk(orders, mysql.MaxInList) {
-		ids := make([]mysql.UUID, len(chunk))
-		for i, o := range chunk {
-			ids[i] = mysql.UUID(o.ID)
-		}
-		query, args, err := sqlx.In(keyedOrders+`WHERE o.id IN (?)`, ids)
-		if err != nil {
-			return nil, fmt.Errorf("read orders: %w", err)
-		}
-		var rows []orderRow
-		if err := tx.SelectContext(ctx, &rows, query, args...); err != nil {
-			return nil, fmt.Errorf("read orders: %w", err)
-		}
-		related = append(related, rows...)
-	}
-	return related, nil
+// inKeys is a condition on the primary key of order_keys: product, user and key of so many keys.
+func inKeys(n int) string {
+	return `(product_id, user_id, idempotency_key) IN (` + strings.Repeat(", (?, ?, ?)", n)[2:] + `)`
 }
 
 // readHolders reads since when the keys of the orders are held, of those that are.
@@ -99,8 +83,7 @@ func readHolders(ctx context.Context, tx *sqlx.Tx, orders []order.Order) (map[ke
 			UsedAt  time.Time     `db:"used_at"`
 		}
 		err := tx.SelectContext(ctx, &rows, `SELECT product_id, user_id, idempotency_key, used_at
-			FROM order_keys FORCE INDEX (PRIMARY) WHERE (product_id, user_id, idempotency_key) IN (`+
-			strings.Repeat(", (?, ?, ?)", len(keys)/3)[2:]+`)`, keys...)
+			FROM order_keys FORCE INDEX (PRIMARY) WHERE `+inKeys(len(keys)/3), keys...)
 		if err != nil {
 			return nil, fmt.Errorf("read idempotency keys: %w", err)
 		}
@@ -118,8 +101,7 @@ func releaseKeys(ctx context.Context, tx *sqlx.Tx, keys []keyScope) error {
 		for _, k := range chunk {
 			args = append(args, k.stockID, k.userID, []byte(k.key))
 		}
-		_, err := tx.ExecContext(ctx, `DELETE FROM order_keys WHERE (product_id, user_id, idempotency_key) IN (`+
-			strings.Repeat(", (?, ?, ?)", len(chunk))[2:]+`)`, args...)
+		_, err := tx.ExecContext(ctx, `DELETE FROM order_keys WHERE `+inKeys(len(chunk)), args...)
 		if err != nil {
 			return fmt.Errorf("release idempotency keys: %w", err)
 		}
@@ -176,8 +158,8 @@ func (l *Ledger) PurgeOrderKeys(ctx context.Context, limit int) (purged int, err
 		for _, row := range chunk {
 			args = append(args, row.StockID, row.UserID, row.Key)
 		}
-		result, err := l.db.ExecContext(ctx, `DELETE FROM order_keys WHERE (product_id, user_id, idempotency_key) IN (`+
-			strings.Repeat(", (?, ?, ?)", len(chunk))[2:]+`) AND used_at < ?`, append(args, over)...)
+		result, err := l.db.ExecContext(ctx, `DELETE FROM order_keys WHERE `+inKeys(len(chunk))+` AND used_at < ?`,
+			append(args, over)...)
 		if err != nil {
 			return purged, fmt.Errorf("purge idempotency keys: %w", err)
 		}

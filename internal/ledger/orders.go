@@ -79,6 +79,7 @@ func (l *Ledger) Orders(
 		before, newest = order.OrderID(uuid.Max), time.Now()
 	}
 
+	limit = mysql.PageSize(limit)
 	records := []order.Record{}
 	for _, span := range pageSpans {
 		var from order.OrderID
@@ -88,14 +89,14 @@ func (l *Ledger) Orders(
 		var rows []orderRow
 		err := l.db.SelectContext(ctx, &rows, `SELECT `+orderColumns+`
 			FROM orders AS o WHERE o.user_id = ? AND o.id >= ? AND o.id < ? ORDER BY o.id DESC LIMIT ?`,
-			userID, mysql.UUID(from), mysql.UUID(before), mysql.PageSize(limit)-len(records))
+			userID, mysql.UUID(from), mysql.UUID(before), limit-len(records))
 		if err != nil {
 			return nil, fmt.Errorf("read orders of user %d: %w", userID, err)
 		}
 		for _, row := range rows {
 			records = append(records, row.record())
 		}
-		if len(records) >= mysql.PageSize(limit) || from == (order.OrderID{}) {
+		if len(records) >= limit || from == (order.OrderID{}) {
 			break
 		}
 		before = from

@@ -54,7 +54,19 @@ func (l *Ledger) Decided(ctx context.Context, orders []order.OrderID) (map[order
 // readDecided reads those of the orders that have a row, from a transaction or outside of one.
 func readDecided(ctx context.Context, from sqlx.QueryerContext,
 	orders []order.OrderID) (map[order.OrderID]order.Record, error) {
-	decided := make(map[order.OrderID]order.Record)
+	rows, err := readRows(ctx, from, orders)
+	if err != nil {
+		return nil, err
+	}
+	decided := make(map[order.OrderID]order.Record, len(rows))
+	for i := range rows {
+		decided[order.OrderID(rows[i].ID)] = rows[i].record()
+	}
+	return decided, nil
+}
+
+// readRows reads the rows of those of the orders that have one, with the keys that they hold.
+func readRows(ctx context.Context, from sqlx.QueryerContext, orders []order.OrderID) (all []orderRow, err error) {
 	for chunk := range slices.Chunk(orders, mysql.MaxInList) {
 		query, args, err := sqlx.In(keyedOrders+`WHERE o.id IN (?)`, orderIDs(chunk))
 		if err != nil {
@@ -64,9 +76,7 @@ func readDecided(ctx context.Context, from sqlx.QueryerContext,
 		if err := sqlx.SelectContext(ctx, from, &rows, query, args...); err != nil {
 			return nil, err
 		}
-		for _, row := range rows {
-			decided[order.OrderID(row.ID)] = row.record()
-		}
+		all = append(all, rows...)
 	}
-	return decided, nil
+	return all, nil
 }

@@ -94,21 +94,13 @@ var partitionOrders = goose.NewGoMigration(27, &goose.GoFunc{RunDB: func(ctx con
 	}
 	start := time.Now()
 	if made := madeAt(oldest); !made.IsZero() && made.Before(start) {
-		start = later(made, start.AddDate(0, -maxMonthsBack, 0))
+		start = Later(made, start.AddDate(0, -maxMonthsBack, 0))
 	}
 	_, err = db.ExecContext(ctx, `ALTER TABLE orders
 		DROP KEY orders_idempotency, DROP KEY orders_limit, DROP COLUMN key_before, ADD KEY orders_decided (decided_at)
 		PARTITION BY RANGE COLUMNS (id) (`+partitionsBetween(start, lastMonth())+`)`)
 	return err
 }}, nil)
-
-// later is the later one of two times.
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
 
 // lacksColumn reports whether a table has no such column.
 func lacksColumn(ctx context.Context, db *sql.DB, table, column string) (bool, error) {

@@ -101,18 +101,11 @@ func (db *DB) StaffLog(ctx context.Context, subject string, since time.Time, lim
 	entries := []LogEntry{}
 	err := db.SelectContext(ctx, &entries, `SELECT id, at, actor, action, subject, before_value, after_value FROM staff_log
 		WHERE (? = '' OR subject = ?) AND at >= ? ORDER BY id DESC LIMIT ?`,
-		subject, subject, latest(since, time.Unix(0, 0)).UTC(), min(max(limit, 1), MaxPage))
+		subject, subject, Later(since, time.Unix(0, 0)).UTC(), min(max(limit, 1), MaxPage))
 	if err != nil {
 		return nil, fmt.Errorf("read the staff log: %w", err)
 	}
 	return entries, nil
-}
-
-func latest(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
 
 // guardStaffLog makes the server refuse changes of the staff log's rows. A server with a binary log wants a right for

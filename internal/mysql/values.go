@@ -20,6 +20,14 @@ func (id *UUID) Scan(value any) error { return (*uuid.UUID)(id).Scan(value) }
 // Now is the time to store, in the resolution of the columns that take it. MySQL would round it up.
 func Now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
+// Later is the later one of two times.
+func Later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 // IsStorable reports whether a time is zero or in the range of DATETIME.
 func IsStorable(t time.Time) bool {
 	year := t.UTC().Year()

@@ -323,7 +323,7 @@ var changes = []change{
 		promise: "P7", what: "the snapshot is taken before the product is locked",
 		file: "internal/ledger/decide.go",
 		old:  "\tproduct, err := lockProduct(ctx, tx, stockID)\n",
-		new:  "\t_, err := readRelated(ctx, tx, orders)\n\tif err != nil {\n\t\treturn nil, err\n\t}\n\tproduct, err := lockProduct(ctx, tx, stockID)\n",
+		new:  "\t_, err := readRows(ctx, tx, []order.OrderID{orders[0].ID})\n\tif err != nil {\n\t\treturn nil, err\n\t}\n\tproduct, err := lockProduct(ctx, tx, stockID)\n",
 		pkg:  "internal/ledger", test: "TestLimitConcurrently", says: "the limit is 3",
 	},
 
