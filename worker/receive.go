@@ -155,6 +155,9 @@ func (w *Worker) poll() {
 		if err == nil {
 			failures = 0
 			w.take(messages)
+			if n := len(messages); 0 < n && n < queue.MaxEntries {
+				sleep(w.receiving, gatherPause)
+			}
 			continue
 		}
 
@@ -241,6 +244,9 @@ func (w *Worker) delete(_ struct{}, messages []*delivery) {
 	}
 	for _, m := range messages {
 		w.held.remove(m)
+	}
+	if len(messages) < queue.MaxEntries {
+		sleep(w.receiving, gatherPause)
 	}
 }
 

@@ -28,8 +28,8 @@ const (
 	// renews it.
 	VisibilityTimeout = 60 * time.Second
 
-	// maxEntries is SQS's limit of entries in a batch request.
-	maxEntries = 10
+	// MaxEntries is SQS's limit of messages in a request: to send, to receive or to delete them.
+	MaxEntries = 10
 	// maxMessageBytes is SQS's limit of a message, and of a batch, attributes included.
 	maxMessageBytes = 1 << 20
 	// maxBatchBytes stays below that limit.

@@ -53,7 +53,7 @@ func (q *Queue) Receive(ctx context.Context, wait, hidden time.Duration) ([]Mess
 	ctx, cancel := context.WithTimeout(ctx, wait+callTimeout)
 	defer cancel()
 	out, err := q.api.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
-		QueueUrl: &q.url, MaxNumberOfMessages: maxEntries,
+		QueueUrl: &q.url, MaxNumberOfMessages: MaxEntries,
 		WaitTimeSeconds: int32(wait / time.Second), VisibilityTimeout: int32(hidden / time.Second),
 		MessageAttributeNames: []string{"All"},
 		MessageSystemAttributeNames: []types.MessageSystemAttributeName{
@@ -144,7 +144,7 @@ func inBatches(ctx context.Context, receipts []string, what string,
 	f func(context.Context, []string) (refusals, error)) error {
 	var errs []error
 	for len(receipts) > 0 {
-		batch := receipts[:min(len(receipts), maxEntries)]
+		batch := receipts[:min(len(receipts), MaxEntries)]
 		receipts = receipts[len(batch):]
 		if err := persist(ctx, batch, f); err != nil {
 			errs = append(errs, fmt.Errorf("%s %d messages: %w", what, len(batch), err))

@@ -145,7 +145,7 @@ func batchLength(messages []Outgoing, indexes []int) int {
 		for name, value := range messages[i].Attributes {
 			size += len(name) + len(value) + len("String")
 		}
-		if n > 0 && (n == maxEntries || size > maxBatchBytes) {
+		if n > 0 && (n == MaxEntries || size > maxBatchBytes) {
 			return n
 		}
 	}
