@@ -83,8 +83,8 @@ func probes() []probe {
 		{name: "idle", once: true, run: probeIdle},
 		{name: "memory", once: true, run: probeMemory},
 		{name: "orders", once: true, run: probeOrders},
-		{name: "steady", run: probeSteady},
 		{name: "rest", once: true, run: probeRest},
+		{name: "steady", run: probeSteady},
 	}, againstProbes()...)
 }
 

@@ -175,13 +175,14 @@ func (s *side) awaitEmpty(ctx context.Context) error {
 	}
 }
 
-// probeRest looks at the same system while nobody orders.
+// probeRest looks at the same system while nobody orders, before anybody has: after a rush, MariaDB writes its pages and
+// clears old versions of rows for some time.
 func probeRest(ctx context.Context, b *bench) (figures, error) {
 	s, err := b.steadySystem(ctx)
 	if err != nil {
 		return nil, err
 	}
-	wait(ctx, min(settleDown, b.o.duration))
+	wait(ctx, restTimes*b.o.duration/2) // until they have started in full
 	before, err := b.usedBy(s)
 	if err != nil {
 		return nil, err
