@@ -26,6 +26,9 @@ const (
 	sendDeadline = 10 * time.Second
 	// maxAcks bounds the batches that leave the outbox by one call.
 	maxAcks = 100
+	// gatherAcks is how long after such a call the next one waits, so that it has more batches: nobody waits for it,
+	// and the relay looks at batches that are hundreds of times as old.
+	gatherAcks = 20 * time.Millisecond
 	// settleTimeout bounds the calls to Redis after the queue's answer, for all products together.
 	settleTimeout = 5 * time.Second
 )
@@ -239,6 +242,9 @@ func (s *sender) acknowledge(stockID order.StockID, batches []string) {
 	if err := s.stock.Acknowledge(ctx, stockID, batches); err != nil {
 		slog.Warn("send: sent orders stay in the outbox until they are sent again", "product", stockID, "batches",
 			len(batches), "error", err)
+	}
+	if len(batches) < maxAcks {
+		time.Sleep(gatherAcks)
 	}
 }
 

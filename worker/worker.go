@@ -40,8 +40,8 @@ const (
 	maxDeletes = 4
 	// maxDeleteBatch bounds the messages of a call to delete.
 	maxDeleteBatch = 50
-	// gatherPause is how long a poller or a delete waits after a request that was not full, so that the next has more in
-	// it. All pollers together still ask every few milliseconds, and an order that comes alone finds them waiting.
+	// gatherPause is how long a poller or a delete waits after a request that was not full, so that the next has more
+	// in it. All pollers together still ask every few milliseconds, and an order that comes alone finds them waiting.
 	gatherPause = 40 * time.Millisecond
 	// relayInterval and relayAge say how often the outbox is looked at, and after what time an order
 	// in it is taken for left behind by its edge, whose own deadline is much shorter.

@@ -175,8 +175,8 @@ func (s *side) awaitEmpty(ctx context.Context) error {
 	}
 }
 
-// probeRest looks at the same system while nobody orders, before anybody has: after a rush, MariaDB writes its pages and
-// clears old versions of rows for some time.
+// probeRest looks at the same system while nobody orders, before anybody has: after a rush, MariaDB writes its pages
+// and clears old versions of rows for some time.
 func probeRest(ctx context.Context, b *bench) (figures, error) {
 	s, err := b.steadySystem(ctx)
 	if err != nil {
