@@ -22,8 +22,9 @@ const (
 	// maxWaiting bounds the requests that wait for one product's reservation. More than this could
 	// not be served before their clients give up.
 	maxWaiting = 8 * stock.MaxBatch
-	// minGather is how much later than a call with several orders, but fewer than enoughGathered, the next one is made at
-	// the earliest, so that it has more. An order that comes alone, or after the answer to the one before, does not wait.
+	// minGather is how much later than a call with several orders, but fewer than enoughGathered, the next one is made
+	// at the earliest, so that it has more. An order that comes alone, or after the answer to the one before, does not
+	// wait.
 	minGather      = 2 * time.Millisecond
 	enoughGathered = 64
 	// maxGather bounds the wait for an earlier batch, so that one call to the queue that hangs does not stop the sale.

@@ -98,14 +98,18 @@ func measures() []measure {
 		accepted = "accepted orders/s, each on the queue"
 		drained  = "orders/s from a full queue to deleted"
 		first    = "of the first ones"
+		tail     = "a-crowd-that-comes-at-once"
 	)
 	return slices.Concat([]measure{
-		{name: accepted, figure: "accepted", baseline: "no-op", over: "no-op", bar: .33, slowBar: .43},
+		{name: accepted, figure: "accepted", baseline: "no-op", over: "no-op", bar: .33, slowBar: .43,
+			explained: "taking-an-order"},
 		{name: accepted, figure: "accepted", baseline: "textbook edge", over: "textbook edge", bar: 4.7},
 		{name: accepted, figure: "telemetry/on", baseline: "telemetry/off", over: "no telemetry", bar: .95},
-		{name: "sold-out answers/s", figure: "sold out", baseline: "no-op", over: "no-op", bar: .88},
+		{name: "sold-out answers/s", figure: "sold out", baseline: "no-op", over: "no-op", bar: .88,
+			explained: "refusing-an-order"},
 		{name: drained, figure: "drain", baseline: "textbook drain", over: "textbook worker", bar: 20},
-		{name: drained, figure: "drain", baseline: "insert", over: "inserts alone", bar: .45},
+		{name: drained, figure: "drain", baseline: "insert", over: "inserts alone", bar: .45,
+			explained: "deciding-orders"},
 		{name: drained + ", each commit synced", figure: "durable", baseline: "drain", over: "synced once a second",
 			noBar: true},
 		{name: "orders/s reserved by one Redis, batched", figure: "reserve", baseline: "pipelined reserve",
@@ -119,15 +123,18 @@ func measures() []measure {
 		{name: "processor us of Redis per order, 3 masters", figure: "masters/us 3", baseline: "masters/us 1",
 			over: "1 master", bar: 1.3, atMost: true},
 		{name: "errors at half of the accepted rate", figure: "open/errors", bar: 0, atMost: true},
-		{name: "p99 ms at half of the accepted rate", figure: "open/p99", bar: 25, atMost: true},
-		{name: "p99.9 ms at half of the accepted rate", figure: "open/p99.9", bar: 100, atMost: true},
+		{name: "p99 ms at half of the accepted rate", figure: "open/p99", bar: 25, atMost: true,
+			explained: tail},
+		{name: "p99.9 ms at half of the accepted rate", figure: "open/p99.9", bar: 100, atMost: true,
+			explained: tail},
 		{name: "p50 ms of a lone order", figure: "lone", baseline: "textbook lone", over: "textbook edge",
-			bar: 1.15, atMost: true},
+			bar: 1.15, atMost: true, explained: "a-lone-order"},
 		{name: "SQS requests per order at saturation", figure: "saturation", bar: .02, atMost: true},
 		// Of the bodies of messages as they stand in the requests, where JSON is a string of JSON.
 		{name: "SQS bytes per order", figure: "saturation/bytes", noBar: true},
 		{name: "SQS bytes per order with an idempotency key", figure: "orders/sqs bytes", bar: 110, atMost: true},
-		{name: "edge MB with 10,000 idle connections", figure: "idle", bar: 200, atMost: true},
+		{name: "edge MB with 10,000 idle connections", figure: "idle", bar: 200, atMost: true,
+			explained: "idle-connections"},
 		// That these are constant is the bar: of as many again, one more takes what it took before.
 		{name: "bytes in Redis of one more product", figure: "memory/more products", baseline: "memory/products",
 			over: first, bar: 1.1, atMost: true},
@@ -136,7 +143,8 @@ func measures() []measure {
 		{name: "bytes in Redis of one more order", figure: "memory/more orders", baseline: "memory/orders",
 			over: first, bar: 1.1, atMost: true},
 		{name: "bytes in Redis of an order in flight", figure: "orders/in flight", bar: 350, atMost: true},
-		{name: "bytes in Redis of an order decided a day ago", figure: "orders/a day later", bar: 60, atMost: true},
+		{name: "bytes in Redis of an order decided a day ago", figure: "orders/a day later", bar: 60, atMost: true,
+			explained: "an-order-a-day-later"},
 		{name: "bytes in Redis of an order decided two days ago", figure: "orders/two days later", noBar: true},
 	}, steadyMeasures(), againstMeasures())
 }

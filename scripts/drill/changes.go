@@ -260,8 +260,9 @@ var changes = []change{
 		pkg: "shop", test: "TestCorrection", says: "a correction that was refused",
 	}, {
 		promise: "P4", what: "an audit that has found something leaves a checkpoint behind",
-		file: "internal/ledger/audit.go", old: "\tif a.unsound() {\n\t\treturn audits, nil\n", new: "\tif false {\n\t\treturn audits, nil\n",
-		pkg: "internal/ledger", test: "TestACheckpointIsOnlyOfSoundBooks", says: "Problems:[]",
+		file: "internal/ledger/audit.go",
+		old:  "\tif a.unsound() {\n\t\treturn audits, nil\n", new: "\tif false {\n\t\treturn audits, nil\n",
+		pkg: "internal/ledger", test: "TestACheckpointIsOnlyOfSoundBooks", says: "do not match the books",
 	}, {
 		promise: "P4", what: "books that do not add up are archived",
 		file: "internal/ledger/archive.go", old: "\t\tif a.unsound() {\n", new: "\t\tif false {\n",
@@ -333,7 +334,8 @@ var changes = []change{
 		pkg: "internal/stock", test: "TestScripts/settle_without_reservation", says: "completed, newer than the load",
 	}, {
 		promise: "P7", what: "what is decided is not added to what its buyers have bought",
-		file: "internal/ledger/decide.go", old: "\treturn addBought(ctx, tx, d.product.ID, d.sold)\n", new: "\treturn nil\n",
+		file: "internal/ledger/decide.go",
+		old:  "\treturn addBought(ctx, tx, d.product.ID, d.sold)\n", new: "\treturn nil\n",
 		pkg: "internal/ledger", test: "TestALimitCountsWhatWasBoughtBefore", says: "completed, want limit_exceeded",
 	}, {
 		promise: "P7", what: "what was sold without a limit does not count for one that is set later",
