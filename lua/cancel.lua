@@ -48,9 +48,7 @@ for i = 1, #ARGV / 3 do
       given = true
     end
     redis.call('HDEL', reserved_key, id)
-    if redis.call('HINCRBY', bought_key, user, -units) <= 0 then
-      redis.call('HDEL', bought_key, user)
-    end
+    count_bought(bought_key, user, -units)
     if key ~= '' then
       release(id, user, key, KEYS[k])
     end

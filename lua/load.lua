@@ -28,8 +28,8 @@ if tonumber(version) < seen or tonumber(revision) < known_revision or epoch ~= k
   return -1
 end
 redis.call('SET', stock_key, units)
-redis.call('HSET', sale_key, VERSION, version, SEEN, version, PRICE, price, CURRENCY, currency, STARTS_AT, starts_at,
-  ENDS_AT, ends_at, LIMIT, limit, STATE, state, REVISION, revision, BUCKETS, buckets)
+redis.call('HSET', sale_key, VERSION, version, BORN, version, SEEN, version, PRICE, price, CURRENCY, currency,
+  STARTS_AT, starts_at, ENDS_AT, ends_at, LIMIT, limit, STATE, state, REVISION, revision, BUCKETS, buckets)
 count_change(sale_key)
 reopened(stock_key)
 return 1

@@ -7,12 +7,13 @@ local IDEMPOTENCY_MISMATCH, NOT_ON_SALE, PAUSED, OTHER_BUCKETS = -5, -6, -7, -8
 -- The fields of sale:{p}. Internal/stock has the same names of those that it uses.
 local PRICE, CURRENCY, STARTS_AT, ENDS_AT, LIMIT = 'price', 'currency', 'starts_at', 'ends_at', 'limit'
 local STATE, BUCKETS, PAUSED_UNTIL, REVISION = 'state', 'buckets', 'paused_until', 'revision'
-local VERSION, SEEN, SEEN_BY, LOST_COMMITS = 'version', 'seen', 'seen_by', 'lost_commits'
+local VERSION, BORN, SEEN, SEEN_BY, LOST_COMMITS = 'version', 'born', 'seen', 'seen_by', 'lost_commits'
 local EPOCH, CHANGES, COUNTED = 'epoch', 'changes', 'counted'
 
 -- Other words that Go uses as well: a state of a sale, the channel of notices, what is before the id of a
--- restock in settled:{p}, and arguments of settle.lua and transfer.lua.
-local OFF_SALE, NOTICES, RESTOCK_MARK, SPARE, WHOLE = 'off_sale', 'notices', 'restock:', 'spare', 'whole'
+-- restock and of an order that was returned in settled:{p}, and arguments of settle.lua and transfer.lua.
+local OFF_SALE, NOTICES, SPARE, WHOLE = 'off_sale', 'notices', 'spare', 'whole'
+local RESTOCK_MARK, RETURN_MARK = 'restock:', 'return:'
 
 -- What is kept of an order that is reserved: 'units user unit_price reserved_at batch key', reserved_at in ms, key as the
 -- caller has written it, or nothing. Batch names the entry of the outbox in which the order was put when it was reserved.
@@ -57,6 +58,14 @@ end
 local function is_still(sale_key, epoch, changes)
   local known = redis.call('HMGET', sale_key, EPOCH, CHANGES)
   return known[1] == epoch and known[2] == changes
+end
+
+-- Counts units for a buyer. For a moment he may have less than none: his units can be returned before it is settled that
+-- he has them. So what he has goes only when it is none.
+local function count_bought(bought_key, user, units)
+  if redis.call('HINCRBY', bought_key, user, units) == 0 then
+    redis.call('HDEL', bought_key, user)
+  end
 end
 
 -- Tells all edges that more may be had of a product than before. The key is one of the product's.

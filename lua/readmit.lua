@@ -47,6 +47,6 @@ end
 redis.call('DECRBY', stock_key, quantity)
 count_change(sale_key)
 redis.call('HSET', reserved_key, id, reservation)
-redis.call('HINCRBY', bought_key, user, quantity)
+count_bought(bought_key, user, quantity)
 redis.call('HSET', outbox_key, batch, entry)
 return RESERVED

@@ -7,8 +7,9 @@
 -- left in settled:{p}, where that worker finds it when it comes late.
 --
 -- A fresh completed order that has no reservation was decided after Redis had lost it. Its units are
--- taken out of available only if its version is newer than the loaded one, since otherwise the
--- loaded stock is already without them. A fresh decision may be settled as fresh once only: who does
+-- taken out of available only if its version is newer than the one of the stock, since otherwise the
+-- stock is already without them. They count for its buyer if it is newer than what was loaded, since no
+-- correction of the stock says what buyers have. A fresh decision may be settled as fresh once only: who does
 -- not know whether a call was carried out repeats it with fresh = 0.
 --
 -- Who is not reserved is not in the outbox either, and is not sent from there any more; the entry itself goes when all of its
@@ -42,9 +43,10 @@ local NOBODY = '0' -- the buyer of a transfer
 local commit, spare, period_length = ARGV[1], ARGV[1] == SPARE, tonumber(ARGV[2])
 
 local loaded = redis.call('EXISTS', stock_key) == 1
-local sale = redis.call('HMGET', sale_key, VERSION, SEEN, SEEN_BY)
+local sale = redis.call('HMGET', sale_key, VERSION, SEEN, SEEN_BY, BORN)
 local version_text, before, by = string.match(commit, '^(%d+) ?(%d*) ?(%S*)$')
 local loaded_version, version, seen = tonumber(sale[1] or 0), tonumber(version_text) or 0, tonumber(sale[2] or 0)
+local born = tonumber(sale[4]) or loaded_version -- a program of before has loaded it
 
 local n = (#ARGV - 2) / 5
 local ids, users, quantities, completed, fresh = {}, {}, {}, {}, {}
@@ -91,9 +93,11 @@ for i = 1, n do
         tombs[#tombs + 1] = id
       end
     end
-  elseif fresh[i] and completed[i] and loaded and version > loaded_version
+  elseif fresh[i] and completed[i] and loaded and version > born
     and redis.call('SISMEMBER', settled_key, id) == 0 then
-    taken = taken + quantity
+    if version > loaded_version then
+      taken = taken + quantity
+    end
     bought[#bought + 1] = {user, quantity}
   end
   here[id] = true
@@ -112,7 +116,7 @@ end
 if version > seen then
   redis.call('HSET', sale_key, SEEN, version_text)
 end
-if changed or taken > 0 then
+if changed or #bought > 0 then
   count_change(sale_key)
 end
 redis.call('HDEL', reserved_key, unpack(done))
@@ -123,8 +127,8 @@ if loaded and given ~= taken then
   end
 end
 for i = 1, #bought do
-  if bought[i][1] ~= NOBODY and redis.call('HINCRBY', bought_key, bought[i][1], bought[i][2]) <= 0 then
-    redis.call('HDEL', bought_key, bought[i][1])
+  if bought[i][1] ~= NOBODY then
+    count_bought(bought_key, bought[i][1], bought[i][2])
   end
 end
 if #tombs > 0 then

@@ -30,6 +30,7 @@ const (
 	Claim       Step = "claim"       // Redis: claim orders left in the outbox; after it only when there were some
 	Settle      Step = "settle"      // Redis: clear the reservations of decided orders
 	Restock     Step = "restock"     // Redis: add units, after MySQL has them
+	Return      Step = "return"      // Redis: put units back on sale that MySQL has taken back
 	Send        Step = "send"        // queue: send orders
 	Receive     Step = "receive"     // queue: receive messages; there is a point only after it, when some have come
 	Delete      Step = "delete"      // queue: delete messages
@@ -44,7 +45,7 @@ const (
 // Steps lists all steps.
 func Steps() []Step {
 	return []Step{
-		Load, Reserve, Cancel, Acknowledge, Claim, Settle, Restock, Send, Receive, Delete,
+		Load, Reserve, Cancel, Acknowledge, Claim, Settle, Restock, Return, Send, Receive, Delete,
 		Decide, Commit, Lend, Move, MoveCommit, Lent,
 	}
 }

@@ -127,6 +127,8 @@ func testCorrect(t *testing.T, s *shop) {
 	late.ID = order.NewID()
 	s.settle(t, fresh(late, order.Completed, 13))
 	equal(t, "stock after a new one", s.contents(t).stock, "4")
+	// A correction is of the stock, and knows nothing of buyers: both orders are counted for theirs.
+	equal(t, "bought", s.contents(t).bought, map[string]string{"1": "2", "3": "2"})
 }
 
 func testPause(t *testing.T, s *shop) {

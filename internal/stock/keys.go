@@ -19,6 +19,7 @@ const (
 	fieldCurrency    = "currency"
 	fieldBuckets     = "buckets"
 	fieldVersion     = "version"  // of the product's row in MySQL, when it was loaded or corrected
+	fieldBorn        = "born"     // the same when it was loaded
 	fieldRevision    = "revision" // of the settings
 	fieldSeen        = "seen"     // the newest version that Redis has heard of
 	fieldLostCommits = "lost_commits"
@@ -77,3 +78,6 @@ func (s *Stock) oldKeys(k productKeys, userID order.UserID, key string) []string
 
 // restockMark is before the id of a restock in the set of what was settled; restock.lua writes it.
 const restockMark = "restock:"
+
+// returnMark is before the id of an order in the same set whose units were returned; return.lua writes it.
+const returnMark = "return:"

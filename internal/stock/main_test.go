@@ -33,6 +33,9 @@ var scriptTests = []struct {
 	{"numbers beyond 2^53", testLargeNumbers},
 	{"restock", testRestock},
 	{"restock before load", testRestockNotLoaded},
+	{"return", testReturn},
+	{"return before load", testReturnNotLoaded},
+	{"return of what is not settled", testReturnBeforeSettle},
 	{"level", testLevel},
 	{"products and counts", testProductsAndCounts},
 	{"reserve", testReserve},
@@ -404,10 +407,12 @@ var background = context.Background()
 func TestWordsOfScripts(t *testing.T) {
 	t.Parallel()
 	want := map[string]string{
-		"CURRENCY": fieldCurrency, "VERSION": fieldVersion, "REVISION": fieldRevision, "SEEN": fieldSeen,
+		"CURRENCY": fieldCurrency, "VERSION": fieldVersion,
+		"BORN": fieldBorn, "REVISION": fieldRevision, "SEEN": fieldSeen,
 		"LOST_COMMITS": fieldLostCommits, "EPOCH": fieldEpoch, "CHANGES": fieldChanges, "COUNTED": fieldCounted,
 		"OFF_SALE": string(order.OffSale), "NOTICES": notice.Channel, "RESTOCK_MARK": restockMark,
-		"SPARE": argSpare, "WHOLE": argWhole,
+		"RETURN_MARK": returnMark,
+		"SPARE":       argSpare, "WHOLE": argWhole,
 	}
 	prelude := lua.Script("put")
 	found := map[string]string{}

@@ -26,7 +26,8 @@ type settings struct {
 type model struct {
 	loaded               bool
 	stock, version, seen int64
-	settings             // only the revision, if the product is not loaded
+	born                 int64 // the version of the load
+	settings                   // only the revision, if the product is not loaded
 	// clock is the time in hours. Bounds of the sale are half an hour later than their number says, so that
 	// what a play takes does not matter.
 	clock    int64
@@ -88,7 +89,7 @@ func (m *model) reserve(requests []Request) (results []Reservation) {
 			m.price[r.OrderID] = m.settings.price
 			m.stock -= r.Quantity
 			m.reserved[r.OrderID] = r.Quantity
-			m.bought[r.UserID] += r.Quantity
+			m.count(r.UserID, r.Quantity)
 			m.outbox[r.OrderID] = batch
 			here[r.OrderID] = true
 			if r.IdempotencyKey != "" {
@@ -100,11 +101,16 @@ func (m *model) reserve(requests []Request) (results []Reservation) {
 	return results
 }
 
-func (m *model) giveBack(id order.OrderID, userID order.UserID) {
-	m.stock += m.reserved[id]
-	if m.bought[userID] -= m.reserved[id]; m.bought[userID] <= 0 {
+// count counts units for a buyer, who may have less than none for a moment.
+func (m *model) count(userID order.UserID, units int64) {
+	if m.bought[userID] += units; m.bought[userID] == 0 {
 		delete(m.bought, userID)
 	}
+}
+
+func (m *model) giveBack(id order.OrderID, userID order.UserID) {
+	m.stock += m.reserved[id]
+	m.count(userID, -m.reserved[id])
 	delete(m.reserved, id)
 }
 
@@ -130,11 +136,13 @@ func (m *model) settle(decisions []order.Decision) (s Settled) {
 			s.GivenBack += units
 		case reserved && !d.Fresh:
 			m.marks[d.ID.String()] = true
-		case !reserved && d.Fresh && d.Status == order.Completed && m.loaded && d.Version > m.version &&
+		case !reserved && d.Fresh && d.Status == order.Completed && m.loaded && d.Version > m.born &&
 			!m.marks[d.ID.String()]:
-			m.stock -= d.Quantity
-			m.bought[d.UserID] += d.Quantity
-			s.TakenOut += d.Quantity
+			if d.Version > m.version {
+				m.stock -= d.Quantity
+				s.TakenOut += d.Quantity
+			}
+			m.count(d.UserID, d.Quantity)
 		}
 		delete(m.reserved, d.ID)
 		delete(m.outbox, d.ID)
@@ -174,6 +182,7 @@ func (m *model) sale(base int64) map[string]string {
 		sale["revision"] = strconv.FormatInt(m.revision, 10)
 	}
 	if m.loaded {
+		sale["born"] = strconv.FormatInt(m.born, 10)
 		sale["version"], sale["currency"] = strconv.FormatInt(m.version, 10), "EUR"
 		sale["buckets"] = "0"
 		sale["price"], sale["limit"] = strconv.FormatInt(m.settings.price, 10), strconv.FormatInt(m.limit, 10)
@@ -223,7 +232,9 @@ type world struct {
 	sent      map[order.OrderID]bool // by their edge, which then cancels no more
 	pending   [][]order.Decision
 	restocks  []restock
-	restocked int64 // restocks so far
+	sold      []Returned // completed orders, which may be cancelled later
+	returns   []Returned // those that were
+	restocked int64      // restocks so far
 }
 
 // row is what MySQL holds of the product.
@@ -250,6 +261,9 @@ func (w *world) decide(t *rapid.T, requests []Request) {
 			if w.truth.stock >= r.Quantity && rapid.IntRange(0, 3).Draw(t, "fails") > 0 {
 				status, changed = order.Completed, true
 				w.truth.stock -= r.Quantity
+				w.sold = append(w.sold, Returned{
+					OrderID: r.OrderID, UserID: r.UserID, Quantity: r.Quantity, TakenAt: w.truth.version + 1,
+				})
 			}
 			w.rows[r.OrderID] = status
 		}
@@ -286,6 +300,40 @@ func (w *world) restock(t *rapid.T, r restock) {
 	}
 }
 
+// takeBack takes the units of an order back that was completed, in MySQL.
+func (w *world) takeBack(t *rapid.T) {
+	if len(w.sold) == 0 {
+		t.Skip("none")
+	}
+	i := rapid.IntRange(0, len(w.sold)-1).Draw(t, "sold")
+	r := w.sold[i]
+	w.sold = slices.Delete(w.sold, i, i+1)
+	w.truth.stock, w.truth.version = w.truth.stock+r.Quantity, w.truth.version+1
+	r.ReturnedAt = w.truth.version
+	w.returns = append(w.returns, r)
+}
+
+// bring brings returns to Redis, be they new or there already.
+func (w *world) bring(t *rapid.T, returns []Returned) {
+	var want int64
+	for _, r := range returns {
+		if mark := "return:" + r.OrderID.String(); w.loaded && !w.marks[mark] {
+			w.marks[mark] = true
+			if r.ReturnedAt > w.version {
+				w.stock += r.Quantity
+				want += r.Quantity
+			}
+			if r.TakenAt > w.born {
+				w.count(r.UserID, -r.Quantity)
+			}
+		}
+		w.seen = max(w.seen, r.ReturnedAt)
+	}
+	if got, err := w.shop.Return(background, w.shop.product.ID, returns); err != nil || got != want {
+		t.Fatalf("Return(%+v) = %v, %v, want %v", returns, got, err, want)
+	}
+}
+
 func (w *world) load(t *rapid.T, r row) {
 	epoch, err := w.shop.epoch(background, w.shop.product.ID)
 	if err != nil {
@@ -304,7 +352,8 @@ func (w *world) loadLate(t *rapid.T, r row, epoch string, present bool) {
 		t.Fatalf("Load(%+v) = %v, %v, want %v", p, got, err, want)
 	}
 	if want {
-		w.loaded, w.stock, w.version, w.seen, w.settings = true, p.Stock, p.Version, p.Version, r.settings
+		w.loaded, w.stock, w.settings = true, p.Stock, r.settings
+		w.version, w.born, w.seen = p.Version, p.Version, p.Version
 	}
 }
 
@@ -319,6 +368,41 @@ func (w *world) configure(t *rapid.T, s settings) {
 	}
 	if got, err := w.shop.Configure(background, w.product(w.base, w.shop.product, s)); err != nil || got != want {
 		t.Fatalf("Configure(%+v) = %v, %v, want %v", s, got, err, want)
+	}
+}
+
+// arrive loads the product, and brings everything that is on its way, with orders that are not decided yet.
+func (w *world) arrive(t *rapid.T, orders []Request) {
+	if !w.loaded {
+		w.load(t, w.truth)
+	}
+	if len(orders) > 0 {
+		w.decide(t, orders)
+	}
+	for _, decisions := range w.pending {
+		w.settle(t, decisions)
+	}
+	for _, r := range w.restocks {
+		w.restock(t, r)
+	}
+	for _, r := range w.returns {
+		w.bring(t, []Returned{r})
+	}
+	for _, s := range w.changes {
+		w.configure(t, s)
+	}
+}
+
+// buyersHave wants Redis to count for each buyer what he holds of what was decided since the load, when all is quiet.
+func (w *world) buyersHave(t *rapid.T) {
+	holds := map[order.UserID]int64{}
+	for _, r := range w.sold {
+		if r.TakenAt > w.born {
+			holds[r.UserID] += r.Quantity
+		}
+	}
+	if !maps.Equal(holds, w.bought) {
+		t.Fatalf("when all is quiet buyers hold %v, and Redis counts %v", holds, w.bought)
 	}
 }
 
@@ -370,7 +454,7 @@ func (w *world) compare(t *rapid.T, tb testing.TB) {
 	}
 }
 
-// TestScriptsDoAsTheModel plays edges, relay, workers, restocks and changes of the settings on a few orders,
+// TestScriptsDoAsTheModel plays edges, relay, workers, restocks, returns and changes of the settings on a few orders,
 // in any order and with repetitions, before, within and after the sale. After each step Redis holds what the
 // model says. In the end, when everything has been delivered, it holds what MySQL has. In one play Redis loses
 // its data, in another workers die between commit and settle, in a third both, which reconcile then has to mend.
@@ -575,6 +659,13 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 				}
 				w.restock(t, rapid.SampledFrom(w.restocks).Draw(t, "restock"))
 			},
+			"order is cancelled": w.takeBack,
+			"returns arrive": func(t *rapid.T) {
+				if len(w.returns) == 0 {
+					t.Skip("none")
+				}
+				w.bring(t, rapid.SliceOfN(rapid.SampledFrom(w.returns), 1, 3).Draw(t, "returns"))
+			},
 			"settings change": w.drawSettings,
 			"change arrives":  func(t *rapid.T) { w.configure(t, rapid.SampledFrom(w.changes).Draw(t, "change")) },
 			"clock steps": func(t *rapid.T) {
@@ -593,22 +684,11 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 		})
 
 		// The faults end: everything on its way arrives.
-		if !w.loaded {
-			w.load(rt, w.truth)
-		}
-		if left := where(onTheWay); len(left) > 0 {
-			w.decide(rt, left)
-		}
-		for _, decisions := range w.pending {
-			w.settle(rt, decisions)
-		}
-		for _, r := range w.restocks {
-			w.restock(rt, r)
-		}
-		for _, s := range w.changes {
-			w.configure(rt, s)
-		}
+		w.arrive(rt, where(onTheWay))
 		w.compare(rt, t)
+		if faults != "both" {
+			w.buyersHave(rt)
+		}
 		if faults == "both" {
 			l := must(s.Look(background, s.product.ID))(tb)
 			if set, err := s.Correct(background, s.product.ID, l, w.truth.stock, w.truth.version); err != nil || !set {

@@ -9,6 +9,7 @@ var (
 	settleScript    = redis.NewScript("settle")
 	acceptScript    = redis.NewScript("accept")
 	restockScript   = redis.NewScript("restock")
+	returnScript    = redis.NewScript("return")
 	claimScript     = redis.NewScript("claim")
 	readmitScript   = redis.NewScript("readmit")
 	pauseScript     = redis.NewScript("pause")

@@ -29,7 +29,7 @@ func testConfigure(t *testing.T, s *shop) {
 		p.StartsAt, p.EndsAt = time.Time{}, time.UnixMilli(4_000_000_000_000)
 	})
 	want.sale = map[string]string{
-		"version": "5", "seen": "5", "price": "1000000000000", "currency": "EUR", "buckets": "0",
+		"version": "5", "born": "5", "seen": "5", "price": "1000000000000", "currency": "EUR", "buckets": "0",
 		"starts_at": "0", "ends_at": "4000000000000", "limit": "0", "state": "off_sale", "revision": "4",
 	}
 	equal(t, "contents", s.contents(t), want)

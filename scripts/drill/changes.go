@@ -184,8 +184,8 @@ var changes = []change{
 
 	{
 		promise: "P4", what: "no version rule",
-		file: "lua/settle.lua", old: " and version > loaded_version", new: "",
-		pkg: "internal/stock", test: "TestScripts/settle_without_reservation", says: "completed, as old as the load",
+		file: "lua/settle.lua", old: "    if version > loaded_version then", new: "    if true then",
+		pkg: "internal/stock", test: "TestScripts/correct", says: "stock after an old decision",
 	}, {
 		promise: "P4", what: "a load across a loss of Redis",
 		file: "lua/load.lua", old: " or epoch ~= known_epoch then", new: " then",
@@ -259,6 +259,21 @@ var changes = []change{
 		file: "lua/transfer.lua", old: " or all_or_none and units < wanted", new: "",
 		pkg: "shop", test: "TestCorrection", says: "a correction that was refused",
 	}, {
+		promise: "P4", what: "units that came back to MySQL come back to Redis each time that they are brought",
+		file: "lua/return.lua",
+		old:  "SADD', settled_key, RETURN_MARK .. id) == 1", new: "SADD', settled_key, RETURN_MARK .. id)",
+		pkg: "internal/stock", test: "TestScripts/return", says: "again, with another: got",
+	}, {
+		promise: "P4", what: "units come back that the loaded stock has already",
+		file: "lua/return.lua",
+		old:  "if tonumber(returned_at) > version then", new: "if true then",
+		pkg: "internal/stock", test: "TestScripts/return", says: "all that the loaded stock has: got",
+	}, {
+		promise: "P4", what: "a row of before the units came back is loaded",
+		file: "lua/return.lua",
+		old:  "if newest_text then", new: "if false then",
+		pkg: "internal/stock", test: "TestScripts/return_before_load", says: "seen",
+	}, {
 		promise: "P4", what: "an audit that has found something leaves a checkpoint behind",
 		file: "internal/ledger/audit.go",
 		old:  "\tif a.unsound() {\n\t\treturn audits, nil\n", new: "\tif false {\n\t\treturn audits, nil\n",
@@ -285,6 +300,11 @@ var changes = []change{
 		promise: "P6", what: "settle publishes no notice",
 		file: "lua/settle.lua", old: "  if given > taken then", new: "  if false then",
 		pkg: "internal/stock", test: "TestScripts/notices", says: "settle failed: a notice: false, want true",
+	}, {
+		promise: "P6", what: "units that come back to MySQL publish no notice",
+		file: "lua/return.lua",
+		old:  "  reopened(stock_key)\n", new: "",
+		pkg: "internal/stock", test: "TestScripts/notices", says: "return: a notice: false, want true",
 	}, {
 		promise: "P6", what: "edges do not hear notices",
 		file: "edge/server.go", old: "\te.refusalCache.reopen(n.Reopened...)\n", new: "",
@@ -328,6 +348,21 @@ var changes = []change{
 		promise: "P7", what: "a failed order still counts for its buyer",
 		file: "lua/settle.lua", old: "      bought[#bought + 1] = {user, -units}\n", new: "",
 		pkg: "internal/stock", test: "TestScripts/settle_reserved", says: "failed just now",
+	}, {
+		promise: "P7", what: "a correction of the stock is taken for one of what buyers have",
+		file: "lua/settle.lua",
+		old:  "local born = tonumber(sale[4]) or loaded_version", new: "local born = loaded_version",
+		pkg: "internal/stock", test: "TestScripts/correct", says: "bought: got",
+	}, {
+		promise: "P7", what: "what is returned before it is settled is forgotten",
+		file: "lua/prelude.lua",
+		old:  "user, units) == 0 then", new: "user, units) <= 0 then",
+		pkg: "internal/stock", test: "TestScripts/return_of_what_is_not_settled", says: "stock, bought: got",
+	}, {
+		promise: "P7", what: "returned units are taken off what a buyer bought since",
+		file: "lua/return.lua",
+		old:  "if tonumber(taken_at) > born then", new: "if true then",
+		pkg: "internal/stock", test: "TestScripts/return", says: "bought: got",
 	}, {
 		promise: "P7", what: "units whose reservation was lost do not count for their buyer",
 		file: "lua/settle.lua", old: "    bought[#bought + 1] = {user, quantity}\n", new: "",
