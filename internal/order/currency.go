@@ -2,6 +2,7 @@ package order
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -52,4 +53,25 @@ func Money(minorUnits int64, currency string) string {
 		return sign + digits + " " + currency
 	}
 	return sign + digits[:point] + "." + digits[point:] + " " + currency
+}
+
+// ParseMoney reads an amount with a point where the currency has one, as in 499 or 499.00 for EUR, and returns it in
+// minor units. It takes digits alone: no sign, no exponent, and no more digits after the point than the currency has.
+func ParseMoney(text, currency string) (minorUnits int64, err error) {
+	exponent, ok := exponents[currency]
+	whole, fraction, point := strings.Cut(text, ".")
+	digits := whole + fraction
+	isDigit := func(r rune) bool { return '0' <= r && r <= '9' }
+	switch {
+	case !ok:
+		return 0, fmt.Errorf("%q is no currency", currency)
+	case whole == "" || point && fraction == "" || len(fraction) > exponent ||
+		strings.ContainsFunc(digits, func(r rune) bool { return !isDigit(r) }):
+		return 0, fmt.Errorf("%q is no amount of %s", text, currency)
+	}
+	minorUnits, err = strconv.ParseInt(digits+strings.Repeat("0", exponent-len(fraction)), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%q is no amount of %s: it is too large", text, currency)
+	}
+	return minorUnits, nil
 }

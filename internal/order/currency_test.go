@@ -1,6 +1,9 @@
 package order
 
-import "testing"
+import (
+	"math"
+	"testing"
+)
 
 func TestMoney(t *testing.T) {
 	t.Parallel()
@@ -23,6 +26,34 @@ func TestMoney(t *testing.T) {
 	} {
 		if got := Money(test.amount, test.currency); got != test.want {
 			t.Errorf("%d %s is written as %q, want %q", test.amount, test.currency, got, test.want)
+		}
+	}
+}
+
+func TestParseMoney(t *testing.T) {
+	for _, test := range []struct {
+		text, currency string
+		want           int64
+	}{
+		{"499", "EUR", 49900},
+		{"499.5", "EUR", 49950},
+		{"499.05", "EUR", 49905},
+		{"0.00", "CNY", 0},
+		{"007", "JPY", 7},
+		{"1.234", "KWD", 1234},
+		{"92233720368547758.07", "EUR", math.MaxInt64},
+	} {
+		if got, err := ParseMoney(test.text, test.currency); err != nil || got != test.want {
+			t.Errorf("%s %s: %d, error %v, want %d", test.text, test.currency, got, err, test.want)
+		}
+	}
+	for _, test := range [][2]string{
+		{"", "EUR"}, {".", "EUR"}, {".5", "EUR"}, {"5.", "EUR"}, {"4.999", "EUR"}, {"5.0", "JPY"}, {"-1", "EUR"},
+		{"+1", "EUR"}, {"1e3", "EUR"}, {" 1", "EUR"}, {"1,5", "EUR"}, {"1.2.3", "EUR"}, {"٣", "EUR"}, {"0x1", "EUR"},
+		{"92233720368547758.08", "EUR"}, {"1", "XXX"}, {"1", "eur"}, {"NaN", "EUR"},
+	} {
+		if got, err := ParseMoney(test[0], test[1]); err == nil || got != 0 {
+			t.Errorf("%q %s: %d", test[0], test[1], got)
 		}
 	}
 }

@@ -71,11 +71,15 @@ var allowedImports = map[string][]string{
 		"internal/account", "internal/audit", "internal/front/proxy", "internal/ledger", "internal/mysql",
 		"internal/order", "internal/queue", "internal/redis", "internal/stock", "internal/token", "localstack", "lua",
 	},
-	"internal/ledger":  {"internal/failpoint", "internal/mysql", "internal/order", "internal/plaintext"},
-	"internal/notice":  {"internal/order", "internal/redis"},
-	"internal/order":   {"internal/strictjson"},
-	"internal/otlp":    {"internal/telemetry"},
-	"internal/pager":   {"internal/order", "internal/token"},
+	"internal/ledger": {"internal/failpoint", "internal/mysql", "internal/order", "internal/plaintext"},
+	"internal/notice": {"internal/order", "internal/redis"},
+	"internal/order":  {"internal/strictjson"},
+	"internal/otlp":   {"internal/telemetry"},
+	"internal/pager":  {"internal/order", "internal/token"},
+
+	"internal/payment/alipay": {"internal/order", "internal/payment"},
+	"internal/payment/ecpay":  {"internal/payment"},
+
 	"internal/problem": {"internal/order", "internal/strictjson"},
 	"internal/queue":   {"internal/failpoint", "internal/order"},
 	"internal/reconcile": {

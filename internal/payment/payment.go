@@ -1,0 +1,87 @@
+// Package payment has what the providers of payments have in common.
+package payment
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"time"
+	"unicode/utf8"
+)
+
+// Kind is what a provider says of an attempt to pay.
+type Kind string
+
+// The kinds of notices.
+const (
+	// Paid: the provider has taken the money.
+	Paid Kind = "paid"
+	// Issued: a number to pay with was given out. Nothing is paid, and nothing has failed.
+	Issued Kind = "issued"
+	// Failed: this attempt was not paid. The buyer may go on to try.
+	Failed Kind = "failed"
+	// Refunded: money went back to the buyer.
+	Refunded Kind = "refunded"
+	// Closed: this attempt cannot be paid any more.
+	Closed Kind = "closed"
+)
+
+// Notice is what a provider has told, signed by it. That it is about an attempt of ours, and about its amount, is for
+// the caller to compare.
+type Notice struct {
+	Kind Kind
+	// Attempt is our number of the attempt, and Reference the provider's.
+	Attempt, Reference string
+	// EventKey differs between two notices of one provider that say different things, and is the same when one is
+	// repeated.
+	EventKey string
+	// Merchant is whom the provider has taken it for, in its own words.
+	Merchant string
+	// Amount is in minor units of Currency, a code of ISO 4217. Of a refund it is what went back.
+	Amount   int64
+	Currency string
+	// Fee is what the provider keeps, in the same, where it says so.
+	Fee int64
+	// Simulated says that no money has moved.
+	Simulated bool
+	// At is when it happened, or zero where the provider does not say.
+	At time.Time
+}
+
+// ErrForged: what was received is not signed by the provider, or not readable. It must change nothing, and nothing of
+// it is stored.
+var ErrForged = errors.New("the notice is not signed by the provider")
+
+// Forged is ErrForged with what is wrong.
+func Forged(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrForged}, args...)...)
+}
+
+// maxFields bounds the fields of a notice that is a form; providers send some thirty.
+const maxFields = 100
+
+// fieldWithin is a field in the value of another. Signatures are over fields that are joined and not encoded, so that a
+// text with such a value could be taken apart in two ways, of which both would be signed.
+var fieldWithin = regexp.MustCompile(`&[A-Za-z0-9_]+=`)
+
+// ReadForm reads the body of a notice that is a form, in which each field is there once: which one of two is signed
+// would be a matter of taste. The error is ErrForged.
+func ReadForm(body []byte) (url.Values, error) {
+	form, err := url.ParseQuery(string(body))
+	if err != nil || !utf8.Valid(body) {
+		return nil, Forged("it is no form")
+	}
+	if len(form) > maxFields {
+		return nil, Forged("it has more than %d fields", maxFields)
+	}
+	for _, values := range form {
+		switch {
+		case len(values) > 1:
+			return nil, Forged("it has a field twice")
+		case fieldWithin.MatchString(values[0]):
+			return nil, Forged("it has a field in the value of another")
+		}
+	}
+	return form, nil
+}
