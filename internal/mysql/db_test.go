@@ -91,7 +91,7 @@ func TestOpenSettings(t *testing.T) {
 }
 
 // lastMigration is the number of the last file in migrations.
-const lastMigration = 28
+const lastMigration = 29
 
 func TestMigrateConcurrently(t *testing.T) {
 	t.Parallel()

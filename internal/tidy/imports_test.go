@@ -90,6 +90,7 @@ var allowedImports = map[string][]string{
 	"internal/stock":     {"internal/failpoint", "internal/order", "internal/redis"},
 	"internal/telemetry": {"internal/loop", "internal/mysql", "internal/queue", "internal/redis"},
 	"internal/token":     {"internal/order"},
+	"internal/wallet":    {"internal/mysql", "internal/order", "internal/plaintext"},
 
 	"infra/nginx":          {"internal/front"},
 	"internal/front/proxy": {"internal/front", "internal/problem"},

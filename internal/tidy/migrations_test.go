@@ -105,6 +105,7 @@ func TestColumnComments(t *testing.T) {
 		{"users", "role", "internal/account", "Role", ""},
 		{"bans", "kind", "internal/account", "ban", ""},
 		{"books", "kind", "internal/ledger", "books", ""},
+		{"wallet_ledger", "type", "internal/wallet", "Type", ""},
 	}
 
 	files := goFiles(t)
