@@ -85,3 +85,20 @@ func ReadForm(body []byte) (url.Values, error) {
 	}
 	return form, nil
 }
+
+// State is how an attempt stands at its provider.
+type State string
+
+// The states at a provider.
+const (
+	// NotFound: the provider does not know the attempt. It may still be created, by a request that is on its way or a
+	// page that the buyer has open.
+	NotFound State = "not_found"
+	// Open: it can be paid.
+	Open State = "open"
+	// Taken: the money was taken.
+	Taken State = "paid"
+)
+
+// ErrUnknown: the provider did not answer, or not so that the outcome is known. To ask again may help.
+var ErrUnknown = errors.New("what the provider has done is not known")
