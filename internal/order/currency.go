@@ -38,9 +38,19 @@ func IsCurrency(code string) bool {
 // Money writes an amount of minor units for people: 49900 with EUR is 499.00 EUR. If the currency is unknown, so is
 // where the point belongs, and the text says that it counts minor units.
 func Money(minorUnits int64, currency string) string {
-	exponent, ok := exponents[currency]
+	text, ok := Decimal(minorUnits, currency)
 	if !ok {
 		return fmt.Sprintf("%d minor units of %s", minorUnits, currency)
+	}
+	return text + " " + currency
+}
+
+// Decimal writes an amount of minor units with a point where the currency has one, as other systems want it and as
+// ParseMoney reads it: 49900 with EUR is 499.00. It reports false if the currency is unknown.
+func Decimal(minorUnits int64, currency string) (text string, ok bool) {
+	exponent, ok := exponents[currency]
+	if !ok {
+		return "", false
 	}
 
 	sign := ""
@@ -50,9 +60,9 @@ func Money(minorUnits int64, currency string) string {
 	digits := fmt.Sprintf("%0*d", exponent+1, max(minorUnits, -minorUnits))
 	point := len(digits) - exponent
 	if exponent == 0 {
-		return sign + digits + " " + currency
+		return sign + digits, true
 	}
-	return sign + digits[:point] + "." + digits[point:] + " " + currency
+	return sign + digits[:point] + "." + digits[point:], true
 }
 
 // ParseMoney reads an amount with a point where the currency has one, as in 499 or 499.00 for EUR, and returns it in

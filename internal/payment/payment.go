@@ -2,10 +2,14 @@
 package payment
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"net/url"
 	"regexp"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -98,7 +102,41 @@ const (
 	Open State = "open"
 	// Taken: the money was taken.
 	Taken State = "paid"
+	// Lapsed: it was closed without having been paid, and cannot be paid any more.
+	Lapsed State = "closed"
 )
+
+// ErrRefused: the provider has done nothing of what was asked, and will not do it if it is asked again.
+var ErrRefused = errors.New("the provider has refused")
 
 // ErrUnknown: the provider did not answer, or not so that the outcome is known. To ask again may help.
 var ErrUnknown = errors.New("what the provider has done is not known")
+
+// maxAnswer bounds a provider's answer, in bytes.
+const maxAnswer = 64 << 10
+
+// PostForm posts a form to a provider and returns what it answers with the status 200. With any error it is not known
+// what the provider has done. A nil client is http.DefaultClient; ctx bounds the call.
+func PostForm(ctx context.Context, client *http.Client, address string, form url.Values) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, address, strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Content-Type", "application/x-www-form-urlencoded;charset=utf-8")
+	if client == nil {
+		client = http.DefaultClient
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("status %d", response.StatusCode)
+	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	if err == nil && len(body) > maxAnswer {
+		err = fmt.Errorf("an answer of more than %d bytes", maxAnswer)
+	}
+	return body, err
+}

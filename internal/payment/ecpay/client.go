@@ -3,7 +3,6 @@ package ecpay
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -29,9 +28,8 @@ const (
 	maxNumber = 20
 	// maxItemBytes bounds the name of what is bought. A cut inside of a character would spoil the signature.
 	maxItemBytes = 200
-	// queryTimeout bounds a query, and maxAnswer its answer.
+	// queryTimeout bounds a query.
 	queryTimeout = 10 * time.Second
-	maxAnswer    = 64 << 10
 	// queryPause is the time between two queries: ECPay locks out for half an hour who asks more often.
 	queryPause = 200 * time.Millisecond
 )
@@ -115,7 +113,7 @@ func (c *Client) Query(ctx context.Context, number string) (payment.State, payme
 	}
 	form.Set(macField, c.Sign(form))
 
-	answer, err := c.post(ctx, queryPath, form)
+	answer, err := payment.PostForm(ctx, c.HTTP, c.Host+queryPath, form)
 	if err != nil {
 		return "", payment.Notice{}, fmt.Errorf("%w: %w", payment.ErrUnknown, err)
 	}
@@ -171,31 +169,6 @@ func (c *Client) turn(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-func (c *Client) post(ctx context.Context, path string, form url.Values) ([]byte, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.Host+path, strings.NewReader(form.Encode()))
-	if err != nil {
-		return nil, err
-	}
-	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	client := c.HTTP
-	if client == nil {
-		client = http.DefaultClient
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("status %d", response.StatusCode)
-	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
-	if err == nil && len(body) > maxAnswer {
-		err = fmt.Errorf("an answer of more than %d bytes", maxAnswer)
-	}
-	return body, err
 }
 
 func (c *Client) time() time.Time {

@@ -128,7 +128,7 @@ func TestQueryIsUnknown(t *testing.T) {
 		"another's attempt":   text(answer("MerchantTradeNo", "A1B3")),
 		"another merchant's":  text(answer("MerchantID", "3002599")),
 		"a status of nobody":  text(answer("TradeStatus", "7")),
-		"more than is read":   text(answer("X", strings.Repeat("x", maxAnswer))),
+		"more than is read":   text(answer("X", strings.Repeat("x", 64<<10))),
 		"no amount that is 1": text(answer("TradeAmt", "x")),
 	} {
 		state, n, err := answering(t, f).Query(t.Context(), "A1B2")
