@@ -23,12 +23,16 @@ const (
 	Paid Kind = "paid"
 	// Issued: a number to pay with was given out. Nothing is paid, and nothing has failed.
 	Issued Kind = "issued"
+	// Approved: the buyer agrees, and the money can be taken.
+	Approved Kind = "approved"
 	// Failed: this attempt was not paid. The buyer may go on to try.
 	Failed Kind = "failed"
 	// Refunded: money went back to the buyer.
 	Refunded Kind = "refunded"
 	// Closed: this attempt cannot be paid any more.
 	Closed Kind = "closed"
+	// Other: nothing that an attempt depends on.
+	Other Kind = "other"
 )
 
 // Notice is what a provider has told, signed by it. That it is about an attempt of ours, and about its amount, is for

@@ -79,7 +79,7 @@ var allowedImports = map[string][]string{
 
 	"internal/payment/alipay": {"internal/order", "internal/payment"},
 	"internal/payment/ecpay":  {"internal/payment"},
-	"internal/payment/paypal": {"internal/payment"},
+	"internal/payment/paypal": {"internal/order", "internal/payment"},
 
 	"internal/problem": {"internal/order", "internal/strictjson"},
 	"internal/queue":   {"internal/failpoint", "internal/order"},
