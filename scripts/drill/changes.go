@@ -23,7 +23,9 @@ var changes = []change{
 	{
 		promise: "P2", what: "202 before the queue has acknowledged the order",
 		file: "edge/send.go", old: "\tenvelopes := s.pack(parcels)\n",
-		new: "\tfor _, p := range parcels {\n\t\ts.finish(p, accepted)\n\t}\n\tenvelopes := s.pack(parcels)\n",
+		new: "\tenvelopes := s.pack(parcels)\n\tfor _, p := range parcels {\n\t\tfor _, t := range p.tickets {\n" +
+			"\t\t\tt.answer <- &answer{code: accepted, order: p.order, sale: p.sale}\n\t\t}\n" +
+			"\t\tp.tickets = nil\n\t}\n",
 		pkg: "edge", test: "TestNoAnswerBeforeTheQueueHasTheOrder", says: "though the queue acknowledges after",
 	}, {
 		promise: "P2", what: "an order of unknown outcome is cancelled",
