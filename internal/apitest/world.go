@@ -197,9 +197,13 @@ func (w *World) Level(product order.StockID) stock.Level {
 	return level
 }
 
-// WantLevel checks available units, reserved units, and the orders in the outbox.
+// WantLevel checks available units, reserved units, and the orders in the outbox. One that is to be empty is waited
+// for: an edge clears it some milliseconds after it has answered.
 func (w *World) WantLevel(product order.StockID, available, reserved, outbox int64) {
 	w.Helper()
+	if outbox == 0 {
+		w.WantSettledOutbox(product)
+	}
 	if l := w.Level(product); l.Available != available || l.Reserved != reserved || l.Outbox != outbox {
 		w.Errorf("available, reserved, outbox: %d, %d, %d; want %d, %d, %d",
 			l.Available, l.Reserved, l.Outbox, available, reserved, outbox)
