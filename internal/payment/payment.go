@@ -116,7 +116,7 @@ var ErrRefused = errors.New("the provider has refused")
 // ErrUnknown: the provider did not answer, or not so that the outcome is known. To ask again may help.
 var ErrUnknown = errors.New("what the provider has done is not known")
 
-// maxAnswer bounds a provider's answer, in bytes.
+// maxAnswer bounds the answer to a form, in bytes.
 const maxAnswer = 64 << 10
 
 // PostForm posts a form to a provider and returns what it answers with the status 200. With any error it is not known
@@ -127,20 +127,29 @@ func PostForm(ctx context.Context, client *http.Client, address string, form url
 		return nil, err
 	}
 	request.Header.Set("Content-Type", "application/x-www-form-urlencoded;charset=utf-8")
+	status, body, err := Do(client, request, maxAnswer)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("status %d", status)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return body, nil
+}
+
+// Do makes a request and reads its answer, of so many bytes at most. A nil client is http.DefaultClient.
+func Do(client *http.Client, request *http.Request, most int64) (status int, body []byte, err error) {
 	if client == nil {
 		client = http.DefaultClient
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("status %d", response.StatusCode)
+	body, err = io.ReadAll(io.LimitReader(response.Body, most+1))
+	if err == nil && int64(len(body)) > most {
+		err = fmt.Errorf("an answer of more than %d bytes", most)
 	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
-	if err == nil && len(body) > maxAnswer {
-		err = fmt.Errorf("an answer of more than %d bytes", maxAnswer)
-	}
-	return body, err
+	return response.StatusCode, body, err
 }

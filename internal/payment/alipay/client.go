@@ -10,10 +10,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -123,11 +121,7 @@ func (c *Client) request(method string, content map[string]string, more map[stri
 	}
 
 	// Unlike a notice, a request is signed with the method of its signature.
-	var pairs []string
-	for _, name := range slices.Sorted(maps.Keys(form)) {
-		pairs = append(pairs, name+"="+form.Get(name))
-	}
-	sum := sha256.Sum256([]byte(strings.Join(pairs, "&")))
+	sum := sha256.Sum256(joined(form))
 	signature, err := rsa.SignPKCS1v15(rand.Reader, c.Own, crypto.SHA256, sum[:])
 	if err != nil {
 		return nil, fmt.Errorf("alipay: sign a request: %w", err)
@@ -258,13 +252,8 @@ func (c *Client) readAnswer(body []byte, method string) (r reply, err error) {
 	if err := json.Unmarshal(parts["sign"], &text); err != nil || object == nil {
 		return reply{}, errors.New("it is not signed")
 	}
-	signature, err := base64.StdEncoding.DecodeString(text)
-	if err != nil {
-		return reply{}, errors.New("its signature is not in base64")
-	}
-	sum := sha256.Sum256(object)
-	if err := rsa.VerifyPKCS1v15(c.Key, crypto.SHA256, sum[:], signature); err != nil {
-		return reply{}, payment.Forged("its signature does not fit")
+	if err := c.verify(object, text); err != nil {
+		return reply{}, err
 	}
 	if err := json.Unmarshal(object, &r); err != nil {
 		return reply{}, errors.New("it cannot be read")

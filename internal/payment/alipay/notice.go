@@ -53,21 +53,28 @@ func ParseKey(text string) (*rsa.PublicKey, error) {
 	return key, nil
 }
 
-// signed is the text that a notice's signature is of: all fields but those about the signature, sorted, as they are and
-// not encoded.
-func signed(form url.Values) []byte {
-	var text []byte
+// joined is the text that a signature is of: the fields of a form but for some, sorted, as they are and not encoded.
+func joined(form url.Values, without ...string) []byte {
+	var pairs []string
 	for _, name := range slices.Sorted(maps.Keys(form)) {
-		switch name {
-		case "sign", "sign_type", "alipay_cert_sn":
-			continue
+		if !slices.Contains(without, name) {
+			pairs = append(pairs, name+"="+form.Get(name))
 		}
-		if text != nil {
-			text = append(text, '&')
-		}
-		text = append(append(append(text, name...), '='), form.Get(name)...)
 	}
-	return text
+	return []byte(strings.Join(pairs, "&"))
+}
+
+// verify reports what is wrong with Alipay's signature of a text, in base64. The error is payment.ErrForged.
+func (a Account) verify(text []byte, signature string) error {
+	plain, err := base64.StdEncoding.DecodeString(signature)
+	if err != nil {
+		return payment.Forged("its signature is not in base64")
+	}
+	sum := sha256.Sum256(text)
+	if err := rsa.VerifyPKCS1v15(a.Key, crypto.SHA256, sum[:], plain); err != nil {
+		return payment.Forged("its signature does not fit")
+	}
+	return nil
 }
 
 // ReadNotice reads the body of a notice, a form, and verifies its signature. The error is payment.ErrForged if it is
@@ -81,13 +88,8 @@ func (a Account) ReadNotice(body []byte) (payment.Notice, error) {
 	if got := form.Get("sign_type"); got != signatureType {
 		return payment.Notice{}, payment.Forged("it is signed by another method than %s", signatureType)
 	}
-	signature, err := base64.StdEncoding.DecodeString(form.Get("sign"))
-	if err != nil {
-		return payment.Notice{}, payment.Forged("its signature is not in base64")
-	}
-	sum := sha256.Sum256(signed(form))
-	if err := rsa.VerifyPKCS1v15(a.Key, crypto.SHA256, sum[:], signature); err != nil {
-		return payment.Notice{}, payment.Forged("its signature does not fit")
+	if err := a.verify(joined(form, "sign", "sign_type", "alipay_cert_sn"), form.Get("sign")); err != nil {
+		return payment.Notice{}, err
 	}
 	if form.Get("app_id") != a.AppID || form.Get("seller_id") != a.SellerID {
 		return payment.Notice{}, payment.Forged("it is for another application or merchant")

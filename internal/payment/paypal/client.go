@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -312,17 +311,8 @@ func (c *Client) call(ctx context.Context, method, path, key string, body, into 
 }
 
 func (c *Client) do(request *http.Request, into any) error {
-	client := c.HTTP
-	if client == nil {
-		client = http.DefaultClient
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return asUnknown(err)
-	}
-	defer response.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
-	switch status := response.StatusCode; {
+	status, answer, err := payment.Do(c.HTTP, request, maxAnswer)
+	switch {
 	case err != nil:
 		return asUnknown(err)
 	case status == http.StatusOK || status == http.StatusCreated:
@@ -373,23 +363,18 @@ func (c *Client) bearer(ctx context.Context) (string, error) {
 	}
 	request.SetBasicAuth(c.ID, c.Secret)
 	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	client := c.HTTP
-	if client == nil {
-		client = http.DefaultClient
-	}
-	response, err := client.Do(request)
+	status, answer, err := payment.Do(c.HTTP, request, maxAnswer)
 	if err != nil {
 		return "", err
 	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("no token: status %d", response.StatusCode)
+	if status != http.StatusOK {
+		return "", fmt.Errorf("no token: status %d", status)
 	}
 	var got struct {
 		Token   string `json:"access_token"`
 		Seconds int64  `json:"expires_in"`
 	}
-	if err := json.NewDecoder(io.LimitReader(response.Body, maxAnswer)).Decode(&got); err != nil || got.Token == "" {
+	if err := json.Unmarshal(answer, &got); err != nil || got.Token == "" {
 		return "", errors.New("no token: an answer that cannot be read")
 	}
 	c.token, c.expires = got.Token, now().Add(time.Duration(got.Seconds)*time.Second-tokenMargin)

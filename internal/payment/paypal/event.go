@@ -54,8 +54,7 @@ func (w *Webhooks) ReadNotice(ctx context.Context, header http.Header, body []by
 // readOrder reads an event of an order that is not captured yet.
 func readOrder(eventID string, kind payment.Kind, resource json.RawMessage) (payment.Notice, error) {
 	var told struct {
-		object
-
+		ID      string `json:"id"`
 		OrderID string `json:"order_id"` // where the order is named and not shown
 		Units   []struct {
 			Number string `json:"custom_id"`
