@@ -38,6 +38,7 @@ type orderBody struct {
 	Currency     string          `json:"currency"`
 	ReservedAt   time.Time       `json:"reserved_at,omitzero"`
 	DecidedAt    time.Time       `json:"decided_at,omitzero"`
+	PayBy        time.Time       `json:"pay_by,omitzero"`
 }
 
 func newOrderBody(r *order.Record) orderBody {
@@ -45,7 +46,7 @@ func newOrderBody(r *order.Record) orderBody {
 		OrderID: r.ID.String(), Status: r.Status, FailedReason: r.FailedReason,
 		ProductID: r.StockID.Product(), Quantity: r.Quantity, UnitPrice: r.UnitPrice,
 		TotalPrice: r.TotalPrice(),
-		Currency:   r.Currency, ReservedAt: r.ReservedAt, DecidedAt: r.DecidedAt,
+		Currency:   r.Currency, ReservedAt: r.ReservedAt, DecidedAt: r.DecidedAt, PayBy: r.PayBy,
 	}
 }
 

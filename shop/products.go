@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -296,6 +297,19 @@ func changeOf(m problem.Member) (change func(*order.Product), detail string) {
 		state := order.SaleState(text)
 		ok, kind = state == order.OnSale || state == order.OffSale, fmt.Sprintf("%q or %q", order.OnSale, order.OffSale)
 		change = func(p *order.Product) { p.State = state }
+	case "payment":
+		rule := order.PaymentRule(text)
+		ok = rule == order.PaymentNone || rule == order.PaymentRequired
+		kind = fmt.Sprintf("%q or %q", order.PaymentNone, order.PaymentRequired)
+		change = func(p *order.Product) { p.Payment = rule }
+	case "pay_within_s":
+		// Bounded here as well, since a time cannot be as long as a number.
+		ok = isWhole && number >= 0 && number <= int64(order.MaxPayWithin/time.Second) || null
+		kind = fmt.Sprintf("%d to %d seconds, or null for %d", int64(order.MinPayWithin/time.Second),
+			int64(order.MaxPayWithin/time.Second), int64(order.DefaultPayWithin/time.Second))
+		change = func(p *order.Product) {
+			p.PayWithin = cmp.Or(time.Duration(number)*time.Second, order.DefaultPayWithin)
+		}
 	default:
 		return nil, fmt.Sprintf("%.50q is nothing that can be set of a product.", m.Name)
 	}

@@ -21,6 +21,8 @@ type metrics struct {
 	relayed       prometheus.Counter
 	givenBack     prometheus.Counter
 	takenOut      prometheus.Counter
+	cancelled     prometheus.Counter
+	returned      prometheus.Counter
 	batchOrders   prometheus.Histogram
 	decideSeconds prometheus.Histogram
 	lagSeconds    prometheus.Histogram
@@ -65,6 +67,9 @@ func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 		givenBack: counter("stampede_units_given_back_total", "Units of failed orders that are for sale again."),
 		takenOut: counter("stampede_units_taken_out_total",
 			"Units of completed orders whose reservation Redis had lost."),
+		cancelled: counter("stampede_orders_cancelled_total", "Orders that were cancelled, as they were not paid."),
+		returned: counter("stampede_units_returned_total",
+			"Units of cancelled or refunded orders that are for sale again."),
 		batchOrders: histogram("stampede_decide_batch_orders", "Orders per deciding transaction.",
 			prometheus.ExponentialBuckets(1, 2, 10)),
 		decideSeconds: histogram("stampede_decide_duration_seconds",
@@ -87,8 +92,22 @@ func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 	})
 	m.paused = telemetry.Breaker("receiving", w.breaker.isOpen)
 
-	// What alerts compare is there before it happens the first time.
+	m.declare()
+	reg.MustRegister(m.decisions, m.repeated, m.retries, m.deadLetters, m.relayed, m.givenBack, m.takenOut,
+		m.cancelled, m.returned,
+		m.batchOrders, m.decideSeconds, m.lagSeconds, m.queueSeconds, m.receives, m.driftFound, m.driftRepaired,
+		m.lostCommits, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "stampede_messages_held", Help: "Messages received and not yet deleted.",
+		}, func() float64 { return float64(w.held.len()) }),
+		m.paused,
+		w.stockGauges())
+	return m
+}
+
+// declare sees to it that what alerts compare is there before it happens the first time.
+func (m *metrics) declare() {
 	m.decisions.WithLabelValues(string(order.Completed), "")
+	m.decisions.WithLabelValues(string(order.Held), "")
 	for _, reason := range order.Reasons {
 		m.decisions.WithLabelValues(string(order.Failed), string(reason))
 	}
@@ -99,15 +118,6 @@ func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 		m.driftFound.WithLabelValues(string(cause))
 		m.driftRepaired.WithLabelValues(string(cause))
 	}
-
-	reg.MustRegister(m.decisions, m.repeated, m.retries, m.deadLetters, m.relayed, m.givenBack, m.takenOut,
-		m.batchOrders, m.decideSeconds, m.lagSeconds, m.queueSeconds, m.receives, m.driftFound, m.driftRepaired,
-		m.lostCommits, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "stampede_messages_held", Help: "Messages received and not yet deleted.",
-		}, func() float64 { return float64(w.held.len()) }),
-		m.paused,
-		w.stockGauges())
-	return m
 }
 
 // stockGauges are gauges of what Redis holds, all products together. Every worker has the same ones.

@@ -143,6 +143,7 @@ func (w *Worker) Start() {
 	w.loops.Go(func() { loop.Every(w.receiving, w.heartbeatInterval, w.heartbeat) })
 	w.loops.Go(func() { loop.Every(w.receiving, w.stuckAge, w.share) })
 	w.loops.Go(func() { loop.Every(w.receiving, w.relayInterval, w.relay) })
+	w.loops.Go(func() { loop.Every(w.receiving, expireInterval, w.expire) })
 	w.loops.Go(func() {
 		w.reconcile(w.receiving) // at once, so that it is known which servers of Redis there are
 		loop.Every(w.receiving, w.reconcileInterval, w.reconcile)

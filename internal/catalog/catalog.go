@@ -25,17 +25,24 @@ type Product struct {
 	StartsAt     time.Time `json:"starts_at,omitzero"`
 	EndsAt       time.Time `json:"ends_at,omitzero"`
 	LimitPerUser int64     `json:"limit_per_user,omitempty"`
+	// Payment and PayWithin, in seconds, are there if orders must be paid.
+	Payment   order.PaymentRule `json:"payment,omitempty"`
+	PayWithin int64             `json:"pay_within_s,omitempty"`
 	// State is always on_sale in what the public sees.
 	State order.SaleState `json:"state"`
 }
 
 // Show is what clients see of a product.
 func Show(p order.Product) Product {
-	return Product{
+	shown := Product{
 		ID: p.ID.Product(), Name: p.Name, Description: p.Description, Price: p.Price, Currency: p.Currency,
 		Available: max(p.Stock, 0), StartsAt: p.StartsAt, EndsAt: p.EndsAt, LimitPerUser: p.LimitPerUser,
 		State: p.State,
 	}
+	if p.Payment == order.PaymentRequired {
+		shown.Payment, shown.PayWithin = p.Payment, int64(p.PayWithin/time.Second)
+	}
+	return shown
 }
 
 // PageSize is how many products a page of a list holds.

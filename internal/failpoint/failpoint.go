@@ -36,16 +36,19 @@ const (
 	Delete      Step = "delete"      // queue: delete messages
 	Decide      Step = "decide"      // MySQL: the deciding transaction as a whole; only before it
 	Commit      Step = "commit"      // MySQL: the commit of that transaction
-	Lend        Step = "lend"        // Redis: take units out of a bucket that are to go to another
-	Move        Step = "move"        // MySQL: the transaction that moves them, as a whole; only before it
-	MoveCommit  Step = "move-commit" // MySQL: the commit of that transaction
-	Lent        Step = "lent"        // Redis: clear what was lent, after the receiver has got it
+	// MySQL: the transaction that cancels orders which were not paid, as a whole; only before it
+	Expire       Step = "expire"
+	ExpireCommit Step = "expire-commit" // MySQL: the commit of that transaction
+	Lend         Step = "lend"          // Redis: take units out of a bucket that are to go to another
+	Move         Step = "move"          // MySQL: the transaction that moves them, as a whole; only before it
+	MoveCommit   Step = "move-commit"   // MySQL: the commit of that transaction
+	Lent         Step = "lent"          // Redis: clear what was lent, after the receiver has got it
 )
 
 // Steps lists all steps.
 func Steps() []Step {
 	return []Step{
 		Load, Reserve, Cancel, Acknowledge, Claim, Settle, Restock, Return, Send, Receive, Delete,
-		Decide, Commit, Lend, Move, MoveCommit, Lent,
+		Decide, Commit, Expire, ExpireCommit, Lend, Move, MoveCommit, Lent,
 	}
 }

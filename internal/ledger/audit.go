@@ -29,8 +29,12 @@ type ProductAudit struct {
 	// Initial and Restocked are the units ever put on sale, by the ledger, less those that were taken out again. Moved
 	// are those that came from other buckets of the product, less those that went to them.
 	Initial, Restocked, Moved int64
-	// CompletedUnits, CompletedOrders and FailedOrders are counted from the orders.
+	// CompletedUnits, CompletedOrders and FailedOrders are counted from the orders. An order that must be paid counts
+	// as completed since it has its units, whatever became of it then.
 	CompletedUnits, CompletedOrders, FailedOrders int64
+	// HeldOrders are those of them that must be paid, and CancelledOrders those that were not. ReturnedUnits are the
+	// units that were taken back, by the ledger.
+	HeldOrders, CancelledOrders, ReturnedUnits int64
 	// LedgerRows is the number of changes in the ledger.
 	LedgerRows int64
 	// DecidedTwice counts ledger rows that took units for an order which is not completed, or which another row had
@@ -119,7 +123,8 @@ func (l *Ledger) audit(ctx context.Context, options AuditOptions) (a *auditor, e
 	if a.kept = a.books.firstID(); options.archive.After(a.books.archived) {
 		a.kept = order.FirstID(options.archive)
 	}
-	err = inOrder(ctx, a.readProducts, a.readRows, a.readRedrives, a.readBought, a.readWholes, a.readDetails)
+	err = inOrder(ctx, a.readProducts, a.readRows, a.readRedrives, a.readHolds, a.readBought, a.readWholes,
+		a.readDetails)
 	if err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
 	}
@@ -252,6 +257,7 @@ type findings struct {
 	oddOrders bool
 	wrong     bool // the sums do not fit together
 
+	holdSums
 	details
 }
 
@@ -308,6 +314,7 @@ func (f *findings) suspect(base bookRow) bool {
 		!f.Name.Valid && (all.Completed > 0 || f.head > 0) ||
 		f.Name.Valid && (!f.linked(base) || f.sums.Initials != 1) ||
 		f.sums.Booked != all.Completed || f.sums.BookedSum != all.CompletedSum ||
+		!f.holdsFit() ||
 		base.Balance+f.delta != f.Stock || f.head != f.Version
 }
 
@@ -317,6 +324,7 @@ func (f *findings) audit(id order.StockID) ProductAudit {
 	p := ProductAudit{
 		ID: id, Name: f.Name.String, Known: f.Name.Valid, Stock: f.Stock, Version: f.Version, Buckets: f.Buckets,
 		Initial: f.sums.Initial, Restocked: f.sums.Restocked, Moved: f.sums.Moved,
+		ReturnedUnits: f.sums.ReturnedUnits, HeldOrders: orders.Held, CancelledOrders: f.cancelled,
 		CompletedUnits: orders.Units, CompletedOrders: orders.Completed, FailedOrders: orders.Failed,
 		LedgerRows: f.sums.Version + f.rows, DecidedTwice: f.Undue + f.Repeated,
 		UsersOverLimit: f.OverLimit + f.WholeOver,
@@ -334,9 +342,10 @@ func (f *findings) audit(id order.StockID) ProductAudit {
 	problem(!p.Known && p.LedgerRows > 0, "the ledger has %d rows, but the product does not exist", p.LedgerRows)
 	problem(f.Stock < 0, "the stock is negative: %d", f.Stock)
 
-	expected := p.Initial + p.Restocked + p.Moved - p.CompletedUnits
-	problem(f.Stock != expected, "the stock is %d, but %d initial + %d restocked + %d moved - %d completed is %d",
-		f.Stock, p.Initial, p.Restocked, p.Moved, p.CompletedUnits, expected)
+	expected := p.Initial + p.Restocked + p.Moved + p.ReturnedUnits - p.CompletedUnits
+	problem(f.Stock != expected,
+		"the stock is %d, but %d initial + %d restocked + %d moved + %d returned - %d completed is %d",
+		f.Stock, p.Initial, p.Restocked, p.Moved, p.ReturnedUnits, p.CompletedUnits, expected)
 	problem(f.WholeMoved != 0, "the moves between its buckets have made %d units, not 0", f.WholeMoved)
 	problem(f.WholeOver > 0, "users over the limit of %d by all buckets together: %d", f.Ceiling, f.WholeOver)
 	problem(f.Strays > 0, "the rows of its buckets are not those that it has: %d", f.Strays)
@@ -352,11 +361,12 @@ func (f *findings) audit(id order.StockID) ProductAudit {
 	problem(f.BelowZero > 0, "ledger rows with a negative balance: %d", f.BelowZero)
 	problem(f.OddChanges > 0, "ledger rows whose reason is unknown or does not allow their change: %d", f.OddChanges)
 
-	problem(f.OddOrders > 0, "orders that are neither completed nor failed with a reason: %d", f.OddOrders)
+	problem(f.OddOrders > 0, "orders that are neither completed, held, nor failed with a reason: %d", f.OddOrders)
 	problem(f.Unbooked > 0, "completed orders without a ledger row: %d", f.Unbooked)
 	problem(f.WrongUnits > 0, "completed orders whose ledger row has other units: %d", f.WrongUnits)
 	problem(f.Undue > 0, "ledger rows for an order that is not a completed order of this product: %d", f.Undue)
 	problem(f.Repeated > 0, "ledger rows for an order that has one already: %d", f.Repeated)
+	f.holdProblems(problem)
 	problem(f.OverLimit > 0, "users over the limit of %d: %d", f.Ceiling, f.OverLimit)
 	problem(f.Miscounted, "the units that users have bought are not those that are counted for the limit")
 	problem(len(p.Problems) == 0 && f.wrong, "the sums over its orders and its ledger do not match the books")

@@ -28,7 +28,7 @@ func TestAuditFindsCorruption(t *testing.T) {
 		old        bool // of rows that an earlier checkpoint includes
 	}{
 		{name: "stock raised", statements: []string{"UPDATE products SET stock = stock + 1 WHERE id = 1"},
-			want: []string{"the stock is 95, but 100 initial + 7 restocked + 0 moved - 13 completed is 94",
+			want: []string{"the stock is 95, but 100 initial + 7 restocked + 0 moved + 0 returned - 13 completed is 94",
 				"add up to 94", "last balance in the ledger is 94"}},
 		{name: "stock negative",
 			statements: []string{"ALTER TABLE products DROP CONSTRAINT products_stock_not_negative",
@@ -74,13 +74,13 @@ func TestAuditFindsCorruption(t *testing.T) {
 		{name: "quantity changed", statements: []string{"UPDATE orders SET quantity = 2 WHERE id = " + completed},
 			want: []string{"other units: 1"}},
 		{name: "status unknown", statements: []string{"UPDATE orders SET status = 'lost' WHERE id = " + failed},
-			want: []string{"neither completed nor failed with a reason: 1"}},
+			want: []string{"neither completed, held, nor failed with a reason: 1"}},
 		{name: "failed without a reason", statements: []string{"UPDATE orders SET failed_reason = NULL WHERE id = " +
 			failed},
-			want: []string{"neither completed nor failed with a reason: 1"}},
+			want: []string{"neither completed, held, nor failed with a reason: 1"}},
 		{name: "completed with a reason",
 			statements: []string{"UPDATE orders SET failed_reason = 'sold_out' WHERE id = " + completed},
-			want:       []string{"neither completed nor failed with a reason: 1"}},
+			want:       []string{"neither completed, held, nor failed with a reason: 1"}},
 		{name: "decided twice under one product", statements: []string{
 			"ALTER TABLE stock_ledger DROP KEY stock_ledger_once",
 			"INSERT INTO stock_ledger SELECT product_id, 6, delta, 94 + delta, reason, ref, created_at FROM " +

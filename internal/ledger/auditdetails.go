@@ -20,7 +20,7 @@ const maxSuspects = 1_000
 var detailQueries = []string{
 	`SELECT product_id, COUNT(*) AS odd_orders FROM orders
 	WHERE product_id IN (?) AND id >= @archived
-		AND (status NOT IN ('completed', 'failed') OR (status = 'failed') <> (failed_reason IS NOT NULL))
+		AND (status NOT IN ('completed', 'held', 'failed') OR (status = 'failed') <> (failed_reason IS NOT NULL))
 	GROUP BY product_id`,
 
 	`SELECT l.product_id,
@@ -30,7 +30,8 @@ var detailQueries = []string{
 		SUM(l.balance < 0) AS below_zero,
 		SUM(CASE l.reason WHEN 'initial' THEN l.delta < 0 OR l.version <> 1
 			WHEN 'restock' THEN l.delta < 0 OR (l.delta = 0 AND l.product_id < 1099511627776)
-			WHEN 'order' THEN l.delta >= 0 WHEN 'correction' THEN l.delta >= 0 WHEN 'split' THEN l.delta = 0
+			WHEN 'order' THEN l.delta >= 0 WHEN 'correction' THEN l.delta >= 0 
+			WHEN 'return' THEN l.delta <= 0 WHEN 'split' THEN l.delta = 0
 			WHEN 'move' THEN l.delta = 0 OR l.product_id < 1099511627776 ELSE 1 END) AS odd_changes
 	FROM stock_ledger l
 	LEFT JOIN books b ON b.kind = 'opening' AND b.product_id = l.product_id
@@ -45,11 +46,11 @@ var detailQueries = []string{
 	`SELECT o.product_id, SUM(l.product_id IS NULL) AS unbooked, SUM(COALESCE(l.delta <> -o.quantity, 0)) AS wrong_units
 	FROM orders o
 	LEFT JOIN stock_ledger l ON l.product_id = o.product_id AND l.reason = 'order' AND l.ref = o.id
-	WHERE o.product_id IN (?) AND o.id >= @archived AND o.status = 'completed' GROUP BY o.product_id`,
+	WHERE o.product_id IN (?) AND o.id >= @archived AND o.status IN ('completed', 'held') GROUP BY o.product_id`,
 
 	`SELECT l.product_id, COUNT(*) AS undue FROM stock_ledger l
 	LEFT JOIN books b ON b.kind = 'opening' AND b.product_id = l.product_id
-	LEFT JOIN orders o ON o.id = l.ref AND o.product_id = l.product_id AND o.status = 'completed'
+	LEFT JOIN orders o ON o.id = l.ref AND o.product_id = l.product_id AND o.status IN ('completed', 'held')
 	WHERE l.product_id IN (?) AND l.reason = 'order' AND l.version > COALESCE(b.version, 0) AND l.ref >= @archived
 		AND o.id IS NULL GROUP BY l.product_id`,
 
@@ -60,7 +61,8 @@ var detailQueries = []string{
 	`SELECT product_id, COUNT(*) AS over_limit FROM (
 		SELECT o.product_id, o.user_id FROM orders o
 		JOIN products p ON p.id = o.product_id
-		WHERE o.product_id IN (?) AND p.limit_ceiling > 0 AND o.status = 'completed'
+		LEFT JOIN holds h ON h.order_id = o.id AND h.returned_version IS NOT NULL
+		WHERE o.product_id IN (?) AND p.limit_ceiling > 0 AND o.status IN ('completed', 'held') AND h.order_id IS NULL
 		GROUP BY o.product_id, o.user_id, p.limit_ceiling
 		HAVING SUM(o.quantity) > p.limit_ceiling
 	) AS users GROUP BY product_id`,

@@ -171,6 +171,7 @@ type ledgerSums struct {
 	Links        int64 `db:"links"`
 	Orders       int64 `db:"orders"`
 	Booked       int64 `db:"booked_sum"`
+	Returned     int64 `db:"returned_sum"`
 }
 
 // sumLedger reads all rows in one go, in the order of the table, and then again, by their index, the few that are no
@@ -221,13 +222,13 @@ func (a *auditor) sumOthers(ctx context.Context, parts []versions, unknown map[o
 	if len(parts) == 0 {
 		return nil
 	}
-	const part = ` OR product_id = ? AND reason IN ('initial', 'restock', 'correction', 'move', 'split')
+	const part = ` OR product_id = ? AND reason IN ('initial', 'restock', 'correction', 'move', 'split', 'return')
 		AND version > ? AND version <= ?`
 	args := argsOf(parts)
 	var sums []ledgerSums
 	err := a.ledgerTx.SelectContext(ctx, &sums, `SELECT product_id, reason, COUNT(*) AS ledger_rows,
 			SUM(delta) AS delta, MIN(delta) AS least_delta, MAX(delta) AS most_delta, SUM(delta = 0) AS zeros,
-			MAX(version) AS most_version
+			MAX(version) AS most_version, SUM(`+sumOfReturn+`) AS returned_sum
 		FROM stock_ledger IGNORE INDEX (PRIMARY)
 		WHERE `+strings.Repeat(part, len(parts))[4:]+` GROUP BY product_id, reason`, args...)
 	if err != nil {
@@ -245,6 +246,9 @@ func (a *auditor) sumOthers(ctx context.Context, parts []versions, unknown map[o
 			f.sums.Restocked += s.Delta
 		case ledgerTransfer, ledgerSplit:
 			f.sums.Moved += s.Delta
+		case ledgerReturn:
+			f.sums.ReturnedUnits += s.Delta
+			f.sums.ReturnedSum += s.Returned
 		}
 	}
 	return nil
@@ -260,6 +264,8 @@ func (s *ledgerSums) odd() bool {
 		return s.LeastDelta < 0 || s.Zeros > 0 && !bucket
 	case ledgerCorrection:
 		return s.MostDelta >= 0
+	case ledgerReturn:
+		return s.LeastDelta <= 0
 	case ledgerSplit:
 		return s.Zeros > 0
 	case ledgerTransfer:
@@ -343,9 +349,9 @@ func (a *auditor) sumOrders(ctx context.Context, table, where string, args ...an
 		Buyers  int64         `db:"buyers"`
 	}
 	// What the orders are grouped by is one number, which takes half as long as several columns.
-	const completed, failed, reasoned, fresh = 1, 2, 4, 8
+	const completed, failed, reasoned, fresh, held = 1, 2, 4, 8, 16
 	err = a.tx.SelectContext(ctx, &sums, `SELECT product_id, (status = 'completed') + 2 * (status = 'failed')
-				+ 4 * (failed_reason IS NOT NULL) + 8 * (decided_at >= ? AND id >= ?) AS kind,
+				+ 4 * (failed_reason IS NOT NULL) + 8 * (decided_at >= ? AND id >= ?) + 16 * (status = 'held') AS kind,
 			COUNT(*) AS orders, SUM(quantity) AS units,
 			SUM(`+sumOfOrder+`) AS order_sum, SUM(quantity * `+sumOfBuyer+`) AS buyers
 		FROM `+table+` WHERE `+where+` GROUP BY product_id, kind`,
@@ -359,7 +365,13 @@ func (a *auditor) sumOrders(ctx context.Context, table, where string, args ...an
 		var add orderSums
 		switch s.Kind &^ fresh {
 		case completed, completed | reasoned:
-			add = orderSums{s.Orders, s.Units, s.Sum, s.Buyers, 0}
+			add = orderSums{Completed: s.Orders, Units: s.Units, CompletedSum: s.Sum, BuyersSum: s.Buyers}
+			f.oddOrders = f.oddOrders || s.Kind&reasoned != 0
+		case held, held | reasoned:
+			add = orderSums{
+				Completed: s.Orders, Units: s.Units, CompletedSum: s.Sum, BuyersSum: s.Buyers,
+				Held: s.Orders, HeldSum: s.Sum,
+			}
 			f.oddOrders = f.oddOrders || s.Kind&reasoned != 0
 		case failed, failed | reasoned:
 			add.Failed = s.Orders
@@ -440,7 +452,7 @@ func (a *auditor) readBought(ctx context.Context) error {
 			f, s := a.findings[id], counted[id]
 			all := f.all()
 			f.OverLimit = s.Over
-			f.Miscounted = s.Units != all.Units || s.Buyers != all.BuyersSum
+			f.Miscounted = s.Units != all.Units-f.returnedUnits || s.Buyers != all.BuyersSum-f.returnedBuyers
 		}
 	}
 	return nil

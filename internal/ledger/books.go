@@ -41,6 +41,9 @@ type bookRow struct {
 	Booked    int64 `db:"booked_orders"`
 	BookedSum int64 `db:"booked_sum"` // of order ids and units, in any order: see sumOfOrder
 
+	ReturnedUnits int64 `db:"returned_units"`
+	ReturnedSum   int64 `db:"returned_sum"` // of order ids and units, as BookedSum
+
 	orderSums
 }
 
@@ -51,6 +54,8 @@ type orderSums struct {
 	CompletedSum int64 `db:"completed_sum"` // what bookedSum is in the ledger
 	BuyersSum    int64 `db:"buyers_sum"`    // of the completed orders' users and units: see sumOfBuyer
 	Failed       int64 `db:"failed_orders"`
+	Held         int64 `db:"held_orders"` // completed ones that must be paid, whatever became of them
+	HeldSum      int64 `db:"held_sum"`
 }
 
 func (s *orderSums) add(o orderSums) {
@@ -59,10 +64,13 @@ func (s *orderSums) add(o orderSums) {
 	s.CompletedSum += o.CompletedSum
 	s.BuyersSum += o.BuyersSum
 	s.Failed += o.Failed
+	s.Held += o.Held
+	s.HeldSum += o.HeldSum
 }
 
 const bookColumns = `product_id, version, balance, initial_rows, initial_units, restocked_units, moved_units,
-	booked_orders, booked_sum, completed_orders, completed_units, completed_sum, buyers_sum, failed_orders`
+	booked_orders, booked_sum, completed_orders, completed_units, completed_sum, buyers_sum, failed_orders,
+	held_orders, held_sum, returned_units, returned_sum`
 
 // What is summed up of single rows. Sets of rows that are equal have equal sums, in whatever order they are read, and
 // those that differ have, but for one in four billion, others: so two tables are compared without joining them. Whose
@@ -70,6 +78,8 @@ const bookColumns = `product_id, version, balance, initial_rows, initial_units, 
 const (
 	sumOfOrder  = `CRC32(CONCAT(id, quantity))`
 	sumOfBooked = `CRC32(CONCAT(ref, -delta))`
+	sumOfHeld   = `CRC32(CONCAT(order_id, quantity))`
+	sumOfReturn = `CRC32(CONCAT(ref, delta))`
 	// Smaller than the others, so that it can be multiplied by units.
 	sumOfBuyer = `(CRC32(user_id) >> 12)`
 	// A ledger row's stock after it, less its stock before it: over rows that follow one another all but the first and
@@ -186,7 +196,8 @@ func replaceBooks(ctx context.Context, tx *sqlx.Tx, kind string, rows []bookRow)
 		insert.row()
 		insert.bytes([]byte(kind))
 		insert.ints(int64(r.StockID), r.Version, r.Balance, r.Initials, r.Initial, r.Restocked, r.Moved, r.Booked,
-			r.BookedSum, r.Completed, r.Units, r.CompletedSum, r.BuyersSum, r.Failed)
+			r.BookedSum, r.Completed, r.Units, r.CompletedSum, r.BuyersSum, r.Failed,
+			r.Held, r.HeldSum, r.ReturnedUnits, r.ReturnedSum)
 	}
 	columns := strings.Split(bookColumns, ",")[1:]
 	for i, column := range columns {

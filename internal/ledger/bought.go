@@ -12,9 +12,10 @@ import (
 	"stampede/internal/order"
 )
 
-// What users have bought of a product is in the table bought, up to a version of the product that is in its row. While
-// the product has a limit, each deciding transaction keeps it up with its orders. One without a limit costs nothing:
-// its orders are counted by the ledger, which has them in the order of their versions, when somebody needs to know.
+// What users have bought of a product, and not given back, is in the table bought, up to a version of the product that
+// is in its row. While the product has a limit, each deciding transaction keeps it up with its orders. One without a
+// limit costs nothing: its orders are counted by the ledger, which has them in the order of their versions, when
+// somebody needs to know.
 
 // countChunk is how many versions of a product are counted while its row is locked once.
 const countChunk = 5_000
@@ -65,11 +66,11 @@ func addBought(ctx context.Context, tx *sqlx.Tx, stockID order.StockID, units ma
 func count(ctx context.Context, tx *sqlx.Tx, p *productRow) error {
 	to := min(p.Version, p.Counted+countChunk)
 	var rows []boughtRow
-	err := tx.SelectContext(ctx, &rows, `SELECT o.user_id, SUM(o.quantity) AS units
+	err := tx.SelectContext(ctx, &rows, `SELECT o.user_id, SUM(-l.delta) AS units
 		FROM stock_ledger AS l FORCE INDEX (PRIMARY)
 		JOIN orders AS o FORCE INDEX (PRIMARY) ON o.id = l.ref AND o.product_id = l.product_id
-		WHERE l.product_id = ? AND l.version > ? AND l.version <= ? AND l.reason = ? AND o.status = ?
-		GROUP BY o.user_id`, p.ID, p.Counted, to, ledgerOrder, order.Completed)
+		WHERE l.product_id = ? AND l.version > ? AND l.version <= ? AND l.reason IN (?, ?)
+		GROUP BY o.user_id`, p.ID, p.Counted, to, ledgerOrder, ledgerReturn)
 	if err != nil {
 		return fmt.Errorf("count units bought: %w", err)
 	}
@@ -125,7 +126,8 @@ func countLocked(ctx context.Context, tx *sqlx.Tx, rows []productRow) error {
 	return nil
 }
 
-// Bought reads how many units of a product these users have by completed orders. Who has none is missing.
+// Bought reads how many units of a product these users have by their orders, less what was taken back. Who has never
+// had any is missing.
 func (l *Ledger) Bought(ctx context.Context, stockID order.StockID,
 	users []order.UserID) (bought map[order.UserID]int64, err error) {
 	if err := l.countAll(ctx, stockID); err != nil {

@@ -36,10 +36,11 @@ const (
 //   - LimitExceeded if its buyer would have more units than the product's limit,
 //   - SoldOut if it asks for more units than are left; a smaller one after it may still be completed,
 //
-// whichever comes first in this list. Orders that were placed order.IdempotencyLifetime apart are not in conflict: the
-// key belongs to the later one, and the row of the earlier one has none any more. A fresh decision has the product's
-// version after the whole transaction, and 0 for an unknown product. An order of another product, or one that is not
-// valid, is ErrInvalid, and then none is decided.
+// whichever comes first in this list. Any other is completed or, if the product says that it must be paid, held. Orders
+// that were placed order.IdempotencyLifetime apart are not in conflict: the key belongs to the later one, and the row
+// of the earlier one has none any more. A fresh decision has the product's version after the whole transaction, and 0
+// for an unknown product. An order of another product, or one that is not valid, is ErrInvalid, and then none is
+// decided.
 func (l *Ledger) Decide(ctx context.Context, stockID order.StockID, orders []order.Order) ([]order.Decision, error) {
 	return l.decide(ctx, stockID, orders, "")
 }
@@ -75,7 +76,7 @@ func (l *Ledger) RehearseAny(ctx context.Context) error {
 	// Ids of products are positive. A negative one is nobody's, and leaves the table's counter of ids alone.
 	product := productRow{
 		ID: order.StockID(-1 - rand.Int64N(math.MaxInt64)), Name: "rehearsal", Currency: noCurrency, Stock: 1,
-		Version: 1, Revision: 1, Counted: 1,
+		Version: 1, Revision: 1, Counted: 1, Payment: order.PaymentNone,
 		CreatedAt: mysql.Now(), State: order.OffSale,
 	}
 	if err := l.rehearse(ctx, product.ID, &product); err != nil {
@@ -225,6 +226,7 @@ type decider struct {
 	bought  map[order.UserID]int64      // units by user; empty if there is no limit
 
 	orders   []*orderRow
+	holds    []holdRow
 	released []keyScope // keys that are stored, and that other orders take over
 	changes  []ledgerRow
 	sold     map[order.UserID]int64 // units by user that are to be added to those bought; empty if there is no limit
@@ -343,6 +345,7 @@ func (d *decider) judge(orders []order.Order, verdict order.Reason) []order.Deci
 			stock -= o.Quantity
 			version++
 			row.Version = version
+			d.hold(row)
 			if d.product.LimitPerUser > 0 {
 				d.bought[o.UserID] += o.Quantity
 				d.sold[o.UserID] += o.Quantity
@@ -364,6 +367,19 @@ func (d *decider) judge(orders []order.Order, verdict order.Reason) []order.Deci
 		}
 	}
 	return decisions
+}
+
+// hold has an order wait until it is paid, if it must be.
+func (d *decider) hold(row *orderRow) {
+	if d.product.Payment != order.PaymentRequired || row.UnitPrice == 0 {
+		return
+	}
+	row.Status = order.Held
+	payBy := d.time.Add(time.Duration(d.product.PayWithin) * time.Second).Truncate(time.Millisecond)
+	d.holds = append(d.holds, holdRow{
+		OrderID: row.ID, StockID: row.StockID, Version: row.Version, UserID: row.UserID, Quantity: row.Quantity,
+		State: order.AwaitingPayment, PayBy: payBy, ChangedAt: d.time,
+	})
 }
 
 // row is the row of an order that is completed.
@@ -389,6 +405,9 @@ func (d *decider) write(ctx context.Context, tx *sqlx.Tx) error {
 		return nil
 	}
 	if err := insertOrders(ctx, tx, d.orders); err != nil {
+		return err
+	}
+	if err := insertHolds(ctx, tx, d.holds); err != nil {
 		return err
 	}
 	if err := releaseKeys(ctx, tx, d.released); err != nil {

@@ -31,7 +31,7 @@ type Redriven struct{ FailedAt, RedrivenAt time.Time }
 type History struct {
 	// Record is nil if the order is not decided.
 	Record *order.Record
-	// Changes are of completed orders, one of each.
+	// Changes are one of an order that has taken units, and another one if they were taken back.
 	Changes   []Change
 	Redrivals []Redriven
 }
@@ -49,7 +49,11 @@ func (l *Ledger) History(ctx context.Context, id order.OrderID, stockIDs []order
 
 		products := slices.Clone(stockIDs)
 		if record, ok := decided[id]; ok {
-			h.Record = &record
+			shown := []order.Record{record}
+			if err := showHeld(ctx, tx, shown); err != nil {
+				return err
+			}
+			h.Record = &shown[0]
 			products = append(products, record.StockID)
 		}
 
@@ -71,8 +75,8 @@ func readChanges(ctx context.Context, tx *sqlx.Tx, id order.OrderID, products []
 	for chunk := range slices.Chunk(products, mysql.MaxInList) {
 		query, args, err := sqlx.In(
 			`SELECT product_id, version, delta, balance, reason, ref, created_at FROM stock_ledger
-			WHERE product_id IN (?) AND reason = ? AND ref = ? ORDER BY created_at, product_id LIMIT ?`,
-			chunk, ledgerOrder, id[:], maxHistory)
+			WHERE product_id IN (?) AND reason IN (?, ?) AND ref = ? ORDER BY created_at, product_id LIMIT ?`,
+			chunk, ledgerOrder, ledgerReturn, id[:], maxHistory)
 		if err != nil {
 			return nil, fmt.Errorf("read ledger: %w", err)
 		}

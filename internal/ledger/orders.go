@@ -29,7 +29,7 @@ type orderRow struct {
 	IdempotencyKey []byte         `db:"idempotency_key"` // nil if it holds none
 	ReservedAt     time.Time      `db:"reserved_at"`
 	DecidedAt      time.Time      `db:"decided_at"`
-	// Version is that of the ledger's row of a completed order, or the one at which the product stood.
+	// Version is that of the ledger's row of an order that took units, or the one at which the product stood.
 	Version int64 `db:"version"`
 }
 
@@ -62,7 +62,11 @@ func (l *Ledger) Order(ctx context.Context, id order.OrderID) (order.Record, err
 	case err != nil:
 		return order.Record{}, fmt.Errorf("read order %s: %w", id, err)
 	}
-	return row.record(), nil
+	records := []order.Record{row.record()}
+	if err := showHeld(ctx, l.db, records); err != nil {
+		return order.Record{}, fmt.Errorf("read order %s: %w", id, err)
+	}
+	return records[0], nil
 }
 
 // pageSpans are how far back a page of orders is looked for at first, and then, until it is full. Each partition of the
@@ -100,6 +104,9 @@ func (l *Ledger) Orders(
 			break
 		}
 		before = from
+	}
+	if err := showHeld(ctx, l.db, records); err != nil {
+		return nil, fmt.Errorf("read orders of user %d: %w", userID, err)
 	}
 	return records, nil
 }

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -14,7 +15,6 @@ import (
 
 	"stampede/internal/mysql"
 	"stampede/internal/order"
-
 	"stampede/internal/plaintext"
 )
 
@@ -51,16 +51,20 @@ type productRow struct {
 	Buckets int64 `db:"buckets"`
 	// Counted is the version up to which the table bought has the product's orders.
 	Counted int64 `db:"counted"`
+
+	Payment   order.PaymentRule `db:"payment"`
+	PayWithin int64             `db:"pay_within"` // in seconds
 }
 
 const productColumns = `id, name, description, price, currency, stock, starts_at, ends_at, limit_per_user, version,
-	created_at, state, revision, limit_ceiling, buckets, counted`
+	created_at, state, revision, limit_ceiling, buckets, counted, payment, pay_within`
 
 func (r productRow) product() order.Product {
 	return order.Product{
 		ID: r.ID, Name: r.Name, Description: r.Description, Price: r.Price, Currency: r.Currency, Stock: r.Stock,
 		Version: r.Version, StartsAt: r.StartsAt.Time, EndsAt: r.EndsAt.Time, LimitPerUser: r.LimitPerUser,
 		CreatedAt: r.CreatedAt, State: r.State, Revision: r.Revision, Buckets: r.Buckets,
+		Payment: r.Payment, PayWithin: time.Duration(r.PayWithin) * time.Second,
 	}
 }
 
@@ -74,13 +78,12 @@ func (l *Ledger) AddProduct(ctx context.Context, p order.Product) (order.Product
 
 // addProduct is AddProduct or, with a key, AddProductOnce.
 func (l *Ledger) addProduct(ctx context.Context, p order.Product, key *ProductKey) (order.Product, error) {
-	if p.State == "" {
-		p.State = order.OnSale
-	}
+	p = withDefaults(p)
 	row := productRow{
 		ID: p.ID, Name: p.Name, Description: p.Description, Price: p.Price, Currency: p.Currency, Stock: p.Stock,
 		StartsAt: mysql.NullMillis(p.StartsAt), EndsAt: mysql.NullMillis(p.EndsAt), LimitPerUser: p.LimitPerUser,
 		LimitCeiling: p.LimitPerUser, Version: 1, Counted: 1, CreatedAt: mysql.Now(), State: p.State, Revision: 1,
+		Payment: p.Payment, PayWithin: seconds(p.PayWithin),
 	}
 
 	if err := validateProduct(row.product()); err != nil {
@@ -139,6 +142,16 @@ func (l *Ledger) addProduct(ctx context.Context, p order.Product, key *ProductKe
 	return added, nil
 }
 
+// withDefaults is a product that is new, with what nothing was said of.
+func withDefaults(p order.Product) order.Product {
+	p.State = cmp.Or(p.State, order.OnSale)
+	p.Payment = cmp.Or(p.Payment, order.PaymentNone)
+	p.PayWithin = cmp.Or(p.PayWithin, order.DefaultPayWithin)
+	return p
+}
+
+func seconds(d time.Duration) int64 { return int64(d / time.Second) }
+
 // validateProduct says what is wrong with a product, its settings included, as an InvalidError.
 func validateProduct(p order.Product) error {
 	switch {
@@ -166,6 +179,11 @@ func validateProduct(p order.Product) error {
 		return mysql.Invalidf("ends_at must be after starts_at")
 	case p.State != order.OnSale && p.State != order.OffSale:
 		return mysql.Invalidf("state must be %s or %s", order.OnSale, order.OffSale)
+	case p.Payment != order.PaymentNone && p.Payment != order.PaymentRequired:
+		return mysql.Invalidf("payment must be %s or %s", order.PaymentNone, order.PaymentRequired)
+	case p.PayWithin < order.MinPayWithin || p.PayWithin > order.MaxPayWithin:
+		return mysql.Invalidf("pay_within_s must be %d to %d seconds", seconds(order.MinPayWithin),
+			seconds(order.MaxPayWithin))
 	}
 	return nil
 }
@@ -185,7 +203,8 @@ func insertProduct(ctx context.Context, tx *sqlx.Tx, row *productRow) error {
 
 		_, err := tx.NamedExecContext(ctx, `INSERT INTO products (`+productColumns+`)
 			VALUES (:id, :name, :description, :price, :currency, :stock, :starts_at, :ends_at, :limit_per_user,
-				:version, :created_at, :state, :revision, :limit_ceiling, :buckets, :counted)`, row)
+				:version, :created_at, :state, :revision, :limit_ceiling, :buckets, :counted, :payment, :pay_within)`,
+			row)
 		switch {
 		case mysql.ErrorNumber(err) == mysql.DuplicateEntry && choose:
 			row.ID = 0 // somebody has put a product there by hand; the next id is behind all of them

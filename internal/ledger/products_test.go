@@ -27,6 +27,7 @@ func TestAddProduct(t *testing.T) {
 		ID: 77, Name: strings.Repeat("é", MaxNameChars), Description: strings.Repeat("🎟", MaxDescriptionChars),
 		Price:    order.MaxUnitPrice,
 		Currency: "JPY", Stock: MaxStock, StartsAt: start, EndsAt: start.Add(time.Hour), LimitPerUser: 4,
+		Payment: order.PaymentRequired, PayWithin: time.Hour,
 	}
 	added, err := l.AddProduct(ctx, full)
 	if err != nil {
@@ -52,11 +53,17 @@ func TestAddProduct(t *testing.T) {
 	if err != nil || next.ID <= 77 {
 		t.Errorf("id %d, error %v", next.ID, err)
 	}
+	if next.Payment != order.PaymentNone || next.PayWithin != order.DefaultPayWithin {
+		t.Errorf("added %+v", next)
+	}
 	if stored := mustProduct(t, l, next.ID); stored != next || !stored.StartsAt.IsZero() || !stored.EndsAt.IsZero() {
 		t.Errorf("stored %+v", stored)
 	}
 
 	for name, spoil := range map[string]func(*order.Product){
+		"odd payment":       func(p *order.Product) { p.Payment = "later" },
+		"too short to pay":  func(p *order.Product) { p.PayWithin = 59 * time.Second },
+		"too long to pay":   func(p *order.Product) { p.PayWithin = 7*24*time.Hour + time.Second },
 		"negative id":       func(p *order.Product) { p.ID = -1 },
 		"no name":           func(p *order.Product) { p.Name = "" },
 		"long name":         func(p *order.Product) { p.Name = strings.Repeat("x", MaxNameChars+1) },

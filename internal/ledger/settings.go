@@ -83,6 +83,7 @@ func (r productRow) with(p order.Product) (productRow, error) {
 	next.Name, next.Description, next.Price, next.State = p.Name, p.Description, p.Price, p.State
 	next.StartsAt, next.EndsAt = mysql.NullMillis(p.StartsAt), mysql.NullMillis(p.EndsAt)
 	next.LimitPerUser = p.LimitPerUser
+	next.Payment, next.PayWithin = p.Payment, seconds(p.PayWithin)
 	if err := validateProduct(next.product()); err != nil {
 		return productRow{}, err
 	}
@@ -104,7 +105,8 @@ func writeSettings(ctx context.Context, tx *sqlx.Tx, row productRow) error {
 	ids := append([]order.StockID{row.ID}, row.ID.Product().Buckets(row.Buckets)...)
 	query, args, err := sqlx.Named(`UPDATE products
 		SET name = :name, description = :description, price = :price, starts_at = :starts_at, ends_at = :ends_at,
-			limit_per_user = :limit_per_user, limit_ceiling = :limit_ceiling, state = :state, revision = :revision
+			limit_per_user = :limit_per_user, limit_ceiling = :limit_ceiling, state = :state, revision = :revision,
+			payment = :payment, pay_within = :pay_within
 		WHERE id IN (:ids) AND revision = :revision - 1`, struct {
 		productRow
 		IDs []order.StockID `db:"ids"`

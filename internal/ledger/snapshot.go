@@ -18,6 +18,8 @@ type Snapshot struct {
 	Product order.Product
 	// Decided holds those of the orders that have a row.
 	Decided map[order.OrderID]order.Record
+	// Returning are units that MySQL has taken back, up to MaxBatch of them, and that Redis may not have yet.
+	Returning []order.Returned
 }
 
 // Snapshot reads a product and those of the orders that are decided, from one snapshot. ErrNotFound: no such product.
@@ -33,7 +35,10 @@ func (l *Ledger) Snapshot(ctx context.Context, stockID order.StockID, orders []o
 			return err
 		}
 		snapshot = Snapshot{Product: product.product()}
-		snapshot.Decided, err = readDecided(ctx, tx, orders)
+		if snapshot.Decided, err = readDecided(ctx, tx, orders); err != nil {
+			return err
+		}
+		snapshot.Returning, err = readReturned(ctx, tx, `WHERE product_id = ? LIMIT ?`, stockID, MaxBatch)
 		return err
 	})
 	if err != nil {
@@ -42,7 +47,7 @@ func (l *Ledger) Snapshot(ctx context.Context, stockID order.StockID, orders []o
 	return snapshot, nil
 }
 
-// Decided reads those of the orders that have a row.
+// Decided reads those of the orders that have a row. One that must be paid is held, whatever has become of it.
 func (l *Ledger) Decided(ctx context.Context, orders []order.OrderID) (map[order.OrderID]order.Record, error) {
 	decided, err := readDecided(ctx, l.db, orders)
 	if err != nil {

@@ -17,6 +17,8 @@ const (
 	ledgerRestock  = "restock"
 	ledgerTransfer = "move"  // from one bucket to another
 	ledgerSplit    = "split" // between a product and its buckets, when their number changes
+	// Units of an order that were taken back: it was cancelled, or refunded with its units. Its ref is the order's id.
+	ledgerReturn = "return"
 	// Unsold units that were taken out. Its ref is the id of a restock.
 	ledgerCorrection = "correction"
 )
@@ -60,7 +62,8 @@ func changeStock(ctx context.Context, tx *sqlx.Tx, p *productRow, changes []ledg
 		return err
 	}
 
-	// While there is a limit, who completes orders counts them (addBought). Other changes leave nothing to count.
+	// While there is a limit, who completes orders counts them (addBought), and who takes units back always does. Other
+	// changes leave nothing to count.
 	last, counted := changes[len(changes)-1], p.Counted
 	if p.Counted == p.Version && (last.Reason != ledgerOrder || p.LimitPerUser > 0) {
 		counted = last.Version

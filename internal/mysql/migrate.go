@@ -30,25 +30,38 @@ const (
 var migrationFiles embed.FS
 
 // addBuckets adds the number of buckets to products. Other than the migrations in files it is no statement that MySQL
-// could repeat, so that a column which is there already is no error.
-var addBuckets = goose.NewGoMigration(10, &goose.GoFunc{RunDB: func(ctx context.Context, db *sql.DB) error {
-	_, err := db.ExecContext(ctx, `ALTER TABLE products ADD COLUMN buckets BIGINT NOT NULL DEFAULT 0`)
-	if ErrorNumber(err) == errDuplicateColumn {
-		return nil
-	}
-	return err
-}}, nil)
+// could repeat.
+var addBuckets = addColumns(10, `ALTER TABLE products ADD COLUMN buckets BIGINT NOT NULL DEFAULT 0`)
 
-// addAccountTimes adds since when an account is disabled, and when its password was last changed. Like addBuckets it
-// can be repeated; the two columns come together.
-var addAccountTimes = goose.NewGoMigration(16, &goose.GoFunc{RunDB: func(ctx context.Context, db *sql.DB) error {
-	_, err := db.ExecContext(ctx,
-		`ALTER TABLE users ADD COLUMN password_changed_at DATETIME(6) NULL, ADD COLUMN disabled_at DATETIME(6) NULL`)
-	if ErrorNumber(err) == errDuplicateColumn {
-		return nil
-	}
-	return err
-}}, nil)
+// addAccountTimes adds since when an account is disabled, and when its password was last changed.
+var addAccountTimes = addColumns(16, `ALTER TABLE users
+	ADD COLUMN password_changed_at DATETIME(6) NULL,
+	ADD COLUMN disabled_at DATETIME(6) NULL`)
+
+// addPayment adds whether the orders of a product must be paid, and for how many seconds one waits. A worker of before
+// does not look at them: so they are set once all workers know them.
+var addPayment = addColumns(30, `ALTER TABLE products
+	ADD COLUMN payment VARCHAR(16) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT 'none',
+	ADD COLUMN pay_within BIGINT NOT NULL DEFAULT 900`)
+
+// addHeldSums adds to the books what they have of orders that must be paid, and of units that were taken back.
+var addHeldSums = addColumns(32, `ALTER TABLE books
+	ADD COLUMN held_orders BIGINT NOT NULL DEFAULT 0,
+	ADD COLUMN held_sum BIGINT NOT NULL DEFAULT 0,
+	ADD COLUMN returned_units BIGINT NOT NULL DEFAULT 0,
+	ADD COLUMN returned_sum BIGINT NOT NULL DEFAULT 0`)
+
+// addColumns is a migration that adds columns, all of them together. It can be repeated: a column that is there already
+// is no error.
+func addColumns(version int64, statement string) *goose.Migration {
+	return goose.NewGoMigration(version, &goose.GoFunc{RunDB: func(ctx context.Context, db *sql.DB) error {
+		_, err := db.ExecContext(ctx, statement)
+		if ErrorNumber(err) == errDuplicateColumn {
+			return nil
+		}
+		return err
+	}}, nil)
+}
 
 // Migrate brings the schema up to what this program needs and returns the version that it has then. Several may call it
 // at once: one works while the others wait, as long as their contexts allow. On a schema that is current, or newer, it
@@ -136,7 +149,7 @@ func newProvider(db *sql.DB) (*goose.Provider, error) {
 		goose.WithDisableGlobalRegistry(true),
 		goose.WithAllowOutofOrder(true), // a database may have run a later one before an earlier one was written
 		goose.WithGoMigrations(addBuckets, addAccountTimes, addCounted, addOrderVersion, copyOrderKeys, countLimited,
-			partitionOrders))
+			partitionOrders, addPayment, addHeldSums))
 	if err != nil {
 		return nil, fmt.Errorf("migrations: %w", err)
 	}

@@ -30,13 +30,7 @@ const (
 const keysKept = 15 * 24 * time.Hour
 
 // addCounted adds up to which version of a product the table bought counts its orders.
-var addCounted = goose.NewGoMigration(23, &goose.GoFunc{RunDB: func(ctx context.Context, db *sql.DB) error {
-	_, err := db.ExecContext(ctx, `ALTER TABLE products ADD COLUMN counted BIGINT NOT NULL DEFAULT 0`)
-	if ErrorNumber(err) == errDuplicateColumn {
-		return nil
-	}
-	return err
-}}, nil)
+var addCounted = addColumns(23, `ALTER TABLE products ADD COLUMN counted BIGINT NOT NULL DEFAULT 0`)
 
 // addOrderVersion adds to each order the version that its product had when it was decided: of a completed one, that of
 // its row in the ledger. Workers of before do not know the column, which has no default, so that none of them can

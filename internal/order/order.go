@@ -23,6 +23,11 @@ const IdempotencyLifetime = 24 * time.Hour
 
 // Status is the state of an order. An order leaves Pending exactly once; only an order that
 // failed as a dead letter may be decided anew, when an operator redrives it.
+//
+//	pending ─┬─▶ completed
+//	         ├─▶ failed
+//	         └─▶ awaiting_payment ─┬─▶ completed ─▶ refunded
+//	                    └─▶ closing ─┴─▶ cancelled
 type Status string
 
 // The states of an order.
@@ -30,7 +35,24 @@ const (
 	Pending   Status = "pending"
 	Completed Status = "completed"
 	Failed    Status = "failed"
+
+	// AwaitingPayment: the order has its units, and is paid until its time to pay is over.
+	AwaitingPayment Status = "awaiting_payment"
+	// Closing: it is too late to pay, or the buyer has cancelled. Providers of payments are asked whether it was paid
+	// before; only then it is cancelled.
+	Closing Status = "closing"
+	// Cancelled: it was not paid, and its units are on sale again.
+	Cancelled Status = "cancelled"
+	// Refunded: it was paid, and the money has been given back.
+	Refunded Status = "refunded"
+
+	// Held is what a decision says of an order that has taken units and must be paid. A decision stands; what has
+	// become of the order since is one of the states above.
+	Held Status = "held"
 )
+
+// TookUnits reports whether an order of this status was decided in its buyer's favour, whatever became of it since.
+func (s Status) TookUnits() bool { return s != Pending && s != Failed }
 
 // Reason says why an order failed. It is stored with the order and shown to the buyer.
 type Reason string
@@ -104,6 +126,8 @@ type Record struct {
 	FailedReason Reason `json:"failed_reason,omitempty"`
 	// DecidedAt is zero while the order is pending.
 	DecidedAt time.Time `json:"decided_at,omitzero"`
+	// PayBy is until when an order is to be paid that awaits payment.
+	PayBy time.Time `json:"pay_by,omitzero"`
 }
 
 // Decision is what MySQL says of an order.
@@ -116,6 +140,17 @@ type Decision struct {
 	Version int64
 }
 
+// Returned is an order whose units MySQL has taken back, after it had taken them for the order.
+type Returned struct {
+	OrderID OrderID
+	UserID  UserID
+	StockID StockID
+	// Quantity is in units.
+	Quantity int64
+	// TakenAt and ReturnedAt are the versions of the product, or of the bucket, that took the units and returned them.
+	TakenAt, ReturnedAt int64
+}
+
 // SaleState is whether a product may be ordered at all, whatever its window and its stock.
 type SaleState string
 
@@ -123,6 +158,25 @@ type SaleState string
 const (
 	OnSale  SaleState = "on_sale"
 	OffSale SaleState = "off_sale"
+)
+
+// PaymentRule is whether orders of a product must be paid.
+type PaymentRule string
+
+// The rules of payment.
+const (
+	// PaymentNone: an order is completed when it has its units.
+	PaymentNone PaymentRule = "none"
+	// PaymentRequired: an order that costs something has its units for as long as the product says, and is completed
+	// when it is paid.
+	PaymentRequired PaymentRule = "required"
+)
+
+// For how long an order may await its payment.
+const (
+	MinPayWithin     = time.Minute
+	MaxPayWithin     = 7 * 24 * time.Hour
+	DefaultPayWithin = 15 * time.Minute
 )
 
 // Product is something on sale, or taken off sale.
@@ -146,6 +200,9 @@ type Product struct {
 	StartsAt, EndsAt time.Time
 	// LimitPerUser is the most units one user may buy; 0 is no limit.
 	LimitPerUser int64
+	// Payment is whether orders must be paid, and PayWithin for how long one then waits, in whole seconds.
+	Payment   PaymentRule
+	PayWithin time.Duration
 	// Buckets is the number of buckets that hold the units, in the product and in each of its buckets. It is 0 if the
 	// product is not split, and in a bucket that is out of use.
 	Buckets   int64

@@ -171,6 +171,15 @@ func (r *Reconciler) look(ctx context.Context, stockID order.StockID, report *Re
 		return false, nil
 	}
 
+	// Units that were taken back a moment ago are no difference, but nothing can be compared before Redis has them.
+	if len(snapshot.Returning) > 0 {
+		if !r.Apply {
+			report.Busy = true
+			return true, nil
+		}
+		return true, r.returns(ctx, stockID, snapshot.Returning)
+	}
+
 	// What is known to be missed or left over is repaired first; then the product is looked at again.
 	for _, step := range []func(context.Context, stock.Look, ledger.Snapshot) (Finding, error){
 		r.settings, r.restocks, r.transfers, r.unsettled, r.lost,

@@ -232,9 +232,9 @@ type world struct {
 	sent      map[order.OrderID]bool // by their edge, which then cancels no more
 	pending   [][]order.Decision
 	restocks  []restock
-	sold      []Returned // completed orders, which may be cancelled later
-	returns   []Returned // those that were
-	restocked int64      // restocks so far
+	sold      []order.Returned // completed orders, which may be cancelled later
+	returns   []order.Returned // those that were
+	restocked int64            // restocks so far
 }
 
 // row is what MySQL holds of the product.
@@ -261,7 +261,7 @@ func (w *world) decide(t *rapid.T, requests []Request) {
 			if w.truth.stock >= r.Quantity && rapid.IntRange(0, 3).Draw(t, "fails") > 0 {
 				status, changed = order.Completed, true
 				w.truth.stock -= r.Quantity
-				w.sold = append(w.sold, Returned{
+				w.sold = append(w.sold, order.Returned{
 					OrderID: r.OrderID, UserID: r.UserID, Quantity: r.Quantity, TakenAt: w.truth.version + 1,
 				})
 			}
@@ -314,7 +314,7 @@ func (w *world) takeBack(t *rapid.T) {
 }
 
 // bring brings returns to Redis, be they new or there already.
-func (w *world) bring(t *rapid.T, returns []Returned) {
+func (w *world) bring(t *rapid.T, returns []order.Returned) {
 	var want int64
 	for _, r := range returns {
 		if mark := "return:" + r.OrderID.String(); w.loaded && !w.marks[mark] {
@@ -386,7 +386,7 @@ func (w *world) arrive(t *rapid.T, orders []Request) {
 		w.restock(t, r)
 	}
 	for _, r := range w.returns {
-		w.bring(t, []Returned{r})
+		w.bring(t, []order.Returned{r})
 	}
 	for _, s := range w.changes {
 		w.configure(t, s)

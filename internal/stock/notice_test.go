@@ -64,9 +64,9 @@ func testNotices(t *testing.T, s *shop) {
 		{"settle failed", func() { s.settle(t, fresh(c, order.Failed, 6)) }, true},
 		{"settle failed again", func() { s.settle(t, fresh(c, order.Failed, 6)) }, false},
 		{"restock", func() { must(s.Restock(t.Context(), s.product.ID, 4, 7, "a"))(t) }, true},
-		{"return", func() { s.giveBack(t, Returned{a.ID, 1, 1, 6, 8}) }, true},
-		{"return again", func() { s.giveBack(t, Returned{a.ID, 1, 1, 6, 8}) }, false},
-		{"return of what the loaded stock has", func() { s.giveBack(t, Returned{b.ID, 1, 1, 4, 5}) }, false},
+		{"return", func() { s.giveBack(t, returnOf(a.ID, 1, 1, 6, 8)) }, true},
+		{"return again", func() { s.giveBack(t, returnOf(a.ID, 1, 1, 6, 8)) }, false},
+		{"return of what the loaded stock has", func() { s.giveBack(t, returnOf(b.ID, 1, 1, 4, 5)) }, false},
 		{"configure", func() { s.configure(t, func(p *order.Product) { p.Price = 5 }) }, true},
 		{"configure by an older row", func() {
 			older := s.product

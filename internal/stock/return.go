@@ -8,19 +8,10 @@ import (
 	"stampede/internal/order"
 )
 
-// Returned is an order whose units MySQL has taken back, after it had taken them for the order.
-type Returned struct {
-	OrderID  order.OrderID
-	UserID   order.UserID
-	Quantity int64
-	// TakenAt and ReturnedAt are the versions of the product, or of the bucket, that took the units and returned them.
-	TakenAt, ReturnedAt int64
-}
-
 // Return puts the units of up to MaxBatch orders of one product, or of a bucket, back on sale, and takes them off what
 // their buyers have. It may be called again with the same orders, and must be until it has succeeded. It returns how
 // many units it has made available, which are none if the product is not loaded or the loaded stock has them already.
-func (s *Stock) Return(ctx context.Context, stockID order.StockID, orders []Returned) (units int64, err error) {
+func (s *Stock) Return(ctx context.Context, stockID order.StockID, orders []order.Returned) (units int64, err error) {
 	k := keysOf(stockID)
 	args := make([]any, 0, 5*len(orders))
 	for i := range orders {

@@ -7,7 +7,11 @@ import (
 	"stampede/internal/order"
 )
 
-func (s *shop) giveBack(t testing.TB, orders ...Returned) int64 {
+func returnOf(id order.OrderID, user order.UserID, units, takenAt, returnedAt int64) order.Returned {
+	return order.Returned{OrderID: id, UserID: user, Quantity: units, TakenAt: takenAt, ReturnedAt: returnedAt}
+}
+
+func (s *shop) giveBack(t testing.TB, orders ...order.Returned) int64 {
 	t.Helper()
 	return must(s.Return(t.Context(), s.product.ID, orders))(t)
 }
@@ -20,19 +24,19 @@ func testReturn(t *testing.T, s *shop) {
 		return o
 	}
 	first, second := bought(1, 2, 6), bought(1, 1, 7)
-	a, b := Returned{first.ID, 1, 2, 6, 8}, Returned{second.ID, 1, 1, 7, 9}
-	old := Returned{order.NewID(), 2, 4, 3, 4}    // sold and returned before the load
-	older := Returned{order.NewID(), 3, 3, 4, 10} // sold before the load
+	a, b := returnOf(first.ID, 1, 2, 6, 8), returnOf(second.ID, 1, 1, 7, 9)
+	old := returnOf(order.NewID(), 2, 4, 3, 4)    // sold and returned before the load
+	older := returnOf(order.NewID(), 3, 3, 4, 10) // sold before the load
 	for _, step := range []struct {
 		what              string
-		orders            []Returned
+		orders            []order.Returned
 		units             int64
 		stock, seen, have string
 	}{
-		{"one", []Returned{a}, 2, "9", "8", "1"},
-		{"again, with another", []Returned{a, b}, 1, "10", "9", ""},
-		{"all that the loaded stock has", []Returned{old}, 0, "10", "9", ""},
-		{"what was sold before the load", []Returned{older, older}, 3, "13", "10", ""},
+		{"one", []order.Returned{a}, 2, "9", "8", "1"},
+		{"again, with another", []order.Returned{a, b}, 1, "10", "9", ""},
+		{"all that the loaded stock has", []order.Returned{old}, 0, "10", "9", ""},
+		{"what was sold before the load", []order.Returned{older, older}, 3, "13", "10", ""},
 	} {
 		equal(t, step.what, s.giveBack(t, step.orders...), step.units)
 		c := s.contents(t)
@@ -48,7 +52,7 @@ func testReturn(t *testing.T, s *shop) {
 }
 
 func testReturnNotLoaded(t *testing.T, s *shop) {
-	r := Returned{order.NewID(), 1, 2, 6, 7}
+	r := returnOf(order.NewID(), 1, 2, 6, 7)
 	equal(t, "units", s.giveBack(t, r), 0)
 	equal(t, "contents", s.contents(t), contents{sale: map[string]string{"seen": "7"}})
 	if _, err := s.Load(t.Context(), s.product); !errors.Is(err, ErrStale) {
@@ -64,7 +68,7 @@ func testReturnNotLoaded(t *testing.T, s *shop) {
 func testReturnBeforeSettle(t *testing.T, s *shop) {
 	s.load(t, nil)
 	lost := order.Order{ID: order.NewID(), UserID: 1, Quantity: 2}
-	equal(t, "units", s.giveBack(t, Returned{lost.ID, 1, 2, 6, 7}), 2)
+	equal(t, "units", s.giveBack(t, returnOf(lost.ID, 1, 2, 6, 7)), 2)
 	c := s.contents(t)
 	equal(t, "stock, bought", []string{c.stock, c.bought["1"]}, []string{"12", "-2"})
 	s.settle(t, fresh(lost, order.Completed, 6))

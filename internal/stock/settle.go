@@ -34,7 +34,7 @@ func (s *Stock) Settle(ctx context.Context, stockID order.StockID, decisions []o
 	for i := range decisions {
 		d := &decisions[i]
 		version = max(version, d.Version)
-		if d.Fresh && d.Status == order.Completed {
+		if d.Fresh && d.Status.TookUnits() {
 			made++
 			last = d.ID
 		}
@@ -68,7 +68,7 @@ func (s *Stock) settle(
 	args := append(make([]any, 0, 2+5*len(decisions)), version, completedKept.Milliseconds())
 	for i := range decisions {
 		d := &decisions[i]
-		args = append(args, d.ID.String(), int64(d.UserID), d.Quantity, bit(d.Status == order.Completed), bit(d.Fresh))
+		args = append(args, d.ID.String(), int64(d.UserID), d.Quantity, bit(d.Status.TookUnits()), bit(d.Fresh))
 	}
 
 	reply, err := s.rdb.Run(ctx, failpoint.Settle, settleScript, settleKeys(k, k.reserved), args...).Slice()

@@ -12,7 +12,7 @@ CREATE TABLE IF NOT EXISTS orders (
     -- Minor units, as promised to the buyer.
     unit_price      BIGINT      NOT NULL,
     currency        CHAR(3) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-    -- 'completed' or 'failed'.
+    -- 'completed', 'failed', or 'held' if it must be paid: then holds says what has become of it.
     status          VARCHAR(16) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     failed_reason   VARCHAR(32) CHARACTER SET ascii COLLATE ascii_bin NULL,
     -- Bytes, because keys that differ only in trailing spaces are equal in a text column, but not to the client. An

@@ -9,9 +9,9 @@ CREATE TABLE IF NOT EXISTS stock_ledger (
     delta      BIGINT        NOT NULL,
     -- The stock after the change.
     balance    BIGINT        NOT NULL,
-    -- 'initial', 'order', 'restock', 'move', 'split' or 'correction'.
+    -- 'initial', 'order', 'restock', 'move', 'split', 'correction' or 'return'.
     reason     VARCHAR(16) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-    -- The 16 bytes of the order's id, the id of the restock, or 'initial'.
+    -- The 16 bytes of the order's id, also of a return, the id of the restock, or 'initial'.
     ref        VARBINARY(64) NOT NULL,
     created_at DATETIME(6)   NOT NULL,
     PRIMARY KEY (product_id, version),
