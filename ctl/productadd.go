@@ -12,19 +12,20 @@ import (
 
 // productAddCmd puts a product on sale. Redis loads it when somebody orders it.
 type productAddCmd struct {
-	ID          order.ProductID   `placeholder:"N" help:"Id of the product; 0 takes the next free one."`
-	Name        string            `required:"" placeholder:"TEXT" help:"Name that buyers see."`
-	Description string            `placeholder:"TEXT" help:"Description that buyers see."`
-	Price       int64             `placeholder:"N" help:"Price of one unit in minor units, such as cents; 0 if not given."`
-	Currency    string            `default:"EUR" help:"ISO 4217 code of the price."`
-	Stock       int64             `placeholder:"N" help:"Units on sale; 0 if not given."`
-	Limit       int64             `placeholder:"N" help:"Most units that one user may buy; 0 is no limit."`
-	Starts      instant           `placeholder:"TIME" help:"Start of the sale in RFC 3339, such as 2026-11-27T08:00:00Z; none if not given."`
-	Ends        instant           `placeholder:"TIME" help:"End of the sale, in the same form."`
-	Payment     order.PaymentRule `enum:"none,required" default:"none" help:"Whether orders must be paid: none or required."`
-	PayWithin   time.Duration     `default:"15m" placeholder:"TIME" help:"For how long an order waits to be paid: 1m to 168h."`
-	State       order.SaleState   `enum:"on_sale,off_sale" default:"on_sale" help:"Whether it can be ordered: on_sale or off_sale."`
-	Buckets     int64             `placeholder:"N" help:"Number of buckets, 2 to 64, to spread the units over, so that several Redis masters can sell them; 0 for none."`
+	ID          order.ProductID `placeholder:"N" help:"Id of the product; 0 takes the next free one."`
+	Name        string          `required:"" placeholder:"TEXT" help:"Name that buyers see."`
+	Description string          `placeholder:"TEXT" help:"Description that buyers see."`
+	Price       int64           `placeholder:"N" help:"Price of one unit in minor units, such as cents; 0 if not given."`
+	Currency    string          `default:"EUR" help:"ISO 4217 code of the price."`
+	Stock       int64           `placeholder:"N" help:"Units on sale; 0 if not given."`
+	Limit       int64           `placeholder:"N" help:"Most units that one user may buy; 0 is no limit."`
+	Starts      instant         `placeholder:"TIME" help:"Start of the sale in RFC 3339, such as 2026-11-27T08:00:00Z; none if not given."`
+	Ends        instant         `placeholder:"TIME" help:"End of the sale, in the same form."`
+	State       order.SaleState `enum:"on_sale,off_sale" default:"on_sale" help:"Whether it can be ordered: on_sale or off_sale."`
+	Buckets     int64           `placeholder:"N" help:"Number of buckets, 2 to 64, to spread the units over, so that several Redis masters can sell them; 0 for none."`
+
+	Payment   order.PaymentRule `enum:"none,required" default:"none" help:"Whether orders must be paid: none or required."`
+	PayWithin time.Duration     `default:"15m" placeholder:"TIME" help:"How long an order waits to be paid: 1m to 168h."`
 
 	needsMySQL
 }

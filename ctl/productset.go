@@ -15,20 +15,21 @@ import (
 
 // productSetCmd changes what is given of a product.
 type productSetCmd struct {
-	ID          order.ProductID    `required:"" placeholder:"N" help:"Id of the product."`
-	Name        *string            `placeholder:"TEXT" help:"Name that buyers see."`
-	Description *string            `placeholder:"TEXT" help:"Description that buyers see."`
-	Price       *int64             `placeholder:"N" help:"Price of one unit in minor units, such as cents."`
-	Limit       *int64             `placeholder:"N" xor:"limit" help:"Most units that one user may buy; 0 is no limit."`
-	NoLimit     bool               `xor:"limit" help:"Let users buy as many units as they like."`
-	Starts      *instant           `placeholder:"TIME" xor:"starts" help:"Start of the sale in RFC 3339, such as 2026-11-27T08:00:00Z."`
-	NoStarts    bool               `xor:"starts" help:"Let the sale have no start."`
-	Ends        *instant           `placeholder:"TIME" xor:"ends" help:"End of the sale, in the same form."`
-	NoEnds      bool               `xor:"ends" help:"Let the sale have no end."`
-	Payment     *order.PaymentRule `enum:"none,required" placeholder:"RULE" help:"Whether orders must be paid: none or required. It holds for orders that are decided from then on."`
-	PayWithin   *time.Duration     `placeholder:"TIME" help:"For how long an order waits to be paid: 1m to 168h."`
-	State       *order.SaleState   `enum:"on_sale,off_sale" placeholder:"STATE" help:"Whether it can be ordered: on_sale or off_sale."`
-	Buckets     *int64             `placeholder:"N" help:"Number of buckets, 2 to 64, to spread the units over, so that several Redis masters can sell them; 0 for none. Only while nobody has bought or can buy the product."`
+	ID          order.ProductID  `required:"" placeholder:"N" help:"Id of the product."`
+	Name        *string          `placeholder:"TEXT" help:"Name that buyers see."`
+	Description *string          `placeholder:"TEXT" help:"Description that buyers see."`
+	Price       *int64           `placeholder:"N" help:"Price of one unit in minor units, such as cents."`
+	Limit       *int64           `placeholder:"N" xor:"limit" help:"Most units that one user may buy; 0 is no limit."`
+	NoLimit     bool             `xor:"limit" help:"Let users buy as many units as they like."`
+	Starts      *instant         `placeholder:"TIME" xor:"starts" help:"Start of the sale in RFC 3339, such as 2026-11-27T08:00:00Z."`
+	NoStarts    bool             `xor:"starts" help:"Let the sale have no start."`
+	Ends        *instant         `placeholder:"TIME" xor:"ends" help:"End of the sale, in the same form."`
+	NoEnds      bool             `xor:"ends" help:"Let the sale have no end."`
+	State       *order.SaleState `enum:"on_sale,off_sale" placeholder:"STATE" help:"Whether it can be ordered: on_sale or off_sale."`
+	Buckets     *int64           `placeholder:"N" help:"Number of buckets, 2 to 64, to spread the units over, so that several Redis masters can sell them; 0 for none. Only while nobody has bought or can buy the product."`
+
+	Payment   *order.PaymentRule `enum:"none,required" placeholder:"RULE" help:"Whether orders must be paid: none or required."`
+	PayWithin *time.Duration     `placeholder:"TIME" help:"How long an order waits to be paid: 1m to 168h."`
 
 	needsStores
 }
