@@ -64,10 +64,13 @@ bit P1_oversold, P3_final_order_turned, P3_paid_attempt_turned, P4_units_do_not_
 #define FINAL (mysql.order == COMPLETED || mysql.order == CANCELLED)
 #define HELD (mysql.order != CANCELLED)
 
+#define UNITS (mysql.stock + mysql.others + HELD + on_the_way)
+
+/* There is one unit: it is for sale, held or sold. */
 inline check_units() {
-  P1_oversold = mysql.others + (mysql.order == COMPLETED) > 1;
+  P1_oversold = UNITS > 1;
   assert(!P1_oversold);
-  P4_units_do_not_add_up = mysql.stock + mysql.others + HELD + on_the_way != 1;
+  P4_units_do_not_add_up = UNITS < 1;
   assert(!P4_units_do_not_add_up)
 }
 
@@ -122,10 +125,10 @@ inline complete(by) {
   P12_completed_without_points = by == POINTS && mysql.points > 0;
   assert(!P12_completed_without_points);
   P3_final_order_turned = FINAL;
-  assert(!P3_final_order_turned);
   mysql.order = COMPLETED;
   mysql.paid_by = by;
-  check_units()
+  check_units();
+  assert(!P3_final_order_turned)
 }
 
 /* What a payment does depends on the order: which one is a parameter, as a mutant reads it too early. */
