@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Provider is one who takes money for us. Its methods may be called at the same time. Each bounds its own calls in
-// time, and logs nothing.
+// Provider is one who takes money for us. Its methods may be called at the same time. Each bounds its own calls in time,
+// and logs nothing.
 type Provider interface {
 	// Name is the provider's in paths, tables and settings, as in "ecpay".
 	Name() string
@@ -26,8 +26,8 @@ type Provider interface {
 	// Answer is how a notice is answered that was taken, or that was not.
 	Answer(taken bool) Answer
 
-	// Query tells how an attempt stands. If that is Taken, the notice says by what. The error is ErrUnknown if it
-	// cannot be found out now.
+	// Query tells how an attempt stands. If that is Taken, the notice says by what. The error is ErrUnknown if it cannot
+	// be found out now.
 	Query(ctx context.Context, a Attempt) (State, Notice, error)
 	// Capture takes the money of an attempt that its buyer has approved, once, however often it is called: where the
 	// offer says that we capture. The state is Open if the buyer has not approved, or his money could not be taken.
