@@ -120,7 +120,7 @@ var ErrUnknown = errors.New("what the provider has done is not known")
 const maxAnswer = 64 << 10
 
 // PostForm posts a form to a provider and returns what it answers with the status 200. With any error it is not known
-// what the provider has done. A nil client is http.DefaultClient; ctx bounds the call.
+// what the provider has done. A nil client is Plain; ctx bounds the call.
 func PostForm(ctx context.Context, client *http.Client, address string, form url.Values) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, address, strings.NewReader(form.Encode()))
 	if err != nil {
@@ -137,10 +137,15 @@ func PostForm(ctx context.Context, client *http.Client, address string, form url
 	return body, nil
 }
 
-// Do makes a request and reads its answer, of so many bytes at most. A nil client is http.DefaultClient.
+// Plain is a client that follows no redirect: nobody but the provider itself gets what is sent to it.
+var Plain = &http.Client{
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+// Do makes a request and reads its answer, of so many bytes at most. A nil client is Plain.
 func Do(client *http.Client, request *http.Request, most int64) (status int, body []byte, err error) {
 	if client == nil {
-		client = http.DefaultClient
+		client = Plain
 	}
 	response, err := client.Do(request)
 	if err != nil {

@@ -2,13 +2,21 @@ package payment
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
-// Provider is one who takes money for us. Its methods may be called at the same time. Each bounds its own calls in time,
-// and logs nothing.
+// How long our own numbers may be, of attempts and of refunds.
+const (
+	maxAttemptNumber = 20
+	maxRefundNumber  = 32
+)
+
+// Provider is one who takes money for us. Its methods may be called at the same time. Each bounds its own calls in
+// time, and logs nothing.
 type Provider interface {
 	// Name is the provider's in paths, tables and settings, as in "ecpay".
 	Name() string
@@ -26,8 +34,8 @@ type Provider interface {
 	// Answer is how a notice is answered that was taken, or that was not.
 	Answer(taken bool) Answer
 
-	// Query tells how an attempt stands. If that is Taken, the notice says by what. The error is ErrUnknown if it cannot
-	// be found out now.
+	// Query tells how an attempt stands. If that is Taken, the notice says by what. The error is ErrUnknown if it
+	// cannot be found out now.
 	Query(ctx context.Context, a Attempt) (State, Notice, error)
 	// Capture takes the money of an attempt that its buyer has approved, once, however often it is called: where the
 	// offer says that we capture. The state is Open if the buyer has not approved, or his money could not be taken.
@@ -77,6 +85,35 @@ type Attempt struct {
 	NoticeURL, BackURL string
 }
 
+// Check returns how a provider takes an attempt. The error, if it does not, is ErrRefused.
+func (a Attempt) Check(p Provider) (Offer, error) {
+	offer, ok := p.Offers(a.Method, a.Currency)
+	switch {
+	case !ok:
+		return Offer{}, fmt.Errorf("%w: %s takes no %.10q by %.20q", ErrRefused, p.Name(), a.Currency, a.Method)
+	case !isNumber(a.Number, maxAttemptNumber):
+		return Offer{}, fmt.Errorf("%w: the number of an attempt is 1 to %d letters and digits", ErrRefused,
+			maxAttemptNumber)
+	}
+	return offer, offer.check(a.Amount)
+}
+
+// check holds an amount to what an offer takes.
+func (o Offer) check(amount int64) error {
+	if amount <= 0 || amount%o.Multiple != 0 {
+		return fmt.Errorf("%w: an amount is a multiple of %d minor units, and not %d", ErrRefused, o.Multiple, amount)
+	}
+	return nil
+}
+
+// isNumber reports whether a number of ours may be one.
+func isNumber(number string, longest int) bool {
+	odd := func(r rune) bool {
+		return !('0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z')
+	}
+	return number != "" && len(number) <= longest && !strings.ContainsFunc(number, odd)
+}
+
 // Page is where a buyer goes to pay.
 type Page struct {
 	URL string
@@ -94,6 +131,22 @@ type Refund struct {
 	Of Attempt
 	// Amount is what goes back, in minor units of the attempt's currency.
 	Amount int64
+}
+
+// Check reports why a provider does not make a refund, as ErrRefused.
+func (r Refund) Check(p Provider) error {
+	offer, err := r.Of.Check(p)
+	switch {
+	case err != nil:
+		return err
+	case !offer.Refunds:
+		return fmt.Errorf("%w: %s gives nothing back of what was paid by %.20q", ErrRefused, p.Name(), r.Of.Method)
+	case !isNumber(r.Number, maxRefundNumber):
+		return fmt.Errorf("%w: the number of a refund is 1 to %d letters and digits", ErrRefused, maxRefundNumber)
+	case r.Amount > r.Of.Amount:
+		return fmt.Errorf("%w: more than was paid", ErrRefused)
+	}
+	return offer.check(r.Amount)
 }
 
 // Answer is an answer to a notice, in the provider's own words.

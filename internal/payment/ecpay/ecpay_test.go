@@ -99,7 +99,7 @@ func TestReadNotice(t *testing.T) {
 		})},
 		{"a fee that is none", told("PaymentTypeChargeFee", "NaN"), with(func(n *payment.Notice) { n.Fee = 0 })},
 	} {
-		got, err := stage.ReadNotice([]byte(test.form.Encode()))
+		got, err := stage.ReadNotice(t.Context(), nil, []byte(test.form.Encode()))
 		if same := got.At.Equal(test.want.At); err != nil || !same {
 			t.Errorf("%s: at %s, error %v, want at %s", test.what, got.At, err, test.want.At)
 		}
@@ -143,11 +143,22 @@ func TestReadNoticeRefuses(t *testing.T) {
 		"an amount that is none":     told("TradeAmt", "4.99").Encode(),
 		"an amount below zero":       told("TradeAmt", "-499").Encode(),
 		"an amount beyond all":       told("TradeAmt", "92233720368547758").Encode(),
+		"another merchant":           told("MerchantID", "3002599").Encode(),
 		"no attempt":                 told("MerchantTradeNo", "").Encode(),
 		"more fields than there are": many.Encode(),
 	} {
-		if n, err := stage.ReadNotice([]byte(body)); !errors.Is(err, payment.ErrForged) || n != (payment.Notice{}) {
+		n, err := stage.ReadNotice(t.Context(), nil, []byte(body))
+		if !errors.Is(err, payment.ErrForged) || n != (payment.Notice{}) {
 			t.Errorf("%s: %+v, error %v", what, n, err)
 		}
+	}
+}
+
+func TestAnswer(t *testing.T) {
+	if got := stage.Answer(true); got != (payment.Answer{Status: 200, ContentType: "text/plain", Body: "1|OK"}) {
+		t.Errorf("taken: %+v", got)
+	}
+	if got := stage.Answer(false); !strings.HasPrefix(got.Body, "0|") {
+		t.Errorf("not taken: %+v", got)
 	}
 }

@@ -1,6 +1,8 @@
 package ecpay
 
 import (
+	"context"
+	"net/http"
 	"net/url"
 	"strconv"
 	"time"
@@ -9,10 +11,7 @@ import (
 )
 
 const (
-	// Acknowledgement is what ECPay must be answered, with the status 200 and nothing else, within ten seconds.
-	// Otherwise it repeats a notice up to four times a day.
-	Acknowledgement = "1|OK"
-	currency        = "TWD"
+	currency = "TWD"
 	// minorUnits of a dollar: ECPay counts whole ones.
 	minorUnits = 100
 	// maxAmount bounds what is read as an amount, in dollars.
@@ -30,16 +29,36 @@ const (
 var taipei = time.FixedZone("Taipei", 8*60*60)
 
 // ReadNotice reads the body of a notice, a form, and verifies its signature over all fields that came, known or not.
-// The error is payment.ErrForged if it is not ECPay's, or not for this merchant's keys.
-func (k Keys) ReadNotice(body []byte) (payment.Notice, error) {
-	form, err := payment.ReadForm(body)
+// The error is payment.ErrForged if it is not ECPay's, or not for this merchant.
+func (k Keys) ReadNotice(_ context.Context, _ http.Header, body []byte) (payment.Notice, error) {
+	form, err := k.read(body)
 	if err != nil {
 		return payment.Notice{}, err
 	}
-	if !verifies(form, k.Sign(form)) {
-		return payment.Notice{}, payment.Forged("its %s does not fit", macField)
-	}
 	return notice(form)
+}
+
+// read reads a form that ECPay has signed for this merchant. The error is payment.ErrForged.
+func (k Keys) read(body []byte) (url.Values, error) {
+	form, err := payment.ReadForm(body)
+	switch {
+	case err != nil:
+		return nil, err
+	case !verifies(form, k.Sign(form)):
+		return nil, payment.Forged("its %s does not fit", macField)
+	case form.Get("MerchantID") != k.Merchant:
+		return nil, payment.Forged("it is for another merchant")
+	}
+	return form, nil
+}
+
+// Answer is what ECPay must be answered within ten seconds: nothing else, without a newline. Not acknowledged, a
+// notice comes again up to four times a day.
+func (Keys) Answer(taken bool) payment.Answer {
+	if taken {
+		return payment.Answer{Status: http.StatusOK, ContentType: "text/plain", Body: "1|OK"}
+	}
+	return payment.Answer{Status: http.StatusOK, ContentType: "text/plain", Body: "0|not taken"}
 }
 
 // notice reads a form that ECPay has signed.
