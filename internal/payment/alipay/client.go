@@ -28,12 +28,17 @@ const (
 const (
 	// callTimeout bounds a call.
 	callTimeout = 10 * time.Second
-	// maxNumber is how long a number of an attempt, or of a refund, may be.
-	maxNumber = 64
 	// maxSubjectChars bounds the name of what is bought.
 	maxSubjectChars = 256
+	// least is the shortest time that Alipay takes for an attempt.
+	least = time.Minute
+	// lapse is how long after its expiry a trade that was not found counts as one that may yet be there: the clocks
+	// differ, and a buyer may be logging in. It is no rule of Alipay's.
+	lapse = 5 * time.Minute
 
-	codeDone = "10000"
+	codeDone     = "10000"
+	codeBusiness = "40004" // a rule of business was broken
+	notThere     = "ACQ.TRADE_NOT_EXIST"
 )
 
 // Client speaks with Alipay for one application.
@@ -43,53 +48,52 @@ type Client struct {
 	Gateway string
 	// Own is the application's key, by which it signs what it asks for.
 	Own *rsa.PrivateKey
-	// HTTP makes the requests; nil is http.DefaultClient.
+	// HTTP makes the requests; nil is payment.Plain.
 	HTTP *http.Client
 
 	now func() time.Time // time.Now, but for tests
 }
 
-// Attempt is an attempt to pay.
-type Attempt struct {
-	// Number is ours: 1 to 64 letters, digits and underscores, used once for all time.
-	Number string
-	// Amount is in fen, hundredths of a yuan.
-	Amount int64
-	// Item is what is bought, in words.
-	Item string
-	// NoticeURL is where Alipay posts what has become of it, and BackURL where it sends the buyer back to.
-	NoticeURL, BackURL string
-	// ExpiresAt is until when it can be paid.
-	ExpiresAt time.Time
+var _ payment.Provider = (*Client)(nil)
+
+// Name is alipay.
+func (c *Client) Name() string { return "alipay" }
+
+// Offers is payment.Provider's: Alipay takes yuan, by one method.
+func (c *Client) Offers(method, code string) (payment.Offer, bool) {
+	return payment.Offer{Refunds: true, Least: least, Lapse: lapse, Multiple: 1}, method == "" && code == currency
 }
 
-// Checkout returns the address at which the buyer's browser pays.
-func (c *Client) Checkout(a Attempt) (address string, err error) {
-	if err := checkNumber(a.Number); err != nil {
-		return "", err
+// Start returns the address at which the buyer's browser pays. Alipay learns of the attempt there, when the buyer logs
+// in, and not after its expiry, which is a time and no duration.
+func (c *Client) Start(_ context.Context, a payment.Attempt) (payment.Page, error) {
+	if _, err := a.Check(c); err != nil {
+		return payment.Page{}, err
 	}
-	if a.Amount <= 0 {
-		return "", errors.New("alipay: there is nothing to pay")
+	if a.Expires.Sub(c.time()) < least {
+		return payment.Page{}, fmt.Errorf("%w: too little time is left to pay", payment.ErrRefused)
 	}
-	amount, _ := order.Decimal(a.Amount, currency)
 	form, err := c.request("alipay.trade.page.pay", map[string]string{
-		"out_trade_no": a.Number, "product_code": "FAST_INSTANT_TRADE_PAY", "total_amount": amount,
-		"subject": plainSubject(a.Item), "time_expire": a.ExpiresAt.In(beijing).Format(time.DateTime),
+		"out_trade_no": a.Number, "product_code": "FAST_INSTANT_TRADE_PAY", "total_amount": yuan(a.Amount),
+		"subject": plainSubject(a.Item), "time_expire": a.Expires.In(beijing).Format(time.DateTime),
 	}, map[string]string{"notify_url": a.NoticeURL, "return_url": a.BackURL})
 	if err != nil {
-		return "", err
+		return payment.Page{}, err
 	}
-	return c.Gateway + "?" + form.Encode(), nil
+	return payment.Page{URL: c.Gateway + "?" + form.Encode()}, nil
 }
 
-func checkNumber(number string) error {
-	odd := func(r rune) bool {
-		return !('0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || r == '_')
+// yuan is an amount as Alipay writes it.
+func yuan(fen int64) string {
+	text, _ := order.Decimal(fen, currency)
+	return text
+}
+
+func (c *Client) time() time.Time {
+	if c.now != nil {
+		return c.now()
 	}
-	if number == "" || len(number) > maxNumber || strings.ContainsFunc(number, odd) {
-		return fmt.Errorf("alipay: a number is 1 to %d letters, digits and underscores", maxNumber)
-	}
-	return nil
+	return time.Now()
 }
 
 // plainSubject is the name of something as Alipay may have it: valid, short enough, and without what begins a field in
@@ -105,13 +109,9 @@ func (c *Client) request(method string, content map[string]string, more map[stri
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now
-	if c.now != nil {
-		now = c.now
-	}
 	form := url.Values{
 		"app_id": {c.AppID}, "method": {method}, "format": {"JSON"}, "charset": {"utf-8"},
-		"sign_type": {signatureType}, "timestamp": {now().In(beijing).Format(time.DateTime)}, "version": {"1.0"},
+		"sign_type": {signatureType}, "timestamp": {c.time().In(beijing).Format(time.DateTime)}, "version": {"1.0"},
 		"biz_content": {string(body)},
 	}
 	for name, value := range more {
@@ -140,20 +140,24 @@ type reply struct {
 	Status  string `json:"trade_status"`
 	Total   string `json:"total_amount"`
 	PaidAt  string `json:"send_pay_date"`
+
+	// Moved is Y if a refund has moved money by this very call, and RefundStatus how one stands that is asked for.
+	Moved        string `json:"fund_change"`
+	RefundNumber string `json:"out_request_no"`
+	RefundStatus string `json:"refund_status"`
 }
 
-// Query asks how an attempt stands. If it is paid, the notice says by what. The error is payment.ErrUnknown if that
-// cannot be found out now.
-func (c *Client) Query(ctx context.Context, number string) (payment.State, payment.Notice, error) {
-	r, err := c.call(ctx, "alipay.trade.query", map[string]string{"out_trade_no": number})
+// Query is payment.Provider's.
+func (c *Client) Query(ctx context.Context, a payment.Attempt) (payment.State, payment.Notice, error) {
+	r, err := c.call(ctx, "alipay.trade.query", map[string]string{"out_trade_no": a.Number})
 	switch {
 	case err != nil:
 		return "", payment.Notice{}, err
-	case r.SubCode == "ACQ.TRADE_NOT_EXIST":
+	case r.SubCode == notThere:
 		return payment.NotFound, payment.Notice{}, nil
 	case r.Code != codeDone:
 		return "", payment.Notice{}, unknown(r)
-	case r.Number != number:
+	case r.Number != a.Number:
 		return "", payment.Notice{}, fmt.Errorf("%w: it has answered about another attempt", payment.ErrUnknown)
 	}
 
@@ -176,46 +180,71 @@ func (c *Client) Query(ctx context.Context, number string) (payment.State, payme
 	return "", payment.Notice{}, fmt.Errorf("%w: it has the status %.30q", payment.ErrUnknown, r.Status)
 }
 
-// Close has an attempt closed, so that it cannot be paid any more, and returns how it stands then: Lapsed, or Taken if
-// it was paid before, or NotFound. The error is payment.ErrUnknown if that is not known.
-func (c *Client) Close(ctx context.Context, number string) (payment.State, error) {
-	r, err := c.call(ctx, "alipay.trade.close", map[string]string{"out_trade_no": number})
-	switch {
-	case err != nil:
-		return "", err
-	case r.Code == codeDone:
-		return payment.Lapsed, nil
-	case r.SubCode == "ACQ.TRADE_HAS_SUCCESS":
-		return payment.Taken, nil
-	case r.SubCode == "ACQ.TRADE_NOT_EXIST":
-		return payment.NotFound, nil
-	}
-	return "", unknown(r)
+// Capture is Query: Alipay takes the money by itself.
+func (c *Client) Capture(ctx context.Context, a payment.Attempt) (payment.State, payment.Notice, error) {
+	return c.Query(ctx, a)
 }
 
-// Refund gives back a part of what was paid, or all of it, once for each number of a refund: with the same number it
-// may be called until the outcome is known. The error is payment.ErrRefused if nothing is given back, and
-// payment.ErrUnknown if that is not known.
-func (c *Client) Refund(ctx context.Context, attempt, refund string, amount int64) error {
-	if err := errors.Join(checkNumber(attempt), checkNumber(refund)); err != nil {
+// Close has the trade closed. One that is not there cannot be closed, nor be made by us: the buyer makes it by logging
+// in at the page that he has open. The expiry that Start has signed bounds this, so that it is Lapsed a while after.
+func (c *Client) Close(ctx context.Context, a payment.Attempt) (payment.State, payment.Notice, error) {
+	asked := c.time()
+	r, err := c.call(ctx, "alipay.trade.close", map[string]string{"out_trade_no": a.Number})
+	switch {
+	case err != nil:
+		return "", payment.Notice{}, err
+	case r.Code == codeDone:
+		return payment.Lapsed, payment.Notice{}, nil
+	case r.SubCode == notThere && asked.After(a.Expires.Add(lapse)):
+		return payment.Lapsed, payment.Notice{}, nil
+	case r.SubCode == notThere:
+		return payment.NotFound, payment.Notice{}, nil
+	case r.SubCode == "ACQ.TRADE_HAS_SUCCESS" || r.SubCode == "ACQ.TRADE_STATUS_ERROR": // paid, or closed before
+		return c.Query(ctx, a)
+	}
+	return "", payment.Notice{}, unknown(r)
+}
+
+// Refund is payment.Provider's. Alipay's documentation of alipay.trade.refund has it made once for each out_request_no,
+// and says that it is made for sure if the answer says that money has moved; else it is to be asked for.
+func (c *Client) Refund(ctx context.Context, refund payment.Refund) error {
+	if err := refund.Check(c); err != nil {
 		return err
 	}
-	if amount <= 0 {
-		return errors.New("alipay: there is nothing to refund")
-	}
-	text, _ := order.Decimal(amount, currency)
 	r, err := c.call(ctx, "alipay.trade.refund", map[string]string{
-		"out_trade_no": attempt, "out_request_no": refund, "refund_amount": text,
+		"out_trade_no": refund.Of.Number, "out_request_no": refund.Number, "refund_amount": yuan(refund.Amount),
 	})
 	switch {
 	case err != nil:
 		return err
-	case r.Code == codeDone:
-		return nil
-	case r.Code == "40004" && r.SubCode != "ACQ.SYSTEM_ERROR": // a rule of business
+	case r.Code == codeBusiness && r.SubCode != "ACQ.SYSTEM_ERROR":
 		return fmt.Errorf("%w: %s", payment.ErrRefused, r.SubCode)
+	case r.Code != codeDone:
+		return unknown(r)
+	case r.Moved == "Y":
+		return nil
 	}
-	return unknown(r)
+	made, err := c.Refunded(ctx, refund)
+	if err == nil && !made {
+		err = fmt.Errorf("%w: no money has moved yet", payment.ErrUnknown)
+	}
+	return err
+}
+
+// Refunded is payment.Provider's. A refund that is not there, or not made, has no status.
+func (c *Client) Refunded(ctx context.Context, refund payment.Refund) (bool, error) {
+	r, err := c.call(ctx, "alipay.trade.fastpay.refund.query", map[string]string{
+		"out_trade_no": refund.Of.Number, "out_request_no": refund.Number,
+	})
+	switch {
+	case err != nil:
+		return false, err
+	case r.SubCode == notThere:
+		return false, nil
+	case r.Code != codeDone:
+		return false, unknown(r)
+	}
+	return r.RefundStatus == "REFUND_SUCCESS" && r.RefundNumber == refund.Number, nil
 }
 
 func unknown(r reply) error {

@@ -81,43 +81,49 @@ func newClient(t *testing.T, p provider, answer func(method string, content map[
 	return &Client{Account: p.account(), Gateway: server.URL, Own: own, HTTP: server.Client()}
 }
 
-func TestCheckout(t *testing.T) {
+var (
+	midnight = time.Date(2026, 11, 28, 16, 0, 5, 0, time.UTC) // in Beijing, and five seconds
+	attempt  = payment.Attempt{
+		Number: "A1B2", Amount: 8888, Currency: "CNY", Item: "音箱 & 线=2", Expires: midnight.Add(15 * time.Minute),
+		NoticeURL: "https://shop.example/webhooks/alipay", BackURL: "https://shop.example/orders/1",
+	}
+)
+
+func TestStart(t *testing.T) {
 	own := newProvider(t).key
 	c := &Client{Account: newProvider(t).account(), Gateway: Sandbox, Own: own, now: func() time.Time {
-		return time.Date(2026, 11, 28, 16, 0, 5, 0, time.UTC)
+		return midnight
 	}}
-	a := Attempt{
-		Number: "A_1", Amount: 8888, Item: "音箱 & 线=2", NoticeURL: "https://shop.example/webhooks/alipay",
-		BackURL: "https://shop.example/orders/1", ExpiresAt: time.Date(2026, 11, 28, 16, 15, 0, 0, time.UTC),
-	}
-	address, err := c.Checkout(a)
-	u, bad := url.Parse(address)
-	if err != nil || bad != nil || !strings.HasPrefix(address, Sandbox+"?") {
-		t.Fatalf("%s, errors %v, %v", address, err, bad)
+	page, err := c.Start(t.Context(), attempt)
+	u, bad := url.Parse(page.URL)
+	if err != nil || bad != nil || !strings.HasPrefix(page.URL, Sandbox+"?") || page.Form != nil {
+		t.Fatalf("%+v, errors %v, %v", page, err, bad)
 	}
 	form := u.Query()
 	mustBeSigned(t, form, &own.PublicKey)
 	for name, want := range map[string]string{
 		"app_id": "2014072300007148", "method": "alipay.trade.page.pay", "timestamp": "2026-11-29 00:00:05",
-		"notify_url": a.NoticeURL, "return_url": a.BackURL, "sign_type": "RSA2", "charset": "utf-8",
-		"biz_content": `{"out_trade_no":"A_1","product_code":"FAST_INSTANT_TRADE_PAY","subject":"音箱 ＆ 线＝2",` +
-			`"time_expire":"2026-11-29 00:15:00","total_amount":"88.88"}`,
+		"notify_url": attempt.NoticeURL, "return_url": attempt.BackURL, "sign_type": "RSA2", "charset": "utf-8",
+		"biz_content": `{"out_trade_no":"A1B2","product_code":"FAST_INSTANT_TRADE_PAY","subject":"音箱 ＆ 线＝2",` +
+			`"time_expire":"2026-11-29 00:15:05","total_amount":"88.88"}`,
 	} {
 		if got := form.Get(name); got != want {
 			t.Errorf("%s is %q, want %q", name, got, want)
 		}
 	}
 
-	for what, change := range map[string]func(*Attempt){
-		"no number":            func(a *Attempt) { a.Number = "" },
-		"a long number":        func(a *Attempt) { a.Number = strings.Repeat("A", 65) },
-		"a number with a dash": func(a *Attempt) { a.Number = "A-1" },
-		"nothing to pay":       func(a *Attempt) { a.Amount = 0 },
+	for what, change := range map[string]func(*payment.Attempt){
+		"no number":            func(a *payment.Attempt) { a.Number = "" },
+		"a number with a dash": func(a *payment.Attempt) { a.Number = "A-1" },
+		"nothing to pay":       func(a *payment.Attempt) { a.Amount = 0 },
+		"dollars":              func(a *payment.Attempt) { a.Currency = "USD" },
+		"a method":             func(a *payment.Attempt) { a.Method = "card" },
+		"no time":              func(a *payment.Attempt) { a.Expires = midnight.Add(59 * time.Second) },
 	} {
-		changed := a
+		changed := attempt
 		change(&changed)
-		if address, err := c.Checkout(changed); err == nil || address != "" {
-			t.Errorf("%s: %s", what, address)
+		if page, err := c.Start(t.Context(), changed); !errors.Is(err, payment.ErrRefused) || page.URL != "" {
+			t.Errorf("%s: %+v, error %v", what, page, err)
 		}
 	}
 }
@@ -148,7 +154,7 @@ func TestQuery(t *testing.T) {
 			}
 			return test.answer
 		})
-		state, n, err := c.Query(t.Context(), "A1B2")
+		state, n, err := c.Query(t.Context(), attempt)
 		if state != test.want || !errors.Is(err, test.err) {
 			t.Errorf("%s: %q, error %v", what, state, err)
 		}
@@ -159,47 +165,97 @@ func TestQuery(t *testing.T) {
 	}
 }
 
-func TestCloseAndRefund(t *testing.T) {
+// TestClose: a trade that nobody has made yet can be made until the time that was signed, and a little longer counts.
+func TestClose(t *testing.T) {
 	p := newProvider(t)
+	const paid = `{"code":"10000","out_trade_no":"A1B2","trade_no":"20","trade_status":"TRADE_SUCCESS",` +
+		`"total_amount":"88.88"}`
+	const closed = `{"code":"10000","out_trade_no":"A1B2","trade_status":"TRADE_CLOSED"}`
 	for what, test := range map[string]struct {
-		answer string
-		state  payment.State
-		close  error
-		refund error
+		answer, query string
+		after         time.Duration // the expiry
+		want          payment.State
+		err           error
 	}{
-		"done":        {`{"code":"10000"}`, payment.Lapsed, nil, nil},
-		"paid":        {`{"code":"40004","sub_code":"ACQ.TRADE_HAS_SUCCESS"}`, payment.Taken, nil, payment.ErrRefused},
-		"not created": {`{"code":"40004","sub_code":"ACQ.TRADE_NOT_EXIST"}`, payment.NotFound, nil, payment.ErrRefused},
-		"in trouble": {`{"code":"40004","sub_code":"ACQ.SYSTEM_ERROR"}`, "", payment.ErrUnknown,
-			payment.ErrUnknown},
-		"away": {`{"code":"20000","sub_code":"aop.unavailable"}`, "", payment.ErrUnknown, payment.ErrUnknown},
+		"done":          {`{"code":"10000"}`, "", 0, payment.Lapsed, nil},
+		"paid":          {`{"code":"40004","sub_code":"ACQ.TRADE_HAS_SUCCESS"}`, paid, 0, payment.Taken, nil},
+		"closed before": {`{"code":"40004","sub_code":"ACQ.TRADE_STATUS_ERROR"}`, closed, 0, payment.Lapsed, nil},
+		"not created":   {`{"code":"40004","sub_code":"ACQ.TRADE_NOT_EXIST"}`, "", lapse, payment.NotFound, nil},
+		"never created": {`{"code":"40004","sub_code":"ACQ.TRADE_NOT_EXIST"}`, "", lapse + 1, payment.Lapsed, nil},
+		"in trouble":    {`{"code":"40004","sub_code":"ACQ.SYSTEM_ERROR"}`, "", 0, "", payment.ErrUnknown},
+		"away":          {`{"code":"20000","sub_code":"aop.unavailable"}`, "", 0, "", payment.ErrUnknown},
+	} {
+		c := newClient(t, p, func(method string, content map[string]string) string {
+			if content["out_trade_no"] != "A1B2" {
+				t.Errorf("%s: asked for %s %v", what, method, content)
+			}
+			if method == "alipay.trade.query" {
+				return test.query
+			}
+			return test.answer
+		})
+		c.now = func() time.Time { return attempt.Expires.Add(test.after) }
+		state, n, err := c.Close(t.Context(), attempt)
+		if state != test.want || !errors.Is(err, test.err) || (n.Amount == 8888) != (state == payment.Taken) {
+			t.Errorf("%s: closed %q %+v, error %v", what, state, n, err)
+		}
+	}
+}
+
+func TestRefund(t *testing.T) {
+	p := newProvider(t)
+	refund := payment.Refund{Number: "R1", Of: attempt, Amount: 880}
+	const made = `{"code":"10000","out_request_no":"R1","refund_status":"REFUND_SUCCESS"}`
+	for what, test := range map[string]struct {
+		answer, query string
+		want          error
+		made          bool
+		madeErr       error
+	}{
+		"done":        {`{"code":"10000","fund_change":"Y"}`, made, nil, true, nil},
+		"done before": {`{"code":"10000","fund_change":"N"}`, made, nil, true, nil},
+		"not done yet": {`{"code":"10000","fund_change":"N"}`, `{"code":"10000"}`, payment.ErrUnknown, false,
+			nil},
+		"another's": {`{"code":"10000"}`, strings.Replace(made, "R1", "R2", 1), payment.ErrUnknown, false, nil},
+		"refused": {`{"code":"40004","sub_code":"ACQ.SELLER_BALANCE_NOT_ENOUGH"}`, `{"code":"10000"}`,
+			payment.ErrRefused, false, nil},
+		"no trade": {`{"code":"40004","sub_code":"ACQ.TRADE_NOT_EXIST"}`,
+			`{"code":"40004","sub_code":"ACQ.TRADE_NOT_EXIST"}`, payment.ErrRefused, false, nil},
+		"in trouble": {`{"code":"40004","sub_code":"ACQ.SYSTEM_ERROR"}`,
+			`{"code":"40004","sub_code":"ACQ.SYSTEM_ERROR"}`, payment.ErrUnknown, false, payment.ErrUnknown},
+		"away": {`{"code":"20000"}`, `{"code":"20000"}`, payment.ErrUnknown, false, payment.ErrUnknown},
 	} {
 		var asked []string
 		c := newClient(t, p, func(method string, content map[string]string) string {
 			asked = append(asked, fmt.Sprint(method, content))
-			return test.answer
+			if method == "alipay.trade.refund" {
+				return test.answer
+			}
+			return test.query
 		})
-		if state, err := c.Close(t.Context(), "A1B2"); state != test.state || !errors.Is(err, test.close) {
-			t.Errorf("%s: closed %q, error %v", what, state, err)
-		}
-		if err := c.Refund(t.Context(), "A1B2", "R1", 880); !errors.Is(err, test.refund) {
+		if err := c.Refund(t.Context(), refund); !errors.Is(err, test.want) {
 			t.Errorf("%s: refund: error %v", what, err)
 		}
-		want := []string{"alipay.trade.closemap[out_trade_no:A1B2]",
-			"alipay.trade.refundmap[out_request_no:R1 out_trade_no:A1B2 refund_amount:8.80]"}
-		if got := fmt.Sprint(asked); got != fmt.Sprint(want) {
-			t.Errorf("%s: asked for %s, want %s", what, got, want)
+		want := "alipay.trade.refundmap[out_request_no:R1 out_trade_no:A1B2 refund_amount:8.80]"
+		if asked[0] != want {
+			t.Errorf("%s: asked for %s, want %s", what, asked[0], want)
+		}
+		if got, err := c.Refunded(t.Context(), refund); got != test.made || !errors.Is(err, test.madeErr) {
+			t.Errorf("%s: made: %t, error %v", what, got, err)
 		}
 	}
 
-	c := newClient(t, p, func(string, map[string]string) string { return `{"code":"10000"}` })
-	for what, err := range map[string]error{
-		"nothing":       c.Refund(t.Context(), "A1B2", "R1", 0),
-		"no number":     c.Refund(t.Context(), "A1B2", "", 1),
-		"no attempt":    c.Refund(t.Context(), "", "R1", 1),
-		"an odd number": c.Refund(t.Context(), "A1B2", "R-1", 1),
+	c := newClient(t, p, func(string, map[string]string) string { return `{"code":"10000","fund_change":"Y"}` })
+	for what, change := range map[string]func(*payment.Refund){
+		"nothing":       func(r *payment.Refund) { r.Amount = 0 },
+		"too much":      func(r *payment.Refund) { r.Amount = 8889 },
+		"no number":     func(r *payment.Refund) { r.Number = "" },
+		"no attempt":    func(r *payment.Refund) { r.Of.Number = "" },
+		"an odd number": func(r *payment.Refund) { r.Number = "R-1" },
 	} {
-		if err == nil || errors.Is(err, payment.ErrUnknown) {
+		changed := refund
+		change(&changed)
+		if err := c.Refund(t.Context(), changed); !errors.Is(err, payment.ErrRefused) {
 			t.Errorf("a refund of %s: error %v", what, err)
 		}
 	}
@@ -224,11 +280,11 @@ func TestAnswersThatAreNotSigned(t *testing.T) {
 			_, _ = w.Write([]byte(body))
 		}))
 		c := &Client{Account: p.account(), Gateway: server.URL, Own: other.key, HTTP: server.Client()}
-		if state, _, err := c.Query(t.Context(), "A1B2"); state != "" || !errors.Is(err, payment.ErrUnknown) {
+		if state, _, err := c.Query(t.Context(), attempt); state != "" || !errors.Is(err, payment.ErrUnknown) {
 			t.Errorf("%s: %q, error %v", what, state, err)
 		}
 		server.Close()
-		if state, _, err := c.Query(t.Context(), "A1B2"); state != "" || !errors.Is(err, payment.ErrUnknown) {
+		if state, _, err := c.Query(t.Context(), attempt); state != "" || !errors.Is(err, payment.ErrUnknown) {
 			t.Errorf("nobody there: %q, error %v", state, err)
 		}
 	}

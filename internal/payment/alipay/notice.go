@@ -4,6 +4,7 @@
 package alipay
 
 import (
+	"context"
 	"crypto"
 	"crypto/rsa"
 	"crypto/sha256"
@@ -11,6 +12,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"maps"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -21,11 +23,8 @@ import (
 )
 
 const (
-	// Acknowledgement is what Alipay must be answered, and nothing else. Otherwise it repeats a notice eight times in
-	// 25 hours.
-	Acknowledgement = "success"
-	currency        = "CNY"
-	signatureType   = "RSA2"
+	currency      = "CNY"
+	signatureType = "RSA2"
 )
 
 // Account is a merchant's application at Alipay.
@@ -49,6 +48,27 @@ func ParseKey(text string) (*rsa.PublicKey, error) {
 	key, ok := parsed.(*rsa.PublicKey)
 	if !ok {
 		return nil, errors.New("the key of Alipay is not one for RSA")
+	}
+	return key, nil
+}
+
+// ParseOwnKey reads a private key as Alipay's tools make it: base64 of its DER form (PKCS #8 or #1), in one line. The
+// error repeats nothing of it.
+func ParseOwnKey(text string) (*rsa.PrivateKey, error) {
+	der, err := base64.StdEncoding.DecodeString(strings.TrimSpace(text))
+	if err != nil {
+		return nil, errors.New("the application's key is not in base64")
+	}
+	if key, err := x509.ParsePKCS1PrivateKey(der); err == nil {
+		return key, nil
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, errors.New("the application's key is no private key")
+	}
+	key, ok := parsed.(*rsa.PrivateKey)
+	if !ok {
+		return nil, errors.New("the application's key is not one for RSA")
 	}
 	return key, nil
 }
@@ -79,7 +99,7 @@ func (a Account) verify(text []byte, signature string) error {
 
 // ReadNotice reads the body of a notice, a form, and verifies its signature. The error is payment.ErrForged if it is
 // not Alipay's, or not for this application and merchant.
-func (a Account) ReadNotice(body []byte) (payment.Notice, error) {
+func (a Account) ReadNotice(_ context.Context, _ http.Header, body []byte) (payment.Notice, error) {
 	form, err := payment.ReadForm(body)
 	if err != nil {
 		return payment.Notice{}, err
@@ -95,6 +115,15 @@ func (a Account) ReadNotice(body []byte) (payment.Notice, error) {
 		return payment.Notice{}, payment.Forged("it is for another application or merchant")
 	}
 	return notice(form)
+}
+
+// Answer is what Alipay must be answered, and nothing else. Not acknowledged, a notice comes again eight times in 25
+// hours.
+func (Account) Answer(taken bool) payment.Answer {
+	if taken {
+		return payment.Answer{Status: http.StatusOK, ContentType: "text/plain", Body: "success"}
+	}
+	return payment.Answer{Status: http.StatusOK, ContentType: "text/plain", Body: "failure"}
 }
 
 // beijing is the time zone of all times that Alipay writes.

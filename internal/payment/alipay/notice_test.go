@@ -112,7 +112,7 @@ func TestReadNotice(t *testing.T) {
 			n.Kind, n.EventKey = payment.Failed, "A1B2:X"
 		})},
 	} {
-		got, err := p.account().ReadNotice([]byte(test.form.Encode()))
+		got, err := p.account().ReadNotice(t.Context(), nil, []byte(test.form.Encode()))
 		if err != nil || !got.At.Equal(test.want.At) {
 			t.Errorf("%s: at %s, error %v, want at %s", test.what, got.At, err, test.want.At)
 		}
@@ -146,7 +146,7 @@ func TestReadNoticeRefuses(t *testing.T) {
 		"a field in another":    splitAnew(t, p),
 		"no attempt":            p.tell(t, "out_trade_no", "").Encode(),
 	} {
-		n, err := p.account().ReadNotice([]byte(body))
+		n, err := p.account().ReadNotice(t.Context(), nil, []byte(body))
 		if !errors.Is(err, payment.ErrForged) || n != (payment.Notice{}) {
 			t.Errorf("%s: %+v, error %v", what, n, err)
 		}
@@ -178,5 +178,30 @@ func TestParseKey(t *testing.T) {
 		if key, err := ParseKey(bad); err == nil || key != nil {
 			t.Errorf("%q: %v", bad, key)
 		}
+	}
+}
+
+func TestParseOwnKey(t *testing.T) {
+	key := newProvider(t).key
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, der := range [][]byte{pkcs8, x509.MarshalPKCS1PrivateKey(key)} {
+		if got, err := ParseOwnKey(base64.StdEncoding.EncodeToString(der) + "\n"); err != nil || !got.Equal(key) {
+			t.Errorf("error %v", err)
+		}
+	}
+	for _, bad := range []string{"", "?", base64.StdEncoding.EncodeToString([]byte("key"))} {
+		if got, err := ParseOwnKey(bad); err == nil || got != nil || bad != "" && strings.Contains(err.Error(), bad) {
+			t.Errorf("%q: error %v", bad, err)
+		}
+	}
+}
+
+func TestAnswer(t *testing.T) {
+	taken, not := Account{}.Answer(true), Account{}.Answer(false)
+	if taken.Body != "success" || taken.Status != 200 || not.Body != "failure" {
+		t.Errorf("%+v, %+v", taken, not)
 	}
 }
