@@ -2,6 +2,7 @@ package paypal
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,14 +24,15 @@ const (
 )
 
 const (
+	ordersPath   = "/v2/checkout/orders"
+	capturesPath = "/v2/payments/captures"
+	verifyPath   = "/v1/notifications/verify-webhook-signature"
+
 	// callTimeout bounds a call, and maxAnswer its answer, in bytes.
 	callTimeout = 15 * time.Second
 	maxAnswer   = 256 << 10
 	// tokenMargin is how long before its end a token is not used any more.
 	tokenMargin = time.Minute
-	// maxNumber is how long a number of an attempt, or of a refund, may be: it is the key by which PayPal knows a
-	// repeated call, and an invoice's number.
-	maxNumber = 36
 	// maxDescription bounds the name of what is bought, in characters.
 	maxDescription = 127
 )
@@ -39,10 +41,17 @@ const (
 type Client struct {
 	// ID and Secret are the application's.
 	ID, Secret string
+	// Merchant is whom the money is for, in PayPal's words; empty if that is not compared.
+	Merchant string
 	// Host is Live, Sandbox, or a server that speaks like them.
 	Host string
-	// HTTP makes the requests; nil is http.DefaultClient.
+	// HTTP makes the requests; nil is payment.Plain.
 	HTTP *http.Client
+	// Webhooks verifies notices.
+	Webhooks *Webhooks
+	// Postback has PayPal itself verify each notice instead, by a call: for where its certificates cannot be fetched. A
+	// flood of notices is a flood of such calls then.
+	Postback bool
 
 	now func() time.Time // time.Now, but for tests
 
@@ -51,37 +60,33 @@ type Client struct {
 	expires time.Time
 }
 
-// Attempt is an attempt to pay.
-type Attempt struct {
-	// Number is ours: 1 to 36 visible characters of ASCII, used once for all time.
-	Number string
-	// Amount is in minor units of Currency, a code of ISO 4217.
-	Amount   int64
-	Currency string
-	// Item is what is bought, in words.
-	Item string
-	// BackURL is where PayPal sends the buyer back to, also one who has not paid.
-	BackURL string
+var _ payment.Provider = (*Client)(nil)
+
+// multiples are the currencies that PayPal takes, by its list of "currency codes" of the REST API, and what an amount
+// must be a multiple of: it takes HUF and TWD in whole ones, which have minor units by ISO 4217, as JPY has not. BRL,
+// CNY and MYR are for merchants of those countries.
+var multiples = map[string]int64{
+	"AUD": 1, "BRL": 1, "CAD": 1, "CHF": 1, "CNY": 1, "CZK": 1, "DKK": 1, "EUR": 1, "GBP": 1, "HKD": 1, "HUF": 100,
+	"ILS": 1, "JPY": 1, "MXN": 1, "MYR": 1, "NOK": 1, "NZD": 1, "PHP": 1, "PLN": 1, "SEK": 1, "SGD": 1, "THB": 1,
+	"TWD": 100, "USD": 1,
 }
 
-// wholeHere are currencies that have minor units by ISO 4217, and of which PayPal takes whole ones only.
-var wholeHere = map[string]bool{"HUF": true, "TWD": true}
+// Name is paypal.
+func (c *Client) Name() string { return "paypal" }
+
+// Offers is payment.Provider's. No money moves but by Capture.
+func (c *Client) Offers(method, currency string) (payment.Offer, bool) {
+	multiple, ok := multiples[currency]
+	return payment.Offer{Captures: true, Refunds: true, Multiple: multiple}, ok && method == ""
+}
 
 // value is an amount as PayPal wants it.
-func value(amount int64, currency string) (string, error) {
-	text, ok := order.Decimal(amount, currency)
-	switch whole, cents, point := strings.Cut(text, "."); {
-	case !ok:
-		return "", fmt.Errorf("paypal: %q is no currency", currency)
-	case amount <= 0:
-		return "", errors.New("paypal: there is nothing to pay")
-	case !wholeHere[currency] || !point:
-		return text, nil
-	case strings.Trim(cents, "0") != "":
-		return "", fmt.Errorf("paypal: an amount of %s is whole, and not %s", currency, text)
-	default:
-		return whole, nil
+func value(amount int64, currency string) money {
+	text, _ := order.Decimal(amount, currency)
+	if multiples[currency] > 1 {
+		text, _, _ = strings.Cut(text, ".")
 	}
+	return money{currency, text}
 }
 
 // minor is an amount that PayPal has told, in minor units.
@@ -96,17 +101,24 @@ type money struct {
 type object struct {
 	ID     string `json:"id"`
 	Status string `json:"status"`
-	Units  []struct {
-		Number   string `json:"custom_id"`
-		Payee    payee  `json:"payee"`
-		Payments struct {
-			Captures []capture `json:"captures"`
-		} `json:"payments"`
-	} `json:"purchase_units"`
-	Links []struct {
+	Units  []unit `json:"purchase_units"`
+	Links  []struct {
 		Rel  string `json:"rel"`
 		Href string `json:"href"`
 	} `json:"links"`
+}
+
+// unit is what is bought; an order of ours has one.
+type unit struct {
+	Number   string `json:"custom_id"`
+	Payee    payee  `json:"payee"`
+	Payments struct {
+		Captures []capture `json:"captures"`
+		Refunds  []struct {
+			Status string `json:"status"`
+			Number string `json:"invoice_id"`
+		} `json:"refunds"`
+	} `json:"payments"`
 }
 
 // payee is who is paid.
@@ -124,26 +136,29 @@ type capture struct {
 	Breakdown struct {
 		Fee money `json:"paypal_fee"`
 	} `json:"seller_receivable_breakdown"`
+	Related struct {
+		IDs struct {
+			Order string `json:"order_id"`
+		} `json:"related_ids"`
+	} `json:"supplementary_data"`
 	CreatedAt time.Time `json:"create_time"`
 }
 
-// Checkout has PayPal make its order of an attempt, once however often it is called within six hours, and returns its
-// number and the address at which the buyer approves it. The error is payment.ErrUnknown if that is not known, and
-// payment.ErrRefused if PayPal will not.
-func (c *Client) Checkout(ctx context.Context, a Attempt) (id, address string, err error) {
-	if err := checkNumber(a.Number); err != nil {
-		return "", "", err
+// Start has PayPal make its order of an attempt, once however often it is called within six hours. Its reference is
+// that of PayPal's order, and that of a payment the capture's.
+func (c *Client) Start(ctx context.Context, a payment.Attempt) (payment.Page, error) {
+	if _, err := a.Check(c); err != nil {
+		return payment.Page{}, err
 	}
-	amount, err := value(a.Amount, a.Currency)
-	if err != nil {
-		return "", "", err
+	if !c.time().Before(a.Expires) {
+		return payment.Page{}, fmt.Errorf("%w: no time is left to pay", payment.ErrRefused)
 	}
 	name := []rune(strings.ToValidUTF8(a.Item, ""))
 	var made object
-	err = c.call(ctx, http.MethodPost, "/v2/checkout/orders", a.Number, map[string]any{
+	err := c.call(ctx, http.MethodPost, ordersPath, a.Number, map[string]any{
 		"intent": "CAPTURE",
 		"purchase_units": []any{map[string]any{
-			"custom_id": a.Number, "invoice_id": a.Number, "amount": money{a.Currency, amount},
+			"custom_id": a.Number, "invoice_id": a.Number, "amount": value(a.Amount, a.Currency),
 			"description": string(name[:min(len(name), maxDescription)]),
 		}},
 		"payment_source": map[string]any{"paypal": map[string]any{"experience_context": map[string]any{
@@ -152,74 +167,130 @@ func (c *Client) Checkout(ctx context.Context, a Attempt) (id, address string, e
 		}}},
 	}, &made)
 	if err != nil {
-		return "", "", err
+		return payment.Page{}, err
 	}
 	for _, link := range made.Links {
-		if link.Rel == "payer-action" || link.Rel == "approve" {
-			return made.ID, link.Href, nil
+		if made.ID != "" && (link.Rel == "payer-action" || link.Rel == "approve") {
+			return payment.Page{URL: link.Href, Reference: made.ID}, nil
 		}
 	}
-	return "", "", fmt.Errorf("%w: an order without an address to approve it", payment.ErrUnknown)
+	return payment.Page{}, fmt.Errorf("%w: an order without an address to approve it", payment.ErrUnknown)
 }
 
-func checkNumber(number string) error {
-	odd := func(r rune) bool { return r <= ' ' || r > '~' }
-	if number == "" || len(number) > maxNumber || strings.ContainsFunc(number, odd) {
-		return fmt.Errorf("paypal: a number is 1 to %d visible characters of ASCII", maxNumber)
+// Query is payment.Provider's. An order that the buyer has approved is still open, until it is captured.
+func (c *Client) Query(ctx context.Context, a payment.Attempt) (payment.State, payment.Notice, error) {
+	found, err := c.find(ctx, a)
+	if err != nil || found == nil {
+		return notFoundOr(err)
 	}
-	return nil
+	return c.standing(found)
 }
 
-// Query asks how PayPal's order of an attempt stands. If it is paid, the notice says by what. An order that the buyer
-// has approved is still open, until it is captured. The error is payment.ErrUnknown if that cannot be found out now.
-func (c *Client) Query(ctx context.Context, id string) (payment.State, payment.Notice, error) {
-	var found object
-	err := c.call(ctx, http.MethodGet, "/v2/checkout/orders/"+url.PathEscape(id), "", nil, &found)
-	if errors.Is(err, errNotFound) {
-		return payment.NotFound, payment.Notice{}, nil
-	}
+func notFoundOr(err error) (payment.State, payment.Notice, error) {
 	if err != nil {
-		return "", payment.Notice{}, asUnknown(err)
-	}
-	return standing(&found)
-}
-
-// Capture takes the money of an order that its buyer has approved, and returns how it stands then. It may be repeated
-// with the same number until the outcome is known, after six hours only if Query does not say that it is paid.
-func (c *Client) Capture(ctx context.Context, id, number string) (payment.State, payment.Notice, error) {
-	var made object
-	path := "/v2/checkout/orders/" + url.PathEscape(id) + "/capture"
-	err := c.call(ctx, http.MethodPost, path, number, struct{}{}, &made)
-	switch {
-	case err == nil:
-		return standing(&made)
-	case !errors.Is(err, payment.ErrRefused):
 		return "", payment.Notice{}, err
 	}
-	// An earlier call may have done it, after which PayPal refuses another.
-	if state, n, unknown := c.Query(ctx, id); unknown != nil || state == payment.Taken {
-		return state, n, unknown
+	return payment.NotFound, payment.Notice{}, nil
+}
+
+// find fetches what PayPal has of an attempt, by its reference, which may be that of a capture; nil if there is
+// nothing. An attempt without a reference is one of whose order nothing is known here. The error is payment.ErrUnknown.
+func (c *Client) find(ctx context.Context, a payment.Attempt) (*object, error) {
+	if a.Reference == "" {
+		return nil, nil
+	}
+	var found object
+	err := c.call(ctx, http.MethodGet, ordersPath+"/"+url.PathEscape(a.Reference), "", nil, &found)
+	if err == nil {
+		return &found, nil
+	}
+	if !errors.Is(err, errNotFound) {
+		return nil, asUnknown(err)
+	}
+	taken, err := c.capture(ctx, a.Reference)
+	if errors.Is(err, errNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, asUnknown(err)
+	}
+	found.Units = make([]unit, 1)
+	found.Units[0].Payments.Captures = []capture{taken}
+	return &found, nil
+}
+
+// capture fetches a capture.
+func (c *Client) capture(ctx context.Context, id string) (found capture, err error) {
+	err = c.call(ctx, http.MethodGet, capturesPath+"/"+url.PathEscape(id), "", nil, &found)
+	return found, err
+}
+
+// Capture takes the money of an order that its buyer has approved. PayPal knows a repeated call for six hours, and
+// refuses another one afterwards, so that the order is asked for when it refuses.
+func (c *Client) Capture(ctx context.Context, a payment.Attempt) (payment.State, payment.Notice, error) {
+	if a.Reference == "" {
+		return payment.NotFound, payment.Notice{}, nil
+	}
+	var made object
+	path := ordersPath + "/" + url.PathEscape(a.Reference) + "/capture"
+	err := c.call(ctx, http.MethodPost, path, a.Number+"-capture", struct{}{}, &made)
+	switch {
+	case err == nil:
+		return c.standing(&made)
+	case errors.Is(err, payment.ErrRefused):
+		return c.Query(ctx, a)
 	}
 	return "", payment.Notice{}, err
 }
 
+// Close reports an attempt as Lapsed if no money has moved: none will, but by Capture. It is for attempts whose capture
+// was never called, and never will be after it; of those of which it was, Capture and Query tell. A capture that PayPal
+// still has in hand may yet be paid.
+func (c *Client) Close(ctx context.Context, a payment.Attempt) (payment.State, payment.Notice, error) {
+	found, err := c.find(ctx, a)
+	switch {
+	case err != nil:
+		return "", payment.Notice{}, err
+	case found == nil:
+		return payment.Lapsed, payment.Notice{}, nil
+	}
+	state, n, err := c.standing(found)
+	if state == payment.Open && !found.isPending() {
+		state = payment.Lapsed
+	}
+	return state, n, err
+}
+
+// isPending reports whether a capture is on its way.
+func (o *object) isPending() bool {
+	for _, unit := range o.Units {
+		for _, got := range unit.Payments.Captures {
+			if got.Status == "PENDING" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// isTaken reports whether a capture has taken money, wherever it is now.
+func (c *capture) isTaken() bool {
+	return c.Status == "COMPLETED" || c.Status == "PARTIALLY_REFUNDED" || c.Status == "REFUNDED"
+}
+
 // standing is how an order stands: it is paid by its one completed capture.
-func standing(o *object) (payment.State, payment.Notice, error) {
+func (c *Client) standing(o *object) (payment.State, payment.Notice, error) {
 	for _, unit := range o.Units {
 		for i := range unit.Payments.Captures {
 			got := &unit.Payments.Captures[i]
-			if got.Status != "COMPLETED" && got.Status != "PARTIALLY_REFUNDED" && got.Status != "REFUNDED" {
+			if !got.isTaken() {
 				continue
 			}
-			if got.Number == "" {
-				got.Number = unit.Number
-			}
-			if got.Payee.Merchant == "" {
-				got.Payee = unit.Payee
-			}
-			n, err := got.notice(payment.Paid)
+			got.Number = cmp.Or(got.Number, unit.Number)
+			got.Payee.Merchant = cmp.Or(got.Payee.Merchant, unit.Payee.Merchant)
+			n, err := c.notice(got, payment.Paid)
 			if err != nil {
-				return "", payment.Notice{}, fmt.Errorf("%w: %w", payment.ErrUnknown, err)
+				return "", payment.Notice{}, asUnknown(err)
 			}
 			return payment.Taken, n, nil
 		}
@@ -230,39 +301,54 @@ func standing(o *object) (payment.State, payment.Notice, error) {
 	return payment.Open, payment.Notice{}, nil
 }
 
-// notice is what a capture tells.
-func (c *capture) notice(kind payment.Kind) (payment.Notice, error) {
-	amount, err := c.Amount.minor()
-	if err != nil || c.ID == "" || c.Number == "" {
+// notice is what a capture tells. The error is payment.ErrForged.
+func (c *Client) notice(of *capture, kind payment.Kind) (payment.Notice, error) {
+	amount, err := of.Amount.minor()
+	if err != nil || of.ID == "" || of.Number == "" {
 		return payment.Notice{}, payment.Forged("it has no amount, or is of no attempt")
 	}
-	fee, err := c.Breakdown.Fee.minor()
-	if err != nil || c.Breakdown.Fee.Currency != c.Amount.Currency {
+	if err := c.checkPayee(of.Payee); err != nil {
+		return payment.Notice{}, err
+	}
+	fee, err := of.Breakdown.Fee.minor()
+	if err != nil || of.Breakdown.Fee.Currency != of.Amount.Currency {
 		fee = 0
 	}
-	return payment.Notice{
-		Kind: kind, Attempt: c.Number, Reference: c.ID, EventKey: c.ID + ":" + string(kind), Merchant: c.Payee.Merchant,
-		Amount: amount, Currency: c.Amount.Currency, Fee: fee, At: c.CreatedAt,
-	}, nil
+	n := payment.Notice{
+		Kind: kind, Attempt: of.Number, Reference: of.ID, EventKey: of.ID + ":" + string(kind),
+		Merchant: of.Payee.Merchant, Amount: amount, Currency: of.Amount.Currency, Fee: fee, At: of.CreatedAt,
+	}
+	if kind == payment.Issued || kind == payment.Failed { // the order goes on to be what is asked for
+		n.Reference = cmp.Or(of.Related.IDs.Order, of.ID)
+	}
+	return n, nil
 }
 
-// Refund gives back a part of what was captured, or all of it, once for each number of a refund within 45 days: with
-// the same number it may be called until the outcome is known. The error is payment.ErrRefused if nothing is given
-// back, and payment.ErrUnknown if that is not known.
-func (c *Client) Refund(ctx context.Context, captureID, refund string, amount int64, currency string) error {
-	if err := checkNumber(refund); err != nil {
-		return err
+// checkPayee holds what was paid to the merchant, where both are known. The error is payment.ErrForged.
+func (c *Client) checkPayee(p payee) error {
+	if c.Merchant != "" && p.Merchant != "" && p.Merchant != c.Merchant {
+		return payment.Forged("it is for another merchant")
 	}
-	text, err := value(amount, currency)
-	if err != nil {
+	return nil
+}
+
+// Refund gives back a part of what was captured, or all of it: the attempt's reference is the capture's. PayPal knows a
+// repeated call for 45 days by the refund's number; later, one that it refuses is looked for.
+func (c *Client) Refund(ctx context.Context, r payment.Refund) error {
+	if err := r.Check(c); err != nil {
 		return err
 	}
 	var made struct {
 		Status string `json:"status"`
 	}
-	err = c.call(ctx, http.MethodPost, "/v2/payments/captures/"+url.PathEscape(captureID)+"/refund", refund,
-		map[string]any{"amount": money{currency, text}}, &made)
+	err := c.call(ctx, http.MethodPost, capturesPath+"/"+url.PathEscape(r.Of.Reference)+"/refund", r.Number,
+		map[string]any{"amount": value(r.Amount, r.Of.Currency), "invoice_id": r.Number}, &made)
 	switch {
+	case errors.Is(err, payment.ErrRefused):
+		if done, unknown := c.Refunded(ctx, r); unknown == nil && done {
+			return nil
+		}
+		return err
 	case err != nil:
 		return err
 	case made.Status == "FAILED" || made.Status == "CANCELLED":
@@ -271,6 +357,40 @@ func (c *Client) Refund(ctx context.Context, captureID, refund string, amount in
 		return fmt.Errorf("%w: a refund is %.20q", payment.ErrUnknown, made.Status)
 	}
 	return nil
+}
+
+// Refunded looks for a refund by its number in the order, which the capture names, as PayPal has no list of a capture's
+// refunds. If all of the capture has gone back, however that was, it counts as made: there is nothing left to give.
+func (c *Client) Refunded(ctx context.Context, r payment.Refund) (bool, error) {
+	of, err := c.capture(ctx, r.Of.Reference)
+	switch {
+	case err != nil:
+		return false, asUnknown(err)
+	case of.Status == "REFUNDED":
+		return true, nil
+	case of.Status != "PARTIALLY_REFUNDED":
+		return false, nil
+	}
+	var found object
+	err = c.call(ctx, http.MethodGet, ordersPath+"/"+url.PathEscape(of.Related.IDs.Order), "", nil, &found)
+	if err != nil {
+		return false, asUnknown(err)
+	}
+	for _, unit := range found.Units {
+		for _, made := range unit.Payments.Refunds {
+			if made.Number != r.Number {
+				continue
+			}
+			switch made.Status {
+			case "COMPLETED":
+				return true, nil
+			case "FAILED", "CANCELLED":
+			default:
+				return false, fmt.Errorf("%w: a refund is %.20q", payment.ErrUnknown, made.Status)
+			}
+		}
+	}
+	return false, nil
 }
 
 var errNotFound = fmt.Errorf("%w: there is none", payment.ErrRefused)
@@ -282,8 +402,8 @@ func asUnknown(err error) error {
 	return fmt.Errorf("%w: %w", payment.ErrUnknown, err)
 }
 
-// call makes a call; key is the one by which PayPal knows a repetition. A 4xx is a refusal, but for those that say to
-// come again.
+// call makes a call; key is the one by which PayPal knows a repetition, and a body of bytes is sent as it is. A 4xx is
+// a refusal, but for those that say to come again.
 func (c *Client) call(ctx context.Context, method, path, key string, body, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -291,8 +411,8 @@ func (c *Client) call(ctx context.Context, method, path, key string, body, into 
 	if err != nil {
 		return asUnknown(err)
 	}
-	var content []byte
-	if body != nil {
+	content, raw := body.([]byte)
+	if body != nil && !raw {
 		if content, err = json.Marshal(body); err != nil {
 			return err
 		}
@@ -348,11 +468,7 @@ func (c *Client) do(request *http.Request, into any) error {
 func (c *Client) bearer(ctx context.Context) (string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := time.Now
-	if c.now != nil {
-		now = c.now
-	}
-	if c.token != "" && now().Before(c.expires) {
+	if c.token != "" && c.time().Before(c.expires) {
 		return c.token, nil
 	}
 
@@ -377,7 +493,7 @@ func (c *Client) bearer(ctx context.Context) (string, error) {
 	if err := json.Unmarshal(answer, &got); err != nil || got.Token == "" {
 		return "", errors.New("no token: an answer that cannot be read")
 	}
-	c.token, c.expires = got.Token, now().Add(time.Duration(got.Seconds)*time.Second-tokenMargin)
+	c.token, c.expires = got.Token, c.time().Add(time.Duration(got.Seconds)*time.Second-tokenMargin)
 	return c.token, nil
 }
 
@@ -386,4 +502,11 @@ func (c *Client) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.token = ""
+}
+
+func (c *Client) time() time.Time {
+	if c.now != nil {
+		return c.now()
+	}
+	return time.Now()
 }

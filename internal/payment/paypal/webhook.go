@@ -11,7 +11,6 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -51,7 +50,7 @@ const (
 
 // ErrNoCertificate: PayPal's certificate could not be had now, so that nothing is known of the notice. PayPal repeats
 // it.
-var ErrNoCertificate = errors.New("the certificate of PayPal could not be fetched")
+var ErrNoCertificate = fmt.Errorf("%w: the certificate of PayPal could not be fetched", payment.ErrUnknown)
 
 // Webhooks verifies what PayPal posts, without asking PayPal each time. Set the fields before the first use.
 type Webhooks struct {
@@ -59,7 +58,7 @@ type Webhooks struct {
 	ID string
 	// Sandbox has PayPal's sandbox trusted, and nobody else.
 	Sandbox bool
-	// Client fetches certificates; nil is one that follows no redirects.
+	// Client fetches certificates; nil is payment.Plain.
 	Client *http.Client
 	// Roots are who may have signed the certificates; nil are those of the system.
 	Roots *x509.CertPool
@@ -93,10 +92,8 @@ func (w *Webhooks) certName() string {
 // The signature is over a CRC-32 of the body, which somebody who has a signed notice may find another body for: whoever
 // is about to act on one asks PayPal for the capture itself.
 func (w *Webhooks) Verify(ctx context.Context, header http.Header, body []byte) error {
-	for _, name := range []string{headerID, headerTime, headerSig, headerCert, headerMethod} {
-		if len(header.Values(name)) != 1 {
-			return payment.Forged("it has no %s, or several", name)
-		}
+	if err := checkHeader(header); err != nil {
+		return err
 	}
 	if header.Get(headerMethod) != signatureMethod {
 		return payment.Forged("it is signed by another method than %s", signatureMethod)
@@ -118,6 +115,16 @@ func (w *Webhooks) Verify(ctx context.Context, header http.Header, body []byte) 
 	sum := sha256.Sum256([]byte(text))
 	if err := rsa.VerifyPKCS1v15(key, crypto.SHA256, sum[:], signature); err != nil {
 		return payment.Forged("its signature does not fit")
+	}
+	return nil
+}
+
+// checkHeader holds a webhook to having each of its headers once. The error is payment.ErrForged.
+func checkHeader(header http.Header) error {
+	for _, name := range []string{headerID, headerTime, headerSig, headerCert, headerMethod} {
+		if len(header.Values(name)) != 1 {
+			return payment.Forged("it has no %s, or several", name)
+		}
 	}
 	return nil
 }
@@ -175,11 +182,6 @@ func (w *Webhooks) mayFetch(now time.Time) bool {
 	return true
 }
 
-// plainClient follows no redirect: what is not at PayPal itself is nobody's certificate.
-var plainClient = &http.Client{
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-}
-
 func (w *Webhooks) fetch(ctx context.Context, address string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, certTimeout)
 	defer cancel()
@@ -189,7 +191,7 @@ func (w *Webhooks) fetch(ctx context.Context, address string) ([]byte, error) {
 	}
 	client := w.Client
 	if client == nil {
-		client = plainClient
+		client = payment.Plain
 	}
 	response, err := client.Do(request)
 	if err != nil {

@@ -28,7 +28,7 @@ import (
 // Java.
 var (
 	//go:embed testdata/event.json
-	event []byte
+	published []byte
 	//go:embed testdata/sandbox.crt
 	sandboxCert []byte
 )
@@ -81,18 +81,18 @@ func TestPublishedEvent(t *testing.T) {
 			"mgXC8yTiNoAjULuhk5Aoau0Itk3nrkgAfji1zvADlErMFM9VZe2nDvhM3nDMLjCi/K5fRjWp3eGo6Nx17GX/WIEibeKDyS+YdJMex3i+"+
 			"KO4aWmm9zznC/FJ5Y/ntd0MxOJNrM0r0f3y7c3e3sO5pB3oPgN6KzKVS5P6AWHqtS8acD3DjgCKZ1uqKz7q954G1aBz2/m0wRGOFFsv0"+
 			"/D3FE2uIheRRmoQtVSOAX7Aupg==", sandboxCerts+"CERT-360caa42-fca2a594-1d93a270")
-	if sum := crc32.ChecksumIEEE(event); len(event) != 3241 || sum != 3674300368 {
-		t.Fatalf("the event has %d bytes and the sum %d", len(event), sum)
+	if sum := crc32.ChecksumIEEE(published); len(published) != 3241 || sum != 3674300368 {
+		t.Fatalf("the event has %d bytes and the sum %d", len(published), sum)
 	}
-	if err := w.Verify(t.Context(), header, event); err != nil {
+	if err := w.Verify(t.Context(), header, published); err != nil {
 		t.Error(err)
 	}
-	longer := append(event[:len(event):len(event)], '\n')
+	longer := append(published[:len(published):len(published)], '\n')
 	if err := w.Verify(t.Context(), header, longer); !errors.Is(err, payment.ErrForged) {
 		t.Errorf("with a byte more: error %v", err)
 	}
 	w.ID = "0FV983392A0531202"
-	if err := w.Verify(t.Context(), header, event); !errors.Is(err, payment.ErrForged) {
+	if err := w.Verify(t.Context(), header, published); !errors.Is(err, payment.ErrForged) {
 		t.Errorf("of another webhook: error %v", err)
 	}
 }
