@@ -80,6 +80,7 @@ var allowedImports = map[string][]string{
 	"internal/payment/alipay": {"internal/order", "internal/payment"},
 	"internal/payment/ecpay":  {"internal/payment"},
 	"internal/payment/paypal": {"internal/order", "internal/payment"},
+	"internal/payment/stripe": {"internal/payment"},
 
 	"internal/problem": {"internal/order", "internal/strictjson"},
 	"internal/queue":   {"internal/failpoint", "internal/order"},
@@ -156,6 +157,8 @@ func TestTestsImports(t *testing.T) {
 		"internal/board":  {"internal/mysql"},
 		"internal/stock":  {"internal/notice", "lua"},
 		"internal/mysql":  {"internal/account", "internal/ledger", "internal/order"},
+
+		"internal/payment/stripe": {"internal/order"},
 	}
 
 	for _, f := range goFiles(t) {
