@@ -80,6 +80,10 @@ var allowedImports = map[string][]string{
 	"internal/payment/alipay": {"internal/order", "internal/payment"},
 	"internal/payment/ecpay":  {"internal/payment"},
 	"internal/payment/paypal": {"internal/order", "internal/payment"},
+	"internal/payment/providers": {
+		"internal/config", "internal/payment", "internal/payment/alipay", "internal/payment/ecpay",
+		"internal/payment/paypal", "internal/payment/stripe",
+	},
 	"internal/payment/stripe": {"internal/payment"},
 
 	"internal/problem": {"internal/order", "internal/strictjson"},
