@@ -52,11 +52,11 @@ type cardTrade struct {
 // information" (p=5675). What the detail shows of a trade that was given back is not documented: it counts as that if
 // nothing of it is settled any more, and in doubt the outcome stays unknown.
 func (c *Client) Refund(ctx context.Context, r payment.Refund) error {
-	if err := r.Check(c); err != nil {
-		return fmt.Errorf("%w; give it back in ECPay's console", err)
+	if why := c.byHand(r); why != "" {
+		return fmt.Errorf("%w: %s; give it back in ECPay's console", payment.ErrRefused, why)
 	}
-	if r.Amount != r.Of.Amount {
-		return fmt.Errorf("%w: a part can be given back in ECPay's console only", payment.ErrRefused)
+	if err := r.Check(c); err != nil {
+		return err
 	}
 	for range 2 { // what is settling is called off first
 		tradeNo, state, err := c.card(ctx, r.Of)
@@ -79,7 +79,7 @@ func (c *Client) Refund(ctx context.Context, r payment.Refund) error {
 
 // Refunded is payment.Provider's. Parts are given back in ECPay's console alone, and by nothing that is known here.
 func (c *Client) Refunded(ctx context.Context, r payment.Refund) (bool, error) {
-	if r.Check(c) != nil || r.Amount != r.Of.Amount {
+	if c.byHand(r) != "" || r.Check(c) != nil {
 		return false, nil
 	}
 	_, state, err := c.card(ctx, r.Of)
@@ -87,6 +87,21 @@ func (c *Client) Refunded(ctx context.Context, r payment.Refund) (bool, error) {
 		return false, unknown(err)
 	}
 	return state.isBack(), nil
+}
+
+// byHand says why a refund cannot be made by a call, for those who make it then, or nothing.
+func (c *Client) byHand(r payment.Refund) string {
+	switch {
+	case r.Of.Method != "" && r.Of.Method != Card:
+		return fmt.Sprintf("what was paid by %.20q goes back by hand only", r.Of.Method)
+	case c.Host == Stage:
+		return "ECPay's stage gives nothing back"
+	case c.CheckCode == "":
+		return "the check code of cards (ECPAY_CREDIT_CHECK_CODE) is not set"
+	case r.Amount != r.Of.Amount:
+		return "a part goes back by hand only"
+	}
+	return ""
 }
 
 // card asks for the trade that has paid an attempt: its number, and how it stands.
