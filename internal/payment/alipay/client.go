@@ -124,7 +124,7 @@ func (c *Client) request(method string, content map[string]string, more map[stri
 	sum := sha256.Sum256(joined(form))
 	signature, err := rsa.SignPKCS1v15(rand.Reader, c.Own, crypto.SHA256, sum[:])
 	if err != nil {
-		return nil, fmt.Errorf("alipay: sign a request: %w", err)
+		return nil, fmt.Errorf("%w: sign a request: %w", payment.ErrUnknown, err)
 	}
 	form.Set("sign", base64.StdEncoding.EncodeToString(signature))
 	return form, nil

@@ -58,6 +58,9 @@ func (c *Client) Refund(ctx context.Context, r payment.Refund) error {
 	if err := r.Check(c); err != nil {
 		return err
 	}
+	if c.isSettling() {
+		return fmt.Errorf("%w: ECPay settles the day's cards now", payment.ErrUnknown)
+	}
 	for range 2 { // what is settling is called off first
 		tradeNo, state, err := c.card(ctx, r.Of)
 		if err != nil {
@@ -75,6 +78,14 @@ func (c *Client) Refund(ctx context.Context, r payment.Refund) error {
 		}
 	}
 	return fmt.Errorf("%w: the trade is settling still", payment.ErrUnknown)
+}
+
+// isSettling reports whether it is the quarter of an hour, from 20:15 in Taipei, in which ECPay settles by itself and
+// wants no refunds to be asked for.
+func (c *Client) isSettling() bool {
+	now := c.time().In(taipei)
+	minute := now.Hour()*60 + now.Minute()
+	return minute >= 20*60+15 && minute < 20*60+30
 }
 
 // Refunded is payment.Provider's. Parts are given back in ECPay's console alone, and by nothing that is known here.

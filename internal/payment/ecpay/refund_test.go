@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"stampede/internal/payment"
 )
@@ -55,7 +56,7 @@ func (k *card) client(t *testing.T, changes ...string) *Client {
 			k.act(t, w, asked)
 		}
 	})
-	c.CheckCode = "91845555"
+	c.CheckCode, c.now = "91845555", func() time.Time { return noon }
 	return c
 }
 
@@ -151,6 +152,23 @@ func TestRefundIsRefused(t *testing.T) {
 		offer, _ := c.Offers("", "TWD")
 		if err := c.Refund(t.Context(), refund); !errors.Is(err, payment.ErrRefused) || offer.Refunds {
 			t.Errorf("without what it needs: %+v, error %v", offer, err)
+		}
+	}
+}
+
+// TestRefundWaits while ECPay settles.
+func TestRefundWaits(t *testing.T) {
+	refund := payment.Refund{Number: "R1", Of: attempt, Amount: attempt.Amount}
+	for _, test := range []struct {
+		minute int // after 20:00 in Taipei
+		waits  bool
+	}{{14, false}, {15, true}, {29, true}, {30, false}} {
+		k := &card{state: isAuthorised}
+		c := k.client(t)
+		c.now = func() time.Time { return noon.Add(8*time.Hour + time.Duration(test.minute)*time.Minute) }
+		err := c.Refund(t.Context(), refund)
+		if errors.Is(err, payment.ErrUnknown) != test.waits || (len(k.actions) == 0) != test.waits {
+			t.Errorf("at 20:%d: did %s, error %v", test.minute, k.actions, err)
 		}
 	}
 }

@@ -414,12 +414,12 @@ func (c *Client) call(ctx context.Context, method, path, key string, body, into 
 	content, raw := body.([]byte)
 	if body != nil && !raw {
 		if content, err = json.Marshal(body); err != nil {
-			return err
+			return asUnknown(err)
 		}
 	}
 	request, err := http.NewRequestWithContext(ctx, method, c.Host+path, bytes.NewReader(content))
 	if err != nil {
-		return err
+		return asUnknown(err)
 	}
 	request.Header.Set("Authorization", "Bearer "+token)
 	request.Header.Set("Content-Type", "application/json")

@@ -162,6 +162,7 @@ func TestWhatIsWrong(t *testing.T) {
 		{tests, "PAYPAL_HOST", "https://localhost@api-m.paypal.com", "an address of this machine"},
 		{tests, "PAYPAL_HOST", "https://127.0.0.1.example", "an address of this machine"},
 		{tests, "PAYPAL_HOST", "ftp://127.0.0.1", "an address of this machine"},
+		{tests, "PAYPAL_HOST", "http://me@127.0.0.1", "an address of this machine"},
 		{tests, "STRIPE_HOST", "https://stripe.example", "an address of this machine"},
 		// What cannot be read.
 		{live, "STRIPE_SECRET_KEY", "pk_live_stripeSecret1", "no secret or restricted key"},

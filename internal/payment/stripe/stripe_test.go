@@ -257,7 +257,9 @@ func TestRefund(t *testing.T) {
 	}{
 		"done":        {list(of("R0", "succeeded", 880)), answer{200, of("R1", "succeeded", 880)}, 3, nil, false, nil},
 		"done before": {list(of("R0", "succeeded", 1), of("R1", "succeeded", 880)), answer{}, 2, nil, true, nil},
-		"all back":    {list(of("", "succeeded", 8888)), answer{}, 2, nil, true, nil},
+		"one failed before": {list(of("R0", "failed", 8888)), answer{200, of("R1", "succeeded", 880)}, 3, nil, false,
+			nil},
+		"all back": {list(of("", "succeeded", 8888)), answer{}, 2, nil, true, nil},
 		"pending": {list(), answer{200, of("R1", "pending", 880)}, 3, payment.ErrUnknown, false,
 			nil},
 		"pending before": {list(of("R1", "pending", 880)), answer{}, 2, payment.ErrUnknown, false,
