@@ -39,6 +39,11 @@ const (
 	// MySQL: the transaction that cancels orders which were not paid, as a whole; only before it
 	Expire       Step = "expire"
 	ExpireCommit Step = "expire-commit" // MySQL: the commit of that transaction
+	Provider     Step = "provider"      // a provider of payments: any call
+	Record       Step = "record"        // MySQL: the transaction that records what a provider has told; only before it
+	RecordCommit Step = "record-commit" // MySQL: the commit of that transaction
+	CloseCommit  Step = "close-commit"  // MySQL: the transaction that closes an attempt to pay
+	RefundCommit Step = "refund-commit" // MySQL: the transaction that notes what became of a refund
 	Lend         Step = "lend"          // Redis: take units out of a bucket that are to go to another
 	Move         Step = "move"          // MySQL: the transaction that moves them, as a whole; only before it
 	MoveCommit   Step = "move-commit"   // MySQL: the commit of that transaction
@@ -49,6 +54,7 @@ const (
 func Steps() []Step {
 	return []Step{
 		Load, Reserve, Cancel, Acknowledge, Claim, Settle, Restock, Return, Send, Receive, Delete,
-		Decide, Commit, Expire, ExpireCommit, Lend, Move, MoveCommit, Lent,
+		Decide, Commit, Expire, ExpireCommit,
+		Provider, Record, RecordCommit, CloseCommit, RefundCommit, Lend, Move, MoveCommit, Lent,
 	}
 }

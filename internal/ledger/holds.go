@@ -310,6 +310,9 @@ func (l *Ledger) cancel(ctx context.Context, stockID order.StockID, ids []order.
 			}
 		}
 
+		if err := wakeAttempts(ctx, tx, changed, now); err != nil {
+			return err
+		}
 		if returned, err = takeBack(ctx, tx, product, cancelled, reason, &changed); err != nil {
 			return err
 		}
@@ -322,6 +325,60 @@ func (l *Ledger) cancel(ctx context.Context, stockID order.StockID, ids []order.
 		err = failpoint.After(failpoint.ExpireCommit)
 	}
 	return returned, err
+}
+
+// LockToRefund locks the hold of an order in a transaction, and its product before it if the order's units are to come
+// back. They come back if the order is completed or refunded, once; then they are returned, and left as reminders.
+func LockToRefund(ctx context.Context, tx *sqlx.Tx, id order.OrderID, units bool) (Hold, []order.Returned, error) {
+	if !units {
+		h, err := LockHold(ctx, tx, id)
+		return h, nil, err
+	}
+	var stockID order.StockID
+	err := tx.GetContext(ctx, &stockID, `SELECT product_id FROM holds WHERE order_id = ?`, mysql.UUID(id))
+	if errors.Is(err, sql.ErrNoRows) {
+		return Hold{}, nil, fmt.Errorf("hold of order %s %w", id, mysql.ErrNotFound)
+	}
+	if err != nil {
+		return Hold{}, nil, fmt.Errorf("read the hold of order %s: %w", id, err)
+	}
+	product, err := lockProduct(ctx, tx, stockID)
+	if err != nil {
+		return Hold{}, nil, err
+	}
+	rows, err := lockHolds(ctx, tx, []order.OrderID{id}, false)
+	if err != nil || len(rows) == 0 || product == nil {
+		return Hold{}, nil, errors.Join(err, mysql.ErrNotFound)
+	}
+	row := rows[0]
+	if row.State != order.Completed && row.State != order.Refunded || row.ReturnedVersion.Valid {
+		return row.hold(), nil, nil
+	}
+	var changed []holdRow
+	returned, err := takeBack(ctx, tx, product, rows[:1], "", &changed)
+	if err != nil {
+		return Hold{}, nil, err
+	}
+	return changed[0].hold(), returned, writeHolds(ctx, tx, changed)
+}
+
+// wakeAttempts has the attempts to pay orders that are closing looked at now, to be closed.
+func wakeAttempts(ctx context.Context, tx *sqlx.Tx, closing []holdRow, now time.Time) error {
+	ids := make([]mysql.UUID, len(closing))
+	for i := range closing {
+		ids[i] = closing[i].OrderID
+	}
+	for chunk := range slices.Chunk(ids, mysql.MaxInList) {
+		query, args, err := sqlx.In(`UPDATE payments SET next_at = ? WHERE order_id IN (?)
+			AND state IN ('created', 'open')`, mysql.NullMillis(now), chunk)
+		if err == nil {
+			_, err = tx.ExecContext(ctx, query, args...)
+		}
+		if err != nil {
+			return fmt.Errorf("wake attempts to pay: %w", err)
+		}
+	}
+	return nil
 }
 
 // lockHolds locks holds by id, in ascending order. Those that others have locked are left out, if they may be.

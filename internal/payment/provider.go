@@ -11,8 +11,8 @@ import (
 
 // How long our own numbers may be, of attempts and of refunds.
 const (
-	maxAttemptNumber = 20
-	maxRefundNumber  = 32
+	MaxAttemptNumber = 20
+	MaxRefundNumber  = 32
 )
 
 // Provider is one who takes money for us. Its methods may be called at the same time. Each bounds its own calls in
@@ -29,7 +29,7 @@ type Provider interface {
 	// no such attempt now, and ErrUnknown if that is not known.
 	Start(ctx context.Context, a Attempt) (Page, error)
 	// ReadNotice reads what was posted to our webhook, whose body is as it came. The error is ErrForged if the provider
-	// has not signed it, and ErrUnknown if that cannot be found out now.
+	// has not signed it, or for another merchant, and ErrUnknown if that cannot be found out now.
 	ReadNotice(ctx context.Context, header http.Header, body []byte) (Notice, error)
 	// Answer is how a notice is answered that was taken, or that was not.
 	Answer(taken bool) Answer
@@ -91,9 +91,9 @@ func (a Attempt) Check(p Provider) (Offer, error) {
 	switch {
 	case !ok:
 		return Offer{}, fmt.Errorf("%w: %s takes no %.10q by %.20q", ErrRefused, p.Name(), a.Currency, a.Method)
-	case !isNumber(a.Number, maxAttemptNumber):
+	case !IsNumber(a.Number, MaxAttemptNumber):
 		return Offer{}, fmt.Errorf("%w: the number of an attempt is 1 to %d letters and digits", ErrRefused,
-			maxAttemptNumber)
+			MaxAttemptNumber)
 	}
 	return offer, offer.check(a.Amount)
 }
@@ -106,8 +106,8 @@ func (o Offer) check(amount int64) error {
 	return nil
 }
 
-// isNumber reports whether a number of ours may be one.
-func isNumber(number string, longest int) bool {
+// IsNumber reports whether a number of ours may be one.
+func IsNumber(number string, longest int) bool {
 	odd := func(r rune) bool {
 		return !('0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z')
 	}
@@ -141,8 +141,8 @@ func (r Refund) Check(p Provider) error {
 		return err
 	case !offer.Refunds:
 		return fmt.Errorf("%w: %s gives nothing back of what was paid by %.20q", ErrRefused, p.Name(), r.Of.Method)
-	case !isNumber(r.Number, maxRefundNumber):
-		return fmt.Errorf("%w: the number of a refund is 1 to %d letters and digits", ErrRefused, maxRefundNumber)
+	case !IsNumber(r.Number, MaxRefundNumber):
+		return fmt.Errorf("%w: the number of a refund is 1 to %d letters and digits", ErrRefused, MaxRefundNumber)
 	case r.Amount > r.Of.Amount:
 		return fmt.Errorf("%w: more than was paid", ErrRefused)
 	}

@@ -14,7 +14,8 @@ const module = "stampede/"
 //
 // The programs (edge, shop, worker, ctl) import none of each other. A domain package knows the order, and not another's
 // technology; redis with its stock and notices, mysql with its ledger and accounts, and queue (SQS) are joined only by
-// access, audit, board, buckets, catalog, daemon, lab, reconcile and telemetry. Ledger and account know nothing of each
+// access, audit, board, buckets, catalog, daemon, lab, reconcile and telemetry; till joins ledger and wallet, which it
+// pays in one transaction. Ledger and account know nothing of each
 // other. A new edge in this graph is a decision: make it here, and in "Where things live" of docs/architecture.md.
 var allowedImports = map[string][]string{
 	"edge": {
@@ -95,7 +96,11 @@ var allowedImports = map[string][]string{
 	"internal/stock":     {"internal/failpoint", "internal/order", "internal/redis"},
 	"internal/telemetry": {"internal/loop", "internal/mysql", "internal/queue", "internal/redis"},
 	"internal/token":     {"internal/order"},
-	"internal/wallet":    {"internal/mysql", "internal/order", "internal/plaintext"},
+	"internal/till": {
+		"internal/failpoint", "internal/ledger", "internal/mysql", "internal/order", "internal/payment",
+		"internal/plaintext", "internal/wallet",
+	},
+	"internal/wallet": {"internal/mysql", "internal/order", "internal/plaintext"},
 
 	"infra/nginx":          {"internal/front"},
 	"internal/front/proxy": {"internal/front", "internal/problem"},

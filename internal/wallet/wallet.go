@@ -108,7 +108,36 @@ func (w *Wallets) TopUp(ctx context.Context, userID order.UserID, points int64, 
 	if points <= 0 || points > MaxPoints {
 		return Entry{}, false, mysql.Invalidf("points must be 1 to %d", int64(MaxPoints))
 	}
-	return w.change(ctx, Entry{UserID: userID, Type: TopUp, Delta: points, Ref: []byte(ref)})
+	return w.change(ctx, topUp(userID, points, ref))
+}
+
+// TopUpIn is TopUp in another transaction, in which it comes after all locks but those of wallets.
+func TopUpIn(ctx context.Context, tx *sqlx.Tx, userID order.UserID, points int64, ref string) (Entry, error) {
+	e, _, err := changeIn(ctx, tx, topUp(userID, points, ref))
+	return e, err
+}
+
+// RefundIn gives back points that were spent on an order, in another transaction, once for each reference.
+func RefundIn(ctx context.Context, tx *sqlx.Tx, userID order.UserID, points int64, ref string) (Entry, error) {
+	e, _, err := changeIn(ctx, tx, Entry{UserID: userID, Type: Refund, Delta: points, Ref: []byte(ref)})
+	return e, err
+}
+
+// SpentOn reads how many points a user has spent on an order.
+func SpentOn(ctx context.Context, tx *sqlx.Tx, userID order.UserID, id order.OrderID) (points int64, err error) {
+	err = tx.GetContext(ctx, &points, `SELECT -delta FROM wallet_ledger WHERE user_id = ? AND type = ? AND ref = ?`,
+		userID, Spend, id[:])
+	if errors.Is(err, sql.ErrNoRows) {
+		err = mysql.ErrNotFound
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read what user %d has spent on order %s: %w", userID, id, err)
+	}
+	return points, nil
+}
+
+func topUp(userID order.UserID, points int64, ref string) Entry {
+	return Entry{UserID: userID, Type: TopUp, Delta: points, Ref: []byte(ref)}
 }
 
 // Adjust adds points, or takes them out if they are below zero, for a reason that is kept and shown to the user, once
