@@ -24,8 +24,8 @@ type productAddCmd struct {
 	State       order.SaleState `enum:"on_sale,off_sale" default:"on_sale" help:"Whether it can be ordered: on_sale or off_sale."`
 	Buckets     int64           `placeholder:"N" help:"Number of buckets, 2 to 64, to spread the units over, so that several Redis masters can sell them; 0 for none."`
 
-	Payment   order.PaymentRule `enum:"none,required" default:"none" help:"Whether orders must be paid: none or required."`
-	PayWithin time.Duration     `default:"15m" placeholder:"TIME" help:"How long an order waits to be paid: 1m to 168h."`
+	Payment   order.PaymentRule `enum:"none,required" default:"none" help:"Whether orders must be paid."`
+	PayWithin time.Duration     `default:"15m" placeholder:"TIME" help:"How long an order waits for it, up to 168h."`
 
 	needsMySQL
 }

@@ -28,8 +28,8 @@ type productSetCmd struct {
 	State       *order.SaleState `enum:"on_sale,off_sale" placeholder:"STATE" help:"Whether it can be ordered: on_sale or off_sale."`
 	Buckets     *int64           `placeholder:"N" help:"Number of buckets, 2 to 64, to spread the units over, so that several Redis masters can sell them; 0 for none. Only while nobody has bought or can buy the product."`
 
-	Payment   *order.PaymentRule `enum:"none,required" placeholder:"RULE" help:"Whether orders must be paid: none or required."`
-	PayWithin *time.Duration     `placeholder:"TIME" help:"How long an order waits to be paid: 1m to 168h."`
+	Payment   *order.PaymentRule `enum:"none,required" placeholder:"RULE" help:"Whether orders must be paid."`
+	PayWithin *time.Duration     `placeholder:"TIME" help:"How long an order waits for it, up to 168h."`
 
 	needsStores
 }

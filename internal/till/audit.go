@@ -13,8 +13,8 @@ type Money struct {
 	// Taken is all that providers took, and Completed what has paid orders and points. The rest goes back.
 	Taken     int64 `db:"taken"`
 	Completed int64 `db:"completed"`
-	// Refunded went back, Due is still to go back, and ByHand is for an operator to give back: of what completed nothing,
-	// and of what staff gives back.
+	// Refunded went back, Due is still to go back, and ByHand is for an operator to give back: of what completed
+	// nothing, and of what staff gives back.
 	Refunded int64 `db:"refunded"`
 	Due      int64 `db:"due"`
 	ByHand   int64 `db:"by_hand"`
@@ -60,7 +60,8 @@ var auditQueries = []struct{ what, query string }{
 		WHERE h.attempts <> COALESCE(p.live, 0)`},
 	{"order %s gives back more than it has cost, or is refunded and does not give back all",
 		`SELECT LOWER(HEX(h.order_id)) FROM holds h
-			LEFT JOIN (SELECT order_id, SUM(amount) AS amount, SUM(CASE state WHEN 'done' THEN amount ELSE 0 END) AS done
+			LEFT JOIN (SELECT order_id, SUM(amount) AS amount,
+					SUM(CASE state WHEN 'done' THEN amount ELSE 0 END) AS done
 				FROM refunds WHERE reason = 'staff' GROUP BY order_id) AS r ON r.order_id = h.order_id
 			LEFT JOIN payments p ON p.number = h.paid_by
 			LEFT JOIN wallet_ledger w ON h.paid_by = 'points' AND w.user_id = h.user_id AND w.type = 'spend'

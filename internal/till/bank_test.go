@@ -22,6 +22,7 @@ type bank struct {
 	refuse   func() bool // a refund
 	refunds  map[string]int64
 	back     map[string]int64 // by attempt
+	late     []func()         // requests that were given up, and are still on their way
 }
 
 // account is how an attempt stands at the bank.
@@ -34,7 +35,8 @@ type account struct {
 func newBank(name string, offer payment.Offer) *bank {
 	offer.Multiple = 1
 	return &bank{
-		name: name, offer: offer, attempts: map[string]*account{}, refunds: map[string]int64{}, back: map[string]int64{},
+		name: name, offer: offer, attempts: map[string]*account{},
+		refunds: map[string]int64{}, back: map[string]int64{},
 		lose: func(string) (before, after bool) { return false, false }, refuse: func() bool { return false },
 	}
 }
@@ -47,6 +49,7 @@ func (b *bank) do(call string, f func()) error {
 	defer b.mu.Unlock()
 	before, after := b.lose(call)
 	if before {
+		b.late = append(b.late, f)
 		return errLost
 	}
 	f()
@@ -107,8 +110,12 @@ func (b *bank) Query(_ context.Context, a payment.Attempt) (state payment.State,
 }
 
 func (b *bank) Capture(_ context.Context, a payment.Attempt) (state payment.State, n payment.Notice, err error) {
+	b.mu.Lock()
+	at := b.attempts[a.Number]
+	approved := at != nil && at.approved // whoever approves later has not approved of this call
+	b.mu.Unlock()
 	err = b.do("capture", func() {
-		if at := b.attempts[a.Number]; at != nil && at.approved && at.state == payment.Open {
+		if approved && at.state == payment.Open {
 			at.state = payment.Taken
 		}
 		state, n = b.standing(a.Number)
@@ -124,7 +131,8 @@ func (b *bank) Close(_ context.Context, a payment.Attempt) (state payment.State,
 			state = payment.Lapsed
 			return
 		case b.offer.Lapse == 0 && at != nil && at.state == payment.Open,
-			b.offer.Lapse > 0 && time.Now().After(a.Expires.Add(b.offer.Lapse)) && (at == nil || at.state == payment.Open):
+			b.offer.Lapse > 0 && (at == nil || at.state == payment.Open) &&
+				time.Now().After(a.Expires.Add(b.offer.Lapse)):
 			b.create(a)
 			b.attempts[a.Number].state = payment.Lapsed
 		}
@@ -156,11 +164,11 @@ func (b *bank) Refunded(_ context.Context, r payment.Refund) (made bool, err err
 func (b *bank) pay(a payment.Attempt) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.browser {
+	if b.browser && time.Now().Before(a.Expires.Add(b.offer.Lapse)) {
 		b.create(a)
 	}
 	at := b.attempts[a.Number]
-	if at == nil || at.state != payment.Open {
+	if at == nil || at.state != payment.Open || b.browser && !time.Now().Before(a.Expires.Add(b.offer.Lapse)) {
 		return false
 	}
 	if b.offer.Captures {
@@ -169,6 +177,16 @@ func (b *bank) pay(a payment.Attempt) bool {
 		at.state = payment.Taken
 	}
 	return true
+}
+
+// arrive has the requests arrive that were given up.
+func (b *bank) arrive() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, f := range b.late {
+		f()
+	}
+	b.late = nil
 }
 
 // taken is what the bank has taken of an attempt.

@@ -274,7 +274,8 @@ func insert(ctx context.Context, tx *sqlx.Tx, p *Payment) error {
 	}
 	_, err := tx.NamedExecContext(ctx, `INSERT INTO payments (`+paymentColumns+`)
 		VALUES (:number, :provider, :method, :user_id, :order_id, :points, :amount, :currency, :item, :state,
-			:reference, :payment_reference, :fee, :expires_at, :created_at, :paid_at, :captured_at, :next_at, :tries)`, row)
+			:reference, :payment_reference, :fee, :expires_at, :created_at, :paid_at, :captured_at, :next_at,
+			:tries)`, row)
 	if err != nil {
 		return fmt.Errorf("insert a payment: %w", err)
 	}

@@ -81,15 +81,16 @@ func (t *Till) Record(ctx context.Context, provider string, n payment.Notice, so
 	}
 
 	t.count(provider, string(outcome))
+	log := slog.With("provider", provider, "payment", n.Attempt)
 	switch outcome {
 	case OutcomeMismatch:
-		slog.Error("payment: what a provider has told does not fit the attempt; it completes nothing, and an operator must "+
-			"see to its money", "provider", provider, "payment", n.Attempt, "amount", n.Amount, "currency", n.Currency,
-			"see", "docs/runbook.md#payment-mismatch")
+		log.Error("payment: what a provider has told does not fit the attempt; it completes nothing, and an operator "+
+			"must see to its money", "amount", n.Amount, "currency", n.Currency,
+			"see", "docs/payments.md#what-does-not-fit")
 	case OutcomeUnknown:
-		slog.Warn("payment: a provider has told of an attempt that is not ours", "provider", provider, "payment", n.Attempt)
+		log.Warn("payment: a provider has told of an attempt that is not ours")
 	case OutcomeRefund:
-		slog.Info("payment: money came that completes nothing, and goes back", "provider", provider, "payment", n.Attempt)
+		log.Info("payment: money came that completes nothing, and goes back")
 	}
 	return outcome, nil
 }
@@ -155,7 +156,9 @@ func (p *Payment) fits(n payment.Notice) bool {
 }
 
 // paid notes that an attempt is paid, and what follows from it.
-func (t *Till) paid(ctx context.Context, tx *sqlx.Tx, p *Payment, hold *ledger.Hold, n payment.Notice) (Outcome, error) {
+func (t *Till) paid(
+	ctx context.Context, tx *sqlx.Tx, p *Payment, hold *ledger.Hold, n payment.Notice,
+) (Outcome, error) {
 	live := p.live()
 	now := mysql.Now()
 	_, err := tx.ExecContext(ctx, `UPDATE payments SET state = 'paid', paid_at = ?, next_at = NULL, fee = ?,
@@ -223,7 +226,8 @@ func addEvent(ctx context.Context, tx *sqlx.Tx, provider, prefix string, n payme
 	if n.Kind == payment.Paid && prefix == "" {
 		key = ""
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO payment_events (provider, number, kind, event_key, source, received_at, body)
+	_, err = tx.ExecContext(ctx, `INSERT INTO payment_events
+			(provider, number, kind, event_key, source, received_at, body)
 		VALUES (?, ?, ?, ?, ?, ?, ?)`, provider, cut(n.Attempt, maxNumberBytes), []byte(prefix+string(n.Kind)),
 		cut(key, maxKeyBytes), source, mysql.Now(), cut(string(body), maxEventBytes))
 	if mysql.ErrorNumber(err) == mysql.DuplicateEntry {

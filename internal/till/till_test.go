@@ -56,7 +56,8 @@ func (r *rig) addProduct(t testing.TB, stock int64) order.Product {
 func (r *rig) order(t testing.TB, user order.UserID, units int64) order.OrderID {
 	t.Helper()
 	o := order.Order{
-		ID: order.NewID(), UserID: user, StockID: r.product.ID, Quantity: units, UnitPrice: 1000, ReservedAt: time.Now(),
+		ID: order.NewID(), UserID: user, StockID: r.product.ID, Quantity: units, UnitPrice: 1000,
+		ReservedAt: time.Now(),
 	}
 	if _, err := r.ledger.Decide(t.Context(), r.product.ID, []order.Order{o}); err != nil {
 		t.Fatal(err)
@@ -130,7 +131,8 @@ func (r *rig) mustPay(t testing.TB, user order.UserID, id order.OrderID, by *ban
 
 func (r *rig) mustRecord(t testing.TB, by *bank, number string, want Outcome) {
 	t.Helper()
-	if got, err := r.Record(t.Context(), by.name, by.notice(number), FromNotice, []byte("body")); err != nil || got != want {
+	got, err := r.Record(t.Context(), by.name, by.notice(number), FromNotice, []byte("body"))
+	if err != nil || got != want {
 		t.Errorf("recorded as %s, %v, want %s", got, err, want)
 	}
 }
@@ -221,7 +223,8 @@ func TestPaidInTime(t *testing.T) {
 		t.Errorf("a paid order can be paid again: %v", err)
 	}
 	got, err := r.Payment(t.Context(), p.Number)
-	if err != nil || got.State != Paid || got.Fee != 3 || got.PaymentReference != "paid"+p.Number || got.PaidAt.IsZero() {
+	if err != nil || got.State != Paid || got.Fee != 3 || got.PaymentReference != "paid"+p.Number ||
+		got.PaidAt.IsZero() {
 		t.Errorf("payment %+v, %v", got, err)
 	}
 	r.overdue(t, id)
@@ -492,7 +495,7 @@ func TestCapture(t *testing.T) {
 	t.Parallel()
 	by := newBank("bank", payment.Offer{Refunds: true, Captures: true})
 	r := newRig(t, by)
-	id, lost, late := r.order(t, 1, 1), r.order(t, 1, 1), r.order(t, 1, 1)
+	id, late := r.order(t, 1, 1), r.order(t, 1, 1)
 	p := r.mustPay(t, 1, id, by)
 	if got, err := r.Sync(t.Context(), p.Number); err != nil || got.State != Open || !got.CapturedAt.IsZero() {
 		t.Errorf("before it is approved: %+v, %v", got, err)
@@ -503,21 +506,26 @@ func TestCapture(t *testing.T) {
 	}
 	r.mustBe(t, id, order.Completed)
 
-	// The answer is lost: whoever closes the attempt must find out.
-	p = r.mustPay(t, 1, lost, by)
-	by.pay(r.attempt(&p))
-	by.lose = func(call string) (before, after bool) { return false, call == "capture" }
-	if _, err := r.Sync(t.Context(), p.Number); !errors.Is(err, ErrProvider) {
-		t.Errorf("lost: %v", err)
+	// The answer is lost, or the request is on its way: whoever closes the attempt must find out.
+	for _, lost := range []struct{ before, after bool }{{false, true}, {true, false}} {
+		id := r.order(t, 1, 1)
+		p = r.mustPay(t, 1, id, by)
+		by.pay(r.attempt(&p))
+		by.lose = func(call string) (before, after bool) {
+			return call == "capture" && lost.before, call == "capture" && lost.after
+		}
+		if _, err := r.Sync(t.Context(), p.Number); !errors.Is(err, ErrProvider) {
+			t.Errorf("lost: %v", err)
+		}
+		r.overdue(t, id)
+		r.expire(t)
+		r.sweepAll(t)
+		r.expire(t)
+		r.mustBe(t, id, order.Closing)
+		by.lose = func(string) (before, after bool) { return false, false }
+		r.sweepAll(t)
+		r.mustBe(t, id, order.Completed)
 	}
-	r.overdue(t, lost)
-	r.expire(t)
-	r.sweepAll(t)
-	r.expire(t)
-	r.mustBe(t, lost, order.Closing)
-	by.lose = func(string) (before, after bool) { return false, false }
-	r.sweepAll(t)
-	r.mustBe(t, lost, order.Completed)
 
 	// Too late: nobody takes the money.
 	p = r.mustPay(t, 1, late, by)
@@ -541,7 +549,8 @@ func TestPayRefusals(t *testing.T) {
 	t.Parallel()
 	by, slow := newBank("bank", payment.Offer{}), newBank("slow", payment.Offer{Least: 16 * time.Minute})
 	r := newRig(t, by, slow)
-	id := r.order(t, 1, 1)
+	id, late := r.order(t, 1, 1), r.order(t, 1, 1)
+	r.overdue(t, late)
 	for name, test := range map[string]struct {
 		user     order.UserID
 		id       order.OrderID
@@ -555,7 +564,7 @@ func TestPayRefusals(t *testing.T) {
 		"no method":        {1, id, "bank", "shells", ErrNotOffered},
 		"too little time":  {1, id, "slow", "", ErrNotOffered},
 		"a failed order":   {1, r.order(t, 1, 200), "bank", "", ledger.ErrNotPayable},
-		"an overdue order": {1, func() order.OrderID { id := r.order(t, 1, 1); r.overdue(t, id); return id }(), "bank", "", ledger.ErrNotPayable},
+		"an overdue order": {1, late, "bank", "", ledger.ErrNotPayable},
 	} {
 		if _, _, err := r.Pay(t.Context(), test.user, test.id, test.provider, test.method); !errors.Is(err, test.want) {
 			t.Errorf("%s: %v, want %v", name, err, test.want)
@@ -625,7 +634,9 @@ func TestStaffRefund(t *testing.T) {
 	id := r.order(t, 1, 3)
 	ctx := mysql.WithActor(t.Context(), "user:7")
 	ask := func(number string, amount int64, units bool) (RefundRecord, []order.Returned, error) {
-		return r.RefundOrder(ctx, RefundRequest{OrderID: id, Number: number, Amount: amount, ReturnUnits: units, Note: "broken"})
+		return r.RefundOrder(ctx, RefundRequest{
+			OrderID: id, Number: number, Amount: amount, ReturnUnits: units, Note: "broken",
+		})
 	}
 	if _, _, err := ask("R0", 1, false); !errors.Is(err, mysql.ErrNotFound) {
 		t.Errorf("of an order that is not paid: %v", err)
@@ -709,7 +720,8 @@ func TestBuyPoints(t *testing.T) {
 	if got, err := r.Payment(t.Context(), unpaid.Number); err != nil || got.State != Open {
 		t.Errorf("in time: %+v, %v", got, err)
 	}
-	r.exec(t, `UPDATE payments SET expires_at = ? WHERE number = ?`, mysql.Now().Add(-time.Second), []byte(unpaid.Number))
+	r.exec(t, `UPDATE payments SET expires_at = ? WHERE number = ?`, mysql.Now().Add(-time.Second),
+		[]byte(unpaid.Number))
 	r.sweepAll(t)
 	if got, err := r.Payment(t.Context(), unpaid.Number); err != nil || got.State != Closed {
 		t.Errorf("too late: %+v, %v", got, err)
@@ -755,7 +767,8 @@ func TestAuditOfPayments(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if _, _, err := r.RefundOrder(t.Context(), RefundRequest{OrderID: id, Number: "R", Amount: 5, Note: "x"}); err != nil {
+			refund := RefundRequest{OrderID: id, Number: "R", Amount: 5, Note: "x"}
+			if _, _, err := r.RefundOrder(t.Context(), refund); err != nil {
 				t.Fatal(err)
 			}
 			r.sweepAll(t)

@@ -43,8 +43,7 @@ CREATE TABLE IF NOT EXISTS payment_events (
     provider    VARCHAR(16) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     -- The number of the attempt as the provider says it, which may be none of ours.
     number      VARBINARY(64)  NOT NULL,
-    -- 'paid', 'issued', 'approved', 'failed', 'refunded', 'closed' or 'other'; what completes nothing has 'simulated',
-    -- 'mismatch' or 'unknown' before it.
+    -- What has happened, as internal/payment has it. A payment that completes nothing has the reason before it.
     kind        VARBINARY(32)  NOT NULL,
     -- What tells two things of one kind apart; empty where an attempt has one only.
     event_key   VARBINARY(128) NOT NULL,
