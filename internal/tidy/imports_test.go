@@ -106,6 +106,7 @@ var allowedImports = map[string][]string{
 	"internal/front/proxy": {"internal/front", "internal/problem"},
 
 	"localstack":           {"internal/queue", "localstack/sqs"},
+	"localstack/pay":       {"internal/order"},
 	"localstack/sqs":       {"internal/framing"},
 	"localstack/stacktest": {"internal/queue", "localstack", "localstack/sqs"},
 
@@ -158,6 +159,7 @@ func TestTestsImports(t *testing.T) {
 		"cloudformation": {"internal/front", "internal/queue"},
 		"edge":           {"internal/account", "internal/reconcile"},
 		"e2e":            {"infra", "internal/lab"},
+		"localstack/pay": {"internal/payment/ecpay"},
 		"shop":           {"internal/lab", "internal/reconcile", "internal/strictjson"},
 		"worker":         {"internal/notice", "lua"},
 
