@@ -19,14 +19,29 @@ type asked struct {
 
 // State is what /admin/state shows.
 type State struct {
-	Running    bool              `json:"running"`
 	Webhooks   map[string]string `json:"webhooks"`
 	Faults     Faults            `json:"faults"`
 	Happened   map[string]int    `json:"happened"` // by "provider kind call"
 	Notices    Counts            `json:"notices"`
-	Deliveries []Delivery        `json:"deliveries"` // the last tries
+	Hurried    int               `json:"ecpay_queries_too_soon"` // for which ECPay would lock the merchant out
+	Deliveries []Delivery        `json:"deliveries"`             // the last tries
 }
 
+// adminRoutes are for programs:
+//
+//	GET  /admin/books           attempts, payments and refunds: see Books
+//	GET  /admin/state           faults, how often each has happened, the last tries of notices: see State
+//	GET  /admin/faults          the faults that are set
+//	POST /admin/faults          replaces them: see Faults
+//	POST /admin/webhooks        {"paypal":"http://…","stripe":"http://…"}
+//	POST /admin/pay             {"provider","number"}: as the buyer, like the next; at PayPal the same as approve
+//	POST /admin/approve, /admin/cancel, /admin/lapse, /admin/decline
+//	POST /admin/issue           {"provider","number","method"}: ATM, CVS or BARCODE, or the first that is offered
+//	POST /admin/forge           {"provider","number"}: a notice of a payment that somebody else has signed
+//	POST /admin/settle          {"number"}: what the fault "unsettled" has left so at ECPay; empty is all
+//	POST /admin/refund-by-hand  {"provider","number","refund","amount"}: noted as made by an operator; 0 is the whole
+//
+// What cannot be done is answered by 409 and {"error"}, and what cannot be read by 400.
 func (s *Server) adminRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /admin/books", func(w http.ResponseWriter, _ *http.Request) {
 		asJSON(http.StatusOK, s.Books()).write(w)
@@ -35,8 +50,11 @@ func (s *Server) adminRoutes(mux *http.ServeMux) {
 		s.mu.Lock()
 		webhooks := map[string]string{PayPal: s.webhooks[PayPal], Stripe: s.webhooks[Stripe]}
 		s.mu.Unlock()
+		s.books.mu.Lock()
+		hurried := s.books.hurried
+		s.books.mu.Unlock()
 		asJSON(http.StatusOK, State{
-			Running: true, Webhooks: webhooks, Faults: s.faults.get(), Happened: s.Happened(), Notices: s.Counts(),
+			Webhooks: webhooks, Faults: s.faults.get(), Happened: s.Happened(), Notices: s.Counts(), Hurried: hurried,
 			Deliveries: s.Deliveries(),
 		}).write(w)
 	})
@@ -52,7 +70,7 @@ func (s *Server) adminRoutes(mux *http.ServeMux) {
 		}
 		return addresses, nil
 	}))
-	for _, act := range []string{actPay, actApprove, actCancel, actLapse, actIssue} {
+	for _, act := range []string{actPay, actApprove, actCancel, actLapse, actIssue, actDecline} {
 		mux.HandleFunc("POST /admin/"+act, admin(func(q asked) (any, error) {
 			return s.Act(act, q.Provider, q.Number, q.Method)
 		}))
@@ -83,8 +101,8 @@ func admin[T any](do func(T) (any, error)) http.HandlerFunc {
 	}
 }
 
-// Act does what a buyer does with an attempt: pay, approve, cancel, lapse or issue, the last by a method that the
-// attempt offers, or by the first of them. The attempt must be known to the provider: at ECPay and Alipay the buyer's
+// Act does what a buyer does with an attempt: pay, approve, cancel, lapse, decline or issue, the last by a method that
+// it offers, or by the first of them. The attempt must be known to the provider: at ECPay and Alipay the buyer's
 // browser makes it so. Nothing happens if the error is not nil.
 func (s *Server) Act(act, provider, number, method string) (Attempt, error) {
 	s.books.mu.Lock()

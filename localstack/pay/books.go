@@ -97,6 +97,7 @@ type attempt struct {
 
 	fields  url.Values // as the merchant gave them
 	methods []string   // by which a number can be issued
+	code    string     // the number that was issued
 	card    string     // how a payment by card at ECPay stands
 	refuses bool       // a refund was refused, and so will the next be
 }
@@ -110,6 +111,9 @@ type books struct {
 	payments    []*Payment
 	refunds     []*Refund
 	remembered  map[string]remembered
+
+	queried time.Time // when ECPay was asked last
+	hurried int       // how often it was asked too soon after
 }
 
 // remembered is the answer to a call that may be repeated under its key.

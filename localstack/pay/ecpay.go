@@ -23,6 +23,9 @@ const (
 
 	alphanumerics = "0123456789abcdefghijklmnopqrstuvwxyz"
 	ecpayStamps   = 3 * time.Minute
+	// ecpayPause is the time between two queries. ECPay locks out for half an hour who asks more often, from whatever
+	// process; here it is counted only.
+	ecpayPause = 200 * time.Millisecond
 	// ecpayPageLife is how long a page waits for a card.
 	ecpayPageLife = 30 * time.Minute
 	// Where a form says nothing else, a number for the cash machine can be paid for 3 days, and one for stores for 7.
@@ -170,7 +173,18 @@ func ecpayMethods(form url.Values) (methods []string) {
 	return methods
 }
 
+// takesCards reports whether a trade may be paid by card. Without one a number is given out before.
+func takesCards(form url.Values) bool {
+	chosen := form.Get("ChoosePayment")
+	ignored := strings.Split(form.Get("IgnorePayment"), "#")
+	return chosen == "Credit" || chosen == "ALL" && !slices.Contains(ignored, "Credit")
+}
+
 func (e ecpay) query(c *call) answer {
+	if time.Since(e.books.queried) < ecpayPause {
+		e.books.hurried++
+	}
+	e.books.queried = time.Now()
 	stamp, err := strconv.ParseInt(c.form.Get("TimeStamp"), 10, 64)
 	if err != nil || time.Since(time.Unix(stamp, 0)).Abs() > ecpayStamps {
 		return plain(http.StatusOK, "0|TimeStamp Error")
@@ -269,8 +283,14 @@ func (e ecpay) pay(a *attempt) (notices []*notice) {
 	if _, simulated := e.faults.roll(Simulated, ECPay, ""); simulated {
 		return []*notice{e.paid(a, true)} // and the trade can still be paid
 	}
-	if _, issued := e.faults.roll(IssuedFirst, ECPay, ""); issued && a.Status == Open {
-		notices = e.issue(a, "ATM")
+	if a.Status == Open {
+		_, issued := e.faults.roll(IssuedFirst, ECPay, "")
+		switch {
+		case len(a.methods) > 0 && (issued || !takesCards(a.fields)):
+			notices = e.issue(a, a.methods[0])
+		case issued:
+			notices = e.issue(a, "ATM")
+		}
 	}
 	e.books.take(a, a.Reference, ecpayCard)
 	if a.Method == ecpayCard {
@@ -280,6 +300,16 @@ func (e ecpay) pay(a *attempt) (notices []*notice) {
 		}
 	}
 	return append(notices, e.paid(a, false))
+}
+
+// declined is a notice that a card was declined. The buyer may go on to try another.
+func (e ecpay) declined(a *attempt) *notice {
+	form := e.told(a)
+	form.Set("RtnCode", "10100058")
+	form.Set("RtnMsg", "付款失敗")
+	form.Set("SimulatePaid", "0")
+	form.Set("PaymentType", ecpayCard)
+	return e.tell(a, "declined", a.noticeURL, form)
 }
 
 func (e ecpay) forged(a *attempt) *notice {
@@ -302,15 +332,17 @@ func (e ecpay) issue(a *attempt, method string) []*notice {
 		if days, err := strconv.Atoi(a.fields.Get("ExpireDate")); err == nil && 1 <= days && days <= 60 {
 			life = time.Duration(days) * 24 * time.Hour
 		}
+		a.code = digits(14)
 		form.Set("BankCode", "812")
-		form.Set("vAccount", digits(14))
+		form.Set("vAccount", a.code)
 	case err == nil && method == "CVS" && 1 <= asked && asked <= 43_200:
 		life = time.Duration(asked) * time.Minute
 	case err == nil && method == "BARCODE" && 1 <= asked && asked <= 30:
 		life = time.Duration(asked) * 24 * time.Hour
 	}
 	if method != "ATM" {
-		form.Set("PaymentNo", "LLL"+digits(11))
+		a.code = "LLL" + digits(11)
+		form.Set("PaymentNo", a.code)
 		form.Set("Barcode1", digits(9))
 		form.Set("Barcode2", digits(16))
 		form.Set("Barcode3", digits(15))

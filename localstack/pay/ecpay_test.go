@@ -212,3 +212,37 @@ func TestECPayRefuses(t *testing.T) {
 		t.Errorf("the books have %v", books.Attempts)
 	}
 }
+
+// TestECPayDeclined: a card is declined, and the next is not.
+func TestECPayDeclined(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	l.ecpayCheckout("A1", "ChoosePayment", "Credit")
+	l.buyer("decline", pay.ECPay, "A1")
+	l.buyer("pay", pay.ECPay, "A1")
+	l.quiet()
+	codes := ""
+	for _, n := range l.shop.told() {
+		codes += l.ecpayTold(n).Get("RtnCode") + " "
+	}
+	if codes != "10100058 1 " {
+		t.Errorf("codes %s", codes)
+	}
+	l.wantBooks("ecpay paid A1 49900 TWD")
+}
+
+// TestECPayNumberFirst: who cannot pay by card gets a number before, and the page shows it.
+func TestECPayNumberFirst(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	l.ecpayCheckout("A1", "ChoosePayment", "CVS")
+	l.buyer("pay", pay.ECPay, "A1")
+	all := l.wait(2)
+	if got := all[0].form().Get("RtnCode") + " " + all[1].form().Get("RtnCode"); got != "10100073 1" {
+		t.Errorf("codes %s", got)
+	}
+	if code := all[0].form().Get("PaymentNo"); code == "" ||
+		!strings.Contains(l.ecpayCheckout("A1", "ChoosePayment", "CVS").body, code) {
+		t.Errorf("the page does not show the code %s", code)
+	}
+}

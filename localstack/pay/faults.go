@@ -14,6 +14,8 @@ import (
 const (
 	// NoticeTwice posts a notice twice at the same time.
 	NoticeTwice = "notice_twice"
+	// NoticeTwin posts another event of the same change, with an id of its own: PayPal and Stripe.
+	NoticeTwin = "notice_twin"
 	// NoticeLate posts it only after the delay.
 	NoticeLate = "notice_late"
 	// NoticeOutOfOrder holds a notice back until another one of the same provider was posted, or for the delay.
@@ -51,8 +53,10 @@ const (
 	Slow = "slow"
 )
 
-var kinds = []string{NoticeTwice, NoticeLate, NoticeOutOfOrder, NoticeForged, NoticeFirst, NoticeNever, AnswerLost,
-	RequestLost, Trouble, Refused, PaidWhileClosing, IssuedFirst, Simulated, Unsettled, Down, Slow}
+var kinds = []string{
+	NoticeTwice, NoticeTwin, NoticeLate, NoticeOutOfOrder, NoticeForged, NoticeFirst, NoticeNever,
+	AnswerLost, RequestLost, Trouble, Refused, PaidWhileClosing, IssuedFirst, Simulated, Unsettled, Down, Slow,
+}
 
 // The operations of the providers, which a fault may be limited to. At ECPay and Alipay the buyer's browser creates.
 const (

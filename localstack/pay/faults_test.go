@@ -115,6 +115,40 @@ func TestNoticeFaults(t *testing.T) {
 	}
 }
 
+// TestTwin: PayPal and Stripe may tell of one change by two events.
+func TestTwin(t *testing.T) {
+	t.Parallel()
+	for _, provider := range []string{pay.PayPal, pay.Stripe} {
+		l := start(t)
+		l.create(provider, "A1")
+		l.fault(`{"kind":"notice_twin"}`)
+		l.buyer("pay", provider, "A1")
+		l.quiet()
+		all := l.shop.told()
+		if len(all) != 2 || !l.genuine(all[0]) || !l.genuine(all[1]) || string(all[0].body) == string(all[1].body) ||
+			all[0].event() != all[1].event() {
+			t.Errorf("%s: told %v", provider, all)
+		}
+	}
+}
+
+// TestCaptureRefused: the buyer's means are declined, and he may approve by others.
+func TestCaptureRefused(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	order := "/v2/checkout/orders/" + l.create(pay.PayPal, "A1")
+	l.buyer("approve", pay.PayPal, "A1")
+	l.fault(`{"kind":"refused","call":"capture","count":1}`)
+	_, declined := l.paypal("POST", order+"/capture", "A1", "{}")
+	if len(declined.Details) != 1 || declined.Details[0].Issue != "INSTRUMENT_DECLINED" {
+		t.Errorf("declined: %+v", declined)
+	}
+	l.wantBooks("")
+	if _, done := l.paypal("POST", order+"/capture", "A1", "{}"); done.Status != "COMPLETED" {
+		t.Errorf("captured: %+v", done)
+	}
+}
+
 // TestForged: what somebody else has signed comes beside the true notice, or without one.
 func TestForged(t *testing.T) {
 	t.Parallel()

@@ -44,6 +44,8 @@ type notice struct {
 	// sign makes headers and body of one try. A forged one is signed by somebody else.
 	sign   func(forged bool) (http.Header, string)
 	forged bool
+	// twin makes another notice of the same change, with an id of its own; nil where the provider has none.
+	twin func() *notice
 
 	due   time.Time
 	tries int
@@ -176,6 +178,9 @@ func (c *courier) add(n *notice, mayWait bool) {
 	}
 	if _, forged := roll(NoticeForged); forged {
 		c.launch(&notice{provider: n.provider, number: n.number, kind: n.kind, url: n.url, sign: n.sign, forged: true})
+	}
+	if _, twin := roll(NoticeTwin); twin && n.twin != nil {
+		c.launch(n.twin())
 	}
 	if !mayWait {
 		c.launch(n)

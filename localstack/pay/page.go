@@ -25,17 +25,20 @@ const (
 	actPay     = "pay"
 	actApprove = "approve" // at PayPal, where the merchant takes the money
 	actCancel  = "cancel"
-	actLapse   = "lapse" // to let the time pass
-	actIssue   = "issue" // to ask for a number to pay with
+	actLapse   = "lapse"   // to let the time pass
+	actIssue   = "issue"   // to ask for a number to pay with
+	actDecline = "decline" // to try a card that is declined
 )
 
 // view is what a page shows.
 type view struct {
 	Provider, Merchant, Item, Amount, Number string
+	Code                                     string // the number to pay with
 	Status                                   Status
 	Action                                   string // where the buttons post
 	Pay                                      string
 	Methods                                  []string
+	Declines                                 bool // the provider tells of cards that are declined
 	Back                                     string
 	Problem                                  string
 }
@@ -44,11 +47,12 @@ type view struct {
 func (s *Server) page(a *attempt) answer {
 	v := view{
 		Provider: providerNames[a.Provider], Merchant: s.merchant, Item: a.Item, Number: a.Number, Status: a.Status,
+		Code:   a.code,
 		Amount: order.Money(a.Amount, a.Currency), Back: webAddress(s.houses[a.Provider].back(a, a.Status != Paid)),
 	}
 	if a.payable() && a.Status != Approved {
 		v.Action = "/buyer/" + a.Provider + "/" + url.PathEscape(a.Reference) + "/"
-		v.Pay = actPay
+		v.Pay, v.Declines = actPay, a.Provider == ECPay
 		if a.Status == Open {
 			v.Methods = a.methods
 		}
@@ -106,8 +110,9 @@ func (s *Server) button(c *call, provider string) answer {
 		return s.page(a) // which says how it stands
 	}
 	given := s.page(a)
-	// A buyer with a number stays to write it down.
-	if back := webAddress(s.houses[provider].back(a, act == actCancel)); back != "" && act != actIssue {
+	// A buyer with a number stays to write it down, and one without a card to try another.
+	back := webAddress(s.houses[provider].back(a, act == actCancel))
+	if back != "" && act != actIssue && act != actDecline {
 		given.status, given.header["Location"] = http.StatusSeeOther, back
 	}
 	given.notices = notices
@@ -135,6 +140,11 @@ func (s *Server) act(a *attempt, act, method string) ([]*notice, error) {
 	case actLapse:
 		a.Status = Closed
 		return s.houses[a.Provider].lapse(a), nil
+	case actDecline:
+		if a.Provider != ECPay {
+			return nil, fmt.Errorf("%s tells nothing of a card that is declined", a.Provider)
+		}
+		return []*notice{ecpay{s}.declined(a)}, nil
 	case actIssue:
 		if a.Status != Open || method == "" && len(a.methods) == 0 {
 			return nil, fmt.Errorf("no number is issued for it")

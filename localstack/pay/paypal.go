@@ -449,6 +449,7 @@ func (p paypal) tell(a *attempt, kind, resource string, what object) *notice {
 	}
 	return &notice{
 		provider: PayPal, number: a.Number, kind: kind, url: p.webhook(PayPal),
+		twin: func() *notice { return p.tell(a, kind, resource, what) },
 		sign: func(forged bool) (http.Header, string) { return p.sign(event, forged), string(event) },
 	}
 }

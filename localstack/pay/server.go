@@ -32,7 +32,7 @@ const (
 )
 
 const (
-	maxBodyBytes   = 256 << 10 // an event of PayPal, posted back to be verified, is the largest
+	maxBodyBytes   = 64 << 10
 	maxHeaderBytes = 32 << 10
 	maxConnections = 1024
 	headerTimeout  = 10 * time.Second

@@ -378,6 +378,7 @@ func (p stripe) tell(a *attempt, kind string, what object) *notice {
 	}
 	return &notice{
 		provider: Stripe, number: a.Number, kind: kind, url: p.webhook(Stripe),
+		twin: func() *notice { return p.tell(a, kind, what) },
 		sign: func(forged bool) (http.Header, string) {
 			secret := stripeWebhookSecret
 			if forged {
