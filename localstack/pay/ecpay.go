@@ -37,7 +37,8 @@ const (
 	cardAuthorized = "已授權"
 	cardToSettle   = "要關帳"
 	cardSettled    = "已關帳"
-	cardCancelled  = "操作取消"
+	cardCalledOff  = "操作取消" // the settling was, so that it is authorized again
+	cardGivenUp    = "已取消"
 )
 
 var taipei = time.FixedZone("Taipei", 8*60*60)
@@ -230,7 +231,7 @@ func (e ecpay) told(a *attempt) url.Values {
 	if a.payment != nil {
 		form.Set("PaymentDate", a.payment.PaidAt.In(taipei).Format(ecpayTime))
 		form.Set("PaymentTypeChargeFee", fmt.Sprintf("%d.%02d", dollars*2/100, dollars*2%100))
-		if a.Method == ecpayCard {
+		if a.Method == ecpayCard && a.fields.Get("NeedExtraPaidInfo") == "Y" {
 			form.Set("gwsr", a.gwsr())
 		}
 	}
@@ -335,7 +336,7 @@ func (e ecpay) issue(a *attempt, method string) []*notice {
 		a.code = digits(14)
 		form.Set("BankCode", "812")
 		form.Set("vAccount", a.code)
-	case err == nil && method == "CVS" && 1 <= asked && asked <= 43_200:
+	case err == nil && method == "CVS" && 1 <= asked && asked <= 86_400:
 		life = time.Duration(asked) * time.Minute
 	case err == nil && method == "BARCODE" && 1 <= asked && asked <= 30:
 		life = time.Duration(asked) * 24 * time.Hour
@@ -348,7 +349,11 @@ func (e ecpay) issue(a *attempt, method string) []*notice {
 		form.Set("Barcode3", digits(15))
 	}
 	a.ExpiresAt = time.Now().Add(life)
-	form.Set("ExpireDate", a.ExpiresAt.In(taipei).Format("2006/01/02"))
+	if method == "ATM" { // to the end of the day
+		year, month, day := a.ExpiresAt.In(taipei).Date()
+		a.ExpiresAt = time.Date(year, month, day+1, 0, 0, 0, 0, taipei)
+	}
+	form.Set("ExpireDate", a.ExpiresAt.Add(-time.Second).In(taipei).Format("2006/01/02"))
 	return []*notice{e.tell(a, "issued", a.issuedURL, form)}
 }
 
@@ -371,7 +376,9 @@ func (e ecpay) doAction(c *call) answer {
 	a := e.books.numbered(ECPay, f.Get("MerchantTradeNo"))
 	dollars, err := strconv.ParseInt(f.Get("TotalAmount"), 10, 64)
 	problem := ""
-	switch whole := a != nil && dollars*dollar == a.Amount; {
+	whole := a != nil && dollars*dollar == a.Amount
+	authorized := a != nil && (a.card == cardAuthorized || a.card == cardCalledOff)
+	switch {
 	case a == nil || a.Reference != f.Get("TradeNo"):
 		problem = "TradeNo Error"
 	case a.card == "":
@@ -385,14 +392,14 @@ func (e ecpay) doAction(c *call) answer {
 			problem = err.Error()
 		}
 	case f.Get("Action") == "E" && a.card == cardToSettle && whole:
-		a.card = cardAuthorized
-	case f.Get("Action") == "C" && a.card == cardAuthorized && whole:
+		a.card = cardCalledOff
+	case f.Get("Action") == "C" && authorized && whole:
 		a.card = cardToSettle
-	case f.Get("Action") == "N" && a.card == cardAuthorized && whole:
+	case f.Get("Action") == "N" && authorized && whole:
 		if _, err := e.books.give(a, "", "N"+digits(12), a.Amount, ByAPI); err != nil {
 			problem = err.Error()
 		} else {
-			a.card = cardCancelled
+			a.card = cardGivenUp
 		}
 	default:
 		problem = "error_Action"
@@ -420,9 +427,9 @@ func (e ecpay) queryCard(c *call) answer {
 	a := e.books.attempts[i]
 	at := func(t time.Time) string { return t.In(taipei).Format(ecpayTime) }
 	closings := []object{}
-	if a.card == cardSettled {
+	if a.card == cardSettled || a.card == cardToSettle {
 		closings = append(closings, object{
-			"status": cardSettled, "sno": a.gwsr(), "amount": a.Amount / dollar, "datetime": at(a.payment.PaidAt),
+			"status": a.card, "sno": a.gwsr(), "amount": a.Amount / dollar, "datetime": at(a.payment.PaidAt),
 		})
 	}
 	for _, r := range a.refunds {

@@ -37,6 +37,7 @@ func (l *lab) ecpayCheckout(number string, more ...string) reply {
 		"PaymentType", "aio", "TotalAmount", "499", "TradeDesc", "促銷方案", "ItemName", "Tom's <Shop> 音箱",
 		"ReturnURL", l.shop.URL + "/ecpay", "PaymentInfoURL", l.shop.URL + "/ecpay-issued",
 		"ClientBackURL", l.shop.URL + "/back?a=1", "ChoosePayment", "ALL", "EncryptType", "1",
+		"NeedExtraPaidInfo", "Y",
 	}, more...)...)
 }
 

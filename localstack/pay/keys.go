@@ -130,6 +130,7 @@ func (s *Server) Env() []string {
 		"PAYPAL_SECRET=" + paypalSecret,
 		"PAYPAL_WEBHOOK_ID=" + paypalWebhookID,
 		"PAYPAL_MERCHANT_ID=" + paypalMerchant,
+		"PAYPAL_VERIFY=postback",
 		"PAYPAL_CERT_ROOTS=" + text(s.keys.root),
 
 		"ALIPAY_GATEWAY=" + url + "/alipay/gateway.do",

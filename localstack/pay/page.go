@@ -74,7 +74,7 @@ func (s *Server) render(status int, v view) answer {
 		status: status, contentType: "text/html; charset=utf-8", body: text.String(),
 		header: map[string]string{
 			"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'",
-			"Referrer-Policy":         "no-referrer",
+			"Referrer-Policy":         "same-origin",
 		},
 	}
 }

@@ -206,7 +206,13 @@ func (p paypal) order(a *attempt) object {
 		unit["invoice_id"] = invoice
 	}
 	if a.payment != nil {
-		unit["payments"] = object{"captures": []object{p.shown(a)}}
+		refunds := []object{}
+		for _, r := range a.refunds {
+			if r.By == ByAPI {
+				refunds = append(refunds, p.shownRefund(a, r))
+			}
+		}
+		unit["payments"] = object{"captures": []object{p.shown(a)}, "refunds": refunds}
 	}
 	self := p.self() + "/v2/checkout/orders/" + a.Reference
 	return object{
@@ -333,9 +339,10 @@ func (p paypal) refund(c *call) answer {
 		}
 	}
 	var asked struct {
-		Amount *paypalMoney `json:"amount"`
+		Amount  *paypalMoney `json:"amount"`
+		Invoice string       `json:"invoice_id"`
 	}
-	if err := json.Unmarshal(c.body, &asked); err != nil && len(c.body) > 0 {
+	if err := json.Unmarshal(c.body, &asked); len(c.body) > 0 && err != nil || len(asked.Invoice) > 127 {
 		return p.problem(http.StatusBadRequest, "INVALID_REQUEST", "MALFORMED_REQUEST_JSON")
 	}
 	amount, ok := a.Amount-a.Refunded, true
@@ -359,6 +366,7 @@ func (p paypal) refund(c *call) answer {
 	if err != nil {
 		return p.unprocessable("REFUND_AMOUNT_EXCEEDED")
 	}
+	a.fields.Set(r.Reference, asked.Invoice)
 	p.books.byReference[key(PayPal, r.Reference)] = a
 	given := asJSON(http.StatusCreated, p.shownRefund(a, r))
 	given.notices = []*notice{p.tell(a, "PAYMENT.CAPTURE.REFUNDED", "refund", p.shownRefund(a, r))}
@@ -367,7 +375,7 @@ func (p paypal) refund(c *call) answer {
 
 func (p paypal) shownRefund(a *attempt, r *Refund) object {
 	at := r.At.UTC().Format(time.RFC3339)
-	return object{
+	shown := object{
 		"id": r.Reference, "status": "COMPLETED", "amount": paypalAmount(r.Amount, r.Currency), "custom_id": a.Number,
 		"payee": object{"merchant_id": paypalMerchant}, "create_time": at, "update_time": at,
 		"links": []object{
@@ -375,6 +383,10 @@ func (p paypal) shownRefund(a *attempt, r *Refund) object {
 			{"rel": "up", "href": p.self() + "/v2/payments/captures/" + a.payment.Reference, "method": "GET"},
 		},
 	}
+	if invoice := a.fields.Get(r.Reference); invoice != "" {
+		shown["invoice_id"] = invoice
+	}
+	return shown
 }
 
 func (p paypal) getRefund(c *call) answer {

@@ -22,7 +22,7 @@ import (
 type stripe struct{ *Server }
 
 const (
-	stripeVersion  = "2025-03-31.basil"
+	stripeVersion  = "2025-08-27.basil"
 	stripePageLife = 24 * time.Hour
 	// A page can be given from half an hour to a day. Stripe takes half an hour from when the call was begun.
 	stripeLeast, stripeSlack = 30 * time.Minute, time.Minute
@@ -281,7 +281,7 @@ func (p stripe) refund(c *call) answer {
 	case a.Refunded == a.Amount:
 		return p.invalid("charge_already_refunded", "Charge "+p.charge(a)+" has already been refunded.")
 	}
-	number := cmp.Or(c.request.Header.Get("Idempotency-Key"), f.Get("metadata[refund]"))
+	number := cmp.Or(f.Get("metadata[refund]"), c.request.Header.Get("Idempotency-Key"))
 	r, err := p.books.give(a, number, "re_"+rand.Text(), amount, ByAPI)
 	if err != nil {
 		return p.invalid("amount_too_large", "Refund amount is greater than unrefunded amount on charge.")
@@ -289,11 +289,15 @@ func (p stripe) refund(c *call) answer {
 	a.fields[r.Reference] = []string{f.Encode()}
 	p.books.byReference[key(Stripe, r.Reference)] = a
 	given := asJSON(http.StatusOK, p.shownRefund(a, r))
-	given.notices = []*notice{p.tell(a, "charge.refunded", object{
+	charge := object{
 		"id": p.charge(a), "object": "charge", "amount": a.Amount, "amount_refunded": a.Refunded,
 		"currency": strings.ToLower(a.Currency), "payment_intent": a.payment.Reference,
 		"refunded": a.Refunded == a.Amount, "metadata": metadata(a.fields, "payment_intent_data[metadata]"),
-	})}
+	}
+	n := p.event(a, "charge.refunded", object{
+		"object": charge, "previous_attributes": object{"amount_refunded": a.Refunded - amount},
+	})
+	given.notices = []*notice{n}
 	return given
 }
 
@@ -366,11 +370,15 @@ func (p stripe) back(a *attempt, cancelled bool) string {
 
 func (p stripe) acknowledged(status int, _ string) bool { return status/100 == 2 }
 
-// tell is an event, signed anew at each try.
 func (p stripe) tell(a *attempt, kind string, what object) *notice {
+	return p.event(a, kind, object{"object": what})
+}
+
+// event is an event, signed anew at each try.
+func (p stripe) event(a *attempt, kind string, data object) *notice {
 	event, err := json.Marshal(object{
 		"id": "evt_" + rand.Text(), "object": "event", "api_version": stripeVersion, "created": time.Now().Unix(),
-		"type": kind, "livemode": false, "pending_webhooks": 1, "data": object{"object": what},
+		"type": kind, "livemode": false, "pending_webhooks": 1, "data": data,
 		"request": object{"id": nil, "idempotency_key": nil},
 	})
 	if err != nil {
@@ -378,7 +386,7 @@ func (p stripe) tell(a *attempt, kind string, what object) *notice {
 	}
 	return &notice{
 		provider: Stripe, number: a.Number, kind: kind, url: p.webhook(Stripe),
-		twin: func() *notice { return p.tell(a, kind, what) },
+		twin: func() *notice { return p.event(a, kind, data) },
 		sign: func(forged bool) (http.Header, string) {
 			secret := stripeWebhookSecret
 			if forged {
