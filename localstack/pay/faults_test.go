@@ -45,12 +45,12 @@ func (l *lab) genuine(n told) bool {
 	return strings.HasSuffix(n.header.Get("Stripe-Signature"), l.stripeSum(n))
 }
 
-var providers = []string{pay.ECPay, pay.PayPal, pay.Alipay, pay.Stripe}
+var allProviders = []string{pay.ECPay, pay.PayPal, pay.Alipay, pay.Stripe}
 
 // TestRepeats: a notice is repeated until it is acknowledged as its provider wants it, and given up after some tries.
 func TestRepeats(t *testing.T) {
 	t.Parallel()
-	for _, provider := range providers {
+	for _, provider := range allProviders {
 		l := start(t)
 		l.shop.refuse = 2
 		l.create(provider, "A1")
@@ -90,7 +90,7 @@ func TestRedirectIsNoAcknowledgement(t *testing.T) {
 
 func TestNoticeFaults(t *testing.T) {
 	t.Parallel()
-	for _, provider := range providers {
+	for _, provider := range allProviders {
 		l := start(t)
 		for i, test := range []struct {
 			fault string
@@ -152,7 +152,7 @@ func TestCaptureRefused(t *testing.T) {
 // TestForged: what somebody else has signed comes beside the true notice, or without one.
 func TestForged(t *testing.T) {
 	t.Parallel()
-	for _, provider := range providers {
+	for _, provider := range allProviders {
 		l := start(t)
 		l.create(provider, "A1")
 		l.buyer("forge", provider, "A1")
@@ -343,7 +343,7 @@ func (l *lab) paid(provider string) (id string) {
 // once, but at ECPay, which has no numbers, it is refused.
 func TestUnknownRefund(t *testing.T) {
 	t.Parallel()
-	for _, provider := range providers {
+	for _, provider := range allProviders {
 		for fault, there := range map[string]int{"answer_lost": 1, "request_lost": 0} {
 			l := start(t)
 			address, header, body := l.refundCall(provider, l.paid(provider))
@@ -364,7 +364,7 @@ func TestUnknownRefund(t *testing.T) {
 // TestRefundRefused: nothing goes back, also when it is asked for again.
 func TestRefundRefused(t *testing.T) {
 	t.Parallel()
-	for _, provider := range providers {
+	for _, provider := range allProviders {
 		l := start(t)
 		address, header, body := l.refundCall(provider, l.paid(provider))
 		l.fault(`{"kind":"refused","call":"refund","count":1}`)

@@ -139,7 +139,7 @@ func (s *Server) Env() []string {
 		"ALIPAY_PUBLIC_KEY=" + text(public),
 		"ALIPAY_SELLER_ID=" + alipaySeller,
 
-		"STRIPE_HOST=" + url + "/stripe",
+		"STRIPE_HOST=" + url, // whose own library takes no address with a path
 		"STRIPE_SECRET_KEY=" + stripeSecret,
 		"STRIPE_WEBHOOK_SECRET=" + stripeWebhookSecret,
 	}

@@ -1,6 +1,6 @@
 // Package pay is a server in this process that speaks the protocols of four providers of payments, with real
-// signatures: ECPay, PayPal, Alipay and Stripe, each under its own path. A client needs nothing changed but its host.
-// No money moves.
+// signatures: ECPay, PayPal, Alipay and Stripe, each under its own path, and Stripe under none as well. A client needs
+// nothing changed but its host. No money moves.
 //
 // It plays the buyer too: on pages for a browser, and under /admin for programs. It keeps its own books of each payment
 // that it took and each refund that it made, so that a checker can compare them with the shop's. See Faults for what a

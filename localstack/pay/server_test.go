@@ -3,6 +3,7 @@ package pay_test
 import (
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	"stampede/localstack/pay"
@@ -132,4 +133,32 @@ func TestOperatorPaysTwice(t *testing.T) {
 		l.admin("refund-by-hand", `{"provider":"ecpay","number":"A1","refund":"R1","amount":49900}`)
 	}
 	l.wantBooks("ecpay paid A1 49900 TWD; refund R1 of A1 49900 by hand; refund R1 of A1 49900 by hand")
+}
+
+// TestAtOnce: of buyers who pay at once one does, and of refunds with one number one is made.
+func TestAtOnce(t *testing.T) {
+	t.Parallel()
+	l := start(t)
+	session := l.create(pay.Stripe, "A1")
+	l.create(pay.Alipay, "A1")
+	var wg sync.WaitGroup
+	for range 20 {
+		for _, provider := range []string{pay.Stripe, pay.Alipay} {
+			wg.Go(func() { _, _ = l.server.Act("pay", provider, "A1", "") })
+		}
+	}
+	wg.Wait()
+	address, header, body := l.refundCall(pay.Stripe, session)
+	other, otherHeader, otherBody := l.refundCall(pay.Alipay, "")
+	for range 10 {
+		wg.Go(func() { _, _ = do("POST", address, header.Clone(), body) })
+		wg.Go(func() { _, _ = do("POST", other, otherHeader.Clone(), otherBody) })
+	}
+	wg.Wait()
+	if books := l.server.Books(); len(books.Payments) != 2 || len(books.Refunds) != 2 {
+		t.Errorf("the books say %+v", books)
+	}
+	if counts := l.quiet(); counts != (pay.Counts{Acknowledged: 4}) {
+		t.Errorf("%+v", counts)
+	}
 }

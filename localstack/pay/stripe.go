@@ -34,16 +34,19 @@ func (p stripe) routes(mux *http.ServeMux) {
 		name string
 		do   func(*call) answer
 	}{
-		"POST /stripe/v1/checkout/sessions":             {opCreate, p.once(p.create)},
-		"GET /stripe/v1/checkout/sessions":              {opQuery, p.listSessions},
-		"GET /stripe/v1/checkout/sessions/{id}":         {opQuery, p.get},
-		"POST /stripe/v1/checkout/sessions/{id}/expire": {opClose, p.once(p.expire)},
-		"GET /stripe/v1/payment_intents/{id}":           {opQuery, p.getIntent},
-		"POST /stripe/v1/refunds":                       {opRefund, p.once(p.refund)},
-		"GET /stripe/v1/refunds":                        {opQueryRefund, p.listRefunds},
-		"GET /stripe/v1/refunds/{id}":                   {opQueryRefund, p.getRefund},
+		"POST /v1/checkout/sessions":             {opCreate, p.once(p.create)},
+		"GET /v1/checkout/sessions":              {opQuery, p.listSessions},
+		"GET /v1/checkout/sessions/{id}":         {opQuery, p.get},
+		"POST /v1/checkout/sessions/{id}/expire": {opClose, p.once(p.expire)},
+		"GET /v1/payment_intents/{id}":           {opQuery, p.getIntent},
+		"POST /v1/refunds":                       {opRefund, p.once(p.refund)},
+		"GET /v1/refunds":                        {opQueryRefund, p.listRefunds},
+		"GET /v1/refunds/{id}":                   {opQueryRefund, p.getRefund},
 	} {
-		mux.HandleFunc(route, p.api(Stripe, operation.name, p.authorized(operation.do)))
+		method, path, _ := strings.Cut(route, " ")
+		handler := p.api(Stripe, operation.name, p.authorized(operation.do))
+		mux.HandleFunc(route, handler) // as Stripe's own library takes no address with a path
+		mux.HandleFunc(method+" /stripe"+path, handler)
 	}
 	mux.HandleFunc("GET /stripe/c/pay/{id}", p.api(Stripe, opPage, func(c *call) answer {
 		a := p.session(c.request.PathValue("id"))

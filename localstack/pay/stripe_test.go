@@ -173,8 +173,10 @@ func TestStripeExpires(t *testing.T) {
 			t.Errorf("%s: status %d", what, status)
 		}
 	}
-	if r := l.do("GET", l.env["STRIPE_HOST"]+path, nil, ""); r.status != http.StatusUnauthorized {
-		t.Errorf("without a key: status %d", r.status)
+	for _, host := range []string{l.env["STRIPE_HOST"], l.server.URL() + "/stripe"} {
+		if r := l.do("GET", host+path, nil, ""); r.status != http.StatusUnauthorized {
+			t.Errorf("without a key at %s: status %d", host, r.status)
+		}
 	}
 }
 
