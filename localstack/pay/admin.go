@@ -8,8 +8,8 @@ import (
 	"net/http"
 )
 
-// asked is a request of a program: as the buyer, or as an operator.
-type asked struct {
+// adminRequest is a request of a program: as the buyer, or as an operator.
+type adminRequest struct {
 	Provider string `json:"provider"`
 	Number   string `json:"number"` // the merchant's, of the attempt
 	Method   string `json:"method"` // by which a number is issued: ATM, CVS or BARCODE
@@ -71,13 +71,15 @@ func (s *Server) adminRoutes(mux *http.ServeMux) {
 		return addresses, nil
 	}))
 	for _, act := range []string{actPay, actApprove, actCancel, actLapse, actIssue, actDecline} {
-		mux.HandleFunc("POST /admin/"+act, admin(func(q asked) (any, error) {
+		mux.HandleFunc("POST /admin/"+act, admin(func(q adminRequest) (any, error) {
 			return s.Act(act, q.Provider, q.Number, q.Method)
 		}))
 	}
-	mux.HandleFunc("POST /admin/forge", admin(func(q asked) (any, error) { return q, s.Forge(q.Provider, q.Number) }))
-	mux.HandleFunc("POST /admin/settle", admin(func(q asked) (any, error) { return s.Settle(q.Number), nil }))
-	mux.HandleFunc("POST /admin/refund-by-hand", admin(func(q asked) (any, error) {
+	mux.HandleFunc("POST /admin/forge", admin(func(q adminRequest) (any, error) {
+		return q, s.Forge(q.Provider, q.Number)
+	}))
+	mux.HandleFunc("POST /admin/settle", admin(func(q adminRequest) (any, error) { return s.Settle(q.Number), nil }))
+	mux.HandleFunc("POST /admin/refund-by-hand", admin(func(q adminRequest) (any, error) {
 		return q, s.RefundByHand(q.Provider, q.Number, cmp.Or(q.Refund, "hand-"+rand.Text()), q.Amount)
 	}))
 }
@@ -129,7 +131,7 @@ func (s *Server) Forge(provider, number string) error {
 		s.books.mu.Unlock()
 		return fmt.Errorf("pay: %.20q has no attempt %.64q", provider, number)
 	}
-	n := s.houses[provider].forged(a)
+	n := s.protocols[provider].forged(a)
 	s.books.mu.Unlock()
 	if n.url == "" {
 		return fmt.Errorf("pay: %s has no address for notices", provider)

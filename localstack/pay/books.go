@@ -128,6 +128,13 @@ func newBooks() *books {
 	}
 }
 
+// locked calls do with the books locked.
+func (b *books) locked(do func() answer) answer {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return do()
+}
+
 // key joins what cannot have a space in it.
 func key(provider, number string) string { return provider + " " + number }
 

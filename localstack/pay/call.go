@@ -77,7 +77,7 @@ func (s *Server) run(w http.ResponseWriter, c *call, provider, operation string,
 		cut(w)
 	}
 	if _, trouble := s.faults.roll(Trouble, provider, operation); trouble {
-		s.houses[provider].trouble(operation).write(w)
+		s.protocols[provider].trouble(operation).write(w)
 		return
 	}
 	switch operation {
@@ -88,10 +88,7 @@ func (s *Server) run(w http.ResponseWriter, c *call, provider, operation string,
 		_, c.racing = s.faults.roll(PaidWhileClosing, provider, operation)
 	}
 
-	s.books.mu.Lock()
-	given := do(c)
-	s.books.mu.Unlock()
-
+	given := s.books.locked(func() answer { return do(c) })
 	if len(given.notices) > 0 {
 		if _, first := s.faults.roll(NoticeFirst, provider, operation); first {
 			s.notices.sendNow(ctx, given.notices)

@@ -37,7 +37,7 @@ var defaultPauses = []time.Duration{
 	10 * time.Second, 10 * time.Second,
 }
 
-// notice is what a provider tells the merchant. The courier's goroutine of it alone changes it.
+// notice is what a provider tells the merchant. The sender's goroutine of it alone changes it.
 type notice struct {
 	provider, number, kind string
 	url                    string
@@ -78,8 +78,8 @@ type Counts struct {
 	Pending      int `json:"pending"`
 }
 
-// courier posts notices until they are acknowledged.
-type courier struct {
+// sender posts notices until they are acknowledged.
+type sender struct {
 	server *Server
 	client *http.Client
 	pauses []time.Duration
@@ -95,12 +95,12 @@ type courier struct {
 	deliveries []Delivery
 }
 
-func newCourier(s *Server, o Options) *courier {
+func newSender(s *Server, o Options) *sender {
 	pauses := o.Pauses
 	if pauses == nil {
 		pauses = defaultPauses
 	}
-	return &courier{
+	return &sender{
 		server: s, pauses: pauses, slots: make(chan struct{}, maxPosts),
 		client: &http.Client{
 			Timeout: cmp.Or(o.NoticeTimeout, defaultNoticeTimeout),
@@ -138,7 +138,7 @@ func checkNoticeURL(address string) error {
 }
 
 // start sends on what is pending.
-func (c *courier) start(ctx context.Context) {
+func (c *sender) start(ctx context.Context) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ctx = ctx
@@ -148,17 +148,17 @@ func (c *courier) start(ctx context.Context) {
 }
 
 // wait returns when nothing is posted any more, after the context of start has ended.
-func (c *courier) wait() { c.work.Wait() }
+func (c *sender) wait() { c.work.Wait() }
 
 // send posts notices, with the faults that apply to each, and returns at once.
-func (c *courier) send(notices []*notice) {
+func (c *sender) send(notices []*notice) {
 	for _, n := range notices {
 		c.add(n, true)
 	}
 }
 
 // sendNow is send, but returns when each notice was tried once.
-func (c *courier) sendNow(ctx context.Context, notices []*notice) {
+func (c *sender) sendNow(ctx context.Context, notices []*notice) {
 	for _, n := range notices {
 		c.add(n, false)
 		select {
@@ -169,7 +169,7 @@ func (c *courier) sendNow(ctx context.Context, notices []*notice) {
 }
 
 // add takes one notice up. One that is not to be posted now may be late.
-func (c *courier) add(n *notice, mayWait bool) {
+func (c *sender) add(n *notice, mayWait bool) {
 	n.tried = make(chan struct{})
 	roll := func(kind string) (time.Duration, bool) { return c.server.faults.roll(kind, n.provider, "") }
 	if n.url == "" {
@@ -203,7 +203,7 @@ func (c *courier) add(n *notice, mayWait bool) {
 }
 
 // launch has a notice posted, after those of the same attempt that are before it and not late.
-func (c *courier) launch(n *notice) {
+func (c *sender) launch(n *notice) {
 	if n.tried == nil {
 		n.tried = make(chan struct{})
 	}
@@ -232,14 +232,14 @@ func (c *courier) launch(n *notice) {
 }
 
 // goRun needs mu.
-func (c *courier) goRun(n *notice) {
+func (c *sender) goRun(n *notice) {
 	if ctx := c.ctx; ctx != nil && ctx.Err() == nil {
 		c.work.Go(func() { c.run(ctx, n) })
 	}
 }
 
 // run posts a notice until it is acknowledged, or was posted often enough. If ctx ends it stays pending.
-func (c *courier) run(ctx context.Context, n *notice) {
+func (c *sender) run(ctx context.Context, n *notice) {
 	if n.after != nil {
 		select {
 		case <-n.after:
@@ -273,7 +273,7 @@ func (c *courier) run(ctx context.Context, n *notice) {
 }
 
 // untilDue waits until a notice is due or overtaken, and reports false if ctx ends before.
-func (c *courier) untilDue(ctx context.Context, n *notice) bool {
+func (c *sender) untilDue(ctx context.Context, n *notice) bool {
 	timer := time.NewTimer(time.Until(n.due))
 	defer timer.Stop()
 	select {
@@ -285,7 +285,7 @@ func (c *courier) untilDue(ctx context.Context, n *notice) bool {
 }
 
 // overtake lets the notice go that waits for n to be posted before it.
-func (c *courier) overtake(n *notice) {
+func (c *sender) overtake(n *notice) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch waits := c.held[n.provider]; {
@@ -298,7 +298,7 @@ func (c *courier) overtake(n *notice) {
 }
 
 // end notes what has become of a notice.
-func (c *courier) end(n *notice, taken bool) {
+func (c *sender) end(n *notice, taken bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.pending, n)
@@ -319,7 +319,7 @@ func (c *courier) end(n *notice, taken bool) {
 }
 
 // post posts a notice once, and reports whether it was acknowledged.
-func (c *courier) post(ctx context.Context, n *notice) bool {
+func (c *sender) post(ctx context.Context, n *notice) bool {
 	select {
 	case c.slots <- struct{}{}:
 	case <-ctx.Done():
@@ -336,7 +336,7 @@ func (c *courier) post(ctx context.Context, n *notice) bool {
 	if err != nil {
 		d.Error = err.Error()
 	}
-	d.Acknowledged = err == nil && c.server.houses[n.provider].acknowledged(status, reply)
+	d.Acknowledged = err == nil && c.server.protocols[n.provider].acknowledged(status, reply)
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -345,7 +345,7 @@ func (c *courier) post(ctx context.Context, n *notice) bool {
 	return d.Acknowledged
 }
 
-func (c *courier) exchange(ctx context.Context, address string, header http.Header, body string) (int, string, error) {
+func (c *sender) exchange(ctx context.Context, address string, header http.Header, body string) (int, string, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader([]byte(body)))
 	if err != nil {
 		return 0, "", err

@@ -48,7 +48,7 @@ func (s *Server) page(a *attempt) answer {
 	v := view{
 		Provider: providerNames[a.Provider], Merchant: s.merchant, Item: a.Item, Number: a.Number, Status: a.Status,
 		Code:   a.code,
-		Amount: order.Money(a.Amount, a.Currency), Back: webAddress(s.houses[a.Provider].back(a, a.Status != Paid)),
+		Amount: order.Money(a.Amount, a.Currency), Back: webAddress(s.protocols[a.Provider].back(a, a.Status != Paid)),
 	}
 	if a.payable() && a.Status != Approved {
 		v.Action = "/buyer/" + a.Provider + "/" + url.PathEscape(a.Reference) + "/"
@@ -90,7 +90,7 @@ func webAddress(address string) string {
 func (s *Server) buyerRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("POST /buyer/{provider}/{reference}/{act}", func(w http.ResponseWriter, r *http.Request) {
 		provider := r.PathValue("provider")
-		if s.houses[provider] == nil {
+		if s.protocols[provider] == nil {
 			http.NotFound(w, r)
 			return
 		}
@@ -111,7 +111,7 @@ func (s *Server) button(c *call, provider string) answer {
 	}
 	given := s.page(a)
 	// A buyer with a number stays to write it down, and one without a card to try another.
-	back := webAddress(s.houses[provider].back(a, act == actCancel))
+	back := webAddress(s.protocols[provider].back(a, act == actCancel))
 	if back != "" && act != actIssue && act != actDecline {
 		given.status, given.header["Location"] = http.StatusSeeOther, back
 	}
@@ -134,12 +134,12 @@ func (s *Server) act(a *attempt, act, method string) ([]*notice, error) {
 		if a.Status == Approved {
 			return nil, fmt.Errorf("it is %s", a.Status)
 		}
-		return s.houses[a.Provider].pay(a), nil
+		return s.protocols[a.Provider].pay(a), nil
 	case actCancel: // leaves the page; the payment can be made until it lapses
 		return nil, nil
 	case actLapse:
 		a.Status = Closed
-		return s.houses[a.Provider].lapse(a), nil
+		return s.protocols[a.Provider].lapse(a), nil
 	case actDecline:
 		if a.Provider != ECPay {
 			return nil, fmt.Errorf("%s tells nothing of a card that is declined", a.Provider)

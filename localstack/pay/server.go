@@ -59,13 +59,13 @@ type Options struct {
 
 // Server is a running stand-in. All its methods may be called at any time and from any goroutine.
 type Server struct {
-	merchant string
-	addr     string // the same after Kill and Start; set once, before the first request
-	keys     *keys
-	books    *books
-	faults   *injector
-	notices  *courier
-	houses   map[string]house
+	merchant  string
+	addr      string // the same after Kill and Start; set once, before the first request
+	keys      *keys
+	books     *books
+	faults    *injector
+	notices   *sender
+	protocols map[string]protocol
 
 	mu       sync.Mutex // guards what follows, and that no request begins after the end
 	webhooks map[string]string
@@ -78,9 +78,9 @@ type Server struct {
 	closed  bool
 }
 
-// house is a provider as the server knows it. Its methods but trouble and acknowledged are called with the books
+// protocol is a provider as the server knows it. Its methods but trouble and acknowledged are called with the books
 // locked.
-type house interface {
+type protocol interface {
 	// routes adds what the provider answers.
 	routes(mux *http.ServeMux)
 	// pay does what follows when the buyer pays an attempt that is open, and returns what the provider tells of it.
@@ -115,8 +115,8 @@ func Start(o Options) (*Server, error) {
 		merchant: cmp.Or(o.Merchant, "Stampede"), addr: addr.String(), keys: made, books: newBooks(),
 		faults: &injector{}, webhooks: map[string]string{},
 	}
-	s.houses = map[string]house{ECPay: ecpay{s}, PayPal: paypal{s}, Alipay: alipay{s}, Stripe: stripe{s}}
-	s.notices = newCourier(s, o)
+	s.protocols = map[string]protocol{ECPay: ecpay{s}, PayPal: paypal{s}, Alipay: alipay{s}, Stripe: stripe{s}}
+	s.notices = newSender(s, o)
 	for provider, address := range o.Webhooks {
 		if err := s.SetWebhook(provider, address); err != nil {
 			return nil, err
@@ -221,7 +221,7 @@ func (s *Server) webhook(provider string) string {
 // handler answers all requests until ctx ends.
 func (s *Server) handler(ctx context.Context) http.Handler {
 	mux := http.NewServeMux()
-	for _, h := range s.houses {
+	for _, h := range s.protocols {
 		h.routes(mux)
 	}
 	// Neither may be posted to by a page of somebody else that the same browser shows.
