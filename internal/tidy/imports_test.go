@@ -159,7 +159,7 @@ func TestTestsImports(t *testing.T) {
 		"cloudformation": {"internal/front", "internal/queue"},
 		"edge":           {"internal/account", "internal/reconcile"},
 		"e2e":            {"infra", "internal/lab"},
-		"localstack/pay": {"internal/payment/ecpay"},
+		"localstack/pay": {"internal/payment", "internal/payment/ecpay", "internal/payment/providers"},
 		"shop":           {"internal/lab", "internal/reconcile", "internal/strictjson"},
 		"worker":         {"internal/notice", "lua"},
 
