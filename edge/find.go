@@ -164,7 +164,7 @@ func (f *finder) readDecided(ctx context.Context, ids []order.OrderID) (map[orde
 	for id := range rows {
 		record := rows[id]
 		records[id] = &record
-		if record.FailedReason != order.DeadLetter { // or an operator may have it decided anew
+		if record.Final() {
 			f.decided.Add(id, &record)
 		}
 	}

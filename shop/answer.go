@@ -71,7 +71,7 @@ func (s *Shop) screened(a *answer, r *http.Request, purpose access.Purpose, next
 			err = problem.New(problem.InternalError, "")
 		}
 	}()
-	body, err := readBody(a.ResponseWriter, r) // through which a body that is too large closes the connection
+	body, err := readBody(a.ResponseWriter, r, purpose) // through which a body that is too large closes the connection
 	if err != nil {
 		return err
 	}
@@ -192,14 +192,18 @@ func sendJSON(w http.ResponseWriter, status int, value any) error {
 }
 
 // readBody reads a request's body to its end.
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodyBytes))
+func readBody(w http.ResponseWriter, r *http.Request, purpose access.Purpose) ([]byte, error) {
+	most := int64(maxBodyBytes)
+	if purpose == access.Webhook {
+		most = maxNoticeBytes
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	var network net.Error
 	switch {
 	case err == nil:
 		return body, nil
 	case isType[*http.MaxBytesError](err):
-		return nil, problem.New(problem.BodyTooLarge, fmt.Sprintf("A body may have %d bytes.", maxBodyBytes))
+		return nil, problem.New(problem.BodyTooLarge, fmt.Sprintf("A body may have %d bytes.", most))
 	case errors.As(err, &network) && network.Timeout():
 		return nil, problem.New(problem.RequestTimeout, "")
 	default:

@@ -1,16 +1,19 @@
-// Shop is the HTTP service for people: accounts and sessions, and what merchants do with products. What a crowd asks
-// for is the edge's.
+// Shop is the HTTP service for people: accounts and sessions, payments, and what merchants do with products. What a
+// crowd asks for is the edge's.
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"stampede/internal/access"
 	"stampede/internal/config"
 	"stampede/internal/daemon"
+	"stampede/internal/order"
 	"stampede/internal/password"
+	"stampede/internal/till"
 )
 
 // stopTimeout bounds a graceful stop, the notice to the load balancer included: 5 s below the 30 s after which
@@ -25,6 +28,9 @@ func main() {
 	limit := vars.String("RATE_LIMIT_PASSWORDS", defaultPasswordLimit,
 		"requests per second and burst of one client address, of those that cost a hash: logins, registrations, "+
 			"changes of a password", access.CheckLimit)
+	payments := till.Declare(vars)
+	pointPrice := vars.Int("POINT_PRICE", 1, 1, 1_000_000, "what a point costs, in minor units of POINT_CURRENCY")
+	pointCurrency := vars.String("POINT_CURRENCY", "EUR", "ISO 4217 code of POINT_PRICE", checkCurrency)
 	params := password.DefaultParams()
 	memory := vars.Int("PASSWORD_MEMORY_KIB", int(params.MemoryKiB), 7168, 1<<20,
 		"memory of one password hash (argon2id)")
@@ -46,13 +52,26 @@ func main() {
 		if err := s.passwords.setLimit(*limit); err != nil {
 			return nil, fmt.Errorf("RATE_LIMIT_PASSWORDS: %w", err)
 		}
+		taken, err := payments.Till(parts.DB)
+		if err != nil {
+			return nil, err
+		}
+		s.takePayments(taken, paymentSettings{pointPrice: int64(*pointPrice), pointCurrency: *pointCurrency})
 		return &daemon.Service{
 			Ready: s.Ready, Serve: s.Serve,
 			Stop: func(ctx context.Context) error { return s.Stop(ctx, *notice) },
 		}, nil
 	}
 	daemon.Main(daemon.Program{
-		Name: "shop", About: "serves people over HTTP: accounts, and products for merchants", Vars: vars,
+		Name: "shop", About: "serves people over HTTP: accounts, payments, and products for merchants", Vars: vars,
 		Addr: "SHOP_ADDR", Check: daemon.CheckSchema, StopTimeout: stopTimeout, Start: start,
 	})
+}
+
+// checkCurrency reports whether a text is a code of ISO 4217.
+func checkCurrency(code string) error {
+	if !order.IsCurrency(code) {
+		return errors.New("it is no code of ISO 4217, such as EUR")
+	}
+	return nil
 }

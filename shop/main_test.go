@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -56,6 +57,7 @@ func newWorld(t *testing.T, tune ...func(*Shop)) *world {
 	w.Accounts = account.New(w.DB)
 	w.edge = sync.OnceValue(w.startEdge)
 	w.Route = func(method, path string) string {
+		path, _, _ = strings.Cut(path, "?")
 		if front.Process(method, path) == front.Edge && path != "/readyz" && path != "/healthz" {
 			return w.edge()
 		}

@@ -22,16 +22,21 @@ import (
 	"stampede/internal/ledger"
 	"stampede/internal/mysql"
 	"stampede/internal/notice"
+	"stampede/internal/pager"
 	"stampede/internal/password"
 	"stampede/internal/problem"
 	"stampede/internal/redis"
 	"stampede/internal/stock"
 	"stampede/internal/telemetry"
+	"stampede/internal/till"
+	"stampede/internal/wallet"
 )
 
 const (
 	// maxBodyBytes bounds a request body; a product with a long description has some 10 KB.
 	maxBodyBytes = 16 << 10
+	// maxNoticeBytes bounds a notice of a provider of payments; those of PayPal and Stripe have some thousand bytes.
+	maxNoticeBytes = 64 << 10
 	// maxHeaderBytes bounds the request line and the headers. To this net/http adds 4 KiB.
 	maxHeaderBytes = 2 << 10
 	// maxConns bounds the connections of one shop. What comes beyond waits until one ends.
@@ -60,6 +65,11 @@ type Shop struct {
 	guard     *access.Guard
 	passwords *passwords
 	requests  *telemetry.Requests
+	till      *till.Till
+	wallets   *wallet.Wallets
+	cursors   pager.Cursors
+	payments  paymentSettings
+	notices   notices
 	// workTimeout is what the constant of the same name says; tests on a busy machine are more patient.
 	workTimeout time.Duration
 
@@ -79,6 +89,8 @@ func New(rdb *redis.Client, db *mysql.DB, guard *access.Guard, hasher *password.
 		db: db, redis: rdb, stock: st, ledger: books, accounts: account.New(db), guard: guard,
 		catalog: catalog.Catalog{Stock: st, Ledger: books}, passwords: newPasswords(hasher),
 		requests: telemetry.NewRequests(reg), workTimeout: workTimeout,
+		till: &till.Till{DB: db}, wallets: wallet.New(db), notices: newNotices(reg),
+		cursors: pager.Cursors{Keeper: guard.Tokens},
 	}
 	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "stampede_http_connections", Help: "Client connections that are open.",
@@ -140,6 +152,9 @@ func (s *Shop) table() []route {
 		return route{pattern, access.API, down(problem.ProductsUnavailable,
 			"It is not known whether the change was made. Look, then repeat it.", s.forMerchant(h))}
 	}
+	payments := func(pattern string, h handler) route {
+		return route{pattern, access.API, down(problem.PaymentsUnavailable, "Repeat the request.", h)}
+	}
 	return []route{
 		accounts("POST /api/register", s.forPassword(s.postRegister)),
 		accounts("POST /api/login", s.forPassword(s.postLogin)),
@@ -151,6 +166,15 @@ func (s *Shop) table() []route {
 		products("POST /api/products", s.postProduct),
 		products("PATCH /api/products/{id}", s.patchProduct),
 		products("PUT /api/products/{id}/restocks/{restock_id}", s.putRestock),
+		payments("POST /api/orders/{id}/payments", withoutKey(s.forUser(s.postPayment))),
+		payments("GET /api/orders/{id}/payments", s.forUser(s.getPayments)),
+		payments("POST /api/orders/{id}/cancel", withoutKey(s.forUser(s.postCancel))),
+		payments("PUT /api/orders/{id}/refunds/{refund_id}", s.forMerchant(s.putRefund)),
+		payments("GET /api/wallet", s.forUser(s.getWallet)),
+		payments("GET /api/wallet/ledger", s.forUser(s.getWalletLedger)),
+		payments("POST /api/wallet/topups", withoutKey(s.forUser(s.postTopUp))),
+		{"GET /api/payments/{number}/return", access.Aside, s.getReturn},
+		{"POST /webhooks/{provider}", access.Webhook, s.postNotice},
 		{"GET /healthz", access.Probe, func(w http.ResponseWriter, _ *http.Request) error {
 			_, _ = io.WriteString(w, "ok\n")
 			return nil

@@ -8,6 +8,7 @@ import (
 
 	"stampede/internal/ledger"
 	"stampede/internal/order"
+	"stampede/internal/reconcile"
 )
 
 const (
@@ -63,16 +64,9 @@ func (w *Worker) bringReturned(ctx context.Context) (err error) {
 	return err
 }
 
-// putOnSale puts units on sale again that MySQL has taken back. The reminders go only when Redis has answered.
+// putOnSale puts units on sale again that MySQL has taken back.
 func (w *Worker) putOnSale(ctx context.Context, stockID order.StockID, returned []order.Returned) error {
-	units, err := w.stock.Return(ctx, stockID, returned)
-	if err != nil {
-		return err
-	}
+	units, err := reconcile.Return(ctx, w.stock, w.ledger, stockID, returned)
 	w.metrics.returned.Add(float64(units))
-	ids := make([]order.OrderID, len(returned))
-	for i := range returned {
-		ids[i] = returned[i].OrderID
-	}
-	return w.ledger.ForgetReturned(ctx, stockID, ids)
+	return err
 }

@@ -10,6 +10,7 @@ import (
 	"stampede/internal/config"
 	"stampede/internal/daemon"
 	"stampede/internal/telemetry"
+	"stampede/internal/till"
 )
 
 const (
@@ -24,6 +25,7 @@ const (
 func main() {
 	vars := config.New("worker")
 	local, allowGalera := vars.MySQLSettings()
+	payments := till.Declare(vars)
 
 	check := func(ctx context.Context, parts daemon.Parts) error {
 		if err := daemon.CheckSchema(ctx, parts); err != nil {
@@ -37,7 +39,12 @@ func main() {
 		return nil
 	}
 	start := func(_ context.Context, parts daemon.Parts) (*daemon.Service, error) {
+		taken, err := payments.Till(parts.DB)
+		if err != nil {
+			return nil, err
+		}
 		w := New(parts.Redis, parts.DB, parts.Queue, parts.Registry)
+		w.takePayments(taken)
 		serve := func(net.Listener) error {
 			w.Start()
 			<-w.receiving.Done()
@@ -46,7 +53,7 @@ func main() {
 		return &daemon.Service{Ready: w.Ready, Counted: w.Counted(), Serve: serve, Stop: w.Stop}, nil
 	}
 	daemon.Main(daemon.Program{
-		Name: "worker", About: "decides orders", Vars: vars, Check: check, Queue: true,
+		Name: "worker", About: "decides orders, and sees to payments", Vars: vars, Check: check, Queue: true,
 		GCPercent: gcPercent, StopTimeout: stopTimeout, Start: start,
 	})
 }

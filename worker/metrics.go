@@ -23,6 +23,7 @@ type metrics struct {
 	takenOut      prometheus.Counter
 	cancelled     prometheus.Counter
 	returned      prometheus.Counter
+	paymentEvents *prometheus.CounterVec
 	batchOrders   prometheus.Histogram
 	decideSeconds prometheus.Histogram
 	lagSeconds    prometheus.Histogram
@@ -70,6 +71,7 @@ func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 		cancelled: counter("stampede_orders_cancelled_total", "Orders that were cancelled, as they were not paid."),
 		returned: counter("stampede_units_returned_total",
 			"Units of cancelled or refunded orders that are for sale again."),
+		paymentEvents: telemetry.PaymentEvents(),
 		batchOrders: histogram("stampede_decide_batch_orders", "Orders per deciding transaction.",
 			prometheus.ExponentialBuckets(1, 2, 10)),
 		decideSeconds: histogram("stampede_decide_duration_seconds",
@@ -94,7 +96,7 @@ func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 
 	m.declare()
 	reg.MustRegister(m.decisions, m.repeated, m.retries, m.deadLetters, m.relayed, m.givenBack, m.takenOut,
-		m.cancelled, m.returned,
+		m.cancelled, m.returned, m.paymentEvents,
 		m.batchOrders, m.decideSeconds, m.lagSeconds, m.queueSeconds, m.receives, m.driftFound, m.driftRepaired,
 		m.lostCommits, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "stampede_messages_held", Help: "Messages received and not yet deleted.",

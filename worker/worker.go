@@ -20,6 +20,7 @@ import (
 	"stampede/internal/reconcile"
 	"stampede/internal/redis"
 	"stampede/internal/stock"
+	"stampede/internal/till"
 )
 
 const (
@@ -62,6 +63,7 @@ type Worker struct {
 	ledger   *ledger.Ledger
 	accounts *account.Accounts
 	queue    *queue.Queue
+	till     *till.Till
 	metrics  *metrics
 	breaker  breaker
 	held     deliveries
@@ -101,6 +103,7 @@ type Worker struct {
 func New(rdb *redis.Client, db *mysql.DB, q *queue.Queue, reg prometheus.Registerer) *Worker {
 	w := &Worker{
 		redis: rdb, stock: stock.New(rdb), db: db, ledger: ledger.New(db), accounts: account.New(db), queue: q,
+		till:       &till.Till{DB: db},
 		visibility: queue.VisibilityTimeout, heartbeatInterval: heartbeatInterval,
 		attemptPause: attemptPause, productPause: productPause, relayInterval: relayInterval, relayAge: relayAge,
 		reconcileInterval: reconcileInterval, staleAge: reconcile.StaleAge, lostAge: reconcile.LostAge,
@@ -144,6 +147,11 @@ func (w *Worker) Start() {
 	w.loops.Go(func() { loop.Every(w.receiving, w.stuckAge, w.share) })
 	w.loops.Go(func() { loop.Every(w.receiving, w.relayInterval, w.relay) })
 	w.loops.Go(func() { loop.Every(w.receiving, expireInterval, w.expire) })
+	for _, by := range w.till.Providers {
+		w.loops.Go(func() {
+			loop.Every(w.receiving, paymentsInterval, func(ctx context.Context) { w.settlePayments(ctx, by) })
+		})
+	}
 	w.loops.Go(func() {
 		w.reconcile(w.receiving) // at once, so that it is known which servers of Redis there are
 		loop.Every(w.receiving, w.reconcileInterval, w.reconcile)

@@ -171,6 +171,8 @@ const (
 	API Purpose = iota
 	// Aside is any other that counts with those.
 	Aside
+	// Webhook is a notice of a server that signs it. It does not count: many come from few addresses.
+	Webhook
 	// Probe is of a load balancer, which has a share of its own: a crowd behind the same address must not make a
 	// server look dead.
 	Probe
@@ -197,6 +199,8 @@ func (g *Guard) Screen(answer Header, remote netip.Addr, lines func(field string
 
 	var err *problem.Error
 	switch purpose {
+	case Webhook:
+		return nil
 	case Probe:
 		return g.probes.AllowSilently(address)
 	case Aside:

@@ -41,6 +41,15 @@ var Routes = []Route{
 	{"POST", "/api/products", Shop},
 	{"PATCH", "/api/products/{id}", Shop},
 	{"PUT", "/api/products/{id}/restocks/{restock_id}", Shop},
+	{"POST", "/api/orders/{id}/payments", Shop},
+	{"GET", "/api/orders/{id}/payments", Shop},
+	{"POST", "/api/orders/{id}/cancel", Shop},
+	{"PUT", "/api/orders/{id}/refunds/{refund_id}", Shop},
+	{"GET", "/api/payments/{number}/return", Shop},
+	{"POST", "/webhooks/{provider}", Shop},
+	{"GET", "/api/wallet", Shop},
+	{"GET", "/api/wallet/ledger", Shop},
+	{"POST", "/api/wallet/topups", Shop},
 }
 
 // Process returns the process that answers a method of a path. A path on which only the shop has methods is the shop's

@@ -25,9 +25,13 @@ func OpenDoor(edges, shops []string) (*Door, error) {
 	if err != nil {
 		return nil, err
 	}
+	return openDoor(ln, edges, shops), nil
+}
+
+func openDoor(ln net.Listener, edges, shops []string) *Door {
 	d := &Door{"http://" + ln.Addr().String(), proxy.New(edges, shops), make(chan error, 1)}
 	go func() { d.served <- d.proxy.Serve(ln) }()
-	return d, nil
+	return d
 }
 
 // Close lets the requests under way finish, for a while, and takes no more.

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,6 +23,7 @@ import (
 	"stampede/internal/stock"
 	"stampede/internal/token"
 	"stampede/localstack"
+	"stampede/localstack/pay"
 )
 
 // Size says how large a stack is, and where it keeps programs, data and logs while it runs.
@@ -42,6 +44,7 @@ type fleet struct {
 	env     []string
 	running map[string][]*Process // by role
 	door    *Door                 // nil if it was not opened
+	pay     *pay.Server           // nil if no payments are taken
 }
 
 // startFleet builds the programs of all roles and what others are named, and starts the servers in a new directory
@@ -103,14 +106,28 @@ func (f *fleet) open(ctx context.Context) (err error) {
 	return err
 }
 
-// runAll starts all that people use: programs, with one shop, and the front door to edges and shop.
+// runAll starts all that people use: programs, with one shop, the front door to edges and shop, and providers of
+// payments.
 func (f *fleet) runAll(ctx context.Context, size Size) error {
-	if err := f.run(ctx, map[string]int{"edge": size.Edges, "shop": 1, "worker": size.Workers}); err != nil {
+	// The programs are told where the front door is, so that it has its address before they start.
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
 		return err
 	}
-	var err error
-	f.door, err = OpenDoor(f.addrs("edge"), f.addrs("shop"))
-	return err
+	front := "http://" + ln.Addr().String()
+	f.pay, err = pay.Start(pay.Options{Merchant: "Stampede", Webhooks: map[string]string{
+		pay.PayPal: front + "/webhooks/paypal", pay.Stripe: front + "/webhooks/stripe",
+	}})
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	f.env = append(f.env, append(f.pay.Env(), "FRONT="+front)...)
+
+	if err := f.run(ctx, map[string]int{"edge": size.Edges, "shop": 1, "worker": size.Workers}); err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	f.door = openDoor(ln, f.addrs("edge"), f.addrs("shop"))
+	return nil
 }
 
 // run starts so many programs of each role and waits until they are ready.
@@ -190,6 +207,9 @@ func (f *fleet) close(keep bool) error {
 		}
 	}
 
+	if f.pay != nil {
+		errs = append(errs, f.pay.Close())
+	}
 	if f.redis != nil {
 		f.redis.Close()
 	}

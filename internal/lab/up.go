@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"stampede/internal/order"
 )
@@ -34,6 +35,8 @@ func Up(ctx context.Context, size Size) (err error) {
 		{Name: "Concert ticket", Price: 4990, Currency: "EUR", Stock: 500, LimitPerUser: 4},
 		{Name: "Sneaker, limited edition", Price: 18900, Currency: "EUR", Stock: 50, LimitPerUser: 1},
 		{Name: "Console", Price: 49900, Currency: "EUR", Stock: 10_000},
+		{Name: "Poster, to be paid within 5 minutes", Price: 2500, Currency: "TWD", Stock: 200,
+			Payment: order.PaymentRequired, PayWithin: 5 * time.Minute},
 	} {
 		if _, err := f.sale.Ledger.AddProduct(ctx, p); err != nil {
 			return err
@@ -71,6 +74,7 @@ func (f *fleet) explain(file string) {
 	tab := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(tab, "Stampede\t%s\n", f.door.URL)
 	fmt.Fprintf(tab, "board\t%s\n", f.board())
+	fmt.Fprintf(tab, "payments, without money\t%s/admin/books\n", f.pay.URL())
 	for _, p := range f.all() {
 		if p.Addr != "" {
 			fmt.Fprintf(tab, "%s\thttp://%s\n", strings.Replace(p.Name, "-", " ", 1), p.Addr)

@@ -56,6 +56,14 @@ func (f *fleet) assignments() ([]assignment, error) {
 			}
 		}
 	}
+	if f.pay == nil {
+		return all, nil
+	}
+	all = append(all, assignment{"PAY", f.pay.URL()})
+	for _, variable := range f.pay.Env() {
+		name, value, _ := strings.Cut(variable, "=")
+		all = append(all, assignment{name, value})
+	}
 	return all, nil
 }
 

@@ -156,7 +156,7 @@ func showHeld(ctx context.Context, from sqlx.QueryerContext, records []order.Rec
 		if h == nil {
 			continue
 		}
-		records[i].Status = h.State
+		records[i].Status, records[i].MustBePaid = h.State, true
 		if h.State == order.AwaitingPayment {
 			records[i].PayBy = h.PayBy
 		}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/jmoiron/sqlx"
@@ -47,16 +48,24 @@ func (l *Ledger) Snapshot(ctx context.Context, stockID order.StockID, orders []o
 	return snapshot, nil
 }
 
-// Decided reads those of the orders that have a row. One that must be paid is held, whatever has become of it.
+// Decided reads those of the orders that have a row, and what has become of those that must be paid.
 func (l *Ledger) Decided(ctx context.Context, orders []order.OrderID) (map[order.OrderID]order.Record, error) {
 	decided, err := readDecided(ctx, l.db, orders)
+	if err == nil {
+		records := slices.Collect(maps.Values(decided))
+		err = showHeld(ctx, l.db, records)
+		for i := range records {
+			decided[records[i].ID] = records[i]
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read decided orders: %w", err)
 	}
 	return decided, nil
 }
 
-// readDecided reads those of the orders that have a row, from a transaction or outside of one.
+// readDecided reads those of the orders that have a row, from a transaction or outside of one. Orders that must be paid
+// are held, whatever has become of them.
 func readDecided(ctx context.Context, from sqlx.QueryerContext,
 	orders []order.OrderID) (map[order.OrderID]order.Record, error) {
 	rows, err := readRows(ctx, from, orders)

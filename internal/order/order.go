@@ -128,6 +128,19 @@ type Record struct {
 	DecidedAt time.Time `json:"decided_at,omitzero"`
 	// PayBy is until when an order is to be paid that awaits payment.
 	PayBy time.Time `json:"pay_by,omitzero"`
+	// MustBePaid says that more may become of it after its decision.
+	MustBePaid bool `json:"-"`
+}
+
+// Final reports whether nothing more can become of an order, unless an operator takes back that it has failed.
+func (r *Record) Final() bool {
+	switch r.Status {
+	case Pending, AwaitingPayment, Closing, Held:
+		return false
+	case Completed:
+		return !r.MustBePaid // it may be refunded
+	}
+	return r.FailedReason != DeadLetter
 }
 
 // Decision is what MySQL says of an order.

@@ -18,6 +18,7 @@ type Cursors struct{ Keeper *token.Keeper }
 const (
 	orderList   = "orders"
 	productList = "products"
+	walletList  = "wallet"
 )
 
 // Order names the place that is behind an order.
@@ -37,21 +38,37 @@ func (c Cursors) ReadOrder(text []byte) (before order.OrderID, ok bool) {
 }
 
 // Product names the place that is behind a product.
-func (c Cursors) Product(id order.ProductID) string {
-	return c.write(productList, binary.BigEndian.AppendUint64(nil, uint64(id)))
-}
+func (c Cursors) Product(id order.ProductID) string { return c.writeNumber(productList, int64(id)) }
 
 // ReadProduct reads what Product wrote, or nothing, which is the start of the list.
 func (c Cursors) ReadProduct(text []byte) (after order.ProductID, ok bool) {
+	n, ok := c.readNumber(productList, text)
+	return order.ProductID(n), ok
+}
+
+// Entry names the place that is behind a change of a wallet, by its version.
+func (c Cursors) Entry(version int64) string { return c.writeNumber(walletList, version) }
+
+// ReadEntry reads what Entry wrote, or nothing, which is the start of the list.
+func (c Cursors) ReadEntry(text []byte) (before int64, ok bool) {
+	return c.readNumber(walletList, text)
+}
+
+func (c Cursors) writeNumber(list string, n int64) string {
+	return c.write(list, binary.BigEndian.AppendUint64(nil, uint64(n)))
+}
+
+// readNumber reads a number from 1 on, or nothing as 0.
+func (c Cursors) readNumber(list string, text []byte) (n int64, ok bool) {
 	if len(text) == 0 {
 		return 0, true
 	}
-	place, ok := c.read(productList, text)
+	place, ok := c.read(list, text)
 	if !ok || len(place) != 8 {
 		return 0, false
 	}
-	after = order.ProductID(binary.BigEndian.Uint64(place))
-	return after, after > 0
+	n = int64(binary.BigEndian.Uint64(place))
+	return n, n > 0
 }
 
 func (c Cursors) write(list string, place []byte) string {

@@ -18,6 +18,7 @@ var requestMembers = []string{
 	"email", "name", "password", "old_password", "new_password", "refresh_token",
 	"description", "price", "currency", "stock", "starts_at", "ends_at", "limit_per_user", "state", "units",
 	"payment", "pay_within_s",
+	"provider", "method", "points", "amount", "return_units", "note",
 }
 
 // CheckBody is the one gate for every JSON body. If something is wrong with the body, detail says what.

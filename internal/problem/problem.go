@@ -59,6 +59,16 @@ const (
 	RestockMismatch      Code = "restock_mismatch"
 	TooFewUnits          Code = "too_few_units"
 	ProductsUnavailable  Code = "products_unavailable"
+	NotPayable           Code = "not_payable"
+	NotCancellable       Code = "not_cancellable"
+	PaymentNotOffered    Code = "payment_not_offered"
+	TooManyPayments      Code = "too_many_payments"
+	PaymentNotFound      Code = "payment_not_found"
+	ProviderUnavailable  Code = "provider_unavailable"
+	PaymentsUnavailable  Code = "payments_unavailable"
+	InvalidTopUp         Code = "invalid_topup"
+	InvalidRefund        Code = "invalid_refund"
+	RefundMismatch       Code = "refund_mismatch"
 )
 
 // problems is the one place that maps a code to HTTP: the status, and the title for a person.
@@ -105,6 +115,16 @@ var problems = map[Code]struct {
 	RestockMismatch:      {http.StatusConflict, "The restock was applied with other units."},
 	TooFewUnits:          {http.StatusConflict, "Fewer units are for sale than are to be taken out."},
 	ProductsUnavailable:  {http.StatusServiceUnavailable, "Products cannot be reached right now."},
+	NotPayable:           {http.StatusConflict, "The order does not await its payment."},
+	NotCancellable:       {http.StatusConflict, "The order cannot be cancelled any more."},
+	PaymentNotOffered:    {http.StatusUnprocessableEntity, "The provider does not take this payment."},
+	TooManyPayments:      {http.StatusConflict, "There were too many attempts to pay."},
+	PaymentNotFound:      {http.StatusNotFound, "You have no such payment."},
+	ProviderUnavailable:  {http.StatusServiceUnavailable, "The provider of payments does not answer right now."},
+	PaymentsUnavailable:  {http.StatusServiceUnavailable, "Payments cannot be reached right now."},
+	InvalidTopUp:         {http.StatusUnprocessableEntity, "Points cannot be bought like this."},
+	InvalidRefund:        {http.StatusUnprocessableEntity, "The refund is not possible."},
+	RefundMismatch:       {http.StatusConflict, "The refund was made with something else."},
 	OutcomeUnknown:       {http.StatusServiceUnavailable, "The order may have been placed; look at its location."},
 }
 

@@ -177,7 +177,8 @@ func (r *Reconciler) look(ctx context.Context, stockID order.StockID, report *Re
 			report.Busy = true
 			return true, nil
 		}
-		return true, r.returns(ctx, stockID, snapshot.Returning)
+		_, err := Return(ctx, r.Redis, r.MySQL, stockID, snapshot.Returning)
+		return true, err
 	}
 
 	// What is known to be missed or left over is repaired first; then the product is looked at again.

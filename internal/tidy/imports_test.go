@@ -28,13 +28,13 @@ var allowedImports = map[string][]string{
 	"shop": {
 		"internal/access", "internal/account", "internal/buckets", "internal/catalog", "internal/config",
 		"internal/daemon", "internal/front", "internal/ledger", "internal/mysql", "internal/notice", "internal/order",
-		"internal/password", "internal/problem", "internal/redis", "internal/stock", "internal/telemetry",
-		"internal/token",
+		"internal/pager", "internal/password", "internal/payment", "internal/problem", "internal/reconcile",
+		"internal/redis", "internal/stock", "internal/telemetry", "internal/till", "internal/token", "internal/wallet",
 	},
 	"worker": {
 		"internal/account", "internal/batch", "internal/config", "internal/daemon", "internal/ledger", "internal/loop",
-		"internal/mysql", "internal/order", "internal/queue", "internal/reconcile", "internal/redis", "internal/stock",
-		"internal/telemetry",
+		"internal/mysql", "internal/order", "internal/payment", "internal/queue", "internal/reconcile",
+		"internal/redis", "internal/stock", "internal/telemetry", "internal/till",
 	},
 	"ctl": {
 		"internal/account", "internal/audit", "internal/buckets", "internal/config", "internal/lab", "internal/ledger",
@@ -70,7 +70,8 @@ var allowedImports = map[string][]string{
 	},
 	"internal/lab": {
 		"internal/account", "internal/audit", "internal/front/proxy", "internal/ledger", "internal/mysql",
-		"internal/order", "internal/queue", "internal/redis", "internal/stock", "internal/token", "localstack", "lua",
+		"internal/order", "internal/queue", "internal/redis", "internal/stock", "internal/token", "localstack",
+		"localstack/pay", "lua",
 	},
 	"internal/ledger": {"internal/failpoint", "internal/mysql", "internal/order", "internal/plaintext"},
 	"internal/notice": {"internal/order", "internal/redis"},
@@ -97,8 +98,8 @@ var allowedImports = map[string][]string{
 	"internal/telemetry": {"internal/loop", "internal/mysql", "internal/queue", "internal/redis"},
 	"internal/token":     {"internal/order"},
 	"internal/till": {
-		"internal/failpoint", "internal/ledger", "internal/mysql", "internal/order", "internal/payment",
-		"internal/plaintext", "internal/wallet",
+		"internal/config", "internal/failpoint", "internal/ledger", "internal/mysql", "internal/order",
+		"internal/payment", "internal/payment/providers", "internal/plaintext", "internal/wallet",
 	},
 	"internal/wallet": {"internal/mysql", "internal/order", "internal/plaintext"},
 
@@ -160,8 +161,8 @@ func TestTestsImports(t *testing.T) {
 		"edge":           {"internal/account", "internal/reconcile"},
 		"e2e":            {"infra", "internal/lab"},
 		"localstack/pay": {"internal/payment", "internal/payment/ecpay", "internal/payment/providers"},
-		"shop":           {"internal/lab", "internal/reconcile", "internal/strictjson"},
-		"worker":         {"internal/notice", "lua"},
+		"shop":           {"internal/lab", "internal/strictjson", "localstack/pay"},
+		"worker":         {"internal/notice", "localstack/pay", "lua"},
 
 		"internal/access": {"internal/account"},
 		"internal/apidoc": {"internal/front", "internal/problem"},

@@ -212,8 +212,8 @@ func mismatched(ctx context.Context, tx *sqlx.Tx, p *Payment, hold *ledger.Hold,
 		return nil // no sum of which anything could be said; the event is kept
 	}
 	return insertRefund(ctx, tx, refundRow{
-		Number: newNumber(), Attempt: []byte(p.Number), OrderID: orderRef(p.OrderID), Amount: n.Amount,
-		Currency: n.Currency, State: RefundManual, Reason: ReasonMismatch,
+		Number: newNumber(), Attempt: []byte(p.Number), Provider: p.Provider, OrderID: orderRef(p.OrderID),
+		Amount: n.Amount, Currency: n.Currency, State: RefundManual, Reason: ReasonMismatch,
 		Note: fmt.Sprintf("%d %s were paid, and not %d %s", n.Amount, n.Currency, p.Amount, p.Currency),
 	})
 }

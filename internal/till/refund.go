@@ -64,8 +64,9 @@ const (
 type RefundRecord struct {
 	Number string
 	// Attempt is the one whose money it is, or empty if points go back.
-	Attempt string
-	OrderID order.OrderID
+	Attempt  string
+	Provider string
+	OrderID  order.OrderID
 	// Amount is in minor units of Currency.
 	Amount   int64
 	Currency string
@@ -83,6 +84,7 @@ type RefundRecord struct {
 type refundRow struct {
 	Number    string       `db:"number"`
 	Attempt   []byte       `db:"attempt"`
+	Provider  string       `db:"provider"`
 	OrderID   []byte       `db:"order_id"`
 	Amount    int64        `db:"amount"`
 	Currency  string       `db:"currency"`
@@ -97,13 +99,13 @@ type refundRow struct {
 	Tries     int64        `db:"tries"`
 }
 
-const refundColumns = `number, attempt, order_id, amount, currency, state, reason, note, actor, done_by, created_at,
-	done_at, next_at, tries`
+const refundColumns = `number, attempt, provider, order_id, amount, currency, state, reason, note, actor, done_by,
+	created_at, done_at, next_at, tries`
 
 func (r *refundRow) record() RefundRecord {
 	record := RefundRecord{
-		Number: r.Number, Attempt: string(r.Attempt), Amount: r.Amount, Currency: r.Currency, State: r.State,
-		Reason: r.Reason, Note: r.Note, Actor: r.Actor, DoneBy: r.DoneBy, CreatedAt: r.CreatedAt, DoneAt: r.DoneAt.Time,
+		Number: r.Number, Attempt: string(r.Attempt), Provider: r.Provider, Amount: r.Amount,
+		Currency: r.Currency, State: r.State, Reason: r.Reason, Note: r.Note, Actor: r.Actor, DoneBy: r.DoneBy, CreatedAt: r.CreatedAt, DoneAt: r.DoneAt.Time,
 		Tries: r.Tries,
 	}
 	copy(record.OrderID[:], r.OrderID)
@@ -117,8 +119,8 @@ func insertRefund(ctx context.Context, tx *sqlx.Tx, r refundRow) error {
 		r.NextAt = mysql.NullMillis(r.CreatedAt)
 	}
 	_, err := tx.NamedExecContext(ctx, `INSERT INTO refunds (`+refundColumns+`)
-		VALUES (:number, :attempt, :order_id, :amount, :currency, :state, :reason, :note, :actor, :done_by, :created_at,
-			:done_at, :next_at, :tries)`, r)
+		VALUES (:number, :attempt, :provider, :order_id, :amount, :currency, :state, :reason, :note, :actor, :done_by,
+			:created_at, :done_at, :next_at, :tries)`, r)
 	if err != nil {
 		return fmt.Errorf("insert a refund: %w", err)
 	}
@@ -128,8 +130,8 @@ func insertRefund(ctx context.Context, tx *sqlx.Tx, r refundRow) error {
 // automatic is the refund of money that completes nothing, under the number of its attempt, so that there is one.
 func (t *Till) automatic(p *Payment, reason Reason, amount int64) refundRow {
 	row := refundRow{
-		Number: p.Number, Attempt: []byte(p.Number), OrderID: orderRef(p.OrderID), Amount: amount, Currency: p.Currency,
-		State: RefundDue, Reason: reason,
+		Number: p.Number, Attempt: []byte(p.Number), Provider: p.Provider, OrderID: orderRef(p.OrderID), Amount: amount,
+		Currency: p.Currency, State: RefundDue, Reason: reason,
 	}
 	if !t.refunds(p) {
 		row.State, row.Note = RefundManual, "the provider gives nothing back of what was paid in this way"
@@ -233,7 +235,7 @@ func (t *Till) refundIn(ctx context.Context, tx *sqlx.Tx, r RefundRequest) (Refu
 	row := t.automatic(&paid, ReasonStaff, r.Amount)
 	row.Number, row.Note, row.Actor = r.Number, r.Note, mysql.Actor(ctx)
 	if hold.PaidBy == ledger.PaidByPoints {
-		row.Attempt, row.State = nil, RefundDone
+		row.Attempt, row.Provider, row.State = nil, "", RefundDone
 		row.DoneAt = sql.NullTime{Time: mysql.Now(), Valid: true}
 	}
 	if err := insertRefund(ctx, tx, row); err != nil {
@@ -334,10 +336,10 @@ func selectRefunds(ctx context.Context, from sqlx.QueryerContext, suffix string,
 }
 
 // DueRefunds finds up to limit refunds for which a provider is to be asked now.
-func (t *Till) DueRefunds(ctx context.Context, limit int) ([]string, error) {
+func (t *Till) DueRefunds(ctx context.Context, provider string, limit int) ([]string, error) {
 	var numbers []string
 	err := t.DB.SelectContext(ctx, &numbers, `SELECT number FROM refunds FORCE INDEX (refunds_next)
-		WHERE next_at <= ? ORDER BY next_at LIMIT ?`, mysql.Now(), mysql.PageSize(limit))
+		WHERE provider = ? AND next_at <= ? ORDER BY next_at LIMIT ?`, provider, mysql.Now(), mysql.PageSize(limit))
 	if err != nil {
 		return nil, fmt.Errorf("find refunds that are due: %w", err)
 	}

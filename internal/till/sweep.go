@@ -21,6 +21,8 @@ const (
 	// lease is for how long whoever asks a provider has an attempt or a refund for himself: longer than all that it
 	// does takes, since each call of a provider is bounded in time.
 	lease = time.Minute
+	// CallTimeout bounds all that is done with one attempt or refund at a time.
+	CallTimeout = lease - 5*time.Second
 	// firstRetry and longestRetry are the waits after a provider has not answered.
 	firstRetry   = 2 * time.Second
 	longestRetry = 10 * time.Minute
@@ -28,10 +30,10 @@ const (
 
 // Due finds up to limit attempts of which a provider is to be asked now, those that wait for longest first: to close
 // them, when their order does not await its payment any more, or to find out whether they were paid.
-func (t *Till) Due(ctx context.Context, limit int) ([]string, error) {
+func (t *Till) Due(ctx context.Context, provider string, limit int) ([]string, error) {
 	var numbers []string
 	err := t.DB.SelectContext(ctx, &numbers, `SELECT number FROM payments FORCE INDEX (payments_next)
-		WHERE next_at <= ? ORDER BY next_at LIMIT ?`, mysql.Now(), mysql.PageSize(limit))
+		WHERE provider = ? AND next_at <= ? ORDER BY next_at LIMIT ?`, provider, mysql.Now(), mysql.PageSize(limit))
 	if err != nil {
 		return nil, fmt.Errorf("find payments that are due: %w", err)
 	}

@@ -100,22 +100,24 @@ func (r *rig) sweepAll(t testing.TB) {
 	past := mysql.NullMillis(mysql.Now().Add(-time.Millisecond))
 	r.exec(t, `UPDATE payments SET next_at = ? WHERE next_at IS NOT NULL`, past)
 	r.exec(t, `UPDATE refunds SET next_at = ? WHERE next_at IS NOT NULL`, past)
-	numbers, err := r.Till.Due(t.Context(), 1000)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, number := range numbers {
-		if err := r.Sweep(t.Context(), number); err != nil {
+	for _, by := range r.Providers {
+		numbers, err := r.Till.Due(t.Context(), by.Name(), 1000)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	refunds, err := r.DueRefunds(t.Context(), 1000)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, number := range refunds {
-		if err := r.MakeRefund(t.Context(), number); err != nil {
+		for _, number := range numbers {
+			if err := r.Sweep(t.Context(), number); err != nil {
+				t.Fatal(err)
+			}
+		}
+		refunds, err := r.DueRefunds(t.Context(), by.Name(), 1000)
+		if err != nil {
 			t.Fatal(err)
+		}
+		for _, number := range refunds {
+			if err := r.MakeRefund(t.Context(), number); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }
@@ -349,7 +351,7 @@ func TestOpenSecondAttempt(t *testing.T) {
 	first, second := r.mustPay(t, 1, id, one), r.mustPay(t, 1, id, two)
 	one.pay(r.attempt(&first))
 	r.mustRecord(t, one, first.Number, OutcomeCompleted)
-	numbers, err := r.Till.Due(t.Context(), 10)
+	numbers, err := r.Till.Due(t.Context(), "two", 10)
 	if err != nil || !slices.Equal(numbers, []string{second.Number}) {
 		t.Fatalf("due are %v, %v", numbers, err)
 	}

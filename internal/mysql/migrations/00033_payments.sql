@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS payments (
     PRIMARY KEY (number),
     KEY payments_order (order_id),
     KEY payments_user (user_id, created_at),
-    KEY payments_next (next_at),
+    KEY payments_next (provider, next_at),
     KEY payments_paid (paid_at)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
 
@@ -58,8 +58,9 @@ CREATE TABLE IF NOT EXISTS payment_events (
 CREATE TABLE IF NOT EXISTS refunds (
     -- The number that the provider knows the refund by. Money that completes nothing goes back under its attempt's.
     number     VARBINARY(32)  NOT NULL,
-    -- The attempt whose money goes back, or NULL if points do.
+    -- The attempt whose money goes back, and its provider; NULL and empty if points do.
     attempt    VARBINARY(20)  NULL,
+    provider   VARCHAR(16) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     order_id   BINARY(16)     NULL,
     -- Minor units of the currency, or points, whose currency is 'PTS'.
     amount     BIGINT         NOT NULL,
@@ -81,6 +82,6 @@ CREATE TABLE IF NOT EXISTS refunds (
     PRIMARY KEY (number),
     KEY refunds_attempt (attempt),
     KEY refunds_order (order_id),
-    KEY refunds_next (next_at),
+    KEY refunds_next (provider, next_at),
     KEY refunds_state (state, created_at)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
