@@ -49,6 +49,7 @@ type demoCmd struct {
 	Timeline bool `help:"Print also what each tenth of a second of the sale was like."`
 	Hold     bool `help:"Keep the stack and its board running after the sale until Ctrl-C."`
 	JSON     bool `help:"Print the result as one JSON object on stdout."`
+	Pay      bool `help:"Run another sale, one that is paid, in three currencies."`
 }
 
 func (c *demoCmd) Validate() error {
@@ -64,6 +65,10 @@ func (c *demoCmd) Validate() error {
 }
 
 func (c *demoCmd) Run(ctx context.Context) error {
+	if c.Pay {
+		demo := lab.PayDemo{Size: c.size(), JSON: c.JSON}
+		return verdict(demo.Run(ctx))
+	}
 	demo := lab.Demo{
 		Size: c.size(), Units: c.Units, Buyers: c.Buyers, Rate: c.Rate, Quantity: c.Quantity,
 		Timeline: c.Timeline, Hold: c.Hold, JSON: c.JSON,

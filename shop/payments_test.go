@@ -80,6 +80,12 @@ func (w *payWorld) status(id string) order.Status {
 	return record.Status
 }
 
+// completed waits until an order is completed.
+func (w *payWorld) completed(id string) {
+	w.Helper()
+	w.Eventually("the order is completed", func() bool { return w.status(id) == order.Completed })
+}
+
 // shown is what the edge says of it.
 func (w *payWorld) shown(user order.UserID, id string) order.Status {
 	w.Helper()
@@ -164,7 +170,7 @@ func TestPayAtEachProvider(t *testing.T) {
 		} else {
 			w.act("pay", attempt)
 		}
-		w.Eventually(test.provider+" completes the order", func() bool { return w.status(id) == order.Completed })
+		w.completed(id)
 
 		page := w.Send("GET", "/api/payments/"+attempt.Payment+"/return", "")
 		if page.Status != 200 || !strings.Contains(page.Body, "has arrived") {
@@ -229,10 +235,18 @@ func TestPayRefused(t *testing.T) {
 	unpaid := w.MustPost(1, free.ID, 1)
 	w.Eventually("the order is on the queue", func() bool { return len(w.Decided(free.ID)) == 1 })
 
-	post := func(user order.UserID, id, body string, fields ...string) apitest.Reply {
+	const stripe = `{"provider":"stripe"}`
+	refund := "/api/orders/" + id + "/refunds/R1"
+	fields := func(user order.UserID, more ...string) []string {
+		return append([]string{"Authorization", w.Bearer(user), "Content-Type", "application/json"}, more...)
+	}
+	post := func(user order.UserID, id, body string, more ...string) apitest.Reply {
 		t.Helper()
-		return w.Send("POST", "/api/orders/"+id+"/payments", body, append([]string{"Authorization", w.Bearer(user),
-			"Content-Type", "application/json"}, fields...)...)
+		return w.Send("POST", "/api/orders/"+id+"/payments", body, fields(user, more...)...)
+	}
+	cancel := func(user order.UserID, id string) apitest.Reply {
+		t.Helper()
+		return w.Send("POST", "/api/orders/"+id+"/cancel", "", fields(user)...)
 	}
 	for what, test := range map[string]struct {
 		reply  apitest.Reply
@@ -240,23 +254,23 @@ func TestPayRefused(t *testing.T) {
 		code   problem.Code
 	}{
 		"nobody":            {w.Send("POST", "/api/orders/"+id+"/payments", `{}`), 401, problem.Unauthenticated},
-		"another":           {post(2, id, `{"provider":"stripe"}`), 404, problem.OrderNotFound},
-		"no order":          {post(1, order.NewID().String(), `{"provider":"stripe"}`), 404, problem.OrderNotFound},
-		"no id":             {post(1, "7", `{"provider":"stripe"}`), 400, problem.MalformedRequest},
+		"another":           {post(2, id, stripe), 404, problem.OrderNotFound},
+		"no order":          {post(1, order.NewID().String(), stripe), 404, problem.OrderNotFound},
+		"no id":             {post(1, "7", stripe), 400, problem.MalformedRequest},
 		"no JSON":           {post(1, id, `stripe`), 400, problem.MalformedRequest},
 		"unknown provider":  {post(1, id, `{"provider":"bank"}`), 422, problem.PaymentNotOffered},
 		"no provider":       {post(1, id, `{}`), 422, problem.PaymentNotOffered},
 		"wrong currency":    {post(1, id, `{"provider":"ecpay"}`), 422, problem.PaymentNotOffered},
 		"unknown method":    {post(1, id, `{"provider":"stripe","method":"shells"}`), 422, problem.PaymentNotOffered},
-		"need not be paid":  {post(1, unpaid, `{"provider":"stripe"}`), 409, problem.NotPayable},
-		"with a key":        {post(1, id, `{"provider":"stripe"}`, "Idempotency-Key", "k"), 400, problem.MalformedRequest},
-		"cannot be undone":  {w.Send("POST", "/api/orders/"+unpaid+"/cancel", "", "Authorization", w.Bearer(1)), 409, problem.NotCancellable},
-		"another's cancel":  {w.Send("POST", "/api/orders/"+id+"/cancel", "", "Authorization", w.Bearer(2)), 404, problem.OrderNotFound},
-		"a buyer's refund":  {w.Send("PUT", "/api/orders/"+id+"/refunds/R1", `{"note":"x"}`, "Authorization", w.Bearer(1), "Content-Type", "application/json"), 403, problem.Forbidden},
-		"refund of nothing": {w.Manage("PUT", "/api/orders/"+id+"/refunds/R1", `{"note":"x"}`), 404, problem.OrderNotFound},
-		"refund, no note":   {w.Manage("PUT", "/api/orders/"+id+"/refunds/R1", `{}`), 422, problem.InvalidRefund},
-		"refund below zero": {w.Manage("PUT", "/api/orders/"+id+"/refunds/R1", `{"note":"x","amount":-1}`), 422, problem.InvalidRefund},
-		"refund of odd":     {w.Manage("PUT", "/api/orders/"+id+"/refunds/R1", `{"note":"x","odd":1}`), 422, problem.InvalidRefund},
+		"need not be paid":  {post(1, unpaid, stripe), 409, problem.NotPayable},
+		"with a key":        {post(1, id, stripe, "Idempotency-Key", "k"), 400, problem.MalformedRequest},
+		"cannot be undone":  {cancel(1, unpaid), 409, problem.NotCancellable},
+		"another's cancel":  {cancel(2, id), 404, problem.OrderNotFound},
+		"a buyer's refund":  {w.Send("PUT", refund, `{"note":"x"}`, fields(1)...), 403, problem.Forbidden},
+		"refund of nothing": {w.Manage("PUT", refund, `{"note":"x"}`), 404, problem.OrderNotFound},
+		"refund, no note":   {w.Manage("PUT", refund, `{}`), 422, problem.InvalidRefund},
+		"refund below zero": {w.Manage("PUT", refund, `{"note":"x","amount":-1}`), 422, problem.InvalidRefund},
+		"refund of odd":     {w.Manage("PUT", refund, `{"note":"x","odd":1}`), 422, problem.InvalidRefund},
 	} {
 		if test.reply.Status != test.status {
 			t.Errorf("%s:", what)
@@ -266,7 +280,7 @@ func TestPayRefused(t *testing.T) {
 
 	// The provider is down: the same request goes on when it is back.
 	w.Must(w.pay.SetFaults(pay.Faults{Faults: []pay.Fault{{Provider: pay.Stripe, Kind: pay.Trouble}}}))
-	apitest.WantProblem(t, post(1, id, `{"provider":"stripe"}`), 503, problem.ProviderUnavailable)
+	apitest.WantProblem(t, post(1, id, stripe), 503, problem.ProviderUnavailable)
 	w.Must(w.pay.SetFaults(pay.Faults{}))
 	attempts, err := w.shop.till.OfOrder(t.Context(), mustID(t, id))
 	w.Must(err)
@@ -343,7 +357,7 @@ func TestForgedNotices(t *testing.T) {
 
 	const form = "application/x-www-form-urlencoded"
 	for _, test := range []struct{ provider, contentType, body string }{
-		{"ecpay", form, "MerchantID=3002607&MerchantTradeNo=" + attempt.Payment + "&RtnCode=1&TradeAmt=5000&CheckMacValue=00"},
+		{"ecpay", form, "MerchantID=3002607&MerchantTradeNo=" + attempt.Payment + "&RtnCode=1&CheckMacValue=00"},
 		{"ecpay", form, ""},
 		{"ecpay", form, "%zz=&;;"},
 		{"ecpay", "application/json", `{"RtnCode":1}`},
@@ -387,7 +401,7 @@ func TestForgedNotices(t *testing.T) {
 		t.Errorf("the order is %s, and %d events are stored", got, events)
 	}
 	w.act("pay", attempt)
-	w.Eventually("the order is completed", func() bool { return w.status(id) == order.Completed })
+	w.completed(id)
 	if w.pay.Counts().ForgedTaken != 0 {
 		t.Error("a forged notice was taken")
 	}
@@ -403,7 +417,8 @@ func TestWalletOverHTTP(t *testing.T) {
 	user := account.UserID
 	post := func(body string) apitest.Reply {
 		t.Helper()
-		return w.Send("POST", "/api/wallet/topups", body, "Authorization", w.Bearer(user), "Content-Type", "application/json")
+		return w.Send("POST", "/api/wallet/topups", body, "Authorization", w.Bearer(user), "Content-Type",
+			"application/json")
 	}
 	r := post(`{"points":150,"provider":"stripe"}`)
 	var attempt paymentBody
@@ -460,6 +475,6 @@ func TestPaymentsOutage(t *testing.T) {
 	w.act("pay", attempt)
 	apitest.WantProblem(t, w.Get(1, "/api/wallet"), 503, problem.PaymentsUnavailable)
 	w.Heal()
-	w.Eventually("the order is completed", func() bool { return w.status(id) == order.Completed })
+	w.completed(id)
 	w.mustAddUp()
 }

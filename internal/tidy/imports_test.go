@@ -70,8 +70,8 @@ var allowedImports = map[string][]string{
 	},
 	"internal/lab": {
 		"internal/account", "internal/audit", "internal/front/proxy", "internal/ledger", "internal/mysql",
-		"internal/order", "internal/queue", "internal/redis", "internal/stock", "internal/token", "localstack",
-		"localstack/pay", "lua",
+		"internal/order", "internal/queue", "internal/redis", "internal/stock", "internal/till", "internal/token",
+		"internal/wallet", "localstack", "localstack/pay", "lua",
 	},
 	"internal/ledger": {"internal/failpoint", "internal/mysql", "internal/order", "internal/plaintext"},
 	"internal/notice": {"internal/order", "internal/redis"},
@@ -161,8 +161,8 @@ func TestTestsImports(t *testing.T) {
 		"edge":           {"internal/account", "internal/reconcile"},
 		"e2e":            {"infra", "internal/lab"},
 		"localstack/pay": {"internal/payment", "internal/payment/ecpay", "internal/payment/providers"},
-		"shop":           {"internal/lab", "internal/strictjson", "localstack/pay"},
-		"worker":         {"internal/notice", "localstack/pay", "lua"},
+		"shop":           {"internal/lab", "internal/payment/providers", "internal/strictjson", "localstack/pay"},
+		"worker":         {"internal/notice", "internal/payment/providers", "localstack/pay", "lua"},
 
 		"internal/access": {"internal/account"},
 		"internal/apidoc": {"internal/front", "internal/problem"},

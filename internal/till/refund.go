@@ -105,8 +105,8 @@ const refundColumns = `number, attempt, provider, order_id, amount, currency, st
 func (r *refundRow) record() RefundRecord {
 	record := RefundRecord{
 		Number: r.Number, Attempt: string(r.Attempt), Provider: r.Provider, Amount: r.Amount,
-		Currency: r.Currency, State: r.State, Reason: r.Reason, Note: r.Note, Actor: r.Actor, DoneBy: r.DoneBy, CreatedAt: r.CreatedAt, DoneAt: r.DoneAt.Time,
-		Tries: r.Tries,
+		Currency: r.Currency, State: r.State, Reason: r.Reason, Note: r.Note, Actor: r.Actor, DoneBy: r.DoneBy,
+		CreatedAt: r.CreatedAt, DoneAt: r.DoneAt.Time, Tries: r.Tries,
 	}
 	copy(record.OrderID[:], r.OrderID)
 	return record

@@ -28,6 +28,25 @@ const (
 	longestRetry = 10 * time.Minute
 )
 
+// OpenCount counts what is not settled yet.
+type OpenCount struct {
+	Orders  int64 `db:"orders"`  // that await their payment, or are closing
+	Refunds int64 `db:"refunds"` // that are due at a provider
+	Returns int64 `db:"returns"` // orders of which Redis may not have the units that came back
+}
+
+// Open counts what is not settled yet.
+func (t *Till) Open(ctx context.Context) (open OpenCount, err error) {
+	err = t.DB.GetContext(ctx, &open, `SELECT
+		(SELECT COUNT(*) FROM holds WHERE state IN ('awaiting_payment', 'closing')) AS orders,
+		(SELECT COUNT(*) FROM refunds WHERE state = 'due') AS refunds,
+		(SELECT COUNT(*) FROM returned_units) AS returns`)
+	if err != nil {
+		return OpenCount{}, fmt.Errorf("count what is not settled: %w", err)
+	}
+	return open, nil
+}
+
 // Due finds up to limit attempts of which a provider is to be asked now, those that wait for longest first: to close
 // them, when their order does not await its payment any more, or to find out whether they were paid.
 func (t *Till) Due(ctx context.Context, provider string, limit int) ([]string, error) {
