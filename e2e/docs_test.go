@@ -217,7 +217,8 @@ func (s *shell) try(t *testing.T, document string, e example, ids shownIDs) {
 }
 
 var (
-	orderID = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}`)
+	// orderID is the id of an order, or the number of a payment.
+	orderID = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}|\b06[0-9A-Z]{18}\b`)
 
 	// varying is what is otherwise each time, with what stands for it in a shape.
 	varying = []struct {
@@ -227,8 +228,10 @@ var (
 		{regexp.MustCompile(`\r`), ""},
 		{orderID, "ORDER"},
 		{regexp.MustCompile(`"(access_token|refresh_token)":"[^"]+"`), `"$1":"TOKEN"`},
-		{regexp.MustCompile(`"((reserved|decided|created)_at)":"[^"]+"`), `"$1":"TIME"`},
+		{regexp.MustCompile(`"((reserved|decided|created|paid|expires)_at|pay_by)":"[^"]+"`), `"$1":"TIME"`},
 		{regexp.MustCompile(`\b[0-9a-f]{32}\b`), "REQUEST"},
+		{regexp.MustCompile(`http://127\.0\.0\.1:[0-9]+`), "ADDRESS"},
+		{regexp.MustCompile(`cs_test_\w+`), "SESSION"},
 		{regexp.MustCompile(`(?m)^Date: .*$`), "Date: DATE"},
 		{regexp.MustCompile(`(?m)^Content-Length: [0-9]+$`), "Content-Length: N"},
 		{regexp.MustCompile(`;r=[0-9]+;t=[0-9]+`), ";r=N;t=N"},

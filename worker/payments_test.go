@@ -100,22 +100,26 @@ func TestWorkerSettlesPayments(t *testing.T) {
 		}
 		return nil
 	})
-	books := server.Books()
-	var taken, back int64
-	for _, p := range books.Payments {
-		taken += p.Amount
-	}
-	for _, refund := range books.Refunds {
-		back += refund.Amount
-	}
-	if taken-back != 2*1999 {
-		t.Errorf("the providers keep %d of %d", taken-back, taken)
+	if kept := keptBy(server); kept != 2*1999 {
+		t.Errorf("the providers keep %d, and not the price of two orders", kept)
 	}
 	audit, err := by.Audit(t.Context())
 	if err != nil || len(audit.Problems) > 0 {
 		t.Errorf("audit %+v, %v", audit, err)
 	}
 	r.quiet(w)
+}
+
+// keptBy is what the providers took, and have not given back.
+func keptBy(server *pay.Server) (kept int64) {
+	books := server.Books()
+	for _, p := range books.Payments {
+		kept += p.Amount
+	}
+	for _, refund := range books.Refunds {
+		kept -= refund.Amount
+	}
+	return kept
 }
 
 // TestProviderIsDown: a provider that does not answer keeps the orders of another one waiting for nothing.

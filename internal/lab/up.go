@@ -35,8 +35,12 @@ func Up(ctx context.Context, size Size) (err error) {
 		{Name: "Concert ticket", Price: 4990, Currency: "EUR", Stock: 500, LimitPerUser: 4},
 		{Name: "Sneaker, limited edition", Price: 18900, Currency: "EUR", Stock: 50, LimitPerUser: 1},
 		{Name: "Console", Price: 49900, Currency: "EUR", Stock: 10_000},
-		{Name: "Poster, to be paid within 5 minutes", Price: 2500, Currency: "TWD", Stock: 200,
-			Payment: order.PaymentRequired, PayWithin: 5 * time.Minute},
+		{Name: "Poster, to be paid", Price: 30000, Currency: "TWD", Stock: 200, Payment: order.PaymentRequired,
+			PayWithin: 5 * time.Minute},
+		{Name: "Record, to be paid", Price: 2490, Currency: "EUR", Stock: 200, Payment: order.PaymentRequired,
+			PayWithin: 5 * time.Minute},
+		{Name: "Tea set, to be paid", Price: 8800, Currency: "CNY", Stock: 200, Payment: order.PaymentRequired,
+			PayWithin: 5 * time.Minute},
 	} {
 		if _, err := f.sale.Ledger.AddProduct(ctx, p); err != nil {
 			return err
