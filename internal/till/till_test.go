@@ -201,6 +201,9 @@ func TestPaidInTime(t *testing.T) {
 	if p.Amount != 3000 || p.Currency != "EUR" || p.State != Open || len(p.Number) != 20 || p.Item != "thing" {
 		t.Errorf("attempt %+v", p)
 	}
+	if hold, err := r.ledger.Hold(t.Context(), id); err != nil || !p.ExpiresAt.Equal(hold.PayBy) || hold.Attempts != 1 {
+		t.Errorf("the attempt expires at %s, and the order waits as %+v, %v", p.ExpiresAt, hold, err)
+	}
 	if again := r.mustPay(t, 1, id, by); again.Number != p.Number {
 		t.Errorf("a second request makes another attempt, %s and not %s", again.Number, p.Number)
 	}
@@ -221,6 +224,9 @@ func TestPaidInTime(t *testing.T) {
 	r.mustRecord(t, by, p.Number, OutcomeCompleted)
 	r.mustRecord(t, by, p.Number, OutcomeRepeated)
 	r.mustBe(t, id, order.Completed)
+	if err := r.markOpen(t.Context(), p.Number, ""); err != nil { // the answer to its creation comes late
+		t.Fatal(err)
+	}
 	if _, _, err := r.Pay(t.Context(), 1, id, "bank", ""); !errors.Is(err, ledger.ErrNotPayable) {
 		t.Errorf("a paid order can be paid again: %v", err)
 	}

@@ -1,7 +1,12 @@
 package main
 
+import "slices"
+
 // changes are the breaks, by the promise that rests on what they break.
-var changes = []change{
+var changes = slices.Concat(coreChanges, paymentChanges)
+
+// coreChanges break what is around an order that need not be paid.
+var coreChanges = []change{
 	{
 		promise: "P1", what: "no row lock",
 		file: "internal/ledger/products.go", old: "FROM products WHERE id = ? FOR UPDATE", new: "FROM products WHERE id = ?",
