@@ -147,7 +147,7 @@ func measures() []measure {
 		{name: "bytes in Redis of an order decided a day ago", figure: "orders/a day later", bar: 60, atMost: true,
 			explained: "an-order-a-day-later"},
 		{name: "bytes in Redis of an order decided two days ago", figure: "orders/two days later", noBar: true},
-	}, steadyMeasures(), againstMeasures())
+	}, paymentMeasures(), steadyMeasures(), againstMeasures())
 }
 
 // Bench says what is measured, and how.

@@ -85,7 +85,7 @@ func probes() []probe {
 		{name: "orders", once: true, run: probeOrders},
 		{name: "rest", once: true, run: probeRest},
 		{name: "steady", run: probeSteady},
-	}, againstProbes()...)
+	}, append(paymentProbes(), againstProbes()...)...)
 }
 
 // rate runs a closed model on an address and returns the answers a second, all of which must have one status.

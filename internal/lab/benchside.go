@@ -286,7 +286,8 @@ func (s *side) reset(ctx context.Context) error {
 
 // historyTables are those that orders are written to when they are decided, of every build that can be measured: one
 // that has not all of them has others.
-var historyTables = []string{"orders", "stock_ledger", "order_keys", "bought", "books"}
+var historyTables = []string{"orders", "stock_ledger", "order_keys", "bought", "books",
+	"holds", "returned_units", "payments", "payment_events", "refunds"}
 
 // truncate empties the tables that orders are written to, for what writes to them.
 func (s *side) truncate(ctx context.Context) error {

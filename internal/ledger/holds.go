@@ -185,13 +185,23 @@ func (h Hold) Payable(now time.Time) bool {
 // LockHold locks and reads the hold of an order in a transaction, after the locks of products and before those of
 // attempts to pay. ErrNotFound is as of Hold.
 func LockHold(ctx context.Context, tx *sqlx.Tx, id order.OrderID) (Hold, error) {
+	return lockHold(ctx, tx, `?`, mysql.UUID(id))
+}
+
+// LockHoldOf is LockHold for the order that an attempt pays, which may pay none: then it is ErrNotFound as well. The
+// attempt is read without a lock, since it never pays another order.
+func LockHoldOf(ctx context.Context, tx *sqlx.Tx, attempt string) (Hold, error) {
+	return lockHold(ctx, tx, `(SELECT order_id FROM payments WHERE number = ?)`, []byte(attempt))
+}
+
+func lockHold(ctx context.Context, tx *sqlx.Tx, which string, arg any) (Hold, error) {
 	var row holdRow
-	err := tx.GetContext(ctx, &row, `SELECT `+holdColumns+` FROM holds WHERE order_id = ? FOR UPDATE`, mysql.UUID(id))
+	err := tx.GetContext(ctx, &row, `SELECT `+holdColumns+` FROM holds WHERE order_id = `+which+` FOR UPDATE`, arg)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		return Hold{}, fmt.Errorf("hold of order %s %w", id, mysql.ErrNotFound)
+		return Hold{}, fmt.Errorf("hold %w", mysql.ErrNotFound)
 	case err != nil:
-		return Hold{}, fmt.Errorf("lock the hold of order %s: %w", id, err)
+		return Hold{}, fmt.Errorf("lock a hold: %w", err)
 	}
 	return row.hold(), nil
 }

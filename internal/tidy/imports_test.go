@@ -70,8 +70,8 @@ var allowedImports = map[string][]string{
 	},
 	"internal/lab": {
 		"internal/account", "internal/audit", "internal/front/proxy", "internal/ledger", "internal/mysql",
-		"internal/order", "internal/queue", "internal/redis", "internal/stock", "internal/till", "internal/token",
-		"internal/wallet", "localstack", "localstack/pay", "lua",
+		"internal/order", "internal/payment", "internal/payment/ecpay", "internal/queue", "internal/reconcile",
+		"internal/redis", "internal/stock", "internal/till", "internal/token", "internal/wallet", "localstack", "localstack/pay", "lua",
 	},
 	"internal/ledger": {"internal/failpoint", "internal/mysql", "internal/order", "internal/plaintext"},
 	"internal/notice": {"internal/order", "internal/redis"},

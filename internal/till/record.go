@@ -98,15 +98,10 @@ func (t *Till) Record(ctx context.Context, provider string, n payment.Notice, so
 // record is Record in a transaction: locks go from the order's hold to the attempt and then to the wallet.
 func (t *Till) record(ctx context.Context, tx *sqlx.Tx, provider string, n payment.Notice, source Source,
 	body []byte) (Outcome, error) {
-	p, _, err := read(ctx, tx, n.Attempt, "")
+	p, hold, err := lock(ctx, tx, n.Attempt)
 	if errors.Is(err, mysql.ErrNotFound) || err == nil && p.Provider != provider {
 		return OutcomeUnknown.unless(addEvent(ctx, tx, provider, "unknown ", n, source, body))
 	}
-	if err != nil {
-		return "", err
-	}
-
-	hold, err := lock(ctx, tx, &p)
 	if err != nil {
 		return "", err
 	}
@@ -131,15 +126,14 @@ func (t *Till) record(ctx context.Context, tx *sqlx.Tx, provider string, n payme
 	return t.paid(ctx, tx, &p, &hold, n)
 }
 
-// lock locks the hold of the order that an attempt pays, if it pays one, and then the attempt, which it reads again.
-func lock(ctx context.Context, tx *sqlx.Tx, p *Payment) (hold ledger.Hold, err error) {
-	if !p.isTopUp() {
-		if hold, err = ledger.LockHold(ctx, tx, p.OrderID); err != nil {
-			return ledger.Hold{}, err
-		}
+// lock locks the hold of the order that an attempt pays, if it pays one, and then the attempt.
+func lock(ctx context.Context, tx *sqlx.Tx, number string) (p Payment, hold ledger.Hold, err error) {
+	hold, err = ledger.LockHoldOf(ctx, tx, number)
+	if err != nil && !errors.Is(err, mysql.ErrNotFound) { // as of one that buys points
+		return Payment{}, ledger.Hold{}, err
 	}
-	*p, _, err = read(ctx, tx, p.Number, ` FOR UPDATE`)
-	return hold, err
+	p, _, err = read(ctx, tx, number, ` FOR UPDATE`)
+	return p, hold, err
 }
 
 // unless is the outcome of a notice that changes nothing, unless it was known.
@@ -186,8 +180,10 @@ func (t *Till) paid(
 		if err := insertRefund(ctx, tx, t.automatic(p, reason, p.Amount)); err != nil {
 			return "", err
 		}
-	} else if err := wakeOthers(ctx, tx, p); err != nil { // which are to be closed now
-		return "", err
+	} else if hold.Attempts > 0 { // which are to be closed now
+		if err := wakeOthers(ctx, tx, p); err != nil {
+			return "", err
+		}
 	}
 	return outcome, hold.Write(ctx, tx)
 }
@@ -249,11 +245,7 @@ func (t *Till) markClosed(ctx context.Context, number string) (closed bool, err 
 	}
 	err = t.DB.InTx(ctx, func(tx *sqlx.Tx) error {
 		closed = false
-		p, _, err := read(ctx, tx, number, "")
-		if err != nil {
-			return err
-		}
-		hold, err := lock(ctx, tx, &p)
+		p, hold, err := lock(ctx, tx, number)
 		if err != nil {
 			return err
 		}

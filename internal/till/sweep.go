@@ -194,11 +194,9 @@ func (t *Till) Capture(ctx context.Context, number string) error {
 func (t *Till) beginCapture(ctx context.Context, number string) (p Payment, begun bool, err error) {
 	err = t.DB.InTx(ctx, func(tx *sqlx.Tx) error {
 		begun = false
+		var hold ledger.Hold
 		var err error
-		if p, _, err = read(ctx, tx, number, ""); err != nil {
-			return err
-		}
-		hold, err := lock(ctx, tx, &p)
+		p, hold, err = lock(ctx, tx, number)
 		if err != nil || !p.live() || p.Reference == "" {
 			return err
 		}
