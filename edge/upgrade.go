@@ -17,16 +17,16 @@ import (
 const (
 	// upgradeInterval is how often an edge looks for programs before the present message version.
 	upgradeInterval = 2 * time.Second
-	// oldKeysMark is a key in Redis that is there as long as such programs may have left idempotency records which are
-	// alive, and oldKeysKept is for how long after the last of them was seen.
+	// oldKeysMark is a key in Redis that is there as long as programs before version 2 may have left idempotency
+	// records which are alive, and oldKeysKept is for how long after the last of them was seen.
 	oldKeysMark = "older-programs"
 	oldKeysKept = order.IdempotencyLifetime + time.Hour
 )
 
 // upgrade is what lets edges and workers of the version before and of this one run side by side. An older worker would
 // make dead letters of what this edge sends, so that this one takes no orders until there is none; the older edges go
-// on meanwhile. As long as an older edge may have written idempotency records, they are read, and written as well, as
-// it does.
+// on meanwhile. As long as an edge before version 2 may have written idempotency records, they are read, and written as
+// well, as it does.
 type upgrade struct {
 	redis *redis.Client
 	stock *stock.Stock
@@ -46,11 +46,11 @@ func (u *upgrade) look(ctx context.Context) {
 }
 
 func (u *upgrade) try(ctx context.Context) error {
-	edges, workers, err := board.Older(ctx, u.redis)
+	workers, keepers, err := board.Older(ctx, u.redis)
 	if err != nil {
 		return err
 	}
-	if edges+workers > 0 {
+	if keepers > 0 {
 		if err := u.redis.Set(ctx, oldKeysMark, "", oldKeysKept).Err(); err != nil {
 			return err
 		}

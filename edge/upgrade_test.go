@@ -62,6 +62,18 @@ func TestUpgrade(t *testing.T) {
 		t.Errorf("its keys are thought of for %v", ttl)
 	}
 
+	// Edges of the version before keep their records where this one does, and its workers stop an edge that begins.
+	w.Must(w.RDB.Del(t.Context(), oldKeysMark).Err())
+	w.report("edge", order.MessageVersion-1)
+	w.report("worker", order.MessageVersion-1)
+	late.upgrade.look(t.Context())
+	if late.stock.KeepOldKeys.Load() {
+		t.Error("beside an edge of the version before, records are looked for elsewhere")
+	}
+	if n := late.upgrade.workers.Load(); n != 1 {
+		t.Errorf("%d workers of the version before were found", n)
+	}
+
 	// A worker of before that is started later stops no edge that sells.
 	w.report("worker", 1)
 	late.upgrade.look(t.Context())

@@ -278,7 +278,7 @@ func (r *rig) enqueue(perMessage int, orders ...order.Order) {
 	r.t.Helper()
 	var messages []queue.Outgoing
 	for chunk := range slices.Chunk(orders, perMessage) {
-		body, err := json.Marshal(map[string]any{"v": order.MessageVersion - 1, "orders": chunk})
+		body, err := json.Marshal(map[string]any{"v": 1, "orders": chunk})
 		if err != nil {
 			r.t.Fatal(err)
 		}

@@ -43,22 +43,27 @@ func readReports(ctx context.Context, rdb *redis.Client, maxAge time.Duration) (
 // olderAge is how old a report may be for its process to count as running.
 const olderAge = 10 * time.Second
 
-// Older counts the running edges and workers that are of a program before the present message version: workers that
-// cannot read what this program sends, and edges that know nothing of where it keeps what.
-func Older(ctx context.Context, rdb *redis.Client) (edges, workers int, err error) {
+// keysVersion is the message version since which idempotency records are where they are.
+const keysVersion = 2
+
+// Older counts the running workers that are of a program before the present message version, and cannot read what this
+// program sends; and the programs before version 2, which know nothing of where it keeps idempotency records.
+func Older(ctx context.Context, rdb *redis.Client) (workers, keepers int, err error) {
 	reports, err := readReports(ctx, rdb, olderAge)
 	if err != nil {
 		return 0, 0, err
 	}
 	for _, text := range reports {
 		var r report
-		switch err := json.Unmarshal([]byte(text), &r); {
-		case err != nil || r.MessageVersion >= order.MessageVersion:
-		case r.Role == "edge":
-			edges++
-		default:
+		if err := json.Unmarshal([]byte(text), &r); err != nil {
+			continue
+		}
+		if r.MessageVersion < order.MessageVersion && r.Role != "edge" {
 			workers++
 		}
+		if r.MessageVersion < keysVersion {
+			keepers++
+		}
 	}
-	return edges, workers, nil
+	return workers, keepers, nil
 }

@@ -29,15 +29,21 @@ func makeExponents(codes map[int]string) map[string]int {
 	return m
 }
 
+// PointsCurrency is the code of points, in which no product is sold. ISO 4217 has none of this name.
+const PointsCurrency = "PTS"
+
 // IsCurrency reports whether a code is a currency of ISO 4217 in which something can be sold.
 func IsCurrency(code string) bool {
 	_, ok := exponents[code]
 	return ok
 }
 
-// Money writes an amount of minor units for people: 49900 with EUR is 499.00 EUR. If the currency is unknown, so is
-// where the point belongs, and the text says that it counts minor units.
+// Money writes an amount of minor units for people: 49900 with EUR is 499.00 EUR. Of points it says so. If the currency
+// is unknown, so is where the point belongs, and the text says that it counts minor units.
 func Money(minorUnits int64, currency string) string {
+	if currency == PointsCurrency {
+		return fmt.Sprintf("%d points", minorUnits)
+	}
 	text, ok := Decimal(minorUnits, currency)
 	if !ok {
 		return fmt.Sprintf("%d minor units of %s", minorUnits, currency)

@@ -13,6 +13,9 @@ import (
 // appendCall begins the call that has reserved an order.
 func (o *Order) appendCall(b []byte) []byte {
 	b = strconv.AppendInt(append(b, `{"unit_price":`...), o.UnitPrice, 10)
+	if o.Points {
+		b = append(b, `,"points":true`...)
+	}
 	b = strconv.AppendInt(append(b, `,"reserved_at":`...), o.ReservedAt.UnixMilli(), 10)
 	return append(b, `,"orders":[`...)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -11,9 +12,9 @@ import (
 )
 
 const (
-	// MessageVersion is the version of the envelope that this program writes. It reads the one before it as well, which
-	// edges of an older program may still write.
-	MessageVersion = 2
+	// MessageVersion is the newest version of the envelope, of those in which orders are paid with points. Others have
+	// the version before. This program reads all of them, back to version 1.
+	MessageVersion = 3
 	// MaxMessageBytes bounds an envelope: SQS bills a message by chunks of 64 KiB.
 	MaxMessageBytes = 64 << 10
 	// MaxOrdersPerMessage bounds how many orders share the fate of one envelope.
@@ -31,7 +32,9 @@ type envelope struct {
 
 // call is what one call has reserved: orders of one price and one time, which is in milliseconds since the epoch.
 type call struct {
-	UnitPrice  int64  `json:"unit_price"`
+	UnitPrice int64 `json:"unit_price"`
+	// Points says that the price is in points. Only version 3 has it.
+	Points     bool   `json:"points"`
 	ReservedAt *int64 `json:"reserved_at"`
 	Orders     []item `json:"orders"`
 }
@@ -67,7 +70,7 @@ func (e *envelope) all() []Order {
 	var orders []Order
 	for _, c := range e.Calls {
 		for _, i := range c.Orders {
-			i.order.StockID, i.order.UnitPrice = e.ProductID, c.UnitPrice
+			i.order.StockID, i.order.UnitPrice, i.order.Points = e.ProductID, c.UnitPrice, c.Points
 			if c.ReservedAt != nil {
 				i.order.ReservedAt = time.UnixMilli(*c.ReservedAt).UTC()
 			}
@@ -80,7 +83,7 @@ func (e *envelope) all() []Order {
 // memberNames are those of an envelope and of what is in it. In another case they would be read all the same.
 var memberNames = []string{
 	"v", "orders", "order_id", "user_id", "product_id", "quantity", "unit_price", "reserved_at", "idempotency_key",
-	"calls",
+	"calls", "points",
 }
 
 // ErrUndecodable marks a message body that no retry can make readable.
@@ -104,7 +107,7 @@ const packedBytes = 100
 
 // packOne writes as many orders as fit into one envelope, and says how many.
 func packOne(orders []Order) (body []byte, n int) {
-	const tail = `]}]}`
+	const tail, version = `]}]}`, len(`{"v":`)
 	first := &orders[0]
 	body = make([]byte, 0, packedBytes*(1+min(len(orders), MaxOrdersPerMessage)))
 	body = append(body, `{"v":2,"product_id":`...)
@@ -115,7 +118,8 @@ func packOne(orders []Order) (body []byte, n int) {
 		switch {
 		case n == 0:
 			body = o.appendCall(body)
-		case o.UnitPrice == orders[n-1].UnitPrice && o.ReservedAt.UnixMilli() == orders[n-1].ReservedAt.UnixMilli():
+		case o.UnitPrice == orders[n-1].UnitPrice && o.Points == orders[n-1].Points &&
+			o.ReservedAt.UnixMilli() == orders[n-1].ReservedAt.UnixMilli():
 			body = append(body, ',')
 		default:
 			body = o.appendCall(append(body, `]},`...))
@@ -124,6 +128,9 @@ func packOne(orders []Order) (body []byte, n int) {
 		if n > 0 && len(body)+len(tail) > MaxMessageBytes {
 			body = body[:fits]
 			break
+		}
+		if o.Points { // which workers of before must not take for money
+			body[version] = '3'
 		}
 	}
 	return append(body, tail...), n
@@ -153,7 +160,7 @@ func Decode(body []byte) ([]Order, error) {
 	return orders, nil
 }
 
-// decode reads an envelope of any form and of either version.
+// decode reads an envelope of any form and of any version.
 func decode(body []byte) ([]Order, error) {
 	if err := strictjson.Check(body, memberNames...); errors.Is(err, strictjson.ErrSyntax) {
 		return nil, fmt.Errorf("%w: it is no JSON in UTF-8", ErrUndecodable)
@@ -164,11 +171,14 @@ func decode(body []byte) ([]Order, error) {
 	if err := json.Unmarshal(body, &e); err != nil {
 		return nil, fmt.Errorf("%w: %s", ErrUndecodable, whyUnreadable(err))
 	}
-	if e.V != MessageVersion && e.V != MessageVersion-1 {
-		return nil, fmt.Errorf("%w: version %d is neither %d nor %d", ErrUndecodable, e.V, MessageVersion-1,
-			MessageVersion)
+	if e.V < 1 || e.V > MessageVersion {
+		return nil, fmt.Errorf("%w: version %d is not 1 to %d", ErrUndecodable, e.V, MessageVersion)
 	}
-	return e.all(), nil
+	orders := e.all()
+	if e.V < MessageVersion && slices.ContainsFunc(orders, func(o Order) bool { return o.Points }) {
+		return nil, fmt.Errorf("%w: version %d knows no points", ErrUndecodable, e.V)
+	}
+	return orders, nil
 }
 
 // whyUnreadable says why encoding/json could not read a body, without its texts, which quote the body: the reason is

@@ -160,6 +160,51 @@ func TestMessageFormat(t *testing.T) {
 	}
 }
 
+// TestMessageOfPoints: an envelope is of version 3 if, and only if, an order in it is paid with points. So no worker of
+// before takes the points for money, and to other orders nothing has changed.
+func TestMessageOfPoints(t *testing.T) {
+	t.Parallel()
+	orders := []Order{sample(), sample(), sample(), sample()}
+	for i := range orders {
+		orders[i].ID, orders[i].IdempotencyKey = OrderID{15: byte(i + 1)}, ""
+	}
+	orders[1].Points, orders[2].Points = true, true
+
+	const price, item = `{"unit_price":1999`, `["00000000-0000-0000-0000-00000000000`
+	const at, points = `,"reserved_at":1700000000123,"orders":[`, `,"points":true`
+	want := `{"v":3,"product_id":1,"calls":[` +
+		price + at + item + `1",7,2]]},` + price + points + at + item + `2",7,2],` + item + `3",7,2]]},` +
+		price + at + item + `4",7,2]]}]}`
+	bodies, _ := Pack(orders)
+	if len(bodies) != 1 || string(bodies[0]) != want {
+		t.Errorf("Pack = %s, want %s", bodies, want)
+	}
+	if _, ok := readPlain(bodies[0]); !ok {
+		t.Error("what Pack writes is not read the fast way")
+	}
+	spaced := strings.ReplaceAll(want, `:true,`, ` : true ,`)
+	for _, text := range []string{want, spaced} {
+		if got, err := Decode([]byte(text)); err != nil || !slices.EqualFunc(got, orders, same) {
+			t.Errorf("%s: %+v, %v", text, got, err)
+		}
+	}
+
+	// An order that did not fit any more says nothing of the envelope before it.
+	many := make([]Order, MaxOrdersPerMessage+1)
+	for i := range many {
+		many[i] = sample()
+		many[i].IdempotencyKey = strings.Repeat("\x01", MaxIdempotencyKeyBytes)
+	}
+	_, groups := Pack(many)
+	many[len(groups[0])].Points = true
+	bodies, _ = Pack(many)
+	if !bytes.HasPrefix(bodies[0], []byte(`{"v":2,`)) ||
+		!bytes.HasPrefix(bodies[1], []byte(`{"v":3,`)) || !bytes.HasPrefix(bodies[2], []byte(`{"v":2,`)) {
+		t.Errorf("the first of %d orders begins with %.10s, then %.10s, %.10s", len(groups[0]), bodies[0], bodies[1],
+			bodies[2])
+	}
+}
+
 func TestUndecodable(t *testing.T) {
 	t.Parallel()
 	bodies, _ := Pack([]Order{sample()})
@@ -169,12 +214,20 @@ func TestUndecodable(t *testing.T) {
 	testUndecodable(t, before, undecodableBefore)
 }
 
+// pointsForNothing begins an order that costs no points, and could not be paid with them.
+const pointsForNothing = `{"v":3,"product_id":1,"calls":[{"unit_price":0,"points":true`
+
 // undecodable makes bodies of no use of a valid one, of version 2.
 func undecodable(valid string, swap func(old, with string) string) map[string]string {
 	one := valid[strings.Index(valid, `["`) : len(valid)-len(`]}]}`)]
 	return map[string]string{
 		"no version":             swap(`"v":2,`, ``),
-		"another version":        swap(`"v":2`, `"v":3`),
+		"another version":        swap(`"v":2`, `"v":4`),
+		"no version at all":      swap(`"v":2`, `"v":0`),
+		"points, too early":      swap(`"reserved_at"`, `"points":true,"reserved_at"`),
+		"points for nothing":     swap(`{"v":2,"product_id":1,"calls":[{"unit_price":1999`, pointsForNothing),
+		"points as text":         swap(`"reserved_at"`, `"points":"true","reserved_at"`),
+		"points in capitals":     swap(`"reserved_at"`, `"Points":true,"reserved_at"`),
 		"a version as text":      swap(`"v":2`, `"v":"2"`),
 		"no calls":               `{"v":2,"product_id":1}`,
 		"null for calls":         `{"v":2,"product_id":1,"calls":null}`,
@@ -213,6 +266,7 @@ func undecodableBefore(valid string, swap func(old, with string) string) map[str
 		"null for an order":      swap(`[`, `[null,`),
 		"an empty order":         swap(`[`, `[{},`),
 		"too many orders":        swap(`[`, `[`+strings.Repeat(one+",", MaxOrdersPerMessage)),
+		"points":                 swap(`"quantity":2`, `"quantity":2,"points":true`),
 		"a member twice":         swap(`"quantity":2`, `"quantity":2,"quantity":3`),
 		"a member in capitals":   swap(`"quantity":2`, `"Quantity":2`),
 		"a bad id":               swap(`"order_id":"`, `"order_id":"x`),
@@ -265,6 +319,11 @@ func testUndecodable(t *testing.T, valid string, of func(string, func(old, with 
 func FuzzDecode(f *testing.F) {
 	bodies, _ := Pack([]Order{sample(), sample()})
 	f.Add(bodies[0])
+	paid := sample()
+	paid.Points = true
+	withPoints, _ := Pack([]Order{sample(), paid})
+	f.Add(withPoints[0])
+	f.Add([]byte(strings.Replace(string(withPoints[0]), `"v":3`, `"v":2`, 1)))
 	f.Add([]byte(`{"v":1,"orders":[null]}`))
 	f.Add([]byte(`{"v":2,"calls":[]}`))
 	f.Add([]byte(`{"v":1,"orders":[{"order_id":"0192f0c1-2345-7abc-8def-0123456789ab","user_id":7,"product_id":1,` +

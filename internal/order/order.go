@@ -69,10 +69,12 @@ const (
 	UnknownProduct Reason = "unknown_product"
 	// DeadLetter: deciding the order failed again and again for a reason of its own.
 	DeadLetter Reason = "dead_letter"
+	// InsufficientPoints: the order was to be paid with points, of which its buyer had too few.
+	InsufficientPoints Reason = "insufficient_points"
 )
 
 // Reasons are all of them.
-var Reasons = []Reason{SoldOut, LimitExceeded, IdempotencyConflict, UnknownProduct, DeadLetter}
+var Reasons = []Reason{SoldOut, LimitExceeded, IdempotencyConflict, UnknownProduct, DeadLetter, InsufficientPoints}
 
 // Order is what a buyer asked for and was promised at the 202.
 type Order struct {
@@ -82,16 +84,26 @@ type Order struct {
 	StockID StockID `json:"product_id"`
 	// Quantity is in units, 1 to MaxQuantity.
 	Quantity int64 `json:"quantity"`
-	// UnitPrice is in minor units of the product's currency, as promised when the units were reserved.
+	// UnitPrice is in minor units of the product's currency, or in points, as promised when the units were reserved.
 	UnitPrice int64 `json:"unit_price"`
+	// Points: the order is paid with points, which are taken when it is decided.
+	Points bool `json:"points,omitempty"`
 	// ReservedAt is the time of the reservation by the clock of Redis, to the millisecond.
 	ReservedAt time.Time `json:"reserved_at"`
 	// IdempotencyKey is what the client sent, or empty.
 	IdempotencyKey string `json:"idempotency_key,omitempty"`
 }
 
-// TotalPrice is the price of the whole order in minor units.
+// TotalPrice is the price of the whole order in minor units, or in points.
 func (o Order) TotalPrice() int64 { return o.UnitPrice * o.Quantity }
+
+// PricedIn is the currency of the order's price, by that of its product.
+func (o Order) PricedIn(currency string) string {
+	if o.Points {
+		return PointsCurrency
+	}
+	return currency
+}
 
 // Validate says what is wrong with an order that came from outside, or nil.
 func (o Order) Validate() error {
@@ -106,6 +118,8 @@ func (o Order) Validate() error {
 		return errors.New("quantity is out of range")
 	case o.UnitPrice < 0 || o.UnitPrice > MaxUnitPrice:
 		return errors.New("unit_price is out of range")
+	case o.Points && o.UnitPrice == 0:
+		return errors.New("unit_price is 0 points")
 	case o.ReservedAt.IsZero():
 		return errors.New("reserved_at is missing")
 	case o.ReservedAt.UTC().Year() < 1970 || o.ReservedAt.UTC().Year() > 9999:
@@ -120,7 +134,7 @@ func (o Order) Validate() error {
 // Record is an order with what has become of it: what a buyer sees.
 type Record struct {
 	Order
-	// Currency is an ISO 4217 code.
+	// Currency is an ISO 4217 code, or PointsCurrency.
 	Currency     string `json:"currency"`
 	Status       Status `json:"status"`
 	FailedReason Reason `json:"failed_reason,omitempty"`
@@ -199,6 +213,8 @@ type Product struct {
 	Description string
 	// Price of one unit, in minor units of Currency.
 	Price int64
+	// PointsPrice is what a unit costs who pays with points; 0: nobody can.
+	PointsPrice int64
 	// Currency is an ISO 4217 code.
 	Currency string
 	// Stock is the number of units that MySQL has not sold.

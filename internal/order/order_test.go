@@ -37,6 +37,8 @@ func TestValidate(t *testing.T) {
 		{"the most units", func(o *Order) { o.Quantity = MaxQuantity }, ""},
 		{"too many units", func(o *Order) { o.Quantity = MaxQuantity + 1 }, "quantity"},
 		{"for nothing", func(o *Order) { o.UnitPrice = 0 }, ""},
+		{"for no points", func(o *Order) { o.UnitPrice, o.Points = 0, true }, "unit_price"},
+		{"for points", func(o *Order) { o.Points = true }, ""},
 		{"less than nothing", func(o *Order) { o.UnitPrice = -1 }, "unit_price"},
 		{"the highest price", func(o *Order) { o.UnitPrice = MaxUnitPrice }, ""},
 		{"too high a price", func(o *Order) { o.UnitPrice = MaxUnitPrice + 1 }, "unit_price"},

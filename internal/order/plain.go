@@ -12,13 +12,18 @@ import (
 func readPlain(body []byte) ([]Order, bool) {
 	s := scanner{rest: body, ok: true}
 	var common Order
-	s.literal(`{"v":2,"product_id":`)
+	hasPoints := s.is(`{"v":3`)
+	if !hasPoints {
+		s.literal(`{"v":2`)
+	}
+	s.literal(`,"product_id":`)
 	common.StockID = StockID(s.int())
 	s.literal(`,"calls":[`)
 	orders := make([]Order, 0, min(bytes.Count(body, []byte(`["`)), MaxOrdersPerMessage+1))
 	for s.ok {
 		s.literal(`{"unit_price":`)
 		common.UnitPrice = s.int()
+		common.Points = hasPoints && s.is(`,"points":true`)
 		s.literal(`,"reserved_at":`)
 		common.ReservedAt = time.UnixMilli(s.int()).UTC()
 		s.literal(`,"orders":[`)

@@ -54,7 +54,7 @@ const (
 	// maxNoteChars is what the column takes.
 	maxNoteChars = 255
 	// PointsCurrency is the currency of points in refunds.
-	PointsCurrency = "PTS"
+	PointsCurrency = order.PointsCurrency
 
 	actRefund     = "order.refund"
 	actRefundDone = "refund.done"
