@@ -27,6 +27,8 @@ type productAddCmd struct {
 	Payment   order.PaymentRule `enum:"none,required" default:"none" help:"Whether orders must be paid."`
 	PayWithin time.Duration     `default:"15m" placeholder:"TIME" help:"How long an order waits for it, up to 168h."`
 
+	PointsPrice int64 `placeholder:"N" help:"Points that a unit costs who pays with points; 0 if nobody can."`
+
 	needsMySQL
 }
 
@@ -41,7 +43,7 @@ func (c *productAddCmd) Run(ctx context.Context) error {
 		ID: c.ID.Stock(), Name: c.Name, Description: c.Description,
 		Price: c.Price, Currency: c.Currency, Stock: c.Stock,
 		LimitPerUser: c.Limit, StartsAt: c.Starts.Time, EndsAt: c.Ends.Time, State: c.State, Buckets: c.Buckets,
-		Payment: c.Payment, PayWithin: c.PayWithin,
+		Payment: c.Payment, PayWithin: c.PayWithin, PointsPrice: c.PointsPrice,
 	})
 	if err != nil {
 		return err

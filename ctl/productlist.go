@@ -23,6 +23,7 @@ type listedProduct struct {
 	Buckets      int64           `json:"buckets,omitempty"`
 	Price        int64           `json:"price"` // of one unit, in minor units
 	Currency     string          `json:"currency"`
+	PointsPrice  int64           `json:"points_price,omitempty"` // of one unit, in points
 	LimitPerUser int64           `json:"limit_per_user,omitempty"`
 	StartsAt     time.Time       `json:"starts_at,omitzero"`
 	EndsAt       time.Time       `json:"ends_at,omitzero"`
@@ -87,7 +88,7 @@ func listed(products []order.Product) []listedProduct {
 		all[i] = listedProduct{
 			ID: p.ID.Product(), Name: p.Name, Description: p.Description, State: p.State,
 			Stock: p.Stock, Buckets: p.Buckets, Price: p.Price, Currency: p.Currency, LimitPerUser: p.LimitPerUser,
-			StartsAt: p.StartsAt, EndsAt: p.EndsAt, CreatedAt: p.CreatedAt,
+			StartsAt: p.StartsAt, EndsAt: p.EndsAt, CreatedAt: p.CreatedAt, PointsPrice: p.PointsPrice,
 		}
 	}
 	return all

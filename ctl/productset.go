@@ -31,6 +31,8 @@ type productSetCmd struct {
 	Payment   *order.PaymentRule `enum:"none,required" placeholder:"RULE" help:"Whether orders must be paid."`
 	PayWithin *time.Duration     `placeholder:"TIME" help:"How long an order waits for it, up to 168h."`
 
+	PointsPrice *int64 `placeholder:"N" help:"Points that a unit costs who pays with points; 0 if nobody can."`
+
 	needsStores
 }
 
@@ -50,6 +52,7 @@ func (c *productSetCmd) change(p *order.Product) {
 	set(&p.State, c.State)
 	set(&p.Payment, c.Payment)
 	set(&p.PayWithin, c.PayWithin)
+	set(&p.PointsPrice, c.PointsPrice)
 	if c.NoLimit {
 		p.LimitPerUser = 0
 	}

@@ -27,7 +27,7 @@ const (
 
 // borrow serves tickets for which their bucket has too few units, by moving units there from the other buckets. Sold
 // out are those for which all buckets together have too few. It returns those that belong elsewhere by what it has
-// learned. It runs once at a time for a bucket, on this edge.
+// learned. It runs once at a time for a lane, on this edge.
 func (r *reserver) borrow(bucket order.StockID, split int64, short served) (elsewhere []*ticket) {
 	waiting := r.refuse(bucket, short.short)
 

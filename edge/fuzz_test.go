@@ -22,15 +22,17 @@ func FuzzOrder(f *testing.F) {
 		"{\"product_id\":1,\"quantity\":1}\x00", `{"product_id":999999999999999999,"quantity":1}`,
 		`{"product_id":1,"quantity":01}`,
 		`{"product_id":1000000000000000000,"quantity":1}`, `{"product_id":1,"quantity":1001}`,
+		`{"product_id":1,"quantity":1,"pay_with":"points"}`, `{"product_id": 1, "quantity": 1, "pay_with": "points"}`,
+		`{"pay_with":"points","product_id":1,"quantity":1}`, `{"product_id":1,"quantity":1,"pay_with":"money"}`,
+		`{"product_id":1,"quantity":1,"pay_with":null}`, `{"product_id":1,"quantity":1,"Pay_With":"points"}`,
 		`{"product_id":1,"quantity":}`, `{"product_id":[],"quantity":{}}`,
 	} {
 		f.Add([]byte(body))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		productID, quantity, c, detail := parseOrder(body)
-		if p, q, c2, _ := decodeOrder(body); p != productID || q != quantity || c2 != c {
-			t.Errorf("read as %d of product %d, %q, in any form as %d of product %d, %q", quantity, productID, c, q, p,
-				c2)
+		asked, c, detail := parseOrder(body)
+		if again, c2, _ := decodeOrder(body); again != asked || c2 != c {
+			t.Errorf("read as %+v, %q, in any form as %+v, %q", asked, c, again, c2)
 		}
 		if c != "" {
 			if !slices.Contains([]problem.Code{problem.MalformedRequest, problem.ProductNotFound,
@@ -39,8 +41,8 @@ func FuzzOrder(f *testing.F) {
 			}
 			return
 		}
-		if productID <= 0 || quantity < 1 || quantity > order.MaxQuantity || !json.Valid(body) {
-			t.Errorf("read as %d of product %d", quantity, productID)
+		if asked.productID <= 0 || asked.quantity < 1 || asked.quantity > order.MaxQuantity || !json.Valid(body) {
+			t.Errorf("read as %+v", asked)
 		}
 	})
 }

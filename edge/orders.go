@@ -46,7 +46,7 @@ func (e *Edge) readOrder(ctx *fasthttp.RequestCtx, who *token.Claims) *ticket {
 		return nil
 	}
 
-	productID, quantity, c, detail := parseOrder(ctx.PostBody())
+	asked, c, detail := parseOrder(ctx.PostBody())
 	if c != "" {
 		sendProblem(ctx, c, detail)
 		return nil
@@ -58,13 +58,13 @@ func (e *Edge) readOrder(ctx *fasthttp.RequestCtx, who *token.Claims) *ticket {
 	}
 
 	// What is known to be refused asks nobody.
-	if e.products.missing(productID) {
+	if e.products.missing(asked.productID) {
 		sendProblem(ctx, problem.ProductNotFound, "")
 		return nil
 	}
-	stockID := e.reserver.stockID(productID, who.UserID)
+	stockID := e.reserver.stockID(asked.productID, who.UserID)
 	if key == "" { // a request with a key may be the repetition of an accepted one, which only Redis knows
-		if c, sale := e.refusalCache.ask(stockID, quantity, ctx.Time()); c != "" {
+		if c, sale := e.refusalCache.ask(stockID, asked.quantity, ctx.Time()); c != "" {
 			sendRefusal(ctx, c, sale)
 			return nil
 		}
@@ -72,9 +72,9 @@ func (e *Edge) readOrder(ctx *fasthttp.RequestCtx, who *token.Claims) *ticket {
 
 	t := &ticket{
 		request: stock.Request{
-			OrderID: order.NewID(), UserID: who.UserID, Quantity: quantity, IdempotencyKey: key,
+			OrderID: order.NewID(), UserID: who.UserID, Quantity: asked.quantity, IdempotencyKey: key,
 		},
-		productID: productID, since: time.Now(), answer: make(chan *answer, 1),
+		productID: asked.productID, points: asked.points, since: time.Now(), answer: make(chan *answer, 1),
 	}
 	t.keepID(ctx)
 	if telemetry.Tracing() {
@@ -111,55 +111,75 @@ func appendAccepted(b []byte, o *order.Order, currency string) []byte {
 	b = strconv.AppendInt(append(b, `,"quantity":`...), o.Quantity, 10)
 	b = strconv.AppendInt(append(b, `,"unit_price":`...), o.UnitPrice, 10)
 	b = strconv.AppendInt(append(b, `,"total_price":`...), o.TotalPrice(), 10)
-	b = append(append(b, `,"currency":"`...), currency...) // three letters
+	b = append(append(b, `,"currency":"`...), o.PricedIn(currency)...) // three letters
+	if o.Points {
+		return append(b, `","pay_with":"`+withPoints+`"}`...)
+	}
 	return append(b, `"}`...)
 }
 
-// parseOrder reads {"product_id":1,"quantity":1}. If something is wrong with it, c and detail say what.
-func parseOrder(body []byte) (productID order.ProductID, quantity int64, c problem.Code, detail string) {
-	if productID, quantity, ok := parsePlainOrder(body); ok {
-		return productID, quantity, "", ""
+// withPoints is the one value of pay_with. Without it an order is paid as its product says.
+const withPoints = "points"
+
+// wanted is what a client orders.
+type wanted struct {
+	productID order.ProductID
+	quantity  int64
+	points    bool
+}
+
+// parseOrder reads {"product_id":1,"quantity":1}, to which "pay_with":"points" may be added. If something is wrong with
+// it, c and detail say what.
+func parseOrder(body []byte) (asked wanted, c problem.Code, detail string) {
+	if asked, ok := parsePlainOrder(body); ok {
+		return asked, "", ""
 	}
 	return decodeOrder(body)
 }
 
 // decodeOrder is parseOrder for a body in any form.
-func decodeOrder(body []byte) (productID order.ProductID, quantity int64, c problem.Code, detail string) {
+func decodeOrder(body []byte) (asked wanted, c problem.Code, detail string) {
 	var fields struct {
 		ProductID json.RawMessage `json:"product_id"`
 		Quantity  json.RawMessage `json:"quantity"`
+		PayWith   json.RawMessage `json:"pay_with"`
 	}
 	const example = `{"product_id":1,"quantity":1}`
 	if detail := problem.CheckBody(body, example); detail != "" {
-		return 0, 0, problem.MalformedRequest, detail
+		return wanted{}, problem.MalformedRequest, detail
 	}
 	if err := json.Unmarshal(body, &fields); err != nil {
-		return 0, 0, problem.MalformedRequest, problem.NotAnObject(example)
+		return wanted{}, problem.MalformedRequest, problem.NotAnObject(example)
 	}
 
 	// Their types first, then their values.
 	if !isNumber(fields.ProductID) {
-		return 0, 0, problem.MalformedRequest, "product_id must be a number."
+		return wanted{}, problem.MalformedRequest, "product_id must be a number."
 	}
 	if !isNumber(fields.Quantity) {
-		return 0, 0, problem.MalformedRequest, "quantity must be a number."
+		return wanted{}, problem.MalformedRequest, "quantity must be a number."
+	}
+	asked.points = fields.PayWith != nil
+	if asked.points && string(fields.PayWith) != `"`+withPoints+`"` {
+		return wanted{}, problem.MalformedRequest, `pay_with must be "` + withPoints + `", or be left out.`
 	}
 
 	id, err := strconv.ParseInt(string(fields.ProductID), 10, 64)
 	if err != nil || id <= 0 || id > order.MaxProductID {
-		return 0, 0, problem.ProductNotFound, "product_id must be a positive whole number, and one of a product."
+		return wanted{}, problem.ProductNotFound, "product_id must be a positive whole number, and one of a product."
 	}
-	quantity, err = strconv.ParseInt(string(fields.Quantity), 10, 64)
-	if err != nil || quantity < 1 || quantity > order.MaxQuantity {
-		return 0, 0, problem.InvalidQuantity, fmt.Sprintf("quantity must be a whole number from 1 to %d.",
+	asked.productID = order.ProductID(id)
+	asked.quantity, err = strconv.ParseInt(string(fields.Quantity), 10, 64)
+	if err != nil || asked.quantity < 1 || asked.quantity > order.MaxQuantity {
+		return wanted{}, problem.InvalidQuantity, fmt.Sprintf("quantity must be a whole number from 1 to %d.",
 			order.MaxQuantity)
 	}
-	return order.ProductID(id), quantity, "", ""
+	return asked, "", ""
 }
 
 // parsePlainOrder reads the body that nearly all clients send, in which a space may follow a colon and the comma, and
 // leaves every other to decodeOrder.
-func parsePlainOrder(body []byte) (productID order.ProductID, quantity int64, ok bool) {
+func parsePlainOrder(body []byte) (asked wanted, ok bool) {
 	digits := func(before string) (n int64, ok bool) {
 		rest, ok := bytes.CutPrefix(body, []byte(before))
 		rest = bytes.TrimPrefix(rest, []byte(" "))
@@ -176,16 +196,25 @@ func parsePlainOrder(body []byte) (productID order.ProductID, quantity int64, ok
 
 	id, ok := digits(`{"product_id":`)
 	if !ok || id > order.MaxProductID {
-		return 0, 0, false
+		return wanted{}, false
 	}
 	if body, ok = bytes.CutPrefix(body, []byte(",")); !ok {
-		return 0, 0, false
+		return wanted{}, false
 	}
 	body = bytes.TrimPrefix(body, []byte(" "))
-	if quantity, ok = digits(`"quantity":`); !ok || quantity > order.MaxQuantity {
-		return 0, 0, false
+	quantity, ok := digits(`"quantity":`)
+	if !ok || quantity > order.MaxQuantity {
+		return wanted{}, false
 	}
-	return order.ProductID(id), quantity, string(body) == "}"
+	asked = wanted{productID: order.ProductID(id), quantity: quantity}
+	switch string(body) {
+	case `}`:
+		return asked, true
+	case `,"pay_with":"` + withPoints + `"}`, `, "pay_with": "` + withPoints + `"}`:
+		asked.points = true
+		return asked, true
+	}
+	return wanted{}, false
 }
 
 // isNumber reports whether a valid JSON value is a number.

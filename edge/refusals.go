@@ -19,6 +19,7 @@ var refusals = map[stock.Outcome]problem.Code{
 	stock.IdempotencyMismatch: problem.IdempotencyMismatch,
 	stock.Paused:              problem.StockUnavailable,
 	stock.NotOnSale:           problem.NotOnSale,
+	stock.NoPointsPrice:       problem.NoPointsPrice,
 }
 
 // refusal is what the client is told of an outcome that changes nothing. One that this edge does not know, such as of a

@@ -36,10 +36,17 @@ const (
 // maxHops bounds how often a request goes to another bucket because the edge has learned of another number of them.
 const maxHops = 4
 
+// lane is a product or bucket with the way in which its orders are paid: what the orders of one call have in common.
+type lane struct {
+	stockID order.StockID
+	points  bool
+}
+
 // ticket is a request to order on its way through the edge.
 type ticket struct {
 	request   stock.Request
 	productID order.ProductID // as the client knows it
+	points    bool            // it is to be paid with them
 	since     time.Time
 	requestID problem.RequestID
 	trace     telemetry.Place
@@ -54,9 +61,9 @@ type answer struct {
 	sale  stock.Sale
 }
 
-// reserver moves units from available to reserved, one call of the script per product or bucket at a time. As a rule
-// two batches of one are on their way: while one is sent the next is reserved, and what comes meanwhile gathers for the
-// one after. The larger a batch, the less an order costs, here, in Redis and in the queue.
+// reserver moves units from available to reserved, one call of the script per lane at a time. As a rule two batches
+// of one are on their way: while one is sent the next is reserved, and what comes meanwhile gathers for the one after.
+// The larger a batch, the less an order costs, here, in Redis and in the queue.
 type reserver struct {
 	stock        *stock.Stock
 	ledger       *ledger.Ledger
@@ -68,7 +75,7 @@ type reserver struct {
 	metrics      *metrics
 	// number of buckets, by product; one that is not there has none, or is not known
 	splits  *lru.Cache[order.ProductID, int64]
-	tickets batch.Batcher[order.StockID, *ticket] // by product or bucket
+	tickets batch.Batcher[lane, *ticket]
 
 	unsent unsentBatches
 }
@@ -84,9 +91,9 @@ func newReserver(
 	r := &reserver{
 		stock: st, ledger: books, products: products, refusalCache: c, sender: s, splits: splits,
 		stores: buckets.Stores{Redis: st, MySQL: books}, metrics: m,
-		unsent: unsentBatches{last: make(map[order.StockID]*unsentBatch)},
+		unsent: unsentBatches{last: make(map[lane]*unsentBatch)},
 	}
-	r.tickets = batch.Batcher[order.StockID, *ticket]{
+	r.tickets = batch.Batcher[lane, *ticket]{
 		Do: r.reserve, Size: stock.MaxBatch, Parallel: 1, Waiting: maxWaiting,
 	}
 	return r
@@ -103,14 +110,15 @@ func (r *reserver) stockID(productID order.ProductID, userID order.UserID) order
 
 // submit takes a ticket in; its answer comes through the ticket.
 func (r *reserver) submit(t *ticket) {
-	if r.tickets.Add(r.stockID(t.productID, t.request.UserID), t) == 0 {
+	if r.tickets.Add(lane{r.stockID(t.productID, t.request.UserID), t.points}, t) == 0 {
 		t.answer <- &answer{code: problem.StockUnavailable}
 	}
 }
 
-// reserve serves a batch of one product or bucket: it makes one call for it, moves units to the bucket for those for
+// reserve serves a batch of one lane: it makes one call for it, moves units to the bucket for those for
 // whom it has too few, sends on those that belong elsewhere, and waits a moment for the batch before it.
-func (r *reserver) reserve(stockID order.StockID, waiting []*ticket) {
+func (r *reserver) reserve(l lane, waiting []*ticket) {
+	stockID := l.stockID
 	split, _ := r.splits.Peek(stockID.Product())
 	tickets, elsewhere := r.sort(stockID, waiting)
 	r.redirect(elsewhere)
@@ -180,7 +188,7 @@ type served struct {
 	earlier   <-chan struct{} // closed when the batch before is sent; nil if it is already
 }
 
-// serve makes one call for tickets of one product or bucket, and sends on their way all whose fate that decides.
+// serve makes one call for tickets of one lane, and sends on their way all whose fate that decides.
 func (r *reserver) serve(stockID order.StockID, split int64, tickets []*ticket) served {
 	said, err := r.call(stockID, split, tickets)
 	if err != nil {
@@ -208,13 +216,17 @@ func (r *reserver) call(stockID order.StockID, split int64, tickets []*ticket) (
 		requests[i] = t.request
 	}
 	r.metrics.reserveBatch.Observe(float64(len(tickets)))
+	reserve := r.stock.Reserve
+	if tickets[0].points {
+		reserve = r.stock.ReserveByPoints
+	}
 
 	said.asked = time.Now()
-	said.sale, said.results, err = r.stock.Reserve(context.Background(), stockID, split, requests)
+	said.sale, said.results, err = reserve(context.Background(), stockID, split, requests)
 	if errors.Is(err, stock.ErrNotLoaded) {
 		if err = r.load(stockID); err == nil {
 			said.asked = time.Now()
-			said.sale, said.results, err = r.stock.Reserve(context.Background(), stockID, split, requests)
+			said.sale, said.results, err = reserve(context.Background(), stockID, split, requests)
 		}
 	}
 	addSpans(tickets, said.asked, err)
@@ -249,7 +261,7 @@ func (r *reserver) dispatch(stockID order.StockID, split int64, tickets []*ticke
 		}
 	}
 	if len(parcels) > 0 {
-		left.earlier = r.send(stockID, batch, parcels)
+		left.earlier = r.send(lane{stockID, tickets[0].points}, batch, parcels)
 	}
 
 	// What is refused now is refused from memory for a moment.
@@ -263,8 +275,8 @@ func (r *reserver) dispatch(stockID order.StockID, split int64, tickets []*ticke
 }
 
 // send hands parcels to the sender as one batch. It returns what is closed when the batch before is sent.
-func (r *reserver) send(stockID order.StockID, name string, parcels []*parcel) (earlier <-chan struct{}) {
-	batch, earlier := r.unsent.begin(stockID, name, len(parcels))
+func (r *reserver) send(l lane, name string, parcels []*parcel) (earlier <-chan struct{}) {
+	batch, earlier := r.unsent.begin(l, name, len(parcels))
 	for _, p := range parcels {
 		p.batch = batch
 	}

@@ -212,7 +212,7 @@ func TestRetryInTheSameBatch(t *testing.T) {
 	p := w.AddProduct(10)
 	w.SQS.RefuseNext("SendMessageBatch", 3)
 	refused := tickets(p.ID.Product(), time.Now(), "k", "k", "k")
-	w.edge.reserver.reserve(p.ID, append([]*ticket(nil), refused...))
+	w.edge.reserver.reserve(lane{p.ID, false}, append([]*ticket(nil), refused...))
 	for i, r := range refused {
 		if a := <-r.answer; a.code != problem.QueueUnavailable {
 			t.Errorf("%d: got %q, though the queue has refused the order", i, a.code)
@@ -220,7 +220,7 @@ func TestRetryInTheSameBatch(t *testing.T) {
 	}
 	w.WantLevel(p.ID, 10, 0, 0)
 	sent := tickets(p.ID.Product(), time.Now(), "k", "k", "", "k")
-	w.edge.reserver.reserve(p.ID, append([]*ticket(nil), sent...))
+	w.edge.reserver.reserve(lane{p.ID, false}, append([]*ticket(nil), sent...))
 	ids := map[order.OrderID]int{}
 	for _, s := range sent {
 		a := <-s.answer
@@ -243,7 +243,7 @@ func TestLateTickets(t *testing.T) {
 	p := w.AddProduct(10)
 	late := tickets(p.ID.Product(), time.Now().Add(-2*maxWait), "", "")
 	timely := tickets(p.ID.Product(), time.Now(), "")
-	w.edge.reserver.reserve(p.ID, []*ticket{late[0], timely[0], late[1]})
+	w.edge.reserver.reserve(lane{p.ID, false}, []*ticket{late[0], timely[0], late[1]})
 	for _, l := range late {
 		if a := <-l.answer; a.code != problem.StockUnavailable {
 			t.Errorf("got %q", a.code)

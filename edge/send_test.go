@@ -195,7 +195,7 @@ func (w *world) reserveMany(p order.Product, n int) []*parcel {
 		}
 		sale, results, err := w.Stock.Reserve(w.Context(), p.ID, 0, requests)
 		w.Must(err)
-		all, _ := w.edge.reserver.unsent.begin(p.ID, results[0].Batch, len(results))
+		all, _ := w.edge.reserver.unsent.begin(lane{p.ID, false}, results[0].Batch, len(results))
 		for i := range results {
 			parcels = append(parcels, &parcel{
 				order: results[i].Order, sale: sale, since: time.Now(),

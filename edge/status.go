@@ -36,18 +36,23 @@ type orderBody struct {
 	UnitPrice    int64           `json:"unit_price"`
 	TotalPrice   int64           `json:"total_price"`
 	Currency     string          `json:"currency"`
+	PayWith      string          `json:"pay_with,omitempty"`
 	ReservedAt   time.Time       `json:"reserved_at,omitzero"`
 	DecidedAt    time.Time       `json:"decided_at,omitzero"`
 	PayBy        time.Time       `json:"pay_by,omitzero"`
 }
 
 func newOrderBody(r *order.Record) orderBody {
-	return orderBody{
+	b := orderBody{
 		OrderID: r.ID.String(), Status: r.Status, FailedReason: r.FailedReason,
 		ProductID: r.StockID.Product(), Quantity: r.Quantity, UnitPrice: r.UnitPrice,
 		TotalPrice: r.TotalPrice(),
 		Currency:   r.Currency, ReservedAt: r.ReservedAt, DecidedAt: r.DecidedAt, PayBy: r.PayBy,
 	}
+	if r.Points {
+		b.PayWith = withPoints
+	}
+	return b
 }
 
 // getOrder answers with the state of one of the user's orders; with ?wait= it waits for the decision.

@@ -13,11 +13,12 @@
 -- ARGV  1 units in MySQL   2 version of the product's row in MySQL   3 unit price in minor units
 --       4 currency   5 start of the sale, ms since the epoch, 0 for none   6 end, likewise
 --       7 limit of units per user, 0 for none   8 on_sale or off_sale   9 revision of the row's settings
---       10 epoch   11 number of buckets, 0 for none
+--       10 epoch   11 number of buckets, 0 for none   12 unit price in points, 0 for none
 -- Publishes on notices, if it has loaded, that the product is reopened.
 -- Returns  1 loaded   0 was loaded already, nothing changed   -1 out of date, nothing changed: read MySQL again
 local stock_key, sale_key = unpack(KEYS)
 local units, version, price, currency, starts_at, ends_at, limit, state, revision, epoch, buckets = unpack(ARGV)
+local points_price = ARGV[12]
 
 if redis.call('EXISTS', stock_key) == 1 then
   return 0
@@ -29,7 +30,8 @@ if tonumber(version) < seen or tonumber(revision) < known_revision or epoch ~= k
 end
 redis.call('SET', stock_key, units)
 redis.call('HSET', sale_key, VERSION, version, BORN, version, SEEN, version, PRICE, price, CURRENCY, currency,
-  STARTS_AT, starts_at, ENDS_AT, ends_at, LIMIT, limit, STATE, state, REVISION, revision, BUCKETS, buckets)
+  STARTS_AT, starts_at, ENDS_AT, ends_at, LIMIT, limit, STATE, state, REVISION, revision, BUCKETS, buckets,
+  POINTS_PRICE, points_price)
 count_change(sale_key)
 reopened(stock_key)
 return 1

@@ -2,10 +2,11 @@
 
 -- The outcomes of a reservation. Internal/stock has the same numbers.
 local RESERVED, REPLAYED, SOLD_OUT, LIMIT_EXCEEDED, NOT_STARTED, ENDED = 1, 2, -1, -2, -3, -4
-local IDEMPOTENCY_MISMATCH, NOT_ON_SALE, PAUSED, OTHER_BUCKETS = -5, -6, -7, -8
+local IDEMPOTENCY_MISMATCH, NOT_ON_SALE, PAUSED, OTHER_BUCKETS, NO_POINTS_PRICE = -5, -6, -7, -8, -9
 
 -- The fields of sale:{p}. Internal/stock has the same names of those that it uses.
 local PRICE, CURRENCY, STARTS_AT, ENDS_AT, LIMIT = 'price', 'currency', 'starts_at', 'ends_at', 'limit'
+local POINTS_PRICE = 'points_price'
 local STATE, BUCKETS, PAUSED_UNTIL, REVISION = 'state', 'buckets', 'paused_until', 'revision'
 local VERSION, BORN, SEEN, SEEN_BY, LOST_COMMITS = 'version', 'born', 'seen', 'seen_by', 'lost_commits'
 local EPOCH, CHANGES, COUNTED = 'epoch', 'changes', 'counted'
@@ -17,8 +18,10 @@ local RESTOCK_MARK, RETURN_MARK = 'restock:', 'return:'
 
 -- What is kept of an order that is reserved: 'units user unit_price reserved_at batch key', reserved_at in ms, key as the
 -- caller has written it, or nothing. Batch names the entry of the outbox in which the order was put when it was reserved.
+-- A unit_price in points, which are taken when the order is decided, has the letter of POINTS behind it.
 -- Programs before message version 2 kept nothing but the units.
-local RESERVATION = '^(%d+) (%d+) (%d+) (%d+) (%S+) ?(.*)$'
+local POINTS = 'p'
+local RESERVATION = '^(%d+) (%d+) (%d+p?) (%d+) (%S+) ?(.*)$'
 
 -- The field of the outbox that has an order as long as the queue has not acknowledged it. Programs before message version 2
 -- had a field for each order, of its id.

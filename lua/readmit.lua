@@ -5,7 +5,7 @@
 -- until it is decided, so that nobody settles it by its old decision (settle.lua).
 --
 -- KEYS  1 stock:{p}   2 reserved:{p}   3 bought:{p}   4 sale:{p}   5 outbox:{p}
--- ARGV  1 order id   2 user id   3 quantity   4 unit price   5 idempotency key as it is kept, or ''   6 name of the entry
+-- ARGV  1 order id   2 user id   3 quantity   4 unit price as it is kept   5 idempotency key as it is kept, or ''   6 name of the entry
 --       in the outbox, which nothing has yet
 -- Returns  1 reserved   2 is reserved already   0 the product is not loaded
 --         -1 sold out   -2 limit exceeded   -7 the sale is paused for a moment

@@ -10,6 +10,7 @@
 --       message version 2 are still to be thought of: they kept their idempotency records there
 -- ARGV  1 lifetime of an idempotency key in ms   2 number of buckets by which the caller goes, 0 for none
 --       3 name of the entry in the outbox, which nothing has yet
+--       4 1 if all orders of the call are paid with points, else 0
 --       then for each order: order id, user id, quantity, idempotency key as it is to be kept, or ''
 -- Returns  {} if the product is not loaded, else
 --       {unit price, currency, now in ms, starts_at, ends_at, limit, state, units available after the call,
@@ -22,18 +23,21 @@
 --                                               it, unless this call has put it there; the entry is named if
 --                                               it was made for this order alone, and else ''
 --         -1 sold out   -2 limit exceeded   -3 sale not started   -4 sale ended
---         -5 the idempotency key was used with another quantity   -6 not on sale
---         -7 the sale is paused for a moment   -8 the product has another number of buckets}
+--         -5 the idempotency key was used with another quantity, or to pay otherwise   -6 not on sale
+--         -7 the sale is paused for a moment   -8 the product has another number of buckets
+--         -9 the product has no price in points}
 --
 -- An order that was reserved before is found whatever the settings are by now, and at the price of that
--- time.
+-- time. In what is returned of such an order, and in what is kept of all, a price in points has the letter of POINTS
+-- behind it.
 --
 -- An idempotency record is 'order_id quantity unit_price reserved_at'; the product is in its key, so that the quantity is
 -- all that is left of the parameters to compare. Records of even periods, each as long as the lifetime of a key, are in the
 -- hash idem:{p}:0, those of odd ones in idem:{p}:1. A hash dies when the period after its own is over, so that it has at
 -- most one lifetime too much, and its next period begins with none.
 local stock_key, reserved_key, bought_key, sale_key, outbox_key = unpack(KEYS, 1, 5)
-local lifetime, callers_buckets, batch = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+local lifetime, callers_buckets, batch, by_points = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4] == '1'
+local HEAD = 4 -- arguments before those of the orders
 
 local stock = tonumber(redis.call('GET', stock_key) or nil)
 if not stock then
@@ -41,14 +45,18 @@ if not stock then
 end
 
 -- Quantities stay texts where they are only handed on.
-local n = (#ARGV - 3) / 4
+local n = (#ARGV - HEAD) / 4
 local ids, users, quantities, keys = {}, {}, {}, {}
 for i = 1, n do
-  ids[i], users[i], quantities[i], keys[i] = unpack(ARGV, i * 4, i * 4 + 3)
+  ids[i], users[i], quantities[i], keys[i] = unpack(ARGV, HEAD + i * 4 - 3, HEAD + i * 4)
 end
 
-local sale = redis.call('HMGET', sale_key, PRICE, CURRENCY, STARTS_AT, ENDS_AT, LIMIT, STATE, PAUSED_UNTIL, BUCKETS)
-local price, currency, state = sale[1], sale[2], sale[6]
+local price_field, letter = PRICE, ''
+if by_points then
+  price_field, letter = POINTS_PRICE, POINTS
+end
+local sale = redis.call('HMGET', sale_key, price_field, CURRENCY, STARTS_AT, ENDS_AT, LIMIT, STATE, PAUSED_UNTIL, BUCKETS)
+local price, currency, state = sale[1] or '0', sale[2], sale[6]
 local starts_at, ends_at, limit = tonumber(sale[3]), tonumber(sale[4]), tonumber(sale[5])
 local paused_until, buckets = tonumber(sale[7] or 0), tonumber(sale[8] or 0)
 local now = milliseconds()
@@ -108,6 +116,8 @@ elseif paused_until > now then
   closed = PAUSED
 elseif state == OFF_SALE then
   closed = NOT_ON_SALE
+elseif by_points and price == '0' then
+  closed = NO_POINTS_PRICE
 elseif starts_at > 0 and now < starts_at then
   closed = NOT_STARTED
 elseif ends_at > 0 and now >= ends_at then
@@ -119,19 +129,20 @@ local reply = {price, currency, now, starts_at, ends_at, limit, state, 0, bucket
 local head = #reply
 local taken, reserve, here_ids, buyers, idem_set = 0, {}, {}, {}, {}
 local here = {} -- the units of those that this call has reserved
-local common = ' ' .. price .. ' ' .. now_text
+local kept_price = price .. letter
+local common = ' ' .. kept_price .. ' ' .. now_text
 for i = 1, n do
   local id, user, quantity, field = ids[i], users[i], tonumber(quantities[i]), field_of[i]
   local result = nil
   local first, first_quantity, first_price, first_at
   if field and records[field] then
-    first, first_quantity, first_price, first_at = string.match(records[field], '^(%S+) (%d+) (%d+) (%d+)$')
+    first, first_quantity, first_price, first_at = string.match(records[field], '^(%S+) (%d+) (%d+p?) (%d+)$')
     if now - tonumber(first_at) >= lifetime then
       first = nil
     end
   end
   if first then
-    if tonumber(first_quantity) ~= quantity then
+    if tonumber(first_quantity) ~= quantity or (string.sub(first_price, -1) == POINTS) ~= by_points then
       result = IDEMPOTENCY_MISMATCH
     elseif here[first] then
       result = {first, first_quantity, first_price, first_at, 1, ''}
@@ -139,9 +150,9 @@ for i = 1, n do
       result = replay(first, redis.call('HGET', reserved_key, first), first_quantity, first_price, first_at)
     end
   elseif here[id] then
-    result = {id, here[id], price, now_text, 1, ''}
+    result = {id, here[id], kept_price, now_text, 1, ''}
   elseif held[i] then
-    result = replay(id, held[i], nil, price, now_text)
+    result = replay(id, held[i], nil, kept_price, now_text)
   elseif closed then
     result = closed
   elseif limit > 0 and counts[user] + quantity > limit then

@@ -302,6 +302,10 @@ func changeOf(m problem.Member) (change func(*order.Product), detail string) {
 		ok = rule == order.PaymentNone || rule == order.PaymentRequired
 		kind = fmt.Sprintf("%q or %q", order.PaymentNone, order.PaymentRequired)
 		change = func(p *order.Product) { p.Payment = rule }
+	case "points_price":
+		ok = isWhole && number > 0 || null
+		kind = fmt.Sprintf("1 to %d points, or null if nobody can pay with them", int64(order.MaxUnitPrice))
+		change = func(p *order.Product) { p.PointsPrice = number }
 	case "pay_within_s":
 		// Bounded here as well, since a time cannot be as long as a number.
 		ok = isWhole && number >= 0 && number <= int64(order.MaxPayWithin/time.Second) || null

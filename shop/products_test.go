@@ -42,16 +42,16 @@ func TestCreateProduct(t *testing.T) {
 
 	full := `{"state":"off_sale","limit_per_user":2,"ends_at":"2099-01-02T03:04:05.0069+02:00",` +
 		`"starts_at":"2026-01-02T03:04:05Z","description":"Süß & <bitter>","stock":0,` +
-		`"currency":"JPY","price":0,"name":"x"}`
+		`"currency":"JPY","price":0,"points_price":7,"name":"x"}`
 	r = w.Manage("POST", "/api/products", full)
 	want = `{"product_id":2,"name":"x","description":"Süß \u0026 \u003cbitter\u003e","price":0,"currency":"JPY",` +
-		`"available":0,"starts_at":"2026-01-02T03:04:05Z","ends_at":"2099-01-02T01:04:05.006Z",` +
+		`"points_price":7,"available":0,"starts_at":"2026-01-02T03:04:05Z","ends_at":"2099-01-02T01:04:05.006Z",` +
 		`"limit_per_user":2,"state":"off_sale"}`
 	if r.Status != 201 || r.Body != want {
 		t.Errorf("got  %v\nwant %s", r, want)
 	}
 	// Null is as good as nothing where nothing is allowed.
-	nulls := `{"description":null,"starts_at":null,"ends_at":null,"limit_per_user":null,`
+	nulls := `{"description":null,"starts_at":null,"ends_at":null,"limit_per_user":null,"points_price":null,`
 	p := w.Managed("POST", "/api/products", strings.Replace(apitest.GoodProduct, "{", nulls, 1), 201)
 	if stored := w.Stored(p.ID.Stock()); stored.LimitPerUser != 0 || !stored.StartsAt.IsZero() ||
 		!stored.EndsAt.IsZero() {
@@ -78,6 +78,8 @@ func TestPatchProduct(t *testing.T) {
 		{`{"limit_per_user":3,"ends_at":"2099-01-01T00:00:00Z"}`, func(p *order.Product) {
 			p.LimitPerUser, p.EndsAt = 3, time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC)
 		}},
+		{`{"points_price":5}`, func(p *order.Product) { p.PointsPrice = 5 }},
+		{`{"points_price":null}`, func(p *order.Product) { p.PointsPrice = 0 }},
 		{`{"limit_per_user":null,"ends_at":null,"starts_at":null}`, func(p *order.Product) {
 			p.LimitPerUser, p.EndsAt, p.StartsAt = 0, time.Time{}, time.Time{}
 		}},
@@ -193,6 +195,7 @@ func TestBadProducts(t *testing.T) {
 		"description": {text(10_001), "1", `["x"]`, "false"},
 		"price": {"-1", "1.5", "1.0", "1e3", "1000000000001", "9223372036854775808", "-9223372036854775809", "1e400",
 			`"5"`, "null", "{}"},
+		"points_price":   {"0", "-1", "1.5", "1000000000001", `"5"`, "true"},
 		"limit_per_user": {"0", "-1", "-0", "1.5", "1000000001", "9223372036854775808", `"1"`, "true"},
 		"starts_at": {`"tomorrow"`, `""`, `"2026-01-02"`, `"2026-01-02 03:04:05Z"`, `"2026-01-02T03:04:05"`,
 			`"2026-13-02T03:04:05Z"`, `"2026-01-02T24:00:00Z"`, `"0001-01-01T00:00:00Z"`, `"1969-12-31T23:59:59Z"`,

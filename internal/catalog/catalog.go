@@ -20,6 +20,8 @@ type Product struct {
 	Description string          `json:"description,omitempty"`
 	Price       int64           `json:"price"`
 	Currency    string          `json:"currency"`
+	// PointsPrice is there if who buys can pay with points.
+	PointsPrice int64 `json:"points_price,omitempty"`
 	// Available is up to a second old, and 0 when the product is sold out.
 	Available    int64     `json:"available"`
 	StartsAt     time.Time `json:"starts_at,omitzero"`
@@ -37,7 +39,7 @@ func Show(p order.Product) Product {
 	shown := Product{
 		ID: p.ID.Product(), Name: p.Name, Description: p.Description, Price: p.Price, Currency: p.Currency,
 		Available: max(p.Stock, 0), StartsAt: p.StartsAt, EndsAt: p.EndsAt, LimitPerUser: p.LimitPerUser,
-		State: p.State,
+		State: p.State, PointsPrice: p.PointsPrice,
 	}
 	if p.Payment == order.PaymentRequired {
 		shown.Payment, shown.PayWithin = p.Payment, int64(p.PayWithin/time.Second)

@@ -54,17 +54,19 @@ type productRow struct {
 
 	Payment   order.PaymentRule `db:"payment"`
 	PayWithin int64             `db:"pay_within"` // in seconds
+	// PointsPrice is what it is in order.Product.
+	PointsPrice int64 `db:"points_price"`
 }
 
 const productColumns = `id, name, description, price, currency, stock, starts_at, ends_at, limit_per_user, version,
-	created_at, state, revision, limit_ceiling, buckets, counted, payment, pay_within`
+	created_at, state, revision, limit_ceiling, buckets, counted, payment, pay_within, points_price`
 
 func (r productRow) product() order.Product {
 	return order.Product{
 		ID: r.ID, Name: r.Name, Description: r.Description, Price: r.Price, Currency: r.Currency, Stock: r.Stock,
 		Version: r.Version, StartsAt: r.StartsAt.Time, EndsAt: r.EndsAt.Time, LimitPerUser: r.LimitPerUser,
 		CreatedAt: r.CreatedAt, State: r.State, Revision: r.Revision, Buckets: r.Buckets,
-		Payment: r.Payment, PayWithin: time.Duration(r.PayWithin) * time.Second,
+		Payment: r.Payment, PayWithin: time.Duration(r.PayWithin) * time.Second, PointsPrice: r.PointsPrice,
 	}
 }
 
@@ -83,7 +85,7 @@ func (l *Ledger) addProduct(ctx context.Context, p order.Product, key *ProductKe
 		ID: p.ID, Name: p.Name, Description: p.Description, Price: p.Price, Currency: p.Currency, Stock: p.Stock,
 		StartsAt: mysql.NullMillis(p.StartsAt), EndsAt: mysql.NullMillis(p.EndsAt), LimitPerUser: p.LimitPerUser,
 		LimitCeiling: p.LimitPerUser, Version: 1, Counted: 1, CreatedAt: mysql.Now(), State: p.State, Revision: 1,
-		Payment: p.Payment, PayWithin: seconds(p.PayWithin),
+		Payment: p.Payment, PayWithin: seconds(p.PayWithin), PointsPrice: p.PointsPrice,
 	}
 
 	if err := validateProduct(row.product()); err != nil {
@@ -167,6 +169,8 @@ func validateProduct(p order.Product) error {
 		return mysql.Invalidf("description: %s", plaintext.LinesFault(p.Description))
 	case p.Price < 0 || p.Price > order.MaxUnitPrice:
 		return mysql.Invalidf("price must be 0 to %d minor units", int64(order.MaxUnitPrice))
+	case p.PointsPrice < 0 || p.PointsPrice > order.MaxUnitPrice:
+		return mysql.Invalidf("points_price must be 1 to %d points, or absent", int64(order.MaxUnitPrice))
 	case p.Stock < 0 || p.Stock > MaxStock:
 		return mysql.Invalidf("stock must be 0 to %d units", MaxStock)
 	case p.LimitPerUser < 0 || p.LimitPerUser > MaxLimitPerUser:
@@ -203,8 +207,8 @@ func insertProduct(ctx context.Context, tx *sqlx.Tx, row *productRow) error {
 
 		_, err := tx.NamedExecContext(ctx, `INSERT INTO products (`+productColumns+`)
 			VALUES (:id, :name, :description, :price, :currency, :stock, :starts_at, :ends_at, :limit_per_user,
-				:version, :created_at, :state, :revision, :limit_ceiling, :buckets, :counted, :payment, :pay_within)`,
-			row)
+				:version, :created_at, :state, :revision, :limit_ceiling, :buckets, :counted, :payment, :pay_within,
+				:points_price)`, row)
 		switch {
 		case mysql.ErrorNumber(err) == mysql.DuplicateEntry && choose:
 			row.ID = 0 // somebody has put a product there by hand; the next id is behind all of them

@@ -71,7 +71,8 @@ var salesQuery = func() string {
 			WHERE product_id = p.id AND reason = '`+reason+`')`)
 	}
 	return `SELECT id, name, price, currency, stock, starts_at, ends_at, limit_per_user, version, created_at, state, revision,
-		limit_ceiling, buckets, counted, payment, pay_within, ` + strings.Join(supplied, " + ") + ` AS supplied
+		limit_ceiling, buckets, counted, payment, pay_within, points_price,
+		` + strings.Join(supplied, " + ") + ` AS supplied
 		FROM products AS p WHERE id IN (?) ORDER BY id`
 }()
 

@@ -83,7 +83,7 @@ func (r productRow) with(p order.Product) (productRow, error) {
 	next.Name, next.Description, next.Price, next.State = p.Name, p.Description, p.Price, p.State
 	next.StartsAt, next.EndsAt = mysql.NullMillis(p.StartsAt), mysql.NullMillis(p.EndsAt)
 	next.LimitPerUser = p.LimitPerUser
-	next.Payment, next.PayWithin = p.Payment, seconds(p.PayWithin)
+	next.Payment, next.PayWithin, next.PointsPrice = p.Payment, seconds(p.PayWithin), p.PointsPrice
 	if err := validateProduct(next.product()); err != nil {
 		return productRow{}, err
 	}
@@ -106,7 +106,7 @@ func writeSettings(ctx context.Context, tx *sqlx.Tx, row productRow) error {
 	query, args, err := sqlx.Named(`UPDATE products
 		SET name = :name, description = :description, price = :price, starts_at = :starts_at, ends_at = :ends_at,
 			limit_per_user = :limit_per_user, limit_ceiling = :limit_ceiling, state = :state, revision = :revision,
-			payment = :payment, pay_within = :pay_within
+			payment = :payment, pay_within = :pay_within, points_price = :points_price
 		WHERE id IN (:ids) AND revision = :revision - 1`, struct {
 		productRow
 		IDs []order.StockID `db:"ids"`

@@ -141,7 +141,8 @@ func split(ctx context.Context, tx *sqlx.Tx, rows []productRow, n int64) (produc
 		_, err := tx.NamedExecContext(ctx, `UPDATE products
 			SET name = :name, description = :description, price = :price, currency = :currency, starts_at = :starts_at,
 				ends_at = :ends_at, limit_per_user = :limit_per_user, limit_ceiling = :limit_ceiling, state = :state,
-				revision = :revision, buckets = :buckets, payment = :payment, pay_within = :pay_within
+				revision = :revision, buckets = :buckets, payment = :payment, pay_within = :pay_within,
+				points_price = :points_price
 			WHERE id = :id`, next)
 		if err != nil {
 			return productRow{}, fmt.Errorf("write buckets: %w", err)

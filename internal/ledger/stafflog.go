@@ -37,5 +37,6 @@ func (r productRow) settings() mysql.Values {
 		"name": r.Name, "description": r.Description, "price": r.Price, "state": r.State,
 		"starts_at": mysql.TimeOrNil(r.StartsAt), "ends_at": mysql.TimeOrNil(r.EndsAt),
 		"limit_per_user": r.LimitPerUser, "payment": r.Payment, "pay_within_s": r.PayWithin,
+		"points_price": r.PointsPrice,
 	}
 }

@@ -69,7 +69,7 @@ func TestStaffLog(t *testing.T) {
 	must(t, db.LogAction(t.Context(), mysql.ActDiscard, "message m", map[string]any{"orders": 1}))
 
 	want := []string{
-		`user:7 product.add product 1  -> {"currency":"EUR","description":"","ends_at":null,"limit_per_user":0,"name":"ticket","pay_within_s":900,"payment":"none","price":1999,"starts_at":null,"state":"on_sale","stock":10}`,
+		`user:7 product.add product 1  -> {"currency":"EUR","description":"","ends_at":null,"limit_per_user":0,"name":"ticket","pay_within_s":900,"payment":"none","points_price":0,"price":1999,"starts_at":null,"state":"on_sale","stock":10}`,
 		`user:7 product.change product 1 {"price":1999} -> {"price":5}`,
 		`user:7 product.restock product 1 {"stock":10} -> {"restock_id":"r","stock":13}`,
 		`user:7 user.role user 1 {"role":"buyer"} -> {"role":"merchant"}`,

@@ -19,6 +19,7 @@ var requestMembers = []string{
 	"description", "price", "currency", "stock", "starts_at", "ends_at", "limit_per_user", "state", "units",
 	"payment", "pay_within_s",
 	"provider", "method", "points", "amount", "return_units", "note",
+	"points_price", "pay_with",
 }
 
 // CheckBody is the one gate for every JSON body. If something is wrong with the body, detail says what.

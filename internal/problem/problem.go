@@ -54,6 +54,7 @@ const (
 	AccountsUnavailable  Code = "accounts_unavailable"
 	Forbidden            Code = "forbidden"
 	NotOnSale            Code = "not_on_sale"
+	NoPointsPrice        Code = "no_points_price"
 	InvalidProduct       Code = "invalid_product"
 	InvalidRestock       Code = "invalid_restock"
 	RestockMismatch      Code = "restock_mismatch"
@@ -110,6 +111,7 @@ var problems = map[Code]struct {
 	AccountsUnavailable:  {http.StatusServiceUnavailable, "Accounts cannot be reached right now."},
 	Forbidden:            {http.StatusForbidden, "You may not do that."},
 	NotOnSale:            {http.StatusConflict, "The product is not on sale."},
+	NoPointsPrice:        {http.StatusConflict, "The product cannot be paid with points."},
 	InvalidProduct:       {http.StatusUnprocessableEntity, "The product is not possible."},
 	InvalidRestock:       {http.StatusUnprocessableEntity, "The restock is not possible."},
 	RestockMismatch:      {http.StatusConflict, "The restock was applied with other units."},

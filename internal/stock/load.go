@@ -61,7 +61,7 @@ func (s *Stock) loadRow(ctx context.Context, p order.Product, epoch string) (boo
 	k := keysOf(p.ID)
 	n, err := s.rdb.Run(ctx, failpoint.Load, loadScript, []string{k.stock, k.sale},
 		p.Stock, p.Version, p.Price, p.Currency, millis(p.StartsAt), millis(p.EndsAt), p.LimitPerUser,
-		string(p.State), p.Revision, epoch, p.Buckets).Int()
+		string(p.State), p.Revision, epoch, p.Buckets, p.PointsPrice).Int()
 	if err != nil {
 		return false, fmt.Errorf("load product %d: %w", p.ID, err)
 	}
@@ -92,7 +92,7 @@ func (s *Stock) Configure(ctx context.Context, p order.Product) (bool, error) {
 func (s *Stock) configureRow(ctx context.Context, id order.StockID, p order.Product) (bool, error) {
 	k := keysOf(id)
 	n, err := configureScript.Run(ctx, s.rdb, []string{k.stock, k.sale}, p.Revision, p.Price, p.Currency,
-		millis(p.StartsAt), millis(p.EndsAt), p.LimitPerUser, string(p.State), p.Buckets).Int()
+		millis(p.StartsAt), millis(p.EndsAt), p.LimitPerUser, string(p.State), p.Buckets, p.PointsPrice).Int()
 	if err != nil {
 		return false, fmt.Errorf("configure product %d: %w", id, err)
 	}

@@ -48,6 +48,9 @@ var scriptTests = []struct {
 	{"replay by key", testReplayByKey},
 	{"replay outlives the sale", testReplayOutlivesTheSale},
 	{"replay within a call", testReplayWithinCall},
+	{"points", testPoints},
+	{"points and money under one key", testPointsAndMoney},
+	{"no price in points", testNoPointsPrice},
 	{"cancel", testCancel},
 	{"cancel too late", testCancelTooLate},
 	{"cancel leaves another order's key", testCancelForeignKey},
@@ -261,7 +264,7 @@ func (s *shop) contents(t testing.TB) contents {
 			if !slices.Contains(strings.Fields(f[2]), id) {
 				t.Errorf("order %s says that it is in batch %s, which is %q", id, r.batch, entry)
 			}
-			c.outbox[id] = fmt.Sprint(f[0], " ", f[1], " ", r.order.UserID, " ", r.units, " ", r.order.UnitPrice, " ",
+			c.outbox[id] = fmt.Sprint(f[0], " ", f[1], " ", r.order.UserID, " ", r.units, " ", keptPrice(r.order), " ",
 				r.order.IdempotencyKey)
 		}
 	}
@@ -412,7 +415,7 @@ func TestWordsOfScripts(t *testing.T) {
 		"LOST_COMMITS": fieldLostCommits, "EPOCH": fieldEpoch, "CHANGES": fieldChanges, "COUNTED": fieldCounted,
 		"OFF_SALE": string(order.OffSale), "NOTICES": notice.Channel, "RESTOCK_MARK": restockMark,
 		"RETURN_MARK": returnMark,
-		"SPARE":       argSpare, "WHOLE": argWhole,
+		"SPARE":       argSpare, "WHOLE": argWhole, "POINTS": pointsMark,
 	}
 	prelude := lua.Script("put")
 	found := map[string]string{}
@@ -453,7 +456,7 @@ func TestOutcomesOfScripts(t *testing.T) {
 		"RESERVED": Reserved, "REPLAYED": Replayed, "SOLD_OUT": SoldOut, "LIMIT_EXCEEDED": LimitExceeded,
 		"NOT_STARTED": NotStarted, "ENDED": Ended,
 		"IDEMPOTENCY_MISMATCH": IdempotencyMismatch, "NOT_ON_SALE": NotOnSale, "PAUSED": Paused,
-		"OTHER_BUCKETS": OtherBuckets,
+		"OTHER_BUCKETS": OtherBuckets, "NO_POINTS_PRICE": NoPointsPrice,
 	}
 	found := map[string]Outcome{}
 	constants := regexp.MustCompile(`(?m)^local ([A-Z_, ]+) = ([-\d, ]+)$`)

@@ -17,9 +17,9 @@ import (
 
 // settings are what a merchant can change. The window is on a clock of the test's own, see model.clock.
 type settings struct {
-	revision, price, limit int64
-	offSale                bool
-	starts, ends           int64 // hours, 0 for no bound
+	revision, price, points, limit int64 // points is the price in them, 0 for none
+	offSale                        bool
+	starts, ends                   int64 // hours, 0 for no bound
 }
 
 // model is what Redis should hold of one product, by the rules of docs and scripts but without their code.
@@ -31,7 +31,7 @@ type model struct {
 	// clock is the time in hours. Bounds of the sale are half an hour later than their number says, so that
 	// what a play takes does not matter.
 	clock    int64
-	price    map[order.OrderID]int64 // as promised
+	price    map[order.OrderID]price // as promised
 	reserved map[order.OrderID]int64
 	bought   map[order.UserID]int64
 	outbox   map[order.OrderID]*unsent
@@ -39,12 +39,25 @@ type model struct {
 	marks    map[string]bool
 }
 
+// price is what a unit costs, in points or in money.
+type price struct {
+	amount int64
+	points bool
+}
+
+func (p price) String() string {
+	if p.points {
+		return fmt.Sprint(p.amount, "p")
+	}
+	return fmt.Sprint(p.amount)
+}
+
 // unsent is a batch in the outbox.
 type unsent struct{ claimed bool }
 
 func newModel() *model {
 	return &model{
-		clock: noon, price: map[order.OrderID]int64{},
+		clock: noon, price: map[order.OrderID]price{},
 		reserved: map[order.OrderID]int64{}, bought: map[order.UserID]int64{}, outbox: map[order.OrderID]*unsent{},
 		keys: map[string]Request{}, marks: map[string]bool{},
 	}
@@ -52,12 +65,12 @@ func newModel() *model {
 
 func keyOf(r Request) string { return fmt.Sprint(r.UserID, ":", r.IdempotencyKey) }
 
-func (m *model) reserve(requests []Request) (results []Reservation) {
+func (m *model) reserve(points bool, requests []Request) (results []Reservation) {
 	here := map[order.OrderID]bool{}
 	batch := new(unsent)
 	for _, r := range requests {
 		first, known := m.keys[keyOf(r)]
-		mismatch := known && first.Quantity != r.Quantity
+		mismatch := known && (first.Quantity != r.Quantity || m.price[first.OrderID].points != points)
 		if !known {
 			first = r
 			first.Quantity, known = m.reserved[r.OrderID]
@@ -69,13 +82,15 @@ func (m *model) reserve(requests []Request) (results []Reservation) {
 		case known:
 			result.Outcome = Replayed
 			result.Order.ID, result.Order.Quantity = first.OrderID, first.Quantity
-			result.Order.UnitPrice = m.price[first.OrderID]
+			result.Order.UnitPrice, result.Order.Points = m.price[first.OrderID].amount, m.price[first.OrderID].points
 			b := m.outbox[first.OrderID]
 			if result.Unsent = b != nil; result.Unsent && !here[first.OrderID] {
 				b.claimed = true
 			}
 		case m.offSale:
 			result.Outcome = NotOnSale
+		case points && m.points == 0:
+			result.Outcome = NoPointsPrice
 		case m.starts > 0 && m.clock <= m.starts:
 			result.Outcome = NotStarted
 		case m.ends > 0 && m.clock > m.ends:
@@ -85,8 +100,13 @@ func (m *model) reserve(requests []Request) (results []Reservation) {
 		case m.stock < r.Quantity:
 			result.Outcome = SoldOut
 		default:
-			result.Order.ID, result.Order.Quantity, result.Order.UnitPrice = r.OrderID, r.Quantity, m.settings.price
-			m.price[r.OrderID] = m.settings.price
+			promised := price{m.settings.price, points}
+			if points {
+				promised.amount = m.points
+			}
+			result.Order.ID, result.Order.Quantity = r.OrderID, r.Quantity
+			result.Order.UnitPrice, result.Order.Points = promised.amount, points
+			m.price[r.OrderID] = promised
 			m.stock -= r.Quantity
 			m.reserved[r.OrderID] = r.Quantity
 			m.count(r.UserID, r.Quantity)
@@ -165,6 +185,7 @@ func (m *model) ms(base, bound int64) int64 {
 // product is a row of MySQL as it would be read now.
 func (m *model) product(base int64, p order.Product, s settings) order.Product {
 	p.Revision, p.Price, p.LimitPerUser, p.State = s.revision, s.price, s.limit, order.OnSale
+	p.PointsPrice = s.points
 	if s.offSale {
 		p.State = order.OffSale
 	}
@@ -184,7 +205,7 @@ func (m *model) sale(base int64) map[string]string {
 	if m.loaded {
 		sale["born"] = strconv.FormatInt(m.born, 10)
 		sale["version"], sale["currency"] = strconv.FormatInt(m.version, 10), "EUR"
-		sale["buckets"] = "0"
+		sale["buckets"], sale["points_price"] = "0", strconv.FormatInt(m.points, 10)
 		sale["price"], sale["limit"] = strconv.FormatInt(m.settings.price, 10), strconv.FormatInt(m.limit, 10)
 		sale["starts_at"] = strconv.FormatInt(m.ms(base, m.starts), 10)
 		sale["ends_at"] = strconv.FormatInt(m.ms(base, m.ends), 10)
@@ -423,7 +444,8 @@ func (w *world) stepClock(t *rapid.T, hour int64) {
 func (w *world) drawSettings(t *rapid.T) {
 	s := settings{
 		revision: w.truth.settings.revision + 1, price: rapid.Int64Range(0, 3).Draw(t, "price"),
-		limit: rapid.Int64Range(0, 5).Draw(t, "limit"), offSale: rapid.IntRange(0, 3).Draw(t, "off sale") == 0,
+		points: rapid.Int64Range(0, 3).Draw(t, "points"),
+		limit:  rapid.Int64Range(0, 5).Draw(t, "limit"), offSale: rapid.IntRange(0, 3).Draw(t, "off sale") == 0,
 		// Most windows are open at noon.
 		starts: rapid.SampledFrom([]int64{0, 0, noon - 2, noon + 1}).Draw(t, "starts"),
 		ends:   rapid.SampledFrom([]int64{0, 0, noon - 1, noon + 2}).Draw(t, "ends"),
@@ -435,7 +457,8 @@ func (w *world) drawSettings(t *rapid.T) {
 func (w *world) compare(t *rapid.T, tb testing.TB) {
 	got := w.shop.contents(tb)
 	for id, entry := range got.outbox {
-		var at, claimed, user, quantity, price int64
+		var at, claimed, user, quantity int64
+		var price string
 		if _, err := fmt.Sscan(entry, &at, &claimed, &user, &quantity, &price); err != nil {
 			t.Fatalf("outbox entry %q: %v", entry, err)
 		}
@@ -443,7 +466,8 @@ func (w *world) compare(t *rapid.T, tb testing.TB) {
 	}
 	for key, record := range got.idem {
 		var id string
-		var quantity, price int64
+		var quantity int64
+		var price string
 		if _, err := fmt.Sscan(record, &id, &quantity, &price); err != nil {
 			t.Fatalf("idempotency record %q: %v", record, err)
 		}
@@ -545,14 +569,15 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 						requests[i].OrderID = order.NewID()
 					}
 				}
-				_, got, err := s.Reserve(background, s.product.ID, 0, requests)
+				points := rapid.Bool().Draw(t, "by points")
+				_, got, err := s.Stock.reserve(background, s.product.ID, 0, points, requests)
 				if err != nil {
 					t.Fatal(err)
 				}
-				for i, want := range w.reserve(requests) {
+				for i, want := range w.reserve(points, requests) {
 					g := Reservation{Outcome: got[i].Outcome, Unsent: got[i].Unsent}
 					g.Order.ID, g.Order.Quantity = got[i].Order.ID, got[i].Order.Quantity
-					g.Order.UnitPrice = got[i].Order.UnitPrice
+					g.Order.UnitPrice, g.Order.Points = got[i].Order.UnitPrice, got[i].Order.Points
 					if g != want {
 						t.Fatalf("request %d of %+v: got %+v, want %+v", i, requests, got[i], want)
 					}
@@ -608,8 +633,8 @@ func TestScriptsDoAsTheModel(t *testing.T) {
 				for _, b := range batches {
 					for _, o := range b.Orders {
 						claimed++
-						if w.outbox[o.ID] == nil || o.UnitPrice != w.price[o.ID] {
-							t.Fatalf("the relay would send %+v, which was promised at %d", o, w.price[o.ID])
+						if w.outbox[o.ID] == nil || (price{o.UnitPrice, o.Points}) != w.price[o.ID] {
+							t.Fatalf("the relay would send %+v, which was promised at %s", o, w.price[o.ID])
 						}
 						w.outbox[o.ID].claimed = true
 					}

@@ -82,7 +82,7 @@ func (s *Stock) readPlace(ctx context.Context, place *Place, id order.OrderID, t
 		if err != nil && !errors.Is(err, ErrNotLoaded) {
 			return err
 		}
-		place.Record = &order.Record{Order: r.order, Currency: currency, Status: order.Pending}
+		place.Record = &order.Record{Order: r.order, Currency: r.order.PricedIn(currency), Status: order.Pending}
 		place.ReservedAt = r.order.ReservedAt
 	}
 

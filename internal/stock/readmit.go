@@ -13,7 +13,7 @@ import (
 func (s *Stock) Readmit(ctx context.Context, o order.Order) (Outcome, error) {
 	k := keysOf(o.StockID)
 	n, err := readmitScript.Run(ctx, s.rdb, []string{k.stock, k.reserved, k.bought, k.sale, k.outbox},
-		o.ID.String(), o.UserID, o.Quantity, o.UnitPrice, packKey(o.IdempotencyKey), newBatch()).Int()
+		o.ID.String(), o.UserID, o.Quantity, keptPrice(o), packKey(o.IdempotencyKey), newBatch()).Int()
 	switch {
 	case err != nil:
 		return 0, fmt.Errorf("reserve order %s anew: %w", o.ID, err)

@@ -66,9 +66,10 @@ func parseReservation(stockID order.StockID, id order.OrderID, text string) (r r
 	var d decoder
 	r.batch = f[4]
 	r.order = order.Order{
-		ID: id, StockID: stockID, Quantity: r.units, UserID: order.UserID(d.int(f[1])), UnitPrice: d.int(f[2]),
+		ID: id, StockID: stockID, Quantity: r.units, UserID: order.UserID(d.int(f[1])),
 		ReservedAt: fromMillis(d.int(f[3])),
 	}
+	r.order.UnitPrice, r.order.Points = d.price(f[2])
 	if len(f) == 6 {
 		r.order.IdempotencyKey = unpackKey(f[5])
 	}
@@ -149,7 +150,9 @@ func readPending(stockID order.StockID, ids []order.OrderID, reserved, sale []an
 			return pending, err
 		}
 		if r.batch != "" {
-			pending.Records[i] = &order.Record{Order: r.order, Currency: currency, Status: order.Pending}
+			pending.Records[i] = &order.Record{
+				Order: r.order, Currency: r.order.PricedIn(currency), Status: order.Pending,
+			}
 		}
 	}
 	return pending, nil

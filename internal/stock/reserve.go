@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"stampede/internal/failpoint"
@@ -26,7 +27,7 @@ const (
 	// NotStarted and Ended: it is not the time of the sale, by the clock of Redis.
 	NotStarted Outcome = -3
 	Ended      Outcome = -4
-	// IdempotencyMismatch: the idempotency key was used for another quantity.
+	// IdempotencyMismatch: the idempotency key was used for another quantity, or to pay otherwise.
 	IdempotencyMismatch Outcome = -5
 	// NotOnSale: the product was taken off sale.
 	NotOnSale Outcome = -6
@@ -34,6 +35,8 @@ const (
 	Paused Outcome = -7
 	// OtherBuckets: the product is split into another number of buckets than the caller went by. Sale has the number.
 	OtherBuckets Outcome = -8
+	// NoPointsPrice: the product cannot be paid with points.
+	NoPointsPrice Outcome = -9
 )
 
 // Request asks for units of a product.
@@ -82,6 +85,18 @@ type Sale struct {
 // for which NotExecuted is false nobody knows whether the units are reserved; the outbox does.
 func (s *Stock) Reserve(ctx context.Context, stockID order.StockID, buckets int64,
 	requests []Request) (Sale, []Reservation, error) {
+	return s.reserve(ctx, stockID, buckets, false, requests)
+}
+
+// ReserveByPoints is Reserve for orders that are paid with points, at the price in points. If the product has none, the
+// outcome of all that is new is NoPointsPrice.
+func (s *Stock) ReserveByPoints(ctx context.Context, stockID order.StockID, buckets int64,
+	requests []Request) (Sale, []Reservation, error) {
+	return s.reserve(ctx, stockID, buckets, true, requests)
+}
+
+func (s *Stock) reserve(ctx context.Context, stockID order.StockID, buckets int64, points bool,
+	requests []Request) (Sale, []Reservation, error) {
 	if len(requests) > MaxBatch {
 		return Sale{}, nil, fmt.Errorf("reserve product %d: %d requests are more than %d", stockID, len(requests),
 			MaxBatch)
@@ -90,7 +105,8 @@ func (s *Stock) Reserve(ctx context.Context, stockID order.StockID, buckets int6
 	k := keysOf(stockID)
 	keys := []string{k.stock, k.reserved, k.bought, k.sale, k.outbox, k.idem[0], k.idem[1]}
 	batch := newBatch()
-	args := append(make([]any, 0, 3+4*len(requests)), order.IdempotencyLifetime.Milliseconds(), buckets, batch)
+	args := append(make([]any, 0, 4+4*len(requests)), order.IdempotencyLifetime.Milliseconds(), buckets, batch,
+		bit(points))
 	for i := range requests {
 		r := &requests[i]
 		args = append(args, r.OrderID.String(), int64(r.UserID), r.Quantity, packKey(r.IdempotencyKey))
@@ -105,7 +121,7 @@ func (s *Stock) Reserve(ctx context.Context, stockID order.StockID, buckets int6
 		return Sale{}, nil, ErrNotLoaded
 	}
 
-	sale, results, err := readReserveReply(stockID, batch, requests, reply)
+	sale, results, err := readReserveReply(stockID, batch, points, requests, reply)
 	if err != nil {
 		return Sale{}, nil, fmt.Errorf("reserve product %d: %w", stockID, err)
 	}
@@ -113,7 +129,7 @@ func (s *Stock) Reserve(ctx context.Context, stockID order.StockID, buckets int6
 }
 
 // readReserveReply reads what reserve.lua returns: what there is of the sale, and then the outcome of each request.
-func readReserveReply(stockID order.StockID, batch string, requests []Request,
+func readReserveReply(stockID order.StockID, batch string, points bool, requests []Request,
 	reply []any) (Sale, []Reservation, error) {
 	const head = 9 // values of the sale
 	if len(reply) != head+len(requests) {
@@ -132,7 +148,7 @@ func readReserveReply(stockID order.StockID, batch string, requests []Request,
 	for i, request := range requests {
 		o := order.Order{
 			ID: request.OrderID, UserID: request.UserID, StockID: stockID, Quantity: request.Quantity,
-			UnitPrice: price, ReservedAt: sale.Now, IdempotencyKey: request.IdempotencyKey,
+			UnitPrice: price, Points: points, ReservedAt: sale.Now, IdempotencyKey: request.IdempotencyKey,
 		}
 
 		// An order of before, or the number of an outcome.
@@ -143,7 +159,8 @@ func readReserveReply(stockID order.StockID, batch string, requests []Request,
 			if err != nil {
 				return Sale{}, nil, err
 			}
-			o.ID, o.Quantity, o.UnitPrice = id, d.int(first[1]), d.int(first[2])
+			o.ID, o.Quantity = id, d.int(first[1])
+			o.UnitPrice, o.Points = d.price(d.text(first[2]))
 			o.ReservedAt = fromMillis(d.int(first[3]))
 			results[i] = Reservation{
 				Outcome: Replayed, Order: o, Unsent: d.int(first[4]) == 1, Batch: d.text(first[5]),
@@ -176,6 +193,24 @@ func (d *decoder) int(v any) int64 {
 	}
 	d.fail(v)
 	return 0
+}
+
+// pointsMark is behind a price in points; lua/prelude.lua has the same letter.
+const pointsMark = "p"
+
+// keptPrice is the price of a unit as Redis keeps it.
+func keptPrice(o order.Order) string {
+	text := strconv.FormatInt(o.UnitPrice, 10)
+	if o.Points {
+		text += pointsMark
+	}
+	return text
+}
+
+// price reads what keptPrice writes.
+func (d *decoder) price(text string) (unitPrice int64, points bool) {
+	digits, points := strings.CutSuffix(text, pointsMark)
+	return d.int(digits), points
 }
 
 func (d *decoder) text(v any) string {

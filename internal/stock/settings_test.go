@@ -25,12 +25,13 @@ func testConfigure(t *testing.T, s *shop) {
 	s.order(t, 1, 2, "k")
 	want := s.contents(t)
 	s.configure(t, func(p *order.Product) {
-		p.Price, p.State, p.LimitPerUser = order.MaxUnitPrice, order.OffSale, 0
+		p.Price, p.State, p.LimitPerUser, p.PointsPrice = order.MaxUnitPrice, order.OffSale, 0, 25
 		p.StartsAt, p.EndsAt = time.Time{}, time.UnixMilli(4_000_000_000_000)
 	})
 	want.sale = map[string]string{
 		"version": "5", "born": "5", "seen": "5", "price": "1000000000000", "currency": "EUR", "buckets": "0",
 		"starts_at": "0", "ends_at": "4000000000000", "limit": "0", "state": "off_sale", "revision": "4",
+		"points_price": "25",
 	}
 	equal(t, "contents", s.contents(t), want)
 	s.unchanged(t, "the same again", func() {

@@ -19,7 +19,7 @@ func testLoad(t *testing.T, s *shop) {
 		stock: "10",
 		sale: map[string]string{
 			"version": "5", "born": "5", "seen": "5", "price": "1999", "currency": "EUR", "buckets": "0",
-			"starts_at": "1700000000123", "ends_at": "4000000000000", "limit": "3",
+			"points_price": "0", "starts_at": "1700000000123", "ends_at": "4000000000000", "limit": "3",
 			"state": "on_sale", "revision": "3",
 		},
 	})
