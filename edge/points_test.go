@@ -61,8 +61,8 @@ func TestPayWithPoints(t *testing.T) {
 	w.WantLevel(other.ID, 10, 0, 0)
 }
 
-// TestPointsAndMoneyInACrowd: orders of both kinds that come together share the units of a product, also those of all its
-// buckets, and each is reserved at its own price.
+// TestPointsAndMoneyInACrowd: orders of both kinds that come together share the units of a product, also those of all
+// its buckets, and each is reserved at its own price.
 func TestPointsAndMoneyInACrowd(t *testing.T) {
 	t.Parallel()
 	const units = 60
@@ -97,7 +97,9 @@ func TestPointsAndMoneyInACrowd(t *testing.T) {
 			t.Errorf("%d orders of %d units were accepted", accepted, units)
 		}
 		points := 0
-		orders := slices.DeleteFunc(w.Orders(), func(o order.Order) bool { return o.StockID.Product() != p.ID.Product() })
+		orders := slices.DeleteFunc(w.Orders(), func(o order.Order) bool {
+			return o.StockID.Product() != p.ID.Product()
+		})
 		for _, o := range orders {
 			if want := 1999 - 1699*(int64(o.UserID+1)%2); o.UnitPrice != want || o.Points != (want == 300) {
 				t.Errorf("user %d is to pay %d, with points: %v", o.UserID, o.UnitPrice, o.Points)

@@ -15,6 +15,7 @@ import (
 	"stampede/internal/failpoint"
 	"stampede/internal/mysql"
 	"stampede/internal/order"
+	"stampede/internal/wallet"
 )
 
 const (
@@ -35,8 +36,10 @@ const (
 //   - UnknownProduct if there is no such product (its currency is then XXX),
 //   - LimitExceeded if its buyer would have more units than the product's limit,
 //   - SoldOut if it asks for more units than are left; a smaller one after it may still be completed,
+//   - InsufficientPoints if it is paid with points, and its buyer's wallet has too few,
 //
-// whichever comes first in this list. Any other is completed or, if the product says that it must be paid, held. Orders
+// whichever comes first in this list. Any other is completed or, if the product says that it must be paid, held. One
+// that is paid with points is held and completed at once, and the points are taken in the same transaction. Orders
 // that were placed order.IdempotencyLifetime apart are not in conflict: the key belongs to the later one, and the row
 // of the earlier one has none any more. A fresh decision has the product's version after the whole transaction, and 0
 // for an unknown product. An order of another product, or one that is not valid, is ErrInvalid, and then none is
@@ -99,7 +102,7 @@ func (l *Ledger) rehearse(ctx context.Context, stockID order.StockID, product *p
 		}
 
 		// The same steps as for an order that somebody has made.
-		d, err := l.lockToDecide(ctx, tx, stockID, orders)
+		d, err := l.lockToDecide(ctx, tx, stockID, orders, "")
 		if err != nil {
 			return err
 		}
@@ -177,7 +180,7 @@ var errKnown = mysql.OwnError("an order, or its idempotency key, has a row alrea
 func (l *Ledger) decideNew(ctx context.Context, stockID order.StockID, orders []order.Order,
 	verdict order.Reason) (decisions []order.Decision, err error) {
 	err = l.db.InTx(ctx, func(tx *sqlx.Tx) error {
-		d, err := l.lockToDecide(ctx, tx, stockID, orders)
+		d, err := l.lockToDecide(ctx, tx, stockID, orders, verdict)
 		if err != nil {
 			return err
 		}
@@ -198,7 +201,7 @@ func (l *Ledger) decideNew(ctx context.Context, stockID order.StockID, orders []
 func (l *Ledger) decideKnown(ctx context.Context, stockID order.StockID, orders []order.Order,
 	verdict order.Reason) (decisions []order.Decision, err error) {
 	err = l.db.InTx(ctx, func(tx *sqlx.Tx) error {
-		d, err := l.lockToDecide(ctx, tx, stockID, orders)
+		d, err := l.lockToDecide(ctx, tx, stockID, orders, verdict)
 		if err != nil {
 			return err
 		}
@@ -225,6 +228,8 @@ type decider struct {
 	holders map[keyScope]*keyHolder     // of idempotency keys, as far as they were read, and those about to be stored
 	bought  map[order.UserID]int64      // units by user; empty if there is no limit
 
+	wallets *wallet.Locked // of the buyers who pay with points; nil if there is none
+
 	orders   []*orderRow
 	holds    []holdRow
 	released []keyScope // keys that are stored, and that other orders take over
@@ -232,9 +237,10 @@ type decider struct {
 	sold     map[order.UserID]int64 // units by user that are to be added to those bought; empty if there is no limit
 }
 
-// lockToDecide locks the product, and reads what the buyers of the orders have of it if it has a limit.
+// lockToDecide locks the product, and the wallets of those who pay with points, unless the verdict is known already. It
+// reads what the buyers of the orders have of the product if it has a limit.
 func (l *Ledger) lockToDecide(ctx context.Context, tx *sqlx.Tx, stockID order.StockID,
-	orders []order.Order) (*decider, error) {
+	orders []order.Order, verdict order.Reason) (*decider, error) {
 	start := time.Now()
 	product, err := lockProduct(ctx, tx, stockID)
 	l.db.Ended(CallLock, start, err)
@@ -245,7 +251,15 @@ func (l *Ledger) lockToDecide(ctx context.Context, tx *sqlx.Tx, stockID order.St
 		product: product, time: mysql.Now(), decided: make(map[order.OrderID]*orderRow, len(orders)),
 		holders: make(map[keyScope]*keyHolder), sold: make(map[order.UserID]int64),
 	}
-	if product == nil || product.LimitPerUser == 0 {
+	if product == nil {
+		return d, nil
+	}
+	if verdict == "" {
+		if err := d.lockWallets(ctx, tx, orders); err != nil {
+			return nil, err
+		}
+	}
+	if product.LimitPerUser == 0 {
 		return d, nil
 	}
 	for product.Counted < product.Version { // by a program of before, which does not count
@@ -262,6 +276,20 @@ func (l *Ledger) lockToDecide(ctx context.Context, tx *sqlx.Tx, stockID order.St
 	slices.Sort(users)
 	d.bought, err = readBought(ctx, tx, stockID, slices.Compact(users))
 	return d, err
+}
+
+// lockWallets locks the wallets of those who pay with points. Whoever locks wallets does so last, and in their order.
+func (d *decider) lockWallets(ctx context.Context, tx *sqlx.Tx, orders []order.Order) (err error) {
+	var payers []order.UserID
+	for i := range orders {
+		if orders[i].Points {
+			payers = append(payers, orders[i].UserID)
+		}
+	}
+	if len(payers) > 0 {
+		d.wallets, err = wallet.Lock(ctx, tx, payers)
+	}
+	return err
 }
 
 // readRows reads the rows that the orders have already, and who holds their idempotency keys.
@@ -336,6 +364,8 @@ func (d *decider) judge(orders []order.Order, verdict order.Reason) []order.Deci
 			reason = order.LimitExceeded
 		case o.Quantity > stock:
 			reason = order.SoldOut
+		case o.Points && !d.wallets.Spend(o.UserID, o.TotalPrice(), o.ID):
+			reason = order.InsufficientPoints
 		}
 
 		row.Version = version
@@ -345,7 +375,7 @@ func (d *decider) judge(orders []order.Order, verdict order.Reason) []order.Deci
 			stock -= o.Quantity
 			version++
 			row.Version = version
-			d.hold(row)
+			d.hold(row, o.Points)
 			if d.product.LimitPerUser > 0 {
 				d.bought[o.UserID] += o.Quantity
 				d.sold[o.UserID] += o.Quantity
@@ -369,17 +399,24 @@ func (d *decider) judge(orders []order.Order, verdict order.Reason) []order.Deci
 	return decisions
 }
 
-// hold has an order wait until it is paid, if it must be.
-func (d *decider) hold(row *orderRow) {
-	if d.product.Payment != order.PaymentRequired || row.UnitPrice == 0 {
+// hold has an order wait until it is paid, if it must be. One whose points were taken is paid.
+func (d *decider) hold(row *orderRow, points bool) {
+	if !points && (d.product.Payment != order.PaymentRequired || row.UnitPrice == 0) {
 		return
 	}
 	row.Status = order.Held
-	payBy := d.time.Add(time.Duration(d.product.PayWithin) * time.Second).Truncate(time.Millisecond)
-	d.holds = append(d.holds, holdRow{
+	h := holdRow{
 		OrderID: row.ID, StockID: row.StockID, Version: row.Version, UserID: row.UserID, Quantity: row.Quantity,
-		State: order.AwaitingPayment, PayBy: payBy, ChangedAt: d.time,
-	})
+		ChangedAt: d.time,
+	}
+	if points {
+		h.State, h.PaidBy, h.PayBy = order.Completed, []byte(PaidByPoints), d.time.Truncate(time.Millisecond)
+	} else {
+		h.State = order.AwaitingPayment
+		h.PayBy = d.time.Add(time.Duration(d.product.PayWithin) * time.Second).Truncate(time.Millisecond)
+		h.DueAt = mysql.NullMillis(h.PayBy)
+	}
+	d.holds = append(d.holds, h)
 }
 
 // row is the row of an order that is completed.
@@ -393,6 +430,7 @@ func (d *decider) row(o *order.Order) *orderRow {
 	if d.product != nil {
 		row.Currency = d.product.Currency
 	}
+	row.Currency = o.PricedIn(row.Currency)
 	if o.IdempotencyKey != "" {
 		row.IdempotencyKey = []byte(o.IdempotencyKey)
 	}
@@ -409,6 +447,11 @@ func (d *decider) write(ctx context.Context, tx *sqlx.Tx) error {
 	}
 	if err := insertHolds(ctx, tx, d.holds); err != nil {
 		return err
+	}
+	if d.wallets != nil {
+		if err := d.wallets.Write(ctx, tx); err != nil {
+			return err
+		}
 	}
 	if err := releaseKeys(ctx, tx, d.released); err != nil {
 		return err

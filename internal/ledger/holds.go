@@ -17,7 +17,8 @@ import (
 )
 
 // An order that must be paid is held: its decision has taken the units, and stands. What becomes of the order is in the
-// table holds, which has a row of it from that moment on. Other orders have none, and cost nothing more.
+// table holds, which has a row of it from that moment on. That of an order which is paid with points is completed at
+// once. Other orders have none, and cost nothing more.
 //
 // Every transaction locks in one order: products, holds, attempts to pay, wallets.
 
@@ -98,7 +99,7 @@ func insertHolds(ctx context.Context, tx *sqlx.Tx, rows []holdRow) error {
 		return nil
 	}
 	insert := newInsert("holds", `order_id, product_id, version, user_id, quantity, state, pay_by, due_at, attempts,
-		changed_at`)
+		paid_by, changed_at`)
 	for i := range rows {
 		r := &rows[i]
 		insert.row()
@@ -106,8 +107,9 @@ func insertHolds(ctx context.Context, tx *sqlx.Tx, rows []holdRow) error {
 		insert.ints(int64(r.StockID), r.Version, int64(r.UserID), r.Quantity)
 		insert.bytes([]byte(r.State))
 		insert.time(r.PayBy)
-		insert.time(r.PayBy)
+		insert.nullTime(r.DueAt)
 		insert.ints(0)
+		insert.bytes(r.PaidBy)
 		insert.time(r.ChangedAt)
 	}
 	if err := insert.exec(ctx, tx); err != nil {

@@ -45,7 +45,8 @@ func (r orderRow) record() order.Record {
 	return order.Record{
 		Order: order.Order{
 			ID: order.OrderID(r.ID), UserID: r.UserID, StockID: r.StockID, Quantity: r.Quantity, UnitPrice: r.UnitPrice,
-			ReservedAt: r.ReservedAt, IdempotencyKey: string(r.IdempotencyKey),
+			Points: r.Currency == order.PointsCurrency, ReservedAt: r.ReservedAt,
+			IdempotencyKey: string(r.IdempotencyKey),
 		},
 		Currency: r.Currency, Status: r.Status, FailedReason: order.Reason(r.FailedReason.String),
 		DecidedAt: r.DecidedAt,

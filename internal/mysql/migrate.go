@@ -51,8 +51,8 @@ var addHeldSums = addColumns(32, `ALTER TABLE books
 	ADD COLUMN returned_units BIGINT NOT NULL DEFAULT 0,
 	ADD COLUMN returned_sum BIGINT NOT NULL DEFAULT 0`)
 
-// addPointsPrice adds what a unit costs who pays with points, 0 if nobody can. An edge of before takes such an order for
-// one of money: so it is set once there is none.
+// addPointsPrice adds what a unit costs who pays with points, 0 if nobody can. An edge of before takes such an order
+// for one of money: so it is set once there is none.
 var addPointsPrice = addColumns(34, `ALTER TABLE products ADD COLUMN points_price BIGINT NOT NULL DEFAULT 0`)
 
 // addColumns is a migration that adds columns, all of them together. It can be repeated: a column that is there already

@@ -73,7 +73,10 @@ var allowedImports = map[string][]string{
 		"internal/order", "internal/payment", "internal/payment/ecpay", "internal/queue", "internal/reconcile",
 		"internal/redis", "internal/stock", "internal/till", "internal/token", "internal/wallet", "localstack", "localstack/pay", "lua",
 	},
-	"internal/ledger": {"internal/failpoint", "internal/mysql", "internal/order", "internal/plaintext"},
+	// A wallet pays an order in the transaction that decides it, which is the ledger's.
+	"internal/ledger": {
+		"internal/failpoint", "internal/mysql", "internal/order", "internal/plaintext", "internal/wallet",
+	},
 	"internal/notice": {"internal/order", "internal/redis"},
 	"internal/order":  {"internal/strictjson"},
 	"internal/otlp":   {"internal/telemetry"},
