@@ -108,6 +108,27 @@ func TestPaidWithPointsAtOnce(t *testing.T) {
 	mustBeSound(t, l)
 }
 
+// TestNoDecisionWithoutItsPoints: an order whose points cannot be taken is not decided either.
+func TestNoDecisionWithoutItsPoints(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t)
+	p := addProduct(t, l, 6, 0)
+	mustTopUp(t, l, 1, 500)
+	orders := []order.Order{byPoints(p.ID, 1, 1), newOrder(p.ID, 2, 1, "")}
+	exec(t, l, `INSERT INTO wallet_ledger (user_id, version, type, delta, balance, ref, note, created_at)
+		VALUES (1, 9, 'spend', -1, 0, ?, '', NOW(6))`, orders[0].ID[:])
+	if decisions, err := l.Decide(t.Context(), p.ID, orders); err == nil {
+		t.Errorf("it was decided though its points could not be taken: %+v", decisions)
+	}
+	if decided, err := l.Decided(t.Context(), idsOf(orders)); err != nil || len(decided) > 0 {
+		t.Errorf("decided are %v, %v", decided, err)
+	}
+	mustHave(t, l, 1, 500, 0)
+	if stock := mustProduct(t, l, p.ID).Stock; stock != 6 {
+		t.Errorf("%d units are left", stock)
+	}
+}
+
 // TestPointsOfADecisionThatIsNotMade: who fails an order, or rehearses one, neither takes points nor waits for a wallet.
 func TestPointsOfADecisionThatIsNotMade(t *testing.T) {
 	t.Parallel()

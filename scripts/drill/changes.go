@@ -3,7 +3,7 @@ package main
 import "slices"
 
 // changes are the breaks, by the promise that rests on what they break.
-var changes = slices.Concat(coreChanges, paymentChanges)
+var changes = slices.Concat(coreChanges, paymentChanges, pointsChanges)
 
 // coreChanges break what is around an order that need not be paid.
 var coreChanges = []change{
@@ -393,7 +393,7 @@ var coreChanges = []change{
 
 	{
 		promise: "P8", what: "an idempotency record without the fingerprint",
-		file: "lua/reserve.lua", old: "if tonumber(first_quantity) ~= quantity then", new: "if false then",
+		file: "lua/reserve.lua", old: "if tonumber(first_quantity) ~= quantity or", new: "if false or",
 		pkg: "edge", test: "TestRetry", says: "idempotency_mismatch",
 	}, {
 		promise: "P8", what: "the idempotency record is not written",
@@ -436,5 +436,9 @@ var coreChanges = []change{
 		promise: "P8", what: "a key is not its user's own",
 		file: "lua/reserve.lua", old: "field_of[i] = users[i] .. ':' .. keys[i]", new: "field_of[i] = keys[i]",
 		pkg: "internal/stock", test: "TestScripts/reserve_refuses", says: "another user's key: got",
+	}, {
+		promise: "P8", what: "a key stands for an order however it is paid",
+		file: "lua/reserve.lua", old: "(string.sub(first_price, -1) == POINTS) ~= by_points", new: "false",
+		pkg: "edge", test: "TestPayWithPoints", says: "want 422 idempotency_mismatch",
 	},
 }
