@@ -176,7 +176,11 @@ func (m *metrics) decided(decisions []order.Decision) {
 	repeated := len(decisions)
 	for i := range decisions {
 		if d := &decisions[i]; d.Fresh {
-			fresh[outcome{d.Status, d.FailedReason}]++
+			status := d.Status
+			if d.Points && status == order.Held {
+				status = order.Completed // as its points were taken
+			}
+			fresh[outcome{status, d.FailedReason}]++
 			repeated--
 			if telemetry.Enabled {
 				m.lagSeconds.Observe(max(d.DecidedAt.Sub(d.ReservedAt).Seconds(), 0))

@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"stampede/internal/order"
 	"stampede/internal/stock"
 	"stampede/internal/wallet"
@@ -82,6 +84,9 @@ func TestPointsAreTakenOnce(t *testing.T) {
 	w := r.start()
 	r.quiet(w)
 	r.mustHavePaid(rich, poor)
+	mustCount(t, len(rich), "completed", func(m *metrics) prometheus.Collector {
+		return m.decisions.WithLabelValues(string(order.Completed), "")
+	}, w)
 	if l := r.level(p.ID); l.Available != 20-int64(len(rich)) {
 		t.Errorf("%d units are available", l.Available)
 	}

@@ -141,7 +141,7 @@ func probeSameRate(ctx context.Context, b *bench) (figures, error) {
 func probeFullQueue(ctx context.Context, b *bench) (figures, error) {
 	found := figures{}
 	return found, b.inTurns(ctx, func(s *side, whose string) (err error) {
-		found["full queue/"+whose], _, err = s.fillAndDrain(ctx, b.o.duration)
+		found["full queue/"+whose], _, err = s.fillAndDrain(ctx, b.o.duration, unpaid)
 		return err
 	})
 }

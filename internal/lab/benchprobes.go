@@ -74,6 +74,8 @@ func probes() []probe {
 		{name: "textbook lone", run: probeTextbookLone},
 		{name: "saturation", run: probeSaturation},
 		{name: "drain", run: probeDrain},
+		{name: "payment drain", run: probePaymentDrain},
+		{name: "points drain", run: probePointsDrain},
 		{name: "textbook drain", run: probeTextbookDrain},
 		{name: "insert", run: probeInsert},
 		{name: "durable", run: probeDurable},

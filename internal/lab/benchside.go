@@ -244,7 +244,11 @@ func (s *side) addProduct(ctx context.Context, units int64) (order.Product, erro
 
 // requests are orders of one unit by many users.
 func (s *side) requests(stockID order.StockID) [][]byte {
-	body := fmt.Sprintf(`{"product_id":%d,"quantity":1}`, stockID)
+	return s.requestsOf(fmt.Sprintf(`{"product_id":%d,"quantity":1}`, stockID))
+}
+
+// requestsOf are orders with one body by many users.
+func (s *side) requestsOf(body string) [][]byte {
 	requests := make([][]byte, len(s.bearers))
 	for i, access := range s.bearers {
 		requests[i] = fmt.Appendf(nil, "POST /api/orders HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\n"+
@@ -286,8 +290,10 @@ func (s *side) reset(ctx context.Context) error {
 
 // historyTables are those that orders are written to when they are decided, of every build that can be measured: one
 // that has not all of them has others.
-var historyTables = []string{"orders", "stock_ledger", "order_keys", "bought", "books",
-	"holds", "returned_units", "payments", "payment_events", "refunds"}
+var historyTables = []string{
+	"orders", "stock_ledger", "order_keys", "bought", "books", "holds", "returned_units", "wallets", "wallet_ledger",
+	"payments", "payment_events", "refunds",
+}
 
 // truncate empties the tables that orders are written to, for what writes to them.
 func (s *side) truncate(ctx context.Context) error {
@@ -371,8 +377,8 @@ func (s *side) checkSold(ctx context.Context, stockID order.StockID) error {
 	return fmt.Errorf("not all units of product %d are sold:\n%s", stockID, out)
 }
 
-// completed counts a product's completed orders.
+// completed counts a product's completed orders, and those that are held.
 func (s *side) completed(ctx context.Context, stockID order.StockID) (n int64, err error) {
-	const query = `SELECT COUNT(*) FROM orders WHERE product_id = ? AND status = 'completed'`
+	const query = `SELECT COUNT(*) FROM orders WHERE product_id = ? AND status IN ('completed', 'held')`
 	return n, s.db.GetContext(ctx, &n, query, stockID)
 }

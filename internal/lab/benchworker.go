@@ -97,13 +97,55 @@ func (s *side) drain(ctx context.Context, name string, limit time.Duration, star
 
 // probeDrain lets an edge fill the queue, as it fills it in a rush, and then a worker empty it.
 func probeDrain(ctx context.Context, b *bench) (figures, error) {
-	perSecond, perMessage, err := b.fillAndDrain(ctx, b.o.duration)
+	perSecond, perMessage, err := b.fillAndDrain(ctx, b.o.duration, unpaid)
 	return figures{"drain": perSecond, "drain/orders per message": perMessage}, err
+}
+
+// probePaymentDrain is probeDrain with orders that await their payment when they are decided.
+func probePaymentDrain(ctx context.Context, b *bench) (figures, error) {
+	perSecond, _, err := b.fillAndDrain(ctx, b.o.duration, awaiting)
+	return figures{"payment drain": perSecond}, err
+}
+
+// probePointsDrain is probeDrain with orders that are paid with points, each user's own, by the decision.
+func probePointsDrain(ctx context.Context, b *bench) (figures, error) {
+	perSecond, _, err := b.fillAndDrain(ctx, b.o.duration, byPoints)
+	return figures{"points drain": perSecond}, err
+}
+
+// paying is how the orders of a measurement are paid.
+type paying int
+
+const (
+	unpaid paying = iota
+	awaiting
+	byPoints
+)
+
+// prepare has the orders of a product paid in another way, and returns the requests to order it.
+func (s *side) prepare(ctx context.Context, stockID order.StockID, how paying) ([][]byte, error) {
+	switch how {
+	case awaiting:
+		_, err := s.sale.Ledger.UpdateProduct(ctx, stockID.Product(), func(p *order.Product) {
+			p.Payment = order.PaymentRequired
+		})
+		return s.requests(stockID), err
+	case byPoints:
+		_, err := s.sale.Ledger.UpdateProduct(ctx, stockID.Product(), func(p *order.Product) { p.PointsPrice = 1 })
+		if err == nil { // enough for all orders of a measurement
+			_, err = s.db.ExecContext(ctx, fmt.Sprintf(`INSERT INTO wallets (user_id, balance, earned, spent, version)
+				SELECT seq, 1000000, 1000000, 0, 0 FROM seq_1_to_%d`, benchUsers))
+		}
+		return s.requestsOf(fmt.Sprintf(`{"product_id":%d,"quantity":1,"pay_with":"points"}`, stockID)), err
+	default:
+		return s.requests(stockID), nil
+	}
 }
 
 // fillAndDrain lets the edge fill the queue with about as many orders as are decided in a time, and then a worker empty
 // it. It returns how many orders it has decided a second, and how many a message had.
-func (s *side) fillAndDrain(ctx context.Context, d time.Duration) (perSecond, perMessage float64, err error) {
+func (s *side) fillAndDrain(ctx context.Context, d time.Duration,
+	how paying) (perSecond, perMessage float64, err error) {
 	if err := errors.Join(s.reset(ctx), s.truncate(ctx)); err != nil {
 		return 0, 0, err
 	}
@@ -114,7 +156,11 @@ func (s *side) fillAndDrain(ctx context.Context, d time.Duration) (perSecond, pe
 	if err != nil {
 		return 0, 0, err
 	}
-	l := rawLoad{addr: s.edge, conns: closedConns, requests: s.requests(product.ID)}
+	requests, err := s.prepare(ctx, product.ID, how)
+	if err != nil {
+		return 0, 0, err
+	}
+	l := rawLoad{addr: s.edge, conns: closedConns, requests: requests}
 	counts, err := l.count(ctx, n)
 	if err := errors.Join(err, counts.only(fasthttp.StatusAccepted)); err != nil {
 		return 0, 0, err
@@ -158,7 +204,7 @@ func probeDurable(ctx context.Context, b *bench) (figures, error) {
 			return nil, err
 		}
 	}
-	perSecond, _, err := b.others[name].fillAndDrain(ctx, b.o.duration)
+	perSecond, _, err := b.others[name].fillAndDrain(ctx, b.o.duration, unpaid)
 	b.bound = b.others[name].bound
 	return figures{"durable": perSecond}, err
 }
