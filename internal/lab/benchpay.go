@@ -179,8 +179,8 @@ func benchNumber(i int) string { return fmt.Sprintf("BENCH%015d", i) }
 // beginPayments writes an attempt for each order, as the shop does when it is paid.
 func (s *side) beginPayments(ctx context.Context, orders []order.Order) error {
 	for from := 0; from < len(orders); from += ledger.MaxBatch {
-		text := []byte(`INSERT INTO payments (number, provider, method, user_id, order_id, amount, currency, item, state,
-			fee, expires_at, created_at, tries) VALUES `)
+		text := []byte(`INSERT INTO payments (number, provider, method, user_id, order_id, amount, currency, item,
+			state, fee, expires_at, created_at, tries) VALUES `)
 		for i := from; i < min(from+ledger.MaxBatch, len(orders)); i++ {
 			text = fmt.Appendf(text, "('%s','ecpay','',%d,x'%x',%d,'TWD','Festival pass','open',"+
 				"0,NOW(3) + INTERVAL 1 HOUR,NOW(6),0),", benchNumber(i), orders[i].UserID, orders[i].ID[:], benchPrice)

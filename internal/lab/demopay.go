@@ -178,7 +178,7 @@ func (s *paySale) run(ctx context.Context, show *progress) (*PayResult, error) {
 		var err error
 		m.product, err = s.fleet.sale.Ledger.AddProduct(ctx, order.Product{
 			Name: "Festival pass (" + m.currency + ")", Price: demoPrice, Currency: m.currency, Stock: payBuyers,
-			LimitPerUser: 1, Payment: order.PaymentRequired, PayWithin: payWithin,
+			LimitPerUser: 1, Payment: order.PaymentRequired, PayWithin: payWithin, PointsPrice: demoPoints,
 		})
 		if err != nil {
 			return nil, err

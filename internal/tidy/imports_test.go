@@ -71,7 +71,8 @@ var allowedImports = map[string][]string{
 	"internal/lab": {
 		"internal/account", "internal/audit", "internal/front/proxy", "internal/ledger", "internal/mysql",
 		"internal/order", "internal/payment", "internal/payment/ecpay", "internal/queue", "internal/reconcile",
-		"internal/redis", "internal/stock", "internal/till", "internal/token", "internal/wallet", "localstack", "localstack/pay", "lua",
+		"internal/redis", "internal/stock", "internal/till", "internal/token", "internal/wallet",
+		"localstack", "localstack/pay", "lua",
 	},
 	// A wallet pays an order in the transaction that decides it, which is the ledger's.
 	"internal/ledger": {
