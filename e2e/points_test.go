@@ -20,7 +20,6 @@ func TestRedemption(t *testing.T) {
 	s.startEdge()
 	s.startWorker()
 
-	// Of three users each the first has points for a unit, the second for none, and the third buys for money.
 	const crowd = 60
 	db, err := sql.Open("mysql", s.stack.MariaDB.DSN("stampede"))
 	if err != nil {
@@ -28,18 +27,10 @@ func TestRedemption(t *testing.T) {
 	}
 	defer db.Close()
 	for user := 1; user <= crowd; user++ {
-		for _, row := range []string{
-			`INSERT INTO wallets (user_id, balance, earned, spent, version) SELECT ?, points, points, 0, 1`,
-			`INSERT INTO wallet_ledger (user_id, version, type, delta, balance, ref, note, created_at)
-				SELECT ?, 1, 'topup', points, points, 'first', '', NOW(6)`,
-		} {
-			if _, err := db.ExecContext(t.Context(), row+` FROM (SELECT ? AS points) AS given`, user,
-				31-2*(user%3)); err != nil {
-				t.Fatal(err)
-			}
-		}
+		givePoints(t, db, user, 31-2*(user%3))
 	}
 
+	// Of each three users one has points for a unit, one has too few, and one buys for money.
 	var buyers sync.WaitGroup
 	for user := 1; user <= crowd; user++ {
 		buyers.Go(func() {
@@ -84,5 +75,19 @@ func TestRedemption(t *testing.T) {
 	})
 	if a := s.audit(time.Minute); !a.OK || a.Queue.Dead != 0 {
 		t.Errorf("the audit found %v and %d dead letters", a.Problems, a.Queue.Dead)
+	}
+}
+
+// givePoints has a user begin with points.
+func givePoints(t *testing.T, db *sql.DB, user, points int) {
+	t.Helper()
+	for _, row := range []string{
+		`INSERT INTO wallets (user_id, balance, earned, spent, version) SELECT ?, points, points, 0, 1`,
+		`INSERT INTO wallet_ledger (user_id, version, type, delta, balance, ref, note, created_at)
+			SELECT ?, 1, 'topup', points, points, 'first', '', NOW(6)`,
+	} {
+		if _, err := db.ExecContext(t.Context(), row+` FROM (SELECT ? AS points) AS given`, user, points); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

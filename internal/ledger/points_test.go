@@ -38,8 +38,8 @@ func mustHave(t testing.TB, l *Ledger, userID order.UserID, balance, spent int64
 	}
 }
 
-// TestPaidWithPoints: the points are taken by the decision, if there are enough after all the orders before, and an order
-// that fails for another reason costs none.
+// TestPaidWithPoints: the points are taken by the decision, if there are enough after all the orders before, and an
+// order that fails for another reason costs none.
 func TestPaidWithPoints(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
@@ -129,7 +129,8 @@ func TestNoDecisionWithoutItsPoints(t *testing.T) {
 	}
 }
 
-// TestPointsOfADecisionThatIsNotMade: who fails an order, or rehearses one, neither takes points nor waits for a wallet.
+// TestPointsOfADecisionThatIsNotMade: who fails an order, or rehearses one, neither takes points nor waits for a
+// wallet.
 func TestPointsOfADecisionThatIsNotMade(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)

@@ -166,7 +166,9 @@ func TestTestsImports(t *testing.T) {
 		"e2e":            {"infra", "internal/lab"},
 		"localstack/pay": {"internal/payment", "internal/payment/ecpay", "internal/payment/providers"},
 		"shop":           {"internal/lab", "internal/payment/providers", "internal/strictjson", "localstack/pay"},
-		"worker":         {"internal/notice", "internal/payment/providers", "localstack/pay", "lua"},
+		"worker": {
+			"internal/notice", "internal/payment/providers", "internal/wallet", "localstack/pay", "lua",
+		},
 
 		"internal/access": {"internal/account"},
 		"internal/apidoc": {"internal/front", "internal/problem"},

@@ -19,9 +19,9 @@ func byPoints(product order.StockID, user order.UserID, units, price int64) orde
 	}
 }
 
-// TestAThousandOrdersByPoints: buyers order several products at once, for more points than they have, while workers decide
-// the same orders twice and points come in. No wallet is overdrawn, none pays twice, and what is spent is what completed
-// orders cost.
+// TestAThousandOrdersByPoints: buyers order several products at once, for more points than they have, while workers
+// decide the same orders twice and points come in. No wallet is overdrawn, none pays twice, and what is spent is what
+// completed orders cost.
 func TestAThousandOrdersByPoints(t *testing.T) {
 	t.Parallel()
 	const (

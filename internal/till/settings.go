@@ -20,7 +20,7 @@ type Settings struct {
 func Declare(vars *config.Set) *Settings {
 	return &Settings{
 		providers: providers.Declare(vars),
-		front: vars.String("FRONT", "",
+		front: vars.Optional("FRONT",
 			"origin of the shop as buyers and providers of payments reach it, such as https://shop.example; needed "+
 				"with any provider", checkFront),
 	}

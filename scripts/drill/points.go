@@ -20,7 +20,8 @@ var pointsChanges = []change{
 		pkg:  "internal/ledger", test: "TestPaidWithPoints", says: `"completed" "insufficient_points" "held"`,
 	}, {
 		promise: "P12", what: "wallets are read without a lock",
-		file: "internal/wallet/wallet.go", old: "ORDER BY user_id FOR UPDATE`, chunk)", new: "ORDER BY user_id`, chunk)",
+		file: "internal/wallet/wallet.go",
+		old:  "ORDER BY user_id FOR UPDATE`, chunk)", new: "ORDER BY user_id`, chunk)",
 		pkg: "internal/till", test: "TestAThousandOrdersByPoints", says: "write the ledger of wallets",
 	}, {
 		promise: "P12", what: "a message does not say that its orders are paid with points",
