@@ -166,7 +166,8 @@ func TestDeployParameters(t *testing.T) {
 	calls, said, err := d.run(t, []string{
 		"NAME=shop", "SIZE=large", "ALARM_EMAIL=a@b", "VPC_CIDR=10.0.0.0/16", "MONITORING_SECURITY_GROUP=sg-1",
 		"REDIS_DURABILITY=sync", "EDGE_MINIMUM=9", "RESERVED_LCU=200", "LOG_LEVEL=warn",
-		"TRACE_ENDPOINT=http://collector:4318",
+		"TRACE_ENDPOINT=http://collector:4318", "FRONT=https://sale.example.org", "PAYMENT_SECRET=arn:x",
+		"PAYMENT_TEST_MODE=true", "POINT_PRICE=2", "POINT_CURRENCY=USD",
 	}, "all")
 	if err != nil {
 		t.Fatalf("%v\n%s", err, said)

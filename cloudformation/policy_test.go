@@ -135,7 +135,7 @@ func TestPolicies(t *testing.T) {
 
 // TestRoles: the roles of tasks are bounded, and the bounds let through what the roles allow.
 func TestRoles(t *testing.T) {
-	d := deploy(t, parameters("small"))
+	d := deploy(t, withPayments())
 	name := parameters("small")["Name"]
 	boundary := statements(object{"x": d["bootstrap"]["Boundary"]})
 	allows := func(action, resource string) bool {
@@ -325,14 +325,38 @@ func TestQueueRights(t *testing.T) {
 	}
 }
 
+var paymentSecret = "arn:aws:secretsmanager:ap-southeast-2:123456789012:secret:" + parameters("")["Name"] +
+	"/payments-AbCdEf"
+
+// withPayments are the parameters of a small installation with providers of payments.
+func withPayments() map[string]string {
+	given := parameters("small")
+	given["PaymentSecret"] = paymentSecret
+	given["Front"], given["PaymentTestMode"] = "https://sale.example.org", "true"
+	return given
+}
+
 // TestSecretRights: a task is started with the secrets that its environment names, and its role reads no others.
 func TestSecretRights(t *testing.T) {
-	d := deploy(t, parameters("small"))
+	d := deploy(t, withPayments())
+	for task, want := range map[string]string{
+		"Shop": paymentSecret, "Worker": paymentSecret, "Edge": "", "Ctl": paymentSecret, "Migrate": "",
+	} {
+		if _, secrets := environment(t, container(d, task)); secrets["PAYMENT_SETTINGS"] != want {
+			t.Errorf("%s has the settings of providers from %q", task, secrets["PAYMENT_SETTINGS"])
+		}
+	}
+	if _, secrets := environment(t, container(deploy(t, parameters("small")), "Shop")); len(secrets) != 3 {
+		t.Errorf("without payments the shop has the secrets %v", secrets)
+	}
 	for _, stack := range stacks {
 		for logical, task := range ofType(d[stack], "AWS::ECS::TaskDefinition") {
 			var named, readable []string
 			for _, secret := range list(at(task["ContainerDefinitions"], 0, "Secrets")) {
-				arn, _, _ := strings.Cut(text(at(secret, "ValueFrom")), ":")
+				arn := text(at(secret, "ValueFrom"))
+				if strings.HasPrefix(arn, "<") {
+					arn, _, _ = strings.Cut(arn, ":")
+				}
 				named = append(named, arn)
 			}
 			role := strings.TrimSuffix(strings.TrimPrefix(text(task["ExecutionRoleArn"]), "<"), ".Arn>")

@@ -2,6 +2,7 @@ package till
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/url"
 
@@ -26,11 +27,8 @@ func Declare(vars *config.Set) *Settings {
 	}
 }
 
-// checkFront reports whether a text is an origin, or empty.
+// checkFront reports whether a text is an origin.
 func checkFront(text string) error {
-	if text == "" {
-		return nil
-	}
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.String() != u.Scheme+"://"+u.Host {
 		return errors.New("it is not an origin such as https://shop.example")
@@ -54,8 +52,8 @@ func FromEnv(db *mysql.DB, getenv func(string) string) (*Till, error) {
 		return nil, err
 	}
 	front := getenv("FRONT")
-	if err := checkFront(front); err != nil {
-		return nil, errors.Join(errors.New("FRONT"), err)
+	if err := checkFront(front); front != "" && err != nil {
+		return nil, fmt.Errorf("FRONT: %w", err)
 	}
 	return newTill(db, set, front)
 }

@@ -2,6 +2,8 @@
 package providers
 
 import (
+	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -18,7 +20,11 @@ import (
 	"stampede/internal/payment/stripe"
 )
 
-const testMode = "PAYMENT_TEST_MODE"
+const (
+	testMode = "PAYMENT_TEST_MODE"
+	// together is the variable that may hold those of all providers.
+	together = "PAYMENT_SETTINGS"
+)
 
 // variable is one of the environment. The fallback of a required one is empty, as is that of one that may be.
 type variable struct {
@@ -98,20 +104,23 @@ func (s Set) Find(name string) (payment.Provider, bool) {
 
 // Settings are the variables of the environment that set up providers.
 type Settings struct {
-	texts map[string]*string
-	test  *bool
+	texts     map[string]*string
+	fallbacks map[string]string
+	test      *bool
 }
 
 // Declare declares them. A provider whose variables are not set is not offered.
 func Declare(vars *config.Set) *Settings {
-	s := &Settings{texts: map[string]*string{}}
+	s := &Settings{texts: map[string]*string{}, fallbacks: map[string]string{}}
 	s.test = vars.Bool(testMode, "true: payments are simulated and count as paid; only with sandboxes and stand-ins")
+	s.texts[together] = vars.Optional(together, "the variables of providers that follow as one JSON object of texts, "+
+		"as stores of secrets give them; one that is set by itself comes first")
 	for _, k := range kinds {
 		for _, v := range k.variables {
 			if v.fallback == "" {
 				s.texts[v.name] = vars.Optional(v.name, v.usage)
 			} else {
-				s.texts[v.name] = vars.String(v.name, v.fallback, v.usage)
+				s.texts[v.name], s.fallbacks[v.name] = vars.String(v.name, v.fallback, v.usage), v.fallback
 			}
 		}
 	}
@@ -124,7 +133,10 @@ func (s *Settings) Providers() (Set, error) {
 		if name == testMode {
 			return strconv.FormatBool(*s.test)
 		}
-		return *s.texts[name]
+		if text := *s.texts[name]; text != s.fallbacks[name] {
+			return text
+		}
+		return ""
 	})
 }
 
@@ -132,7 +144,10 @@ func (s *Settings) Providers() (Set, error) {
 // its value: which may be missing where another is set, or not fit the mode. What is live and what is for tests never
 // mix.
 func FromEnv(getenv func(string) string) (Set, error) {
-	get := func(name string) string { return strings.TrimRight(getenv(name), "\r\n") }
+	get, err := withTogether(getenv)
+	if err != nil {
+		return Set{}, fmt.Errorf("%s: %w", together, err)
+	}
 	var set Set
 	var errs []error
 	if text := get(testMode); text != "" {
@@ -154,6 +169,31 @@ func FromEnv(getenv func(string) string) (Set, error) {
 		return Set{}, err
 	}
 	return set, nil
+}
+
+// withTogether reads variables that are set by themselves, and those of providers also from the one that holds them all.
+// Its errors tell no value, as there are secrets among them.
+func withTogether(getenv func(string) string) (get func(string) string, err error) {
+	alone := func(name string) string { return strings.TrimRight(getenv(name), "\r\n") }
+	text := alone(together)
+	if text == "" {
+		return alone, nil
+	}
+	var all map[string]string
+	if json.Unmarshal([]byte(text), &all) != nil {
+		return nil, errors.New("is no JSON object of texts")
+	}
+	for name := range all {
+		if !slices.ContainsFunc(kinds, func(k kind) bool { return k.has(name) }) {
+			return nil, fmt.Errorf("has %.40q, which is no variable of a provider", name)
+		}
+	}
+	return func(name string) string { return cmp.Or(alone(name), strings.TrimRight(all[name], "\r\n")) }, nil
+}
+
+// has reports whether a variable is one of the provider's.
+func (k kind) has(name string) bool {
+	return slices.ContainsFunc(k.variables, func(v variable) bool { return v.name == name })
 }
 
 // open makes a provider, or returns nil if it is not set up.

@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"maps"
 	"strings"
 	"sync"
@@ -181,6 +182,43 @@ func TestWhatIsWrong(t *testing.T) {
 		if !strings.Contains(text, test.want) || !strings.Contains(text, test.name) ||
 			strings.Contains(text, "Secret") {
 			t.Errorf("%s=%s: error %s", test.name, test.value, text)
+		}
+	}
+}
+
+// TestTogether: the variables of providers may come as one, as a store of secrets gives them, for tests too; one that is
+// set by itself comes first, and nobody is told of secrets by what is wrong.
+func TestTogether(t *testing.T) {
+	all := tests()
+	delete(all, "PAYMENT_TEST_MODE")
+	text, err := json.Marshal(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range map[string]string{
+		"PAYMENT_TEST_MODE": "true", "PAYMENT_SETTINGS": string(text) + "\n", "ECPAY_MERCHANT_ID": "7654321",
+	} {
+		t.Setenv(name, value)
+	}
+	vars := config.New("x")
+	settings := Declare(vars)
+	if err := vars.Parse(); err != nil {
+		t.Fatal(err)
+	}
+	set, err := settings.Providers()
+	if err != nil || names(set) != "ecpay paypal alipay stripe" || host(set.All[0]) != ecpay.Stage ||
+		set.All[0].(*ecpay.Client).Merchant != "7654321" {
+		t.Errorf("%+v, %v", set, err)
+	}
+
+	for text, want := range map[string]string{
+		`hunter2`: "is no JSON object", `["hunter2"]`: "is no JSON object",
+		`{"STRIPE_KEY": "hunter2"}`: `has "STRIPE_KEY"`, `{"PAYMENT_TEST_MODE": "true"}`: "is no variable of a provider",
+		`{"STRIPE_SECRET_KEY": "hunter2"}`: "STRIPE_WEBHOOK_SECRET: is not set",
+	} {
+		_, err := from(map[string]string{"PAYMENT_SETTINGS": text})
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", text, err)
 		}
 	}
 }
