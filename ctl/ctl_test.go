@@ -55,6 +55,11 @@ func TestDispatch(t *testing.T) {
 		{[]string{"audit", "books"}, "MYSQL_DSN"},
 		{[]string{"audit", "books", "--all"}, "MYSQL_DSN"},
 		{[]string{"archive"}, "--before"},
+		{[]string{"payment", "refund", "0199a3c0-0000-7000-8000-000000000001", "--amount", "1"}, "--note"},
+		{[]string{"payment", "refund", "7", "--note", "x"}, "<id>"},
+		{[]string{"payment", "export", "--from", "2026-01-01"}, "--to"},
+		{[]string{"payment", "show", "x"}, "MYSQL_DSN"},
+		{[]string{"refund", "done", "x"}, "--note"},
 		{[]string{"archive", "--before", "2026-01-01"}, "MYSQL_DSN"},
 		{[]string{"audit", "--wait", "1s", "--json"}, "MYSQL_DSN"},
 		{[]string{"audit", "books", "more"}, "more"},
@@ -207,7 +212,7 @@ func TestNamesInJSON(t *testing.T) {
 	}
 	for _, printed := range []any{
 		lab.DemoResult{}, lab.BenchReport{}, audit.Report{}, []reconcile.Report{}, []letter{}, orderStory{},
-		userReport{}, []logRow{}, []order.Record{}, []listedProduct{},
+		userReport{}, []logRow{}, []order.Record{}, []listedProduct{}, []paymentReport{},
 	} {
 		check(reflect.TypeOf(printed))
 	}

@@ -47,6 +47,16 @@ type cli struct {
 	Order   struct {
 		Show orderShowCmd `cmd:"" help:"Show an order's whole story, from Redis, the queue and MySQL."`
 	} `cmd:"" help:"Show orders."`
+	Payment struct {
+		Show   paymentShowCmd   `cmd:"" help:"Show an attempt to pay, or all of an order: what providers have told, and refunds."`
+		Sync   paymentSyncCmd   `cmd:"" help:"Ask the provider now how an attempt stands."`
+		Refund paymentRefundCmd `cmd:"" help:"Give back what an order has cost, or a part of it."`
+		Export paymentExportCmd `cmd:"" help:"Write payments and refunds as CSV, for accounting."`
+	} `cmd:"" help:"Show, refund and export payments."`
+	Refund struct {
+		List refundListCmd `cmd:"" help:"List the refunds that are to be made by hand."`
+		Done refundDoneCmd `cmd:"" help:"Note that a refund was made by hand, unless the provider had made it."`
+	} `cmd:"" help:"Refunds that are to be made by hand."`
 	User struct {
 		Show    userShowCmd    `cmd:"" help:"Show an account, its bans, its sessions and its latest orders."`
 		Role    userRoleCmd    `cmd:"" help:"Make a user a buyer, merchant or admin."`

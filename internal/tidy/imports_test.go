@@ -39,8 +39,8 @@ var allowedImports = map[string][]string{
 	"ctl": {
 		"internal/account", "internal/audit", "internal/buckets", "internal/config", "internal/lab", "internal/ledger",
 		"internal/mysql", "internal/notice", "internal/order", "internal/plaintext", "internal/queue",
-		"internal/reconcile", "internal/redis", "internal/stock", "internal/telemetry", "internal/token",
-		"internal/version",
+		"internal/reconcile", "internal/redis", "internal/stock", "internal/telemetry", "internal/till",
+		"internal/token", "internal/version",
 	},
 
 	"internal/access": {
@@ -162,6 +162,7 @@ func TestTestsImports(t *testing.T) {
 		"localstack/stacktest"}
 	more := map[string][]string{
 		"cloudformation": {"internal/front", "internal/queue"},
+		"ctl":            {"internal/payment"},
 		"edge":           {"internal/account", "internal/reconcile"},
 		"e2e":            {"infra", "internal/lab"},
 		"localstack/pay": {"internal/payment", "internal/payment/ecpay", "internal/payment/providers"},

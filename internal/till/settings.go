@@ -2,7 +2,6 @@ package till
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/url"
 
@@ -42,28 +41,11 @@ func (s *Settings) Till(db *mysql.DB) (*Till, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newTill(db, set, *s.front)
-}
-
-// FromEnv is Till with variables that nothing has declared, for ctl.
-func FromEnv(db *mysql.DB, getenv func(string) string) (*Till, error) {
-	set, err := providers.FromEnv(getenv)
-	if err != nil {
-		return nil, err
-	}
-	front := getenv("FRONT")
-	if err := checkFront(front); front != "" && err != nil {
-		return nil, fmt.Errorf("FRONT: %w", err)
-	}
-	return newTill(db, set, front)
-}
-
-func newTill(db *mysql.DB, set providers.Set, front string) (*Till, error) {
-	if len(set.All) > 0 && front == "" {
+	if len(set.All) > 0 && *s.front == "" {
 		return nil, errors.New("FRONT is missing: providers of payments are told where to send notices and buyers")
 	}
 	if set.TestMode {
 		slog.Warn("payment: TEST MODE: payments count by which no money has moved")
 	}
-	return &Till{DB: db, Providers: set.All, Front: front, TestMode: set.TestMode}, nil
+	return &Till{DB: db, Providers: set.All, Front: *s.front, TestMode: set.TestMode}, nil
 }

@@ -162,6 +162,9 @@ func (r *paymentRow) payment() Payment {
 // (Crockford).
 var numbers = base32.NewEncoding("0123456789ABCDEFGHJKMNPQRSTVWXYZ").WithPadding(base32.NoPadding)
 
+// NewNumber makes a number for a refund that has none of its own.
+func NewNumber() string { return newNumber() }
+
 // newNumber makes a number for an attempt or a refund: 20 letters and digits that sort by time, 48 bits of it in
 // milliseconds and 48 random ones.
 func newNumber() string {

@@ -83,5 +83,7 @@ CREATE TABLE IF NOT EXISTS refunds (
     KEY refunds_attempt (attempt),
     KEY refunds_order (order_id),
     KEY refunds_next (provider, next_at),
-    KEY refunds_state (state, created_at)
+    KEY refunds_state (state, created_at),
+    KEY refunds_done (done_at),
+    KEY refunds_reason (reason, created_at)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
