@@ -60,7 +60,7 @@ func (c *auditBooksCmd) Run(ctx context.Context) error {
 	}
 	defer db.Close()
 
-	report, err := audit.Books(ctx, ledger.New(db), ledger.AuditOptions{All: c.All, Progress: auditProgress()})
+	report, err := audit.Books(ctx, db, ledger.AuditOptions{All: c.All, Progress: auditProgress()})
 	if err != nil {
 		return err
 	}

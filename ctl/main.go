@@ -270,7 +270,9 @@ func newParts(db *mysql.DB, rdb *redis.Client) parts {
 }
 
 // sale are the parts that an audit compares.
-func (p parts) sale() audit.Sale { return audit.Sale{Ledger: p.ledger, Stock: p.stock, Queue: p.queue} }
+func (p parts) sale() audit.Sale {
+	return audit.Sale{DB: p.db, Ledger: p.ledger, Stock: p.stock, Queue: p.queue}
+}
 
 func (p parts) close() {
 	p.redis.Close()

@@ -116,19 +116,15 @@ func said(t *testing.T, run func(*bytes.Buffer) error, words ...string) string {
 	return out.String()
 }
 
-// TestPaymentCommands: an operator asks for a payment, gives it back in parts, and makes by hand what the provider does
-// not make; each command says how things stand, and what is not known.
-func TestPaymentCommands(t *testing.T) {
+// TestPaymentShow: an operator asks for a payment and sees what its provider has told, but for the words of it that
+// nobody has asked for.
+func TestPaymentShow(t *testing.T) {
 	t.Parallel()
 	p, asks, desk, attempt := held(t)
-	ctx := mysql.WithActor(t.Context(), "ctl:op")
+	ctx := t.Context()
 	sync := func(out *bytes.Buffer) error { return syncPayment(ctx, out, asks, attempt.Number) }
 	show := func(id string, raw, asJSON bool) func(*bytes.Buffer) error {
 		return func(out *bytes.Buffer) error { return showPayments(ctx, out, &till.Till{DB: p.db}, id, raw, asJSON) }
-	}
-	refund := func(r till.RefundRequest) func(*bytes.Buffer) error {
-		r.OrderID, r.Note = attempt.OrderID, "broken"
-		return func(out *bytes.Buffer) error { return p.refund(ctx, out, asks, r) }
 	}
 
 	said(t, sync, "still has not been paid")
@@ -165,6 +161,23 @@ func TestPaymentCommands(t *testing.T) {
 		if err := show(id, false, false)(&bytes.Buffer{}); err == nil {
 			t.Errorf("%s is shown", id)
 		}
+	}
+
+}
+
+// TestRefundCommands: an operator gives an order's money back in parts, and makes by hand what the provider does not
+// make; each command says how things stand, and what is not known.
+func TestRefundCommands(t *testing.T) {
+	t.Parallel()
+	p, asks, desk, attempt := held(t)
+	ctx := mysql.WithActor(t.Context(), "ctl:op")
+	desk.paid = true
+	if _, err := asks.Sync(ctx, attempt.Number); err != nil {
+		t.Fatal(err)
+	}
+	refund := func(r till.RefundRequest) func(*bytes.Buffer) error {
+		r.OrderID, r.Note = attempt.OrderID, "broken"
+		return func(out *bytes.Buffer) error { return p.refund(ctx, out, asks, r) }
 	}
 
 	// A part at once, with the units; then one that the provider refuses, and one of which nothing is known.

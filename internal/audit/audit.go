@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"stampede/internal/ledger"
+	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/queue"
 	"stampede/internal/reconcile"
@@ -28,7 +29,8 @@ const (
 
 // Sale is the three places that hold a sale.
 type Sale struct {
-	Ledger *ledger.Ledger
+	DB     *mysql.DB
+	Ledger *ledger.Ledger // of the same database
 	Stock  *stock.Stock
 	Queue  *queue.Queue
 }
@@ -40,8 +42,16 @@ type Report struct {
 	Quiet    bool        `json:"quiet"`
 	Queue    queue.Depth `json:"queue"`
 	Products []Product   `json:"products"`
+	// Returning are orders whose units MySQL has taken back, and Redis not yet.
+	Returning int64 `json:"returning_orders,omitempty"`
+	// Money is what has become of what was paid, of each currency.
+	Money []Money `json:"money"`
+	// Compared says of each promise what was looked at.
+	Compared []Comparison `json:"compared"`
 	// Problems holds every problem of every product, and those of the system.
 	Problems []string `json:"problems"`
+
+	payments payments
 }
 
 // Product is what is in MySQL and in Redis of a product, and what does not fit. Of a split product it has the sums
@@ -56,8 +66,13 @@ type Product struct {
 	CompletedUnits int64         `json:"completed_units"`
 	Completed      int64         `json:"completed_orders"`
 	Failed         int64         `json:"failed_orders"`
-	DecidedTwice   int64         `json:"decided_twice"`
-	OverLimit      int64         `json:"users_over_limit"`
+	// Held are those of the completed orders that must be paid, and Cancelled those of them that were not. Returned are
+	// the units that were taken back.
+	Held         int64 `json:"held_orders,omitempty"`
+	Cancelled    int64 `json:"cancelled_orders,omitempty"`
+	Returned     int64 `json:"returned_units,omitempty"`
+	DecidedTwice int64 `json:"decided_twice"`
+	OverLimit    int64 `json:"users_over_limit"`
 	// BucketsLoaded is how many of the buckets Redis has; Available is theirs.
 	BucketsLoaded int64 `json:"buckets_loaded,omitempty"`
 	// Loaded reports whether Redis has the product's stock; of a split product, that of any bucket.
@@ -69,11 +84,14 @@ type Product struct {
 	Problems   []string `json:"problems"`
 }
 
-// Audit checks promises P1, P3, P4, P5 and P7 (docs/design.md) for every product.
+// Audit checks promises P1, P3, P4, P5 and P7 (docs/design.md) for every product, and P9, P10 and P12 for all payments.
 func (s Sale) Audit(ctx context.Context) (Report, error) {
 	var report Report
 	var err error
 	if report.Queue, err = s.Queue.Depth(ctx); err != nil {
+		return report, err
+	}
+	if report.Returning, err = s.returning(ctx); err != nil {
 		return report, err
 	}
 	products, err := s.Ledger.Audit(ctx)
@@ -81,7 +99,7 @@ func (s Sale) Audit(ctx context.Context) (Report, error) {
 		return report, err
 	}
 
-	report.Quiet = report.Queue.Empty()
+	report.Quiet = report.Queue.Empty() && report.Returning == 0
 	var moving []order.StockID
 	for _, m := range products {
 		level, err := s.Stock.Level(ctx, m.ID)
@@ -91,7 +109,7 @@ func (s Sale) Audit(ctx context.Context) (Report, error) {
 
 		a := booksOf(m)
 		now := standing{level, m.Stock}
-		if report.Queue.Empty() && (level.Moving || len(now.differences()) > 0) {
+		if report.Quiet && (level.Moving || len(now.differences()) > 0) {
 			// The books were read at one moment, and Redis at another.
 			still, err := s.lookAgain(ctx, m.ID, &now)
 			if err != nil {
@@ -112,12 +130,20 @@ func (s Sale) Audit(ctx context.Context) (Report, error) {
 	}
 
 	report.Problems = report.ofProducts()
+	if err := report.addPayments(ctx, s.DB); err != nil {
+		return report, err
+	}
+	report.compare(true)
 	switch {
 	case !report.Queue.Empty():
 		report.Problems = append(report.Problems, fmt.Sprintf(
 			"orders are on their way (%d messages wait, %d are being worked, %d are delayed), so that Redis and "+
 				"MySQL cannot be compared: wait, or use --wait",
 			report.Queue.Visible, report.Queue.InFlight, report.Queue.Delayed))
+	case report.Returning > 0:
+		report.Problems = append(report.Problems, fmt.Sprintf(
+			"the units of %d orders are being put on sale again, so that Redis and MySQL cannot be compared: wait, or "+
+				"use --wait", report.Returning))
 	case len(moving) > 0:
 		report.Quiet = false
 		report.Problems = append(report.Problems, fmt.Sprintf(
@@ -126,6 +152,21 @@ func (s Sale) Audit(ctx context.Context) (Report, error) {
 	}
 	report.OK = len(report.Problems) == 0
 	return report, nil
+}
+
+// returning counts orders whose units MySQL has taken back, and Redis not yet: those that workers do not put on sale in a
+// moment.
+func (s Sale) returning(ctx context.Context) (orders int64, err error) {
+	for deadline := time.Now().Add(doubt); ; {
+		if orders, err = s.Ledger.CountReturning(ctx); err != nil || orders == 0 || time.Now().After(deadline) {
+			return orders, err
+		}
+		select {
+		case <-ctx.Done():
+			return orders, ctx.Err()
+		case <-time.After(quietInterval):
+		}
+	}
 }
 
 // Excess says by how much the buyers of a product count as having more than they have by their orders. Of a product
@@ -202,9 +243,9 @@ func (s standing) doubt() time.Duration {
 
 // Books checks what MySQL alone can prove, wherever its rows are: a restored backup has no Redis and no queue. It
 // begins with the last checkpoint, unless the options say otherwise, and leaves one behind if all is well.
-func Books(ctx context.Context, books *ledger.Ledger, options ledger.AuditOptions) (Report, error) {
+func Books(ctx context.Context, db *mysql.DB, options ledger.AuditOptions) (Report, error) {
 	var report Report
-	products, err := books.AuditBooks(ctx, options)
+	products, err := ledger.New(db).AuditBooks(ctx, options)
 	if err != nil {
 		return report, err
 	}
@@ -212,6 +253,10 @@ func Books(ctx context.Context, books *ledger.Ledger, options ledger.AuditOption
 		report.add(booksOf(m))
 	}
 	report.Problems = report.ofProducts()
+	if err := report.addPayments(ctx, db); err != nil {
+		return report, err
+	}
+	report.compare(false)
 	report.OK = len(report.Problems) == 0
 	return report, nil
 }
@@ -221,6 +266,7 @@ func booksOf(m ledger.ProductAudit) Product {
 	return Product{
 		ID: m.ID, Name: m.Name, Stock: m.Stock, Initial: m.Initial, Restocked: m.Restocked,
 		CompletedUnits: m.CompletedUnits, Completed: m.CompletedOrders, Failed: m.FailedOrders,
+		Held: m.HeldOrders, Cancelled: m.CancelledOrders, Returned: m.ReturnedUnits,
 		DecidedTwice: m.DecidedTwice, OverLimit: m.UsersOverLimit, Buckets: m.Buckets,
 		Problems: append([]string{}, m.Problems...),
 	}
@@ -253,6 +299,9 @@ func (r *Report) add(a Product) {
 	p.CompletedUnits += a.CompletedUnits
 	p.Completed += a.Completed
 	p.Failed += a.Failed
+	p.Held += a.Held
+	p.Cancelled += a.Cancelled
+	p.Returned += a.Returned
 	p.DecidedTwice += a.DecidedTwice
 	p.Loaded = p.Loaded || a.Loaded
 	if a.Loaded && int64(bucket) <= p.Buckets {

@@ -24,3 +24,13 @@ func TestCompare(t *testing.T) {
 		}
 	}
 }
+
+func TestGrouped(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0", 999: "999", 1000: "1,000", 123456: "123,456", 1234567: "1,234,567", -999: "-999", -1000: "-1,000",
+	} {
+		if got := grouped(n); got != want {
+			t.Errorf("%d is written as %s, want %s", n, got, want)
+		}
+	}
+}

@@ -19,16 +19,22 @@ type Look struct {
 	Queue queue.Depth
 	// Available, Reserved, InTransfer and Outbox are summed up over the loaded products.
 	Available, Reserved, InTransfer, Outbox int64
+	// Returning are the orders whose units MySQL has taken back, and Redis not yet.
+	Returning int64
 }
 
-// quiet reports whether no order is on its way.
+// quiet reports whether nothing is on its way that Redis and MySQL differ by. An order that waits for its payment, or
+// whose attempts are being closed, is none of it: its units are taken in both, and that may last for days.
 func (l Look) quiet() bool {
-	return l.Queue.Empty() && l.Reserved == 0 && l.InTransfer == 0 && l.Outbox == 0
+	return l.Queue.Empty() && l.Reserved == 0 && l.InTransfer == 0 && l.Outbox == 0 && l.Returning == 0
 }
 
 // Look reads how busy the sale is now.
 func (s Sale) Look(ctx context.Context) (l Look, err error) {
 	if l.Queue, err = s.Queue.Depth(ctx); err != nil {
+		return l, err
+	}
+	if l.Returning, err = s.Ledger.CountReturning(ctx); err != nil {
 		return l, err
 	}
 

@@ -97,7 +97,7 @@ func (f *fleet) open(ctx context.Context) (err error) {
 	if f.db, err = mysql.Open(f.stack.MariaDB.DSN(localstack.DatabaseName)); err != nil {
 		return err
 	}
-	f.sale.Ledger = ledger.New(f.db)
+	f.sale.DB, f.sale.Ledger = f.db, ledger.New(f.db)
 	if f.redis, err = redis.Open(f.stack.Redis.URL()); err != nil {
 		return err
 	}

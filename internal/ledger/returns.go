@@ -53,6 +53,14 @@ func (l *Ledger) Returning(ctx context.Context) (map[order.StockID][]order.Retur
 	return byProduct, nil
 }
 
+// CountReturning counts the orders whose units MySQL has taken back, and of which nobody has noted that Redis has them.
+func (l *Ledger) CountReturning(ctx context.Context) (orders int64, err error) {
+	if err := l.db.GetContext(ctx, &orders, `SELECT COUNT(*) FROM returned_units`); err != nil {
+		return 0, fmt.Errorf("count returned units: %w", err)
+	}
+	return orders, nil
+}
+
 func readReturned(ctx context.Context, from sqlx.QueryerContext, suffix string, args ...any) ([]order.Returned, error) {
 	var rows []returnedRow
 	err := sqlx.SelectContext(ctx, from, &rows, `SELECT `+returnedColumns+` FROM returned_units `+suffix, args...)

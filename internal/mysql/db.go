@@ -110,6 +110,22 @@ func (db *DB) OpenPatient() (*sqlx.DB, error) {
 	return openPool(config)
 }
 
+// Snapshot calls f with a transaction that sees one moment of the database and writes nothing. Its statements are bounded
+// by the context alone: it is for the few that read whole tables.
+func (db *DB) Snapshot(ctx context.Context, f func(tx *sqlx.Tx) error) (err error) {
+	pool, err := db.OpenPatient()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, pool.Close()) }()
+	tx, err := pool.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+	if err != nil {
+		return fmt.Errorf("begin a snapshot: %w", err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	return f(tx)
+}
+
 func openPool(config *mysql.Config) (*sqlx.DB, error) {
 	connector, err := mysql.NewConnector(config)
 	if err != nil {

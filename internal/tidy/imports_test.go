@@ -56,7 +56,8 @@ var allowedImports = map[string][]string{
 		"localstack/sqs", "localstack/stacktest",
 	},
 	"internal/audit": {
-		"internal/ledger", "internal/order", "internal/queue", "internal/reconcile", "internal/stock",
+		"internal/ledger", "internal/mysql", "internal/order", "internal/queue", "internal/reconcile", "internal/stock",
+		"internal/till", "internal/wallet",
 	},
 	"internal/board": {
 		"internal/ledger", "internal/loop", "internal/order", "internal/queue", "internal/redis", "internal/stock",

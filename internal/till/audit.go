@@ -28,6 +28,8 @@ func (m Money) Adds() bool { return m.Taken+m.Staff == m.Completed+m.Refunded+m.
 // Audit is what an audit of payments has found.
 type Audit struct {
 	Money []Money
+	// Payments are those that were taken, and PaidByPoints the orders that points have paid.
+	Payments, PaidByPoints int64
 	// Problems name the first payments, orders and refunds that do not add up, which are none.
 	Problems []string
 }
@@ -106,8 +108,13 @@ const moneyQuery = `SELECT currency, SUM(taken) AS taken, SUM(completed) AS comp
 // Audit compares payments with the orders and wallets that they have paid, and with refunds, in one snapshot: each
 // payment ends as one completed purchase or one refund (P9), and points spent belong to a completed order (P12).
 func (t *Till) Audit(ctx context.Context) (audit Audit, err error) {
-	err = t.DB.InTx(ctx, func(tx *sqlx.Tx) error {
+	err = t.DB.Snapshot(ctx, func(tx *sqlx.Tx) error {
 		audit = Audit{}
+		err := tx.QueryRowxContext(ctx, `SELECT (SELECT COUNT(paid_at) FROM payments),
+			(SELECT COUNT(*) FROM holds WHERE paid_by = 'points')`).Scan(&audit.Payments, &audit.PaidByPoints)
+		if err != nil {
+			return err
+		}
 		if err := tx.SelectContext(ctx, &audit.Money, moneyQuery); err != nil {
 			return err
 		}

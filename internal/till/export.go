@@ -53,7 +53,7 @@ type moveRow struct {
 	Reference []byte    `db:"reference"`
 }
 
-// moveQueries read moves of a time, each in the order of time and number, after one of them. The index of each has both.
+// moveQueries read moves of a time, each in the order of time and number, after one of them. Its index has both.
 var moveQueries = []string{
 	`SELECT paid_at AS at, CASE WHEN order_id IS NULL THEN 'topup' ELSE 'payment' END AS kind, number, order_id,
 		provider, method, amount, fee, currency, COALESCE(payment_reference, reference, '') AS reference
@@ -101,8 +101,8 @@ func (m *moves) fill(ctx context.Context, db *mysql.DB, until time.Time) error {
 }
 
 // Export calls f with all money that came or went back from a time until another one, in the order of time. Points that
-// went back are no money. It reads pages, so that memory is bounded, and no snapshot: what is booked meanwhile may be in
-// it or not, so that a day is complete when it is over.
+// went back are no money. It reads pages, so that memory is bounded, and no snapshot: what is booked meanwhile may be
+// in it or not, so that a day is complete when it is over.
 func (t *Till) Export(ctx context.Context, from, until time.Time, f func(Move) error) error {
 	sources := make([]moves, len(moveQueries))
 	for i, query := range moveQueries {

@@ -39,16 +39,15 @@ func (r *rig) exported(t *testing.T, from, until string) (moves, totals []string
 	return moves, totals
 }
 
-// TestExport: all money that came or went back is told once, in the order of time, whatever the pages, and totals are
-// those of the days.
-func TestExport(t *testing.T) {
-	one, two := newBank("one", payment.Offer{Refunds: true}), newBank("two", payment.Offer{Refunds: true})
-	r := newRig(t, one, two)
-	var numbers []string
-	at := func(table, column, number, text string) {
-		t.Helper()
-		r.exec(t, `UPDATE `+table+` SET `+column+` = ? WHERE number = ?`, text, []byte(number))
-	}
+// set changes a column of a payment or a refund.
+func (r *rig) set(t *testing.T, table, column, number, text string) {
+	t.Helper()
+	r.exec(t, `UPDATE `+table+` SET `+column+` = ? WHERE number = ?`, text, []byte(number))
+}
+
+// paidOnDays has three orders and points paid on two days, and too little for a fourth order.
+func (r *rig) paidOnDays(t *testing.T, one, two *bank) (numbers []string, points string) {
+	t.Helper()
 	for i, by := range []*bank{one, two, one, one} {
 		p := r.mustPay(t, 1, r.order(t, 1, int64(i+1)), by)
 		by.pay(r.attempt(&p))
@@ -61,7 +60,7 @@ func TestExport(t *testing.T) {
 		} else {
 			r.mustRecord(t, by, p.Number, OutcomeCompleted)
 			// The first two at the same moment, and at the ends of a day.
-			at("payments", "paid_at", p.Number, []string{
+			r.set(t, "payments", "paid_at", p.Number, []string{
 				"2026-03-01 23:59:59.999999", "2026-03-01 23:59:59.999999", "2026-03-02 00:00:00",
 			}[i])
 		}
@@ -75,8 +74,16 @@ func TestExport(t *testing.T) {
 	}
 	two.pay(r.attempt(&topUp))
 	r.mustRecord(t, two, topUp.Number, OutcomeCompleted)
-	at("payments", "paid_at", topUp.Number, "2026-03-02 12:00:00")
+	r.set(t, "payments", "paid_at", topUp.Number, "2026-03-02 12:00:00")
+	return numbers, topUp.Number
+}
 
+// TestExport: all money that came or went back is told once, in the order of time, whatever the pages, and totals are
+// those of the days.
+func TestExport(t *testing.T) {
+	one, two := newBank("one", payment.Offer{Refunds: true}), newBank("two", payment.Offer{Refunds: true})
+	r := newRig(t, one, two)
+	numbers, topUp := r.paidOnDays(t, one, two)
 	first, err := r.Payment(t.Context(), numbers[0])
 	if err != nil {
 		t.Fatal(err)
@@ -93,16 +100,16 @@ func TestExport(t *testing.T) {
 	if err := r.MakeRefund(t.Context(), "R1"); err != nil {
 		t.Fatal(err)
 	}
-	at("refunds", "done_at", "R1", "2026-03-03 08:00:00")
+	r.set(t, "refunds", "done_at", "R1", "2026-03-03 08:00:00")
 	byHand, err := r.RefundsByHand(t.Context(), 10)
 	if err != nil || len(byHand) != 1 {
 		t.Fatal(byHand, err)
 	}
-	at("refunds", "created_at", byHand[0].Number, "2026-03-03 07:00:00")
+	r.set(t, "refunds", "created_at", byHand[0].Number, "2026-03-03 07:00:00")
 
 	want := []string{
 		"2026-03-01 payment " + numbers[0] + " one 1000-3 EUR", "2026-03-01 payment " + numbers[1] + " two 2000-3 EUR",
-		"2026-03-02 payment " + numbers[2] + " one 3000-3 EUR", "2026-03-02 topup " + topUp.Number + " two 100-3 EUR",
+		"2026-03-02 payment " + numbers[2] + " one 3000-3 EUR", "2026-03-02 topup " + topUp + " two 100-3 EUR",
 		"2026-03-03 mismatch " + byHand[0].Number + " one 7-0 EUR", "2026-03-03 refund R1 one 300-0 EUR",
 	}
 	wantTotals := []string{
@@ -155,8 +162,8 @@ func TestLook(t *testing.T) {
 	// Many of one moment: more than a page.
 	const doublings = 11 // from 1 to more than mysql.MaxPage
 	for i := range doublings {
-		r.exec(t, `INSERT INTO refunds (number, attempt, provider, order_id, amount, currency, state, reason, note, actor,
-				done_by, created_at, done_at, next_at, tries)
+		r.exec(t, `INSERT INTO refunds (number, attempt, provider, order_id, amount, currency, state, reason, note,
+				actor, done_by, created_at, done_at, next_at, tries)
 			SELECT CONCAT(number, ?), attempt, provider, order_id, 1, currency, state, reason, note, actor,
 				done_by, created_at, NULL, NULL, 0 FROM refunds`, string(rune('a'+i)))
 	}

@@ -315,10 +315,22 @@ type Problem struct {
 // maxProblems bounds how many wallets an audit names.
 const maxProblems = 100
 
+// Count counts wallets, and the changes of all of them.
+func (w *Wallets) Count(ctx context.Context) (wallets, changes int64, err error) {
+	err = w.db.Snapshot(ctx, func(tx *sqlx.Tx) error {
+		return tx.QueryRowxContext(ctx, `SELECT (SELECT COUNT(*) FROM wallets), (SELECT COUNT(*) FROM wallet_ledger)`).
+			Scan(&wallets, &changes)
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("count wallets: %w", err)
+	}
+	return wallets, changes, nil
+}
+
 // Audit compares each balance with the sum of its ledger, of which each row must follow from the one before, in one
 // snapshot. It returns the first wallets that do not add up, which are none.
 func (w *Wallets) Audit(ctx context.Context) (problems []Problem, err error) {
-	err = w.db.InTx(ctx, func(tx *sqlx.Tx) error {
+	err = w.db.Snapshot(ctx, func(tx *sqlx.Tx) error {
 		problems = nil
 		for _, check := range []struct{ what, query string }{
 			{"its balance, earned, spent or version is not what its ledger adds up to",

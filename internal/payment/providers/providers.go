@@ -171,8 +171,8 @@ func FromEnv(getenv func(string) string) (Set, error) {
 	return set, nil
 }
 
-// withTogether reads variables that are set by themselves, and those of providers also from the one that holds them all.
-// Its errors tell no value, as there are secrets among them.
+// withTogether reads variables that are set by themselves, and those of providers also from the one that holds them
+// all. Its errors tell no value, as there are secrets among them.
 func withTogether(getenv func(string) string) (get func(string) string, err error) {
 	alone := func(name string) string { return strings.TrimRight(getenv(name), "\r\n") }
 	text := alone(together)

@@ -186,8 +186,8 @@ func TestWhatIsWrong(t *testing.T) {
 	}
 }
 
-// TestTogether: the variables of providers may come as one, as a store of secrets gives them, for tests too; one that is
-// set by itself comes first, and nobody is told of secrets by what is wrong.
+// TestTogether: the variables of providers may come as one, as a store of secrets gives them; one that is set by itself
+// comes first, and nobody is told of secrets by what is wrong.
 func TestTogether(t *testing.T) {
 	all := tests()
 	delete(all, "PAYMENT_TEST_MODE")
@@ -213,8 +213,8 @@ func TestTogether(t *testing.T) {
 
 	for text, want := range map[string]string{
 		`hunter2`: "is no JSON object", `["hunter2"]`: "is no JSON object",
-		`{"STRIPE_KEY": "hunter2"}`: `has "STRIPE_KEY"`, `{"PAYMENT_TEST_MODE": "true"}`: "is no variable of a provider",
-		`{"STRIPE_SECRET_KEY": "hunter2"}`: "STRIPE_WEBHOOK_SECRET: is not set",
+		`{"STRIPE_KEY": "hunter2"}`: `has "STRIPE_KEY"`, `{"STRIPE_SECRET_KEY": "hunter2"}`: "WEBHOOK_SECRET: is not set",
+		`{"PAYMENT_TEST_MODE": "true"}`: "is no variable of a provider",
 	} {
 		_, err := from(map[string]string{"PAYMENT_SETTINGS": text})
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
