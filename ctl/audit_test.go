@@ -53,6 +53,8 @@ func TestAuditOfPayments(t *testing.T) {
 			t.Errorf("%s: the books alone say otherwise:\n%s\n%s", step, &out, &ofBooks)
 		}
 	}
+	p.mustTell(t, attempt.OrderID, "awaiting payment", "It is decided: awaiting_payment. It is to be paid by",
+		"its units are held until it is paid", "began payment "+attempt.Number+" of 2.00 EUR by desk")
 	audited("awaiting payment", "audit: ok", "completed held returned", " 1 10 0 2 1 0 8 8 ", "P9 0 payments of 0",
 		"P10 1 order to be paid: 0 cancelled")
 
@@ -64,6 +66,12 @@ func TestAuditOfPayments(t *testing.T) {
 	r := till.RefundRequest{OrderID: attempt.OrderID, Number: "R1", Amount: 50, ReturnUnits: true, Note: "x"}
 	if err := p.refund(t.Context(), &bytes.Buffer{}, asks, r); err != nil {
 		t.Fatal(err)
+	}
+	s := p.mustTell(t, attempt.OrderID, "refunded", "It is decided: completed. It was paid by "+attempt.Number+". Its "+
+		"units were taken back.\n", "told of payment "+attempt.Number+", by query: paid", "by +2 to 10",
+		"noted refund R1 of 0.50 EUR", "refund R1 is done", attempt.Number+" by desk: paid")
+	if s.Hold == nil || len(s.Payments) != 1 || len(s.Refunds) != 1 || len(s.Ledger) != 2 {
+		t.Errorf("the story is %+v", s)
 	}
 	audited("refunded", "audit: ok", " EUR 2.00 2.00 0.50 0.00 0.00 0.50\n", " 1 10 0 2 1 2 10 10 ",
 		"the ledger has taken back 2 units")

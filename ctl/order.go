@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,10 +14,13 @@ import (
 	"time"
 
 	"stampede/internal/ledger"
+	"stampede/internal/mysql"
 	"stampede/internal/order"
+	"stampede/internal/plaintext"
 	"stampede/internal/queue"
 	"stampede/internal/reconcile"
 	"stampede/internal/stock"
+	"stampede/internal/till"
 )
 
 const (
@@ -43,6 +47,21 @@ type orderStory struct {
 	Decision        *order.Record   `json:"mysql_decision"`
 	Ledger          []ledgerEntry   `json:"ledger"`
 	Redrives        []orderRedriven `json:"redrives"`
+	// Hold is what has become of an order that must be paid, with the attempts to pay it and what goes back.
+	Hold     *orderHold      `json:"hold,omitempty"`
+	Payments []paymentReport `json:"payments,omitempty"`
+	Refunds  []refundReport  `json:"refunds,omitempty"`
+}
+
+// orderHold is what has become of an order that must be paid.
+type orderHold struct {
+	State     order.Status        `json:"state"`
+	PayBy     time.Time           `json:"pay_by"`
+	Attempts  int64               `json:"open_attempts"` // that may yet be paid
+	PaidBy    string              `json:"paid_by,omitempty"`
+	Reason    ledger.CancelReason `json:"cancel_reason,omitempty"`
+	Returned  int64               `json:"returned_version,omitempty"` // of the product, which took the units back
+	ChangedAt time.Time           `json:"changed_at"`
 }
 
 // event is something that has happened to an order.
@@ -163,8 +182,44 @@ func (p parts) story(ctx context.Context, id order.OrderID) (orderStory, error) 
 	if err != nil {
 		return s, err
 	}
+	if err := s.readPayments(ctx, p.db); err != nil {
+		return s, err
+	}
 	s.fill(places, history)
 	return s, nil
+}
+
+// readPayments reads what has become of an order that must be paid.
+func (s *orderStory) readPayments(ctx context.Context, db *mysql.DB) error {
+	hold, err := ledger.New(db).Hold(ctx, s.ID)
+	if errors.Is(err, mysql.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s.Hold = &orderHold{
+		State: hold.State, PayBy: hold.PayBy, Attempts: hold.Attempts, PaidBy: hold.PaidBy, Reason: hold.Reason,
+		Returned: hold.ReturnedVersion, ChangedAt: hold.ChangedAt,
+	}
+
+	payments := &till.Till{DB: db}
+	attempts, err := payments.OfOrder(ctx, s.ID)
+	if err != nil {
+		return err
+	}
+	for i := range attempts {
+		report, err := reportPayment(ctx, payments, &attempts[i], false)
+		if err != nil {
+			return err
+		}
+		s.Payments = append(s.Payments, report)
+	}
+	refunds, err := payments.RefundsOf(ctx, s.ID)
+	for i := range refunds {
+		s.Refunds = append(s.Refunds, newRefundReport(&refunds[i]))
+	}
+	return err
 }
 
 // readLetters looks for the order in the dead-letter queue, at its first storyLetters letters.
@@ -278,15 +333,45 @@ func (s *orderStory) events() []event {
 	}
 
 	if r := s.Decision; r != nil {
-		tell(r.DecidedAt, "mysql", "decided: %s", outcome(r))
+		decided := outcome(r)
+		if s.Hold != nil {
+			decided = fmt.Sprintf("its units are held until it is paid, which it must be by %s", s.Hold.PayBy.UTC().
+				Format(time.RFC3339))
+		}
+		tell(r.DecidedAt, "mysql", "decided: %s", decided)
 	}
 	for _, l := range s.Ledger {
 		tell(l.At, "mysql", "changed the stock of product %d%s by %+d to %d, its version %d",
 			l.ProductID, inBucket(l.Bucket), l.Delta, l.Balance, l.Version)
 	}
 
+	s.tellPayments(tell)
+
 	slices.SortStableFunc(events, func(a, b event) int { return a.At.Compare(b.At) })
 	return events
+}
+
+// tellPayments tells of the attempts to pay an order, what providers have told of them, and refunds.
+func (s *orderStory) tellPayments(tell func(at time.Time, where, format string, args ...any)) {
+	for i := range s.Payments {
+		p := &s.Payments[i]
+		tell(p.CreatedAt, "mysql", "began payment %s of %s by %s", p.Number, sumText(p.Amount, p.Currency), p.Provider)
+		for _, e := range p.Events {
+			tell(e.At, p.Provider, "told of payment %s, by %s: %s", p.Number, e.Source, plaintext.Escape(e.Kind))
+		}
+	}
+	for i := range s.Refunds {
+		r := &s.Refunds[i]
+		who := ""
+		if r.Actor != "" {
+			who = ", by " + plaintext.Escape(r.Actor)
+		}
+		tell(r.CreatedAt, "mysql", "noted refund %s of %s%s: %s", r.Number, sumText(r.Amount, r.Currency), who, r.Reason)
+		tell(r.DoneAt, "mysql", "refund %s is done", r.Number)
+	}
+	if h := s.Hold; h != nil && h.State == order.Cancelled {
+		tell(h.ChangedAt, "mysql", "cancelled: %s", h.Reason)
+	}
 }
 
 // outcome is the status of an order, and why it failed.
@@ -348,12 +433,10 @@ func (s *orderStory) summary(now time.Time) string {
 // summaryDecided is the summary of an order that is decided.
 func (s *orderStory) summaryDecided(place *orderPlace) string {
 	text := fmt.Sprintf("It is decided: %s.", outcome(s.Decision))
-	switch {
-	case s.Decision.Status == order.Completed && len(s.Ledger) != 1:
-		text += fmt.Sprintf(" It has changed the stock %d times, which must be once (ctl audit).", len(s.Ledger))
-	case s.Decision.Status == order.Failed && len(s.Ledger) > 0:
-		text += " It has changed the stock though it failed (ctl audit)."
+	if s.Hold != nil {
+		text += s.summaryHeld()
 	}
+	text += s.wrongChanges()
 	if place != nil {
 		text += " Redis still has it on its way, and its buyer is shown that it is pending: its worker settles that " +
 			"in a moment, or reconcile after 2 minutes."
@@ -362,6 +445,63 @@ func (s *orderStory) summaryDecided(place *orderPlace) string {
 		text += " It is in a dead letter as well (ctl dlq list)."
 	}
 	return text
+}
+
+// summaryHeld says what an order that must be paid waits for, and what has gone back.
+func (s *orderStory) summaryHeld() string {
+	h, text := s.Hold, ""
+	switch h.State {
+	case order.AwaitingPayment:
+		text = fmt.Sprintf(" It is to be paid by %s.", h.PayBy.UTC().Format(time.RFC3339))
+	case order.Closing:
+		text = fmt.Sprintf(" It is being cancelled (%s), once %d attempts to pay it certainly cannot be paid any more.",
+			h.Reason, h.Attempts)
+	case order.Completed, order.Refunded:
+		text = fmt.Sprintf(" It was paid by %s.", h.PaidBy)
+	case order.Cancelled:
+		text = fmt.Sprintf(" It was not paid (%s).", h.Reason)
+	}
+	if h.Returned > 0 {
+		text += " Its units were taken back."
+	}
+	for i := range s.Refunds {
+		if r := &s.Refunds[i]; r.State != till.RefundDone {
+			text += fmt.Sprintf(" Refund %s of %s is %s.", r.Number, sumText(r.Amount, r.Currency),
+				map[till.RefundState]string{till.RefundDue: "due", till.RefundManual: "to be made by hand"}[r.State])
+		}
+	}
+	return text
+}
+
+// wrongChanges says what an order has changed of the stock other than it must have: once it takes its units, unless it
+// failed, and if they were taken back, it returns them once.
+func (s *orderStory) wrongChanges() string {
+	var taken, returned int
+	var sum int64
+	for _, l := range s.Ledger {
+		if sum += l.Delta; l.Delta < 0 {
+			taken++
+		} else {
+			returned++
+		}
+	}
+	back := 0
+	if s.Hold != nil && s.Hold.Returned > 0 {
+		back = 1
+	}
+	switch {
+	case s.Decision.Status == order.Failed && len(s.Ledger) > 0:
+		return " It has changed the stock though it failed (ctl audit)."
+	case s.Decision.Status == order.Failed || !s.Decision.Status.TookUnits():
+		return ""
+	case taken != 1:
+		return fmt.Sprintf(" It has taken units %d times, which must be once (ctl audit).", taken)
+	case returned != back:
+		return fmt.Sprintf(" It has returned units %d times, which must be %d times (ctl audit).", returned, back)
+	case back == 1 && sum != 0:
+		return fmt.Sprintf(" It has not returned as many units as it took, but %+d (ctl audit).", sum)
+	}
+	return ""
 }
 
 // print writes the story for people.
@@ -394,6 +534,13 @@ func (s *orderStory) print(w io.Writer) error {
 		return outcome(s.Decision)
 	}))
 	fmt.Fprintf(tab, "ledger\t%d changes of the stock\n", len(s.Ledger))
+	for i := range s.Payments {
+		fmt.Fprintf(tab, "payment\t%s by %s: %s (ctl payment show)\n", s.Payments[i].Number, s.Payments[i].Provider,
+			s.Payments[i].State)
+	}
+	for i := range s.Refunds {
+		fmt.Fprintf(tab, "refund\t%s: %s\n", s.Refunds[i].Number, s.Refunds[i].State)
+	}
 	return tab.Flush()
 }
 

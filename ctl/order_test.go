@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"stampede/internal/account"
+	"stampede/internal/ledger"
 	"stampede/internal/order"
 	"stampede/internal/queue"
 	"stampede/internal/stock"
@@ -159,9 +160,20 @@ func TestOrderSummary(t *testing.T) {
 			Redrives: make([]orderRedriven, 1), Queue: queue.Depth{InFlight: 1}}, 0},
 		"Redis may have lost data":    {orderStory{Redrives: make([]orderRedriven, 1)}, 0},
 		"Only a message on the queue": {orderStory{Queue: queue.Depth{Visible: 1}}, 0},
-		"It has changed the stock 2 times": {orderStory{Decision: record(order.Completed),
-			Ledger: make([]ledgerEntry, 2)}, 0},
-		"It has changed the stock 0 times": {orderStory{Decision: record(order.Completed)}, 0},
+		"It has taken units 2 times": {orderStory{Decision: record(order.Completed),
+			Ledger: []ledgerEntry{{Delta: -1}, {Delta: -1}}}, 0},
+		"It has taken units 0 times": {orderStory{Decision: record(order.Completed)}, 0},
+		"It has returned units 1 times, which must be 0 times": {orderStory{Decision: record(order.Completed),
+			Ledger: []ledgerEntry{{Delta: -1}, {Delta: 1}}}, 0},
+		"It was not paid (unpaid). Its units were taken back. It has returned units 0 times, which must be 1": {
+			orderStory{Decision: record(order.Cancelled), Ledger: []ledgerEntry{{Delta: -1}},
+				Hold: &orderHold{State: order.Cancelled, Reason: ledger.Unpaid, Returned: 3}}, 0},
+		"It has not returned as many units as it took, but -1": {
+			orderStory{Decision: record(order.Cancelled), Ledger: []ledgerEntry{{Delta: -2}, {Delta: 1}},
+				Hold: &orderHold{State: order.Cancelled, Returned: 3}}, 0},
+		"being cancelled (by_buyer), once 2 attempts": {
+			orderStory{Decision: record(order.Closing), Ledger: []ledgerEntry{{Delta: -2}},
+				Hold: &orderHold{State: order.Closing, Reason: ledger.ByBuyer, Attempts: 2}}, 0},
 		"It has changed the stock though it failed": {orderStory{Decision: record(order.Failed),
 			Ledger: make([]ledgerEntry, 1)}, 0},
 		"Redis still has it on its way, and its buyer is shown that it is pending": {orderStory{

@@ -118,8 +118,8 @@ func decimals(currency string, amounts ...int64) ([]string, error) {
 	return texts, nil
 }
 
-// disarmed is a cell that no spreadsheet takes for a formula, whoever has chosen its text: one that begins like one gets
-// an apostrophe before it (OWASP, CSV injection).
+// disarmed is a cell that no spreadsheet takes for a formula, whoever has chosen its text: one that begins like one
+// gets an apostrophe before it (OWASP, CSV injection).
 func disarmed(cell string) string {
 	if cell != "" && strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
 		return "'" + cell

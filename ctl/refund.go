@@ -140,7 +140,7 @@ func doneByHand(ctx context.Context, w io.Writer, asks *till.Till, number, note 
 		fmt.Fprintf(w, "refund %s of %s is noted as made by hand\n", number, sum)
 		return nil
 	}
-	fmt.Fprintf(w, "DO NOT PAY: %s had made refund %s of %s already, and it is noted as done. If it was paid by hand as "+
-		"well, the buyer has it twice.\n", refund.Provider, number, sum)
+	fmt.Fprintf(w, "DO NOT PAY: %s had made refund %s of %s already, and it is noted as done. If it was paid by hand "+
+		"as well, the buyer has it twice.\n", refund.Provider, number, sum)
 	return nil
 }

@@ -154,8 +154,8 @@ func (s Sale) Audit(ctx context.Context) (Report, error) {
 	return report, nil
 }
 
-// returning counts orders whose units MySQL has taken back, and Redis not yet: those that workers do not put on sale in a
-// moment.
+// returning counts orders whose units MySQL has taken back, and Redis not yet: those that workers do not put on sale in
+// a moment.
 func (s Sale) returning(ctx context.Context) (orders int64, err error) {
 	for deadline := time.Now().Add(doubt); ; {
 		if orders, err = s.Ledger.CountReturning(ctx); err != nil || orders == 0 || time.Now().After(deadline) {

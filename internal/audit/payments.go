@@ -100,13 +100,11 @@ func manyOf(n int64, one, more string) string {
 
 // grouped writes a number with a comma at each thousand.
 func grouped(n int64) string {
-	text := fmt.Sprint(n)
-	digits := len(text)
 	if n < 0 {
-		digits--
+		return "-" + grouped(-n)
 	}
-	for i := digits - 3; i > 0; i -= 3 {
-		at := len(text) - digits + i
+	text := fmt.Sprint(n)
+	for at := len(text) - 3; at > 0; at -= 3 {
 		text = text[:at] + "," + text[at:]
 	}
 	return text

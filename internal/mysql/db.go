@@ -110,8 +110,8 @@ func (db *DB) OpenPatient() (*sqlx.DB, error) {
 	return openPool(config)
 }
 
-// Snapshot calls f with a transaction that sees one moment of the database and writes nothing. Its statements are bounded
-// by the context alone: it is for the few that read whole tables.
+// Snapshot calls f with a transaction that sees one moment of the database and writes nothing. Its statements are
+// bounded by the context alone: it is for the few that read whole tables.
 func (db *DB) Snapshot(ctx context.Context, f func(tx *sqlx.Tx) error) (err error) {
 	pool, err := db.OpenPatient()
 	if err != nil {

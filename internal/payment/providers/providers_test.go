@@ -186,7 +186,7 @@ func TestWhatIsWrong(t *testing.T) {
 	}
 }
 
-// TestTogether: the variables of providers may come as one, as a store of secrets gives them; one that is set by itself
+// TestTogether: the variables of providers may come as one, as a store of secrets gives them; one that is set alone
 // comes first, and nobody is told of secrets by what is wrong.
 func TestTogether(t *testing.T) {
 	all := tests()
@@ -213,8 +213,9 @@ func TestTogether(t *testing.T) {
 
 	for text, want := range map[string]string{
 		`hunter2`: "is no JSON object", `["hunter2"]`: "is no JSON object",
-		`{"STRIPE_KEY": "hunter2"}`: `has "STRIPE_KEY"`, `{"STRIPE_SECRET_KEY": "hunter2"}`: "WEBHOOK_SECRET: is not set",
-		`{"PAYMENT_TEST_MODE": "true"}`: "is no variable of a provider",
+		`{"STRIPE_KEY": "hunter2"}`:        `has "STRIPE_KEY"`,
+		`{"STRIPE_SECRET_KEY": "hunter2"}`: "WEBHOOK_SECRET: is not set",
+		`{"PAYMENT_TEST_MODE": "true"}`:    "is no variable of a provider",
 	} {
 		_, err := from(map[string]string{"PAYMENT_SETTINGS": text})
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
