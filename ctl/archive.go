@@ -31,6 +31,9 @@ func (c *archiveCmd) Run(ctx context.Context) error {
 	switch {
 	case errors.Is(err, ledger.ErrUnsound):
 		return fmt.Errorf("nothing was archived: %w; `ctl audit books --all` says why", err)
+	case errors.Is(err, ledger.ErrHeld):
+		return fmt.Errorf("nothing was archived: %w; a worker cancels those that are not paid, once their providers "+
+			"have said so", err)
 	case done.Before.IsZero():
 		return err
 	}

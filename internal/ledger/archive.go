@@ -24,6 +24,9 @@ const (
 // ErrUnsound: what is to be archived could not be proven. The audit says what is wrong.
 var ErrUnsound = mysql.OwnError("the books do not add up")
 
+// ErrHeld: orders that are to be archived still await their payment, or are being cancelled.
+var ErrHeld = mysql.OwnError("orders await their payment, or are being cancelled")
+
 // Archived is what an archive has done.
 type Archived struct {
 	// Before is the beginning of the month of which, and of later ones, orders are kept.
@@ -40,7 +43,9 @@ type Archived struct {
 // It needs the right to change the schema.
 //
 // It may be interrupted at any moment and be repeated: rows do not count any more once the opening balances are there,
-// whether they are deleted or not. ErrInvalid: the time is not MinArchiveAge ago. ErrUnsound: nothing was changed.
+// whether they are deleted or not. ErrInvalid: the time is not MinArchiveAge ago. ErrUnsound and ErrHeld: nothing was
+// changed. What became of orders that must be paid stays, in holds: they may be refunded, and return their units, after
+// they are archived.
 func (l *Ledger) Archive(ctx context.Context, before time.Time, options AuditOptions) (Archived, error) {
 	done := Archived{Before: mysql.Month(before)}
 	if time.Since(done.Before) < MinArchiveAge {
@@ -68,6 +73,9 @@ func (l *Ledger) openBooks(ctx context.Context, options AuditOptions, done *Arch
 		if !a.books.archived.Before(done.Before) {
 			return nil
 		}
+		if err := a.noneHeld(ctx, done.Before); err != nil {
+			return err
+		}
 		if a.unsound() {
 			return ErrUnsound
 		}
@@ -93,6 +101,19 @@ func (l *Ledger) openBooks(ctx context.Context, options AuditOptions, done *Arch
 		return mysql.LogChange(ctx, tx, actArchive, "orders before "+done.Before.Format(time.DateOnly), nil,
 			mysql.Values{"orders": done.Orders, "units": done.Units, "ledger_rows": done.LedgerRows})
 	})
+}
+
+// noneHeld reports orders with ids of before a time of which it is open whether they are paid: without its row nobody
+// could pay one.
+func (a *auditor) noneHeld(ctx context.Context, before time.Time) error {
+	first := order.FirstID(before)
+	var held int64
+	err := a.tx.GetContext(ctx, &held, `SELECT COUNT(*) FROM holds
+		WHERE order_id < ? AND state IN ('awaiting_payment', 'closing')`, mysql.UUID(first))
+	if err == nil && held > 0 {
+		err = fmt.Errorf("%w: %d of before %s", ErrHeld, held, before.Format(time.DateOnly))
+	}
+	return err
 }
 
 // countProducts counts what was bought of all products, since it cannot be once the orders are gone.

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jmoiron/sqlx"
+
 	"stampede/internal/mysql"
 	"stampede/internal/order"
 )
@@ -181,5 +183,64 @@ func TestArchiveRefuses(t *testing.T) {
 	}
 	if left, err := l.Undecided(t.Context(), idsOf(old)); err != nil || len(left) > 0 {
 		t.Errorf("orders are gone: %v, error %v", left, err)
+	}
+}
+
+// TestArchiveOfHeld: an order of which it is open whether it is paid is not archived, whatever its time to pay; one that
+// is over is, and its units may come back afterwards.
+func TestArchiveOfHeld(t *testing.T) {
+	t.Parallel()
+	l, _, _, _ := soldForMonths(t)
+	product := addHeldProduct(t, l, 10, 0)
+	age := time.Since(mysql.Month(time.Now()).AddDate(0, -12, 14))
+	waits, paid := oldOrder(age, product.ID, 1, 1), oldOrder(age, product.ID, 2, 3)
+	mustDecide(t, l, product.ID, waits, paid)
+	if err := attempt(t, l, paid.ID); err != nil {
+		t.Fatal(err)
+	}
+	endAttempt(t, l, paid.ID, true)
+	before := time.Now().AddDate(0, -5, 0)
+	refused := func(step string) {
+		t.Helper()
+		if _, err := l.Archive(t.Context(), before, AuditOptions{}); !errors.Is(err, ErrHeld) {
+			t.Errorf("%s: error %v", step, err)
+		}
+		if left, err := l.Undecided(t.Context(), idsOf([]order.Order{waits, paid})); err != nil || len(left) > 0 {
+			t.Errorf("%s: orders are gone: %v, error %v", step, left, err)
+		}
+	}
+	refused("in time")
+	if err := attempt(t, l, waits.ID); err != nil {
+		t.Fatal(err)
+	}
+	overdue(t, l, waits.ID)
+	expireAll(t, l)
+	refused("closing")
+
+	endAttempt(t, l, waits.ID, false)
+	expireAll(t, l)
+	done, err := l.Archive(t.Context(), before, AuditOptions{})
+	if err != nil || done.Orders == 0 {
+		t.Fatalf("when all are over: %+v, error %v", done, err)
+	}
+	if _, err := l.Order(t.Context(), paid.ID); !errors.Is(err, mysql.ErrNotFound) {
+		t.Errorf("an archived order: error %v", err)
+	}
+	mustBeSound(t, l)
+
+	// A refund of an archived order.
+	err = l.db.InTx(t.Context(), func(tx *sqlx.Tx) error {
+		_, returned, err := LockToRefund(t.Context(), tx, paid.ID, true)
+		if len(returned) != 1 || returned[0].Quantity != 3 {
+			t.Errorf("returned %+v", returned)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustBeSound(t, l)
+	if got, err := l.Product(t.Context(), product.ID); err != nil || got.Stock != 10 {
+		t.Errorf("the product has %d units, error %v", got.Stock, err)
 	}
 }
