@@ -106,7 +106,10 @@ func TestListenerRules(t *testing.T) {
 		"/api/products/1/restocks/a/b", "/api/products/1/2/restocks/a", "/api/products/restocks/restocks/restocks",
 		"/api/products/restocks/restocks/restocks/restocks", "/api/products/1/restocks/restocks/a",
 		"/api/products/%2F/restocks/%2F", "/api/products/1/restock/a", "/api/products/1/restocksx/a",
-		"/api/productsx/1",
+		"/api/productsx/1", "/api/orders//cancel", "/api/orders/1/2/cancel", "/api/orders/1/2/payments",
+		"/api/orders//refunds/a", "/api/orders/1/refunds", "/api/orders/1/refunds/", "/api/orders/1/2/refunds/a",
+		"/api/orders/1/refunds/a/b", "/api/orders/refunds/refunds/refunds/refunds", "/api/payments//return",
+		"/api/payments/1/2/return", "/webhooks/", "/webhooks/a/b", "/webhooks/a/",
 		"/api/products/?", "/api/products/*", "/api/products/a\nb",
 	}
 	for _, r := range front.Routes {

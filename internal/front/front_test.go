@@ -78,7 +78,8 @@ func TestRoutes(t *testing.T) {
 	}
 
 	alone, shared := Paths(Shop)
-	if len(alone) != 8 || !slices.Contains(alone, "/api/products/{id}/restocks/{restock_id}") {
+	if len(alone) != 16 || !slices.Contains(alone, "/api/products/{id}/restocks/{restock_id}") ||
+		!slices.Contains(alone, "/webhooks/{provider}") {
 		t.Errorf("the shop's own paths are %v", alone)
 	}
 	want := map[string][]string{"/api/products": {"POST"}, "/api/products/{id}": {"PATCH"}}
