@@ -102,7 +102,7 @@ func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 			Name: "stampede_messages_held", Help: "Messages received and not yet deleted.",
 		}, func() float64 { return float64(w.held.len()) }),
 		m.paused,
-		w.stockGauges())
+		w.stockGauges(), w.paymentGauges())
 	return m
 }
 
@@ -150,6 +150,27 @@ func (w *Worker) stockGauges() *telemetry.Sampled {
 		}
 		return nil
 	}, products, available, open, oldest, outbox)
+}
+
+// paymentGauges are gauges of what waits for an operator, by MySQL. Every worker has the same ones.
+func (w *Worker) paymentGauges() *telemetry.Sampled {
+	byHand := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "stampede_refunds_by_hand", Help: "Refunds that an operator must make by hand.",
+	})
+	overdue := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "stampede_orders_unpaid_overdue",
+		Help: "Orders that still await their payment an hour after their time to pay, or are closing after four days.",
+	})
+	return telemetry.NewSampled(func(ctx context.Context) error {
+		refunds, err := w.till.CountByHand(ctx)
+		if err != nil {
+			return err
+		}
+		orders, err := w.ledger.CountOverdue(ctx)
+		byHand.Set(float64(refunds))
+		overdue.Set(float64(orders))
+		return err
+	}, byHand, overdue)
 }
 
 // Counted are the metrics of which a board tells. Reading them asks nobody.

@@ -22,6 +22,9 @@ const (
 // takePayments has the worker close attempts to pay and make refunds by the providers of a till. It is called before
 // Start.
 func (w *Worker) takePayments(by *till.Till) {
+	for _, p := range by.Providers { // what alerts compare is there before it happens the first time
+		w.metrics.paymentEvents.WithLabelValues(p.Name(), string(till.OutcomeMismatch))
+	}
 	by.Counted = func(provider, outcome string) { w.metrics.paymentEvents.WithLabelValues(provider, outcome).Inc() }
 	w.till = by
 }

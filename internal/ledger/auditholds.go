@@ -2,14 +2,21 @@ package ledger
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"stampede/internal/mysql"
 	"stampede/internal/order"
 )
 
-// overdueAge is how long after its time to pay an order may still be held: for as long as its provider cannot be asked.
-const overdueAge = time.Hour
+const (
+	// overdueAge is how long after its time to pay an order may still await its payment: for as long as no worker is
+	// there to cancel it.
+	overdueAge = time.Hour
+	// closingAge is the same of one that is closing: some providers close nothing, and tell of payments for days after
+	// an attempt has expired (ECPay's barcodes for three).
+	closingAge = 4 * 24 * time.Hour
+)
 
 // holdSums are over what has become of the orders of one product that must be paid.
 type holdSums struct {
@@ -36,7 +43,8 @@ func (f *findings) holdProblems(problem func(bool, string, ...any)) {
 		f.sums.ReturnedUnits, f.returnedUnits)
 	problem(f.oddHolds > 0, "orders whose state is unknown, or does not fit what was paid and taken back: %d",
 		f.oddHolds)
-	problem(f.lateHolds > 0, "orders that are still held %s after their time to pay: %d", overdueAge, f.lateHolds)
+	problem(f.lateHolds > 0, "orders that still await their payment %s after their time to pay, or are closing after "+
+		"%s: %d", overdueAge, closingAge, f.lateHolds)
 }
 
 // readHolds sums up all holds: they change until they are over, so that no checkpoint has them.
@@ -62,8 +70,8 @@ func (a *auditor) readHolds(ctx context.Context) error {
 				WHEN state = 'completed' THEN paid_by IS NULL
 				WHEN state = 'cancelled' THEN returned_version IS NULL OR paid_by IS NOT NULL
 				WHEN state = 'refunded' THEN paid_by IS NULL ELSE 1 END) AS odd,
-			SUM(state IN ('awaiting_payment', 'closing') AND pay_by < ?) AS late
-		FROM holds GROUP BY product_id`, mysql.Now().Add(-overdueAge))
+			SUM(state = 'awaiting_payment' AND pay_by < ? OR state = 'closing' AND pay_by < ?) AS late
+		FROM holds GROUP BY product_id`, mysql.Now().Add(-overdueAge), mysql.Now().Add(-closingAge))
 	if err != nil {
 		return err
 	}
@@ -74,4 +82,17 @@ func (a *auditor) readHolds(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// CountOverdue counts the orders that should have been cancelled long ago, or completed: those that the audit finds late.
+func (l *Ledger) CountOverdue(ctx context.Context) (orders int64, err error) {
+	now := mysql.Now()
+	err = l.db.GetContext(ctx, &orders, `SELECT
+		(SELECT COUNT(*) FROM holds FORCE INDEX (holds_state) WHERE state = 'awaiting_payment' AND pay_by < ?) +
+		(SELECT COUNT(*) FROM holds FORCE INDEX (holds_state) WHERE state = 'closing' AND pay_by < ?)`,
+		now.Add(-overdueAge), now.Add(-closingAge))
+	if err != nil {
+		return 0, fmt.Errorf("count orders that are overdue: %w", err)
+	}
+	return orders, nil
 }

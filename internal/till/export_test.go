@@ -167,6 +167,9 @@ func TestLook(t *testing.T) {
 			SELECT CONCAT(number, ?), attempt, provider, order_id, 1, currency, state, reason, note, actor,
 				done_by, created_at, NULL, NULL, 0 FROM refunds`, string(rune('a'+i)))
 	}
+	if n, err := r.CountByHand(t.Context()); err != nil || n != 1<<doublings {
+		t.Errorf("%d refunds are counted, %v", n, err)
+	}
 	seen := map[string]bool{}
 	err = r.EachByHand(t.Context(), func(refund RefundRecord) error {
 		if seen[refund.Number] {

@@ -47,6 +47,16 @@ func (t *Till) RefundsOfAttempt(ctx context.Context, number string) ([]RefundRec
 	return selectRefunds(ctx, t.DB, `WHERE attempt = ? ORDER BY created_at, number`, []byte(number))
 }
 
+// CountByHand counts the refunds that an operator must make by hand.
+func (t *Till) CountByHand(ctx context.Context) (refunds int64, err error) {
+	err = t.DB.GetContext(ctx, &refunds, `SELECT COUNT(*) FROM refunds FORCE INDEX (refunds_state) WHERE state = ?`,
+		RefundManual)
+	if err != nil {
+		return 0, fmt.Errorf("count refunds by hand: %w", err)
+	}
+	return refunds, nil
+}
+
 // EachByHand calls f with each refund that an operator must make by hand, oldest first. It reads them in pages.
 func (t *Till) EachByHand(ctx context.Context, f func(RefundRecord) error) error {
 	last := RefundRecord{CreatedAt: time.Unix(0, 0).UTC()}

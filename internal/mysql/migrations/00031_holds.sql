@@ -26,7 +26,8 @@ CREATE TABLE IF NOT EXISTS holds (
     returned_version BIGINT NULL,
     changed_at DATETIME(6) NOT NULL,
     PRIMARY KEY (order_id),
-    KEY holds_due (due_at, product_id)
+    KEY holds_due (due_at, product_id),
+    KEY holds_state (state, pay_by)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
 
 -- Units that MySQL has taken back, and that are to be put on sale in Redis. A row goes when Redis has them.
