@@ -106,7 +106,9 @@ var own = map[string]struct {
 	"shop":    {program: "shop"},
 	"worker":  {program: "worker"},
 	"migrate": {"ctl", [][]string{{"migrate"}}},
-	"ctl":     {"ctl", [][]string{{"audit"}, {"token"}, {"queues"}, {"product", "add"}}},
+	"ctl":     {"ctl", [][]string{
+		{"audit"}, {"token"}, {"queues"}, {"product", "add"}, {"payment", "refund"},
+	}},
 }
 
 // TestComposeEnvironment: each of our services sets every variable that its program needs, and none that it does not

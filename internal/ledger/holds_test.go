@@ -578,3 +578,31 @@ func TestCancelLocked(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestOverdue: an order that nobody cancels is late after an hour, and one that is closing, whose provider may take days
+// to say that it is not paid, after four days.
+func TestOverdue(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t)
+	p := addHeldProduct(t, l, 10, 0)
+	waits, closing := newOrder(p.ID, 1, 1, ""), newOrder(p.ID, 2, 1, "")
+	mustDecide(t, l, p.ID, waits, closing)
+	if err := attempt(t, l, closing.ID); err != nil {
+		t.Fatal(err)
+	}
+	overdue(t, l, closing.ID)
+	expireAll(t, l)
+	for _, test := range []struct {
+		age  time.Duration
+		want int64
+	}{{59 * time.Minute, 0}, {61 * time.Minute, 1}, {95 * time.Hour, 1}, {97 * time.Hour, 2}} {
+		exec(t, l, `UPDATE holds SET pay_by = ?`, mysql.Now().Add(-test.age))
+		if got, err := l.CountOverdue(t.Context()); err != nil || got != test.want {
+			t.Errorf("after %s: %d overdue, error %v, want %d", test.age, got, err, test.want)
+		}
+		audits, err := l.Audit(t.Context())
+		if err != nil || len(audits) != 1 || (len(audits[0].Problems) > 0) != (test.want > 0) {
+			t.Errorf("after %s: the audit finds %+v, error %v", test.age, audits, err)
+		}
+	}
+}
