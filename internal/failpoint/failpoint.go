@@ -15,6 +15,9 @@
 //
 // With FAILPOINTS_AFTER=3s the passes of the first three seconds do not count.
 //
+// With FAILPOINTS_HASTE=10 what has its length from Wait takes a tenth of it, so that a run need not last for as long
+// as the leases in it.
+//
 // What a point does it says on standard error, so that who has set it can see whether it was passed.
 package failpoint
 

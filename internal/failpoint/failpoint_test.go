@@ -49,7 +49,7 @@ func TestNoTrace(t *testing.T) {
 // TestOn runs the tests of the other build.
 func TestOn(t *testing.T) {
 	t.Parallel()
-	out, err := exec.CommandContext(t.Context(), "go", "test", "-tags", "failpoints", "-run", "^TestTerms$",
+	out, err := exec.CommandContext(t.Context(), "go", "test", "-tags", "failpoints", "-run", "^Test(Terms|Haste)$",
 		"-count=1", ".").CombinedOutput()
 	if err != nil || !bytes.HasPrefix(out, []byte("ok")) {
 		t.Errorf("%v: %s", err, out)

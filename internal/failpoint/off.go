@@ -2,6 +2,8 @@
 
 package failpoint
 
+import "time"
+
 // Around makes a step between its two points.
 func Around(_ Step, f func() error) error { return f() }
 
@@ -10,3 +12,6 @@ func Before(Step) error { return nil }
 
 // After is the point after a step that has succeeded. If it returns an error, that is the step's answer.
 func After(Step) error { return nil }
+
+// Wait is how long to wait in place of d.
+func Wait(d time.Duration) time.Duration { return d }

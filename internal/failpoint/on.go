@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -14,6 +15,9 @@ import (
 )
 
 var points = map[string]*gofail.Failpoint{}
+
+// haste is by how much the waits of Wait are shorter: FAILPOINTS_HASTE, a whole number.
+var haste = time.Duration(1)
 
 // since is when passes begin to count: FAILPOINTS_AFTER, a time such as 3s, after the start of the process.
 var since = time.Now()
@@ -25,6 +29,13 @@ func init() {
 			panic("FAILPOINTS_AFTER: " + err.Error())
 		}
 		since = since.Add(d)
+	}
+	if text := os.Getenv("FAILPOINTS_HASTE"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			panic("FAILPOINTS_HASTE: it is no number from 1 on")
+		}
+		haste = time.Duration(n)
 	}
 	for _, s := range Steps() {
 		for _, place := range []string{"before-", "after-"} {
@@ -50,6 +61,9 @@ func Before(s Step) error { return pass("before-" + string(s)) }
 
 // After is the point after a step that has succeeded. If it returns an error, that is the step's answer.
 func After(s Step) error { return pass("after-" + string(s)) }
+
+// Wait is how long to wait in place of d.
+func Wait(d time.Duration) time.Duration { return d / haste }
 
 // pass does what the term of a point says. The errors are those of the network, which Redis, MySQL and the queue have
 // in common: each of their packages judges them as it does the real ones.

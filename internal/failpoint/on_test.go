@@ -67,3 +67,18 @@ func child() {
 	}
 	os.Exit(1)
 }
+
+// TestHaste runs itself with and without haste in the environment.
+func TestHaste(t *testing.T) {
+	if os.Getenv("FAILPOINT_CHILD") != "" {
+		os.Exit(int(Wait(time.Minute) / time.Second))
+	}
+	for haste, want := range map[string]int{"": 60, "1": 60, "10": 6, "0": 2, "x": 2} {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestHaste$")
+		cmd.Env = append(os.Environ(), "FAILPOINT_CHILD=1", "FAILPOINTS_HASTE="+haste)
+		out, _ := cmd.CombinedOutput()
+		if got := cmd.ProcessState.ExitCode(); got != want {
+			t.Errorf("haste %q: exit code %d, want %d: %s", haste, got, want, out)
+		}
+	}
+}

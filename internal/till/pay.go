@@ -26,9 +26,12 @@ const (
 	MaxTopUpPoints = 1_000_000
 	// topUpTime is for how long a purchase of points may be paid.
 	topUpTime = time.Hour
-	// firstPoll and longestPoll are the waits until a provider is asked about an attempt of which it has told nothing.
-	firstPoll   = 2 * time.Minute
-	longestPoll = time.Hour
+)
+
+// firstPoll and longestPoll are the waits until a provider is asked about an attempt of which it has told nothing.
+var (
+	firstPoll   = failpoint.Wait(2 * time.Minute)
+	longestPoll = failpoint.Wait(time.Hour)
 )
 
 // Pay begins an attempt of a user to pay an order, and returns it with the page where its buyer pays. If there is one

@@ -17,15 +17,16 @@ import (
 	"stampede/internal/payment"
 )
 
-const (
+// They are of one measure, so that a hurried test keeps their proportions.
+var (
 	// lease is for how long whoever asks a provider has an attempt or a refund for himself: longer than all that it
 	// does takes, since each call of a provider is bounded in time.
-	lease = time.Minute
+	lease = failpoint.Wait(time.Minute)
 	// CallTimeout bounds all that is done with one attempt or refund at a time.
-	CallTimeout = lease - 5*time.Second
+	CallTimeout = failpoint.Wait(55 * time.Second)
 	// firstRetry and longestRetry are the waits after a provider has not answered.
-	firstRetry   = 2 * time.Second
-	longestRetry = 10 * time.Minute
+	firstRetry   = failpoint.Wait(2 * time.Second)
+	longestRetry = failpoint.Wait(10 * time.Minute)
 )
 
 // OpenCount counts what is not settled yet.
