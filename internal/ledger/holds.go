@@ -339,39 +339,51 @@ func (l *Ledger) cancel(ctx context.Context, stockID order.StockID, ids []order.
 	return returned, err
 }
 
-// LockToRefund locks the hold of an order in a transaction, and its product before it if the order's units are to come
-// back. They come back if the order is completed or refunded, once; then they are returned, and left as reminders.
-func LockToRefund(ctx context.Context, tx *sqlx.Tx, id order.OrderID, units bool) (Hold, []order.Returned, error) {
-	if !units {
-		h, err := LockHold(ctx, tx, id)
-		return h, nil, err
-	}
-	var stockID order.StockID
-	err := tx.GetContext(ctx, &stockID, `SELECT product_id FROM holds WHERE order_id = ?`, mysql.UUID(id))
-	if errors.Is(err, sql.ErrNoRows) {
-		return Hold{}, nil, fmt.Errorf("hold of order %s %w", id, mysql.ErrNotFound)
-	}
-	if err != nil {
-		return Hold{}, nil, fmt.Errorf("read the hold of order %s: %w", id, err)
-	}
-	product, err := lockProduct(ctx, tx, stockID)
-	if err != nil {
-		return Hold{}, nil, err
+// ToRefund is an order whose money goes back. Its hold is locked, and its product if its units may come back.
+type ToRefund struct {
+	Hold
+	row     holdRow
+	product *productRow
+}
+
+// LockToRefund locks the hold of an order of a product in a transaction, and the product before it if the order's units
+// may come back. It must come first in the transaction, as lockProduct says. ErrNotFound: there is no such order.
+func LockToRefund(ctx context.Context, tx *sqlx.Tx, stockID order.StockID, id order.OrderID,
+	units bool) (*ToRefund, error) {
+	var locked ToRefund
+	var err error
+	if units {
+		if locked.product, err = lockProduct(ctx, tx, stockID); err != nil {
+			return nil, err
+		}
+		if locked.product == nil {
+			return nil, mysql.ErrNotFound
+		}
 	}
 	rows, err := lockHolds(ctx, tx, []order.OrderID{id}, false)
-	if err != nil || len(rows) == 0 || product == nil {
-		return Hold{}, nil, errors.Join(err, mysql.ErrNotFound)
+	if err != nil {
+		return nil, err
 	}
-	row := rows[0]
-	if row.State != order.Completed && row.State != order.Refunded || row.ReturnedVersion.Valid {
-		return row.hold(), nil, nil
+	if len(rows) == 0 {
+		return nil, fmt.Errorf("hold of order %s %w", id, mysql.ErrNotFound)
+	}
+	locked.row, locked.Hold = rows[0], rows[0].hold()
+	return &locked, nil
+}
+
+// TakeBack takes the units of the order back, if it was locked for that and is completed or refunded, once. They are
+// returned, and left as reminders.
+func (t *ToRefund) TakeBack(ctx context.Context, tx *sqlx.Tx) ([]order.Returned, error) {
+	if t.product == nil || t.State != order.Completed && t.State != order.Refunded || t.row.ReturnedVersion.Valid {
+		return nil, nil
 	}
 	var changed []holdRow
-	returned, err := takeBack(ctx, tx, product, rows[:1], "", &changed)
+	returned, err := takeBack(ctx, tx, t.product, []holdRow{t.row}, "", &changed)
 	if err != nil {
-		return Hold{}, nil, err
+		return nil, err
 	}
-	return changed[0].hold(), returned, writeHolds(ctx, tx, changed)
+	t.row, t.Hold = changed[0], changed[0].hold()
+	return returned, writeHolds(ctx, tx, changed)
 }
 
 // wakeAttempts has the attempts to pay orders that are closing looked at now, to be closed.

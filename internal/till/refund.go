@@ -181,19 +181,32 @@ func (t *Till) RefundOrder(ctx context.Context, r RefundRequest) (refund RefundR
 	case r.Note == "" || utf8.RuneCountInString(r.Note) > MaxNoteChars || plaintext.Fault(r.Note) != "":
 		return fail(mysql.Invalidf("note must be 1 to %d characters, without control characters", MaxNoteChars))
 	}
+	hold, err := ledger.New(t.DB).Hold(ctx, r.OrderID) // whose product stays the same
+	if err != nil {
+		return fail(err)
+	}
 	err = t.DB.InTx(ctx, func(tx *sqlx.Tx) error {
 		refund, returned = RefundRecord{}, nil
-		var err error
-		refund, returned, err = t.refundIn(ctx, tx, r)
+		// Products are locked before holds, holds before attempts, and attempts before wallets; and all plain reads
+		// come after the locks, or they would not see what somebody else has just given back.
+		locked, err := ledger.LockToRefund(ctx, tx, hold.StockID, r.OrderID, r.ReturnUnits)
+		if err == nil {
+			refund, returned, err = t.refundIn(ctx, tx, r, locked)
+		}
 		return err
 	})
+	if mysql.ErrorNumber(err) == mysql.DuplicateEntry { // at the same time, for another order
+		err = ErrMismatch
+	}
 	if err != nil {
 		return fail(err)
 	}
 	return refund, returned, nil
 }
 
-func (t *Till) refundIn(ctx context.Context, tx *sqlx.Tx, r RefundRequest) (RefundRecord, []order.Returned, error) {
+// refundIn is RefundOrder in a transaction that has locked the order.
+func (t *Till) refundIn(ctx context.Context, tx *sqlx.Tx, r RefundRequest,
+	hold *ledger.ToRefund) (RefundRecord, []order.Returned, error) {
 	known, err := readRefund(ctx, tx, r.Number, "")
 	if err == nil {
 		if known.OrderID != r.OrderID || known.Reason != ReasonStaff || r.Amount != 0 && known.Amount != r.Amount {
@@ -205,15 +218,10 @@ func (t *Till) refundIn(ctx context.Context, tx *sqlx.Tx, r RefundRequest) (Refu
 		return RefundRecord{}, nil, err
 	}
 
-	// Products are locked before holds, holds before attempts, and attempts before wallets.
-	hold, returned, err := ledger.LockToRefund(ctx, tx, r.OrderID, r.ReturnUnits)
-	if err != nil {
-		return RefundRecord{}, nil, err
-	}
 	if hold.State != order.Completed && hold.State != order.Refunded {
 		return RefundRecord{}, nil, fmt.Errorf("paid order %w", mysql.ErrNotFound)
 	}
-	paid, err := t.paidBy(ctx, tx, &hold)
+	paid, err := t.paidBy(ctx, tx, &hold.Hold)
 	if err != nil {
 		return RefundRecord{}, nil, err
 	}
@@ -232,6 +240,10 @@ func (t *Till) refundIn(ctx context.Context, tx *sqlx.Tx, r RefundRequest) (Refu
 		return RefundRecord{}, nil, fmt.Errorf("%w: %d is left", ErrTooMuch, left)
 	}
 
+	returned, err := hold.TakeBack(ctx, tx)
+	if err != nil {
+		return RefundRecord{}, nil, err
+	}
 	row := t.automatic(&paid, ReasonStaff, r.Amount)
 	row.Number, row.Note, row.Actor = r.Number, r.Note, mysql.Actor(ctx)
 	if hold.PaidBy == ledger.PaidByPoints {
@@ -245,7 +257,7 @@ func (t *Till) refundIn(ctx context.Context, tx *sqlx.Tx, r RefundRequest) (Refu
 		if _, err := wallet.RefundIn(ctx, tx, hold.UserID, r.Amount, r.Number); err != nil {
 			return RefundRecord{}, nil, err
 		}
-		if err := t.afterRefund(ctx, tx, &hold); err != nil {
+		if err := t.afterRefund(ctx, tx, &hold.Hold); err != nil {
 			return RefundRecord{}, nil, err
 		}
 	}
@@ -412,13 +424,15 @@ func (t *Till) finishRefund(ctx context.Context, number string, state RefundStat
 	if err := failpoint.Before(failpoint.RefundCommit); err != nil {
 		return err
 	}
-	err := t.DB.InTx(ctx, func(tx *sqlx.Tx) error {
-		r, err := readRefund(ctx, tx, number, "")
-		if err != nil {
-			return err
-		}
-		// The hold is locked before the refund, if the order has one that may become refunded.
+	r, err := readRefund(ctx, t.DB, number, "") // whose order stays the same
+	if err != nil {
+		return err
+	}
+	err = t.DB.InTx(ctx, func(tx *sqlx.Tx) error {
+		// The hold is locked before the refund, if the order has one that may become refunded; and before all plain
+		// reads, or two that finish at the same time would not see one another.
 		var hold ledger.Hold
+		var err error
 		if r.Reason == ReasonStaff {
 			if hold, err = ledger.LockHold(ctx, tx, r.OrderID); err != nil {
 				return err

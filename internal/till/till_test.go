@@ -699,6 +699,46 @@ func TestStaffRefund(t *testing.T) {
 	}
 }
 
+// TestStaffRefundsTogether: however many ask at the same time, no more goes back than was paid, and an order of which
+// all is back is refunded.
+func TestStaffRefundsTogether(t *testing.T) {
+	t.Parallel()
+	by := newBank("bank", payment.Offer{Refunds: true})
+	r := newRig(t, by)
+	for round := range 5 {
+		id := r.order(t, 1, 3)
+		p := r.mustPay(t, 1, id, by)
+		by.pay(r.attempt(&p))
+		r.mustRecord(t, by, p.Number, OutcomeCompleted)
+
+		together(8, func(i int) {
+			half := RefundRequest{
+				OrderID: id, Number: fmt.Sprintf("R%dx%d", round, i/2), Amount: 1500, ReturnUnits: true, Note: "x",
+			}
+			if _, _, err := r.RefundOrder(t.Context(), half); err != nil && !errors.Is(err, ErrTooMuch) {
+				t.Errorf("refund %s: %v", half.Number, err)
+			}
+		})
+		refunds := r.mustRefunds(t, id, RefundDue, RefundDue)
+		together(len(refunds), func(i int) {
+			if err := r.MakeRefund(t.Context(), refunds[i].Number); err != nil {
+				t.Error(err)
+			}
+		})
+		r.mustBe(t, id, order.Refunded)
+		r.mustAddUp(t)
+	}
+}
+
+// together calls f so many times at the same time.
+func together(n int, f func(i int)) {
+	var group sync.WaitGroup
+	for i := range n {
+		group.Go(func() { f(i) })
+	}
+	group.Wait()
+}
+
 func TestBuyPoints(t *testing.T) {
 	t.Parallel()
 	by := newBank("bank", payment.Offer{Refunds: true})
