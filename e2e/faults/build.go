@@ -30,10 +30,12 @@ func build(ctx context.Context, root, dir string, skewed bool) (programs, error)
 		return lab.Build(ctx, root, append([]string{"-tags", "failpoints"}, args...)...)
 	}
 	p := programs{
-		edge: filepath.Join(dir, "edge"), worker: filepath.Join(dir, "worker"), ctl: filepath.Join(dir, "ctl"),
+		edge: filepath.Join(dir, "edge"), worker: filepath.Join(dir, "worker"),
+		shop: filepath.Join(dir, "shop"), ctl: filepath.Join(dir, "ctl"),
 		skewedEdge: filepath.Join(dir, "edge-skewed"),
 	}
-	if err := run("-o", dir+string(filepath.Separator), "./edge", "./worker", "./ctl"); err != nil || !skewed {
+	err := run("-o", dir+string(filepath.Separator), "./edge", "./worker", "./shop", "./ctl")
+	if err != nil || !skewed {
 		return p, err
 	}
 	// A place that stays the same lets the Go command keep what it has built.

@@ -34,6 +34,8 @@ type books struct {
 	queue  queueBooks
 	// shown is what GET /api/orders/{id} says of accepted orders: the status, or what went wrong.
 	shown map[string]string
+	// money is what became of payments; nil if nothing must be paid.
+	money *moneyBooks
 }
 
 type orderRow struct {
@@ -42,7 +44,13 @@ type orderRow struct {
 	user, product, quantity int64
 	unitPrice               int64
 	status, reason, key     string
+	returned                bool // its units came back, though they had been taken
 }
+
+// took reports whether the order's decision has taken units, and keeps whether it still has them.
+func (o orderRow) took() bool { return o.status != "failed" }
+
+func (o orderRow) keeps() bool { return o.took() && o.status != "cancelled" && !o.returned }
 
 type ledgerRow struct {
 	product, version, delta, balance int64
@@ -79,6 +87,9 @@ type finding struct {
 	n       int64  // how often, or how many units
 	text    string
 }
+
+// ends are the states in which an order may stay.
+var ends = []string{"completed", "failed", "cancelled", "refunded"}
 
 // judge says which promises are broken.
 func judge(intents []*intent, sold []product, b *books, r rules) (broken []finding) {
@@ -124,7 +135,7 @@ func judge(intents []*intent, sold []product, b *books, r rules) (broken []findi
 				case len(rows) == 0:
 					find("P2", 1, "order %s of product %d was accepted by edge %d after %.1f s and is not decided%s",
 						a.orderID, in.product, a.edge+1, a.got.Seconds(), b.whereabouts(in.product, a.orderID))
-				case rows[0].status != "completed" && rows[0].status != "failed":
+				case !slices.Contains(ends, rows[0].status):
 					find("P2", 1, "order %s was accepted and is %q", a.orderID, rows[0].status)
 				case b.shown != nil && b.shown[a.orderID] != rows[0].status:
 					find("P2", 1, "order %s is %s, and its buyer is shown %q", a.orderID, rows[0].status,
@@ -152,7 +163,7 @@ func judge(intents []*intent, sold []product, b *books, r rules) (broken []findi
 			find("P3", int64(len(rows)-1), "order %s has %d rows", id, len(rows))
 		}
 		row := rows[0]
-		if row.status == "completed" {
+		if row.keeps() {
 			completed[row.product] += row.quantity
 			bought[[2]int64{row.product, row.user}] += row.quantity
 			home := [2]int64{row.product, row.user}
@@ -161,17 +172,17 @@ func judge(intents []*intent, sold []product, b *books, r rules) (broken []findi
 					row.product)
 			}
 			homes[home] = row.bucket
-			if row.key != "" {
-				byKey[userKey(row.user, row.key)] = append(byKey[userKey(row.user, row.key)], row)
-			}
+		}
+		if row.took() && row.key != "" {
+			byKey[userKey(row.user, row.key)] = append(byKey[userKey(row.user, row.key)], row)
 		}
 		moved := booked[id]
 		switch {
-		case row.status == "completed" && len(moved) == 0:
-			find("P3", 1, "order %s is completed and not in the ledger", id)
-		case row.status == "completed" && len(moved) == 1 && moved[0].delta != -row.quantity:
+		case row.took() && len(moved) == 0:
+			find("P3", 1, "order %s is %s and not in the ledger", id, row.status)
+		case row.took() && len(moved) == 1 && moved[0].delta != -row.quantity:
 			find("P3", 1, "order %s has %d units, the ledger %d", id, row.quantity, -moved[0].delta)
-		case row.status == "failed" && len(moved) > 0:
+		case !row.took() && len(moved) > 0:
 			find("P3", int64(len(moved)), "order %s is failed, and the ledger has units of it", id)
 		}
 		// An order that nobody placed is as bad as one that is lost. One whose answer was lost is known by its key.
@@ -186,7 +197,7 @@ func judge(intents []*intent, sold []product, b *books, r rules) (broken []findi
 				[3]int64{in.user, in.product, in.quantity})
 		case in == nil && row.key != "":
 			find("P2", 1, "order %s has key %q, which nobody used", id, row.key)
-		case in == nil && row.key == "" && row.status == "completed" && anonymous[what] == 0:
+		case in == nil && row.key == "" && row.took() && anonymous[what] == 0:
 			find("P2", 1, "order %s of user %d was placed by nobody", id, row.user)
 		}
 	}
@@ -375,11 +386,13 @@ func count(broken []finding, promises ...string) (n int64) {
 
 // places are where the books are.
 type places struct {
-	db     *sql.DB
-	rdb    redis.UniversalClient
-	sqs    *awssqs.Client
-	edge   string // URL of an edge, or empty: then what buyers are shown is not read
-	secret string
+	db   *sql.DB
+	rdb  redis.UniversalClient
+	sqs  *awssqs.Client
+	edge string // URL of an edge, or empty: then what buyers are shown is not read
+	// provider is the URL of what plays the providers of payments, or empty.
+	provider string
+	secret   string
 }
 
 // read reads all books. The queues are received from, which uses up an attempt of a message that should not be there.
@@ -404,6 +417,11 @@ func (p places) read(ctx context.Context, sold []product, intents []*intent) (*b
 	if b.queue.dead, b.queue.foundDLQ, err = p.readQueue(ctx, "orders-dlq"); err != nil {
 		return nil, fmt.Errorf("read the dead-letter queue: %w", err)
 	}
+	if p.provider != "" {
+		if b.money, err = p.readMoney(ctx); err != nil {
+			return nil, fmt.Errorf("read what was paid: %w", err)
+		}
+	}
 	if p.edge != "" {
 		b.shown, err = p.readShown(ctx, intents)
 	}
@@ -411,8 +429,9 @@ func (p places) read(ctx context.Context, sold []product, intents []*intent) (*b
 }
 
 func (p places) readMySQL(ctx context.Context, b *books) error {
-	rows, err := p.db.QueryContext(ctx, `SELECT o.id, o.user_id, o.product_id, o.quantity, o.unit_price, o.status,
-		COALESCE(o.failed_reason, ''), COALESCE(k.idempotency_key, '') FROM orders o
+	rows, err := p.db.QueryContext(ctx, `SELECT o.id, o.user_id, o.product_id, o.quantity, o.unit_price,
+		COALESCE(h.state, o.status), COALESCE(o.failed_reason, ''), COALESCE(k.idempotency_key, ''),
+		h.returned_version IS NOT NULL FROM orders o LEFT JOIN holds h ON h.order_id = o.id
 		LEFT JOIN order_keys k ON k.product_id = o.product_id AND k.user_id = o.user_id AND k.order_id = o.id`)
 	if err != nil {
 		return err
@@ -422,7 +441,7 @@ func (p places) readMySQL(ctx context.Context, b *books) error {
 		var row orderRow
 		var id []byte
 		if err := rows.Scan(&id, &row.user, &row.product, &row.quantity, &row.unitPrice, &row.status, &row.reason,
-			&row.key); err != nil {
+			&row.key, &row.returned); err != nil {
 			return err
 		}
 		row.id = asUUID(id)
@@ -445,7 +464,7 @@ func (p places) readMySQL(ctx context.Context, b *books) error {
 			return err
 		}
 		row.ref = string(ref)
-		if row.reason == "order" {
+		if row.reason == "order" || row.reason == "return" {
 			row.ref = asUUID(ref)
 		}
 		b.ledger = append(b.ledger, row)
@@ -590,7 +609,7 @@ func (p places) readShown(ctx context.Context, intents []*intent) (map[string]st
 		room <- struct{}{}
 		looks.Go(func() {
 			defer func() { <-room }()
-			status, err := showOrder(ctx, client, p.edge+"/api/orders/"+id, accessToken(p.secret, user))
+			status, err := showOrder(ctx, client, p.edge+"/api/orders/"+id, accessToken(p.secret, user, ""))
 			mu.Lock()
 			defer mu.Unlock()
 			shown[id] = status

@@ -38,6 +38,9 @@ type product struct {
 	restocked               int64
 	weight                  int // share of the orders, in percent
 	buckets                 int // over which the units are spread, or 0
+
+	currency  string   // of the price; empty is euros
+	providers []string // at which an order of it must be paid, and can be; empty if it need not
 }
 
 // rows are the ids under which MySQL and Redis keep the product: its own, and those of its buckets, which
@@ -61,10 +64,23 @@ func products(orders int) []product {
 	}
 }
 
+// paidProducts are sold in the runs with payments: one for each currency that the providers take, of which one lasts,
+// one has a limit, and one sells out, so that what comes back is bought again.
+func paidProducts(orders int) []product {
+	n := int64(orders)
+	return []product{
+		{id: 1, stock: 2 * n, price: 10_000, weight: 45, currency: "TWD",
+			providers: []string{"ecpay", "paypal", "stripe"}},
+		{id: 2, stock: n, limit: 3, price: 990, weight: 30, currency: "CNY", providers: []string{"alipay", "stripe"}},
+		{id: 3, stock: n / 5, price: 250, weight: 25, currency: "USD", providers: []string{"paypal", "stripe"}},
+	}
+}
+
 // intent is an order that a buyer wants to place once, with all answers that the buyer got.
 type intent struct {
 	user, product, quantity int64
-	key                     string // Idempotency-Key, or empty
+	key                     string    // Idempotency-Key, or empty
+	then                    *purchase // what its buyer does when it is accepted; nil if it need not be paid
 
 	mu      sync.Mutex
 	answers []answer
@@ -88,7 +104,8 @@ type load struct {
 	orders   int
 	duration time.Duration
 	products []product
-	keyless  bool // nobody sends an idempotency key
+	keyless  bool    // nobody sends an idempotency key
+	payers   *payers // serve the buyers whose orders are accepted; nil if nothing must be paid
 
 	rng *rand.Rand
 
@@ -145,9 +162,24 @@ func (l *load) run(ctx context.Context) {
 				l.buy(ctx, client, in, edge+1) // a client that did not get to see the answer
 			}
 			twice.Wait()
+			if id := in.accepted(); l.payers != nil && id != "" {
+				l.payers.serve(ctx, in, id)
+			}
 		})
 	}
 	buyers.Wait()
+}
+
+// accepted is the order that the buyer was told of, or empty.
+func (in *intent) accepted() string {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, a := range in.answers {
+		if a.status == http.StatusAccepted {
+			return a.orderID
+		}
+	}
+	return ""
 }
 
 // buy asks until there is a final answer, and reports whether that is an accepted order. Without a key a
@@ -195,7 +227,7 @@ func (l *load) order(ctx context.Context, client *http.Client, in *intent, edge 
 	// is on trial, and every request is to be in the record; without GetBody it cannot.
 	req.GetBody = nil
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Authorization", "Bearer "+accessToken(l.secret, in.user))
+	req.Header.Set("Authorization", "Bearer "+accessToken(l.secret, in.user, ""))
 	if in.key != "" {
 		req.Header.Set("Idempotency-Key", in.key)
 	}
@@ -222,11 +254,11 @@ func (l *load) order(ctx context.Context, client *http.Client, in *intent, edge 
 	return a
 }
 
-// accessToken makes an access token as anybody could who has the secret (RFC 7515, RFC 7519).
-func accessToken(secret string, user int64) string {
+// accessToken makes an access token as anybody could who has the secret (RFC 7515, RFC 7519). The role may be empty.
+func accessToken(secret string, user int64, role string) string {
 	encode := base64.RawURLEncoding.EncodeToString
 	signed := encode([]byte(`{"alg":"HS256","typ":"JWT"}`)) + "." +
-		encode(fmt.Appendf(nil, `{"sub":"%d","exp":%d}`, user, time.Now().Add(time.Hour).Unix()))
+		encode(fmt.Appendf(nil, `{"sub":"%d","role":%q,"exp":%d}`, user, role, time.Now().Add(time.Hour).Unix()))
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write([]byte(signed))
 	return signed + "." + encode(mac.Sum(nil))

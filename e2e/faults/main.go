@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -215,16 +216,26 @@ const maxFindings = 8
 func summary(results []*result) string {
 	var orders int
 	var oversold, lost, leaked, twice, other int64
+	var payments int
+	var broken []finding
 	for _, r := range results {
 		orders += r.orders
 		oversold += count(r.broken, "P1")
 		lost += count(r.broken, "P2")
 		twice += count(r.broken, "P3")
 		leaked += count(r.broken, "P4", "P5")
-		other += count(r.broken, "P7", "P8", "DLQ", "process")
+		other += count(r.broken, "P7", "P8", "DLQ", "process", moneyOpen)
+		payments += r.payments
+		broken = append(broken, r.broken...)
 	}
 	line := fmt.Sprintf("faults: %d runs, %d orders, %d oversold, %d lost, %d leaked, %d decided twice", len(results),
 		orders, oversold, lost, leaked, twice)
+	if slices.ContainsFunc(results, func(r *result) bool { return r.row.pays }) {
+		line += fmt.Sprintf(", %d payments, %d kept for nothing, %d completed unpaid, %d refunded twice, "+
+			"%d units not returned, %d cancelled though paid, %d forged notices taken", payments,
+			count(broken, keptForNothing), count(broken, completedUnpaid), count(broken, refundedTwice),
+			count(broken, unitsAway), count(broken, cancelledPaid), count(broken, forgedTaken))
+	}
 	if other > 0 {
 		line += fmt.Sprintf(", %d other promises broken", other)
 	}
@@ -238,6 +249,7 @@ func summary(results []*result) string {
 // quietLibraries drops what clients log about servers that are down on purpose.
 func quietLibraries() {
 	_ = mysql.SetLogger(log.New(io.Discard, "", 0))
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // of the front door
 	redis.SetLogger(silent{})
 }
 

@@ -59,6 +59,12 @@ type row struct {
 	split       bool              // the products but the first are in buckets
 	masters     int               // of a Redis Cluster, or 0
 	short       bool              // it is in the short selection of "make test"
+
+	pays   bool    // the products must be paid
+	wishes wishes  // of the buyers who must pay; nil are the usual ones
+	part   float64 // of the orders of other runs; 0 is all
+	// decidedFirst says that no time passes before all orders are decided.
+	decidedFirst bool
 }
 
 // env is what a member gets at its first start.
@@ -139,6 +145,7 @@ func matrix() []row {
 	}
 	rows = append(rows, diskRows()...)
 	rows = append(rows, bucketRows()...)
+	rows = append(rows, paymentRows()...)
 	return append(rows, failpointRows()...)
 }
 

@@ -24,6 +24,8 @@ const (
 	checkPause = 2 * time.Second
 	// maxRSS bounds the memory of an edge or a worker, also while something that they need is away.
 	maxRSS = 256 << 20
+	// fewestOrders is how many a run has at least that has a part of what the others have.
+	fewestOrders = 60
 	// restockPause is the wait of an operator before a restock that failed is repeated.
 	restockPause = time.Second
 )
@@ -42,6 +44,9 @@ type run struct {
 	began, healed time.Duration // the fault, since the start of the load
 	restocks      sync.WaitGroup
 	restockErr    error
+
+	over       time.Time       // when all time to pay was let pass; zero before
+	paidByHand map[string]bool // refunds, by number
 }
 
 // result is what a run has shown.
@@ -52,6 +57,7 @@ type result struct {
 	recovered                           bool
 	recovery                            time.Duration // from the end of the fault until all was well
 	broken                              []finding
+	payments                            int   // that providers took
 	err                                 error // the run itself has failed
 	dir                                 string
 	began, healed                       time.Duration
@@ -65,11 +71,17 @@ func (r *result) ok() bool { return r.err == nil && r.recovered && len(r.broken)
 func do(ctx context.Context, r row, bin programs, root, id string, orders int, seed uint64) (res *result) {
 	ctx, cancel := context.WithTimeout(ctx, runLimit)
 	defer cancel()
+	if r.part > 0 {
+		orders = max(fewestOrders, int(float64(orders)*r.part))
+	}
 	res = &result{row: r, orders: orders}
 	if res.dir, res.err = os.MkdirTemp(root, id+"-"); res.err != nil {
 		return res
 	}
 	run := &run{row: r, seed: seed, bin: bin, dir: res.dir, products: products(orders)}
+	if r.pays {
+		run.products = paidProducts(orders)
+	}
 	if r.split {
 		for i := range run.products[1:] { // the first stays whole
 			run.products[i+1].buckets = buckets
@@ -97,6 +109,10 @@ func (r *run) sell(ctx context.Context, orders int, res *result) error {
 		keyless:  r.row.keyless, start: start,
 	}
 	r.load.plan(r.seed)
+	if r.row.pays {
+		close := r.startPayers(ctx)
+		defer close()
+	}
 	r.sampler = &sampler{system: r.system, products: slices.Clone(r.products), start: start} // the restocks change them
 	looking, endLooking := context.WithCancel(ctx)
 	var others sync.WaitGroup
@@ -121,49 +137,17 @@ func (r *run) sell(ctx context.Context, orders int, res *result) error {
 		faulty <- err
 	}()
 	r.load.run(ctx)
-	err := <-faulty
+	passErr := r.passTime(ctx)
+	err := errors.Join(<-faulty, passErr)
 	r.restocks.Wait()
 	res.began, res.healed, res.requests = r.began, r.healed, r.load.requests.Load()
 	if err := errors.Join(err, r.restockErr, ctx.Err()); err != nil {
 		return err
 	}
 
-	// All must be well in time: first quiet, then in order. What a background repair still corrects may take
-	// several looks.
-	deadline := start.Add(r.healed + within)
-	var books *books
-	for repaired := false; ; repaired = repaired || len(res.broken) > 0 {
-		quietAt, quiet := r.sampler.quietSince()
-		if quiet {
-			if books, err = r.read(ctx); err != nil {
-				return err
-			}
-			res.broken = judge(r.load.intents, r.products, books, r.row.rules)
-			if len(res.broken) == 0 {
-				if repaired {
-					quietAt = time.Since(start)
-				}
-				res.recovered, res.recovery = true, max(0, quietAt-max(r.healed, span))
-				break
-			}
-		}
-		if time.Now().After(deadline) {
-			if !quiet {
-				if books, err = r.read(ctx); err != nil {
-					return err
-				}
-				res.broken = judge(r.load.intents, r.products, books, r.row.rules)
-			}
-			res.recovery = time.Since(start) - r.healed
-			break
-		}
-		pause := sampleInterval
-		if quiet {
-			pause = checkPause
-		}
-		if err := sleep(ctx, pause); err != nil {
-			return err
-		}
+	books, err := r.becomeWell(ctx, start.Add(r.healed+within), span, res)
+	if err != nil {
+		return err
 	}
 	r.count(books, res)
 	res.broken = append(res.broken, r.judgeProcesses()...)
@@ -171,6 +155,43 @@ func (r *run) sell(ctx context.Context, orders int, res *result) error {
 		res.broken = append(res.broken, r.row.also(r)...)
 	}
 	return nil
+}
+
+// becomeWell waits until all is well, which it must be in time: first quiet, then in order. What a background repair
+// still corrects may take several looks.
+func (r *run) becomeWell(ctx context.Context, deadline time.Time, span time.Duration, res *result) (*books, error) {
+	for repaired := false; ; repaired = repaired || len(res.broken) > 0 {
+		quietAt, quiet := r.sampler.quietSince()
+		settledAt, settled := r.settle(ctx)
+		quiet = quiet && settled
+		late := time.Now().After(deadline)
+		if quiet || late {
+			books, err := r.read(ctx)
+			if err != nil {
+				return nil, err
+			}
+			res.broken = r.judge(books)
+			if quiet && len(res.broken) == 0 {
+				quietAt = max(quietAt, settledAt)
+				if repaired {
+					quietAt = time.Since(r.load.start)
+				}
+				res.recovered, res.recovery = true, max(0, quietAt-max(r.healed, span))
+				return books, nil
+			}
+			if late {
+				res.recovery = time.Since(r.load.start) - r.healed
+				return books, nil
+			}
+		}
+		pause := sampleInterval
+		if quiet {
+			pause = checkPause
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // read reads the books from the servers themselves.
@@ -183,10 +204,27 @@ func (r *run) read(ctx context.Context) (*books, error) {
 	rdb := newRedis(r.system.redisAddr())
 	defer rdb.Close()
 	p := places{db: db, rdb: rdb, sqs: r.system.queue, edge: r.system.urls()[0], secret: r.system.secret}
+	if r.system.cashier != nil {
+		p.provider = r.system.cashier.pay.URL()
+	}
 	return p.read(ctx, r.products, r.load.intents)
 }
 
+// judge says which promises the books break.
+func (r *run) judge(b *books) []finding {
+	broken := judge(r.load.intents, r.products, b, r.row.rules)
+	if b.money != nil {
+		judgeMoney(r.load.payers.purchases, b, r.over, func(promise string, n int64, format string, args ...any) {
+			broken = append(broken, finding{promise, n, fmt.Sprintf(format, args...)})
+		})
+	}
+	return broken
+}
+
 func (r *run) count(b *books, res *result) {
+	if b.money != nil {
+		res.payments = len(b.money.Payments)
+	}
 	ids := map[string]bool{}
 	for _, in := range r.load.intents {
 		for _, a := range in.answers {
@@ -224,8 +262,10 @@ func (r *run) judgeProcesses() (broken []finding) {
 			broken = append(broken, finding{"process", 1,
 				m.Name + " panicked: " + string(content[i:min(len(content), i+200)])})
 		}
-		if strings.Contains(string(content), r.system.secret) || strings.Contains(string(content), "eyJhbGciOi") {
-			broken = append(broken, finding{"process", 1, m.Name + " has logged a token or the secret"})
+		if slices.ContainsFunc(append(r.system.cashier.secrets(), r.system.secret, "eyJhbGciOi"), func(s string) bool {
+			return strings.Contains(string(content), s)
+		}) {
+			broken = append(broken, finding{"process", 1, m.Name + " has logged a token or a secret"})
 		}
 	}
 	for _, s := range r.sampler.taken() {

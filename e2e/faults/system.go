@@ -43,14 +43,19 @@ type system struct {
 	secret  string
 	edges   []*member
 	workers []*member
+	shops   []*member // of a run with payments
+	cashier *cashier  // likewise, or nil
 	ctlEnv  []string
 }
 
 // programs are the paths of what a run starts.
-type programs struct{ edge, worker, ctl, skewedEdge string }
+type programs struct{ edge, worker, shop, ctl, skewedEdge string }
 
 // pairs are the connections that a program has.
 var pairs = []string{"edge-redis", "edge-sqs", "edge-mysql", "worker-redis", "worker-sqs", "worker-mysql"}
+
+// shopPairs are those of a shop, which only runs with payments have.
+var shopPairs = []string{"shop-redis", "shop-mysql"}
 
 // newSystem starts the servers and the proxies, migrates the database and puts the products on sale. Whatever it
 // returns, close it.
@@ -79,6 +84,9 @@ func newSystem(ctx context.Context, dir string, bin programs, r row, sold []prod
 			"http://"),
 	}
 	links := pairs
+	if r.pays {
+		links = slices.Concat(pairs, shopPairs)
+	}
 	if r.masters > 0 { // which name one another, so that nothing can be between
 		links = slices.DeleteFunc(slices.Clone(pairs), func(pair string) bool {
 			return strings.HasSuffix(pair, "-redis")
@@ -104,27 +112,35 @@ func newSystem(ctx context.Context, dir string, bin programs, r row, sold []prod
 		return s, fmt.Errorf("migrate: %w: %s", err, out)
 	}
 	for _, p := range sold {
-		out, err := s.ctl(ctx, bin, nil, "product", "add", "--id", fmt.Sprint(p.id), "--name", "product",
-			"--price", fmt.Sprint(p.price), "--stock", fmt.Sprint(p.stock), "--limit", fmt.Sprint(p.limit), "--buckets",
-			fmt.Sprint(p.buckets))
-		if err != nil {
+		if out, err := s.ctl(ctx, bin, nil, p.adding()...); err != nil {
 			return s, fmt.Errorf("put product %d on sale: %w: %s", p.id, err, out)
 		}
 	}
+	return s, s.startMembers(ctx, bin, r)
+}
+
+// startMembers starts two edges and two workers, with the shop if something must be paid, and waits until all are
+// ready.
+func (s *system) startMembers(ctx context.Context, bin programs, r row) error {
 	for n := range 2 {
 		edge, err := s.newMember("edge", n+1, bin.edge)
 		if err != nil {
-			return s, err
+			return err
 		}
 		worker, err := s.newMember("worker", n+1, bin.worker)
 		if err != nil {
-			return s, err
+			return err
 		}
 		s.edges, s.workers = append(s.edges, edge), append(s.workers, worker)
 	}
 	if r.skew != 0 {
 		s.edges[0].Path = bin.skewedEdge
 		s.edges[0].Env = append(s.edges[0].Env, fmt.Sprintf("%s=%d", skewVariable, int(r.skew.Seconds())))
+	}
+	if r.pays {
+		if err := s.openShop(bin); err != nil {
+			return err
+		}
 	}
 	members := s.members()
 	errs := make([]error, len(members))
@@ -133,7 +149,17 @@ func newSystem(ctx context.Context, dir string, bin programs, r row, sold []prod
 		starts.Go(func() { errs[i] = m.begin(ctx, r.env(m)) })
 	}
 	starts.Wait()
-	return s, errors.Join(errs...)
+	return errors.Join(errs...)
+}
+
+// adding is how ctl puts a product on sale.
+func (p product) adding() []string {
+	args := []string{"product", "add", "--id", fmt.Sprint(p.id), "--name", "product", "--price", fmt.Sprint(p.price),
+		"--stock", fmt.Sprint(p.stock), "--limit", fmt.Sprint(p.limit), "--buckets", fmt.Sprint(p.buckets)}
+	if len(p.providers) > 0 {
+		args = append(args, "--currency", p.currency, "--payment", "required", "--pay-within", payWithin.String())
+	}
+	return args
 }
 
 // env is the whole environment of a program that is led to these addresses; nothing else can lead it anywhere.
@@ -182,7 +208,7 @@ func (s *system) redisAddr() string {
 	return s.current.Load().Addr()
 }
 
-func (s *system) members() []*member { return slices.Concat(s.edges, s.workers) }
+func (s *system) members() []*member { return slices.Concat(s.edges, s.shops, s.workers) }
 
 func (s *system) member(name string) *member {
 	for _, m := range s.members() {
@@ -209,10 +235,13 @@ func (s *system) close() error {
 		stops.Go(m.end)
 	}
 	stops.Wait()
+	var errs []error
+	if s.cashier != nil {
+		errs = append(errs, s.cashier.close())
+	}
 	for _, p := range s.links {
 		p.Stop()
 	}
-	var errs []error
 	if s.replica != nil {
 		errs = append(errs, s.replica.Close())
 	}
@@ -295,14 +324,17 @@ type ended struct {
 }
 
 func (s *system) newMember(role string, n int, path string) (*member, error) {
-	redisAddr := s.redisAddr()
+	redisAddr, sqsAddr := s.redisAddr(), ""
 	if link := s.links[role+"-redis"]; link != nil {
 		redisAddr = link.Listen
+	}
+	if link := s.links[role+"-sqs"]; link != nil {
+		sqsAddr = link.Listen
 	}
 	name := fmt.Sprintf("%s-%d", role, n)
 	p, err := lab.NewProgram(role, lab.Program{
 		Name: name, Path: path, LogFile: filepath.Join(s.dir, name+".log"),
-		Env: s.env(redisAddr, s.links[role+"-mysql"].Listen, s.links[role+"-sqs"].Listen),
+		Env: s.env(redisAddr, s.links[role+"-mysql"].Listen, sqsAddr),
 	})
 	return &member{Program: p, role: role}, err
 }
