@@ -25,8 +25,8 @@ const (
 	passed = 2 * time.Hour
 	// haste shortens the leases and retries of payments, so that a run need not last for minutes. leased is a little
 	// longer than such a lease then is.
-	haste  = 10
-	leased = 7 * time.Second
+	haste  = 20
+	leased = 4 * time.Second
 	// orderSpan is in what time the orders come that must be paid.
 	orderSpan = 1500 * time.Millisecond
 	// byHandLimit bounds the refunds that the operator makes at each look.

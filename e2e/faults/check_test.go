@@ -68,6 +68,14 @@ func TestJudge(t *testing.T) {
 		}},
 		{"an accepted order is neither", "P2", `is "odd"`,
 			func(_ []*intent, _ []product, b *books) { b.orders[second][0].status = "odd" }},
+		{"an accepted order awaits its payment for ever", "P2", `is "awaiting_payment"`,
+			func(_ []*intent, _ []product, b *books) { b.orders[first][0].status = "awaiting_payment" }},
+		{"a cancelled order was never booked", "P3", "is cancelled and not in the ledger",
+			func(_ []*intent, _ []product, b *books) { b.orders[second][0].status = "cancelled" }},
+		{"a cancelled order still has its units", "P4", "stock 13 + completed 0",
+			func(_ []*intent, _ []product, b *books) { b.orders[first][0].status = "cancelled" }},
+		{"Redis counts a buyer's units that came back", "P7", "Redis counts 2",
+			func(_ []*intent, _ []product, b *books) { b.orders[first][0].returned = true }},
 		{"its buyer is shown another state", "P2", `shown "pending"`,
 			func(_ []*intent, _ []product, b *books) { b.shown[first] = "pending" }},
 		{"an order of nobody", "P2", "nobody used", func(_ []*intent, _ []product, b *books) {
@@ -166,7 +174,7 @@ func TestJudgeForgetful(t *testing.T) {
 // TestIndependence: the checker and the record share no code with what they check.
 func TestIndependence(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"check.go", "load.go"} {
+	for _, name := range []string{"check.go", "load.go", "money.go", "payers.go"} {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ImportsOnly)
 		if err != nil {
 			t.Fatal(err)

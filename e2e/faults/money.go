@@ -23,15 +23,8 @@ const (
 
 // moneyBooks are what became of payments: by the provider's own books, and by MySQL.
 type moneyBooks struct {
-	Payments []struct {
-		Provider, Number, Currency string
-		Amount                     int64
-		PaidAt                     time.Time `json:"paid_at"`
-	}
-	Refunds []struct {
-		Provider, Of, By string
-		Amount           int64
-	}
+	Payments    []providerPayment
+	Refunds     []providerRefund
 	forgedTaken int
 
 	attempts map[string]attemptRow // by number
@@ -39,6 +32,18 @@ type moneyBooks struct {
 	refunds  map[string]refundRow  // by number
 	// reminders are orders of which MySQL does not know whether Redis has their units again.
 	reminders []string
+}
+
+// providerPayment is money that a provider took, and providerRefund what it, or an operator, gave back, in minor units.
+type providerPayment struct {
+	Provider, Number, Currency string
+	Amount                     int64
+	PaidAt                     time.Time `json:"paid_at"`
+}
+
+type providerRefund struct {
+	Provider, Of string
+	Amount       int64
 }
 
 type attemptRow struct {

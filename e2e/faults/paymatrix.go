@@ -56,9 +56,9 @@ func payProcessRows() []row {
 		{name: "workers SIGKILL", fault: payKill("worker-1", "worker-2")},
 		{name: "worker SIGTERM", fault: payTerminate("worker-1")},
 		{name: "all programs SIGKILL", fault: payKill(everyone...)},
-		// A lease is six seconds long in these runs.
-		{name: "worker SIGSTOP 8 s", fault: payStop("worker-1", 8*time.Second)},
-		{name: "shop SIGSTOP 8 s", fault: payStop("shop-1", 8*time.Second)},
+		// A lease is three seconds long in these runs.
+		{name: "worker SIGSTOP 5 s", fault: payStop("worker-1", 5*time.Second)},
+		{name: "shop SIGSTOP 5 s", fault: payStop("shop-1", 5*time.Second)},
 	}
 }
 
@@ -95,8 +95,8 @@ func providerRows() []row {
 	}
 	late := pay.Fault{Kind: pay.NoticeLate, Probability: .5, DelayMS: 3000}
 	behind := pay.Fault{Kind: pay.NoticeOutOfOrder, Probability: .5, DelayMS: 2000}
-	// The programs give up after half a lease and more, and what they have asked for is done then.
-	slow := pay.Fault{Kind: pay.Slow, Call: "refund", Count: 6, DelayMS: 7000}
+	// The programs give up a little before the end of their lease, and what they have asked for is done then.
+	slow := pay.Fault{Kind: pay.Slow, Call: "refund", Count: 6, DelayMS: 4000}
 	return []row{
 		{name: "provider killed", fault: killProvider},
 		fault("provider down", pay.Fault{Kind: pay.Down, DelayMS: 3000}),
@@ -214,8 +214,8 @@ func payMomentRows() []row {
 		named("mariadb SIGKILL in a record", at("shop", "before-record-commit", "1s", restartMariaDB(syscall.SIGKILL))),
 		named("mariadb SIGKILL in an expiry",
 			at("worker", "before-expire-commit", "1s", restartMariaDB(syscall.SIGKILL))),
-		named("worker SIGKILL with a lease", at("worker-1", "after-provider", "5s", payKill("worker-1"))),
-		named("a call outlasts its lease", at("worker-1", "after-provider", "8s", wait(time.Second))),
+		named("worker SIGKILL with a lease", at("worker-1", "after-provider", "2500ms", payKill("worker-1"))),
+		named("a call outlasts its lease", at("worker-1", "after-provider", "4s", wait(time.Second))),
 		{name: "worker SIGKILL in a great expiry", part: manyPart, span: manySpan, wishes: wishes{{forgets, 100}},
 			decidedFirst: true, fault: killInExpiry},
 	}
