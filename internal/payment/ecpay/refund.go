@@ -3,6 +3,7 @@ package ecpay
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -42,6 +43,9 @@ type cardTrade struct {
 		Amount json.Number `json:"amount"`
 	} `json:"close_data"`
 }
+
+// errNotByCard refuses to give back what the buyer has paid in another way than he was to.
+var errNotByCard = fmt.Errorf("%w: it was not paid by card; give it back in ECPay's console", payment.ErrRefused)
 
 // Refund gives back what was paid by card, as a whole: ECPay knows refunds by no number, so that of two parts it could
 // not be told whether one was made. It asks how the trade stands, and does what leads on from there, so that a call
@@ -94,7 +98,10 @@ func (c *Client) Refunded(ctx context.Context, r payment.Refund) (bool, error) {
 		return false, nil
 	}
 	_, state, err := c.card(ctx, r.Of)
-	if err != nil {
+	switch {
+	case errors.Is(err, errNotByCard): // for certain, and always
+		return false, nil
+	case err != nil:
 		return false, unknown(err)
 	}
 	return state.isBack(), nil
@@ -124,8 +131,7 @@ func (c *Client) card(ctx context.Context, a payment.Attempt) (tradeNo string, t
 	case form.Get("TradeStatus") != "1" || form.Get("TradeAmt") != dollars(a.Amount):
 		return "", cardTrade{}, fmt.Errorf("%w: this amount was not paid", payment.ErrRefused)
 	case !strings.HasPrefix(form.Get("PaymentType"), "Credit_"):
-		return "", cardTrade{}, fmt.Errorf("%w: it was not paid by card; give it back in ECPay's console",
-			payment.ErrRefused)
+		return "", cardTrade{}, errNotByCard
 	}
 	answer, err := c.call(ctx, detailPath, url.Values{
 		"CreditRefundId": {form.Get("gwsr")}, "CreditAmount": {dollars(a.Amount)}, "CreditCheckCode": {c.CheckCode},

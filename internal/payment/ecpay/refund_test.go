@@ -172,3 +172,16 @@ func TestRefundWaits(t *testing.T) {
 		}
 	}
 }
+
+// TestNotByCard: nothing of what was paid in another way has gone back by a call, so that an operator can give it back
+// by hand and be done with it.
+func TestNotByCard(t *testing.T) {
+	refund := payment.Refund{Number: "R1", Of: attempt, Amount: attempt.Amount}
+	c := (&card{state: isSettled}).client(t, "PaymentType", "ATM_TAISHIN")
+	if err := c.Refund(t.Context(), refund); !errors.Is(err, payment.ErrRefused) {
+		t.Errorf("give back: %v", err)
+	}
+	if back, err := c.Refunded(t.Context(), refund); back || err != nil {
+		t.Errorf("back: %t, error %v", back, err)
+	}
+}
