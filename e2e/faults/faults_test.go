@@ -87,6 +87,47 @@ func TestBroken(t *testing.T) {
 	}
 }
 
+// TestBrokenPayments is TestBroken for money: an operator who gives back what has completed an order is found.
+func TestBrokenPayments(t *testing.T) {
+	dir := t.TempDir()
+	root, err := moduleRoot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin, err := build(t.Context(), root, dir, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := row{name: "pay: theft", span: 2 * time.Second, within: 5 * time.Second, pays: true,
+		wishes: wishes{{paysOnce, 100}}, fault: func(ctx context.Context, r *run) error {
+			p := r.system.cashier.pay
+			err := r.await(ctx, happenWait, "something is paid", func() bool { return len(p.Books().Payments) > 0 })
+			if err != nil {
+				return err
+			}
+			paid := p.Books().Payments[0]
+			return p.RefundByHand(paid.Provider, paid.Number, "theft", paid.Amount)
+		}}
+	res := do(t.Context(), r, bin, dir, "x", 60, 1)
+	if res.err != nil || res.recovered || count(res.broken, refundedTwice) != 1 {
+		t.Errorf("%+v", res)
+	}
+	if s := summary([]*result{res}); !strings.Contains(s, " 0 completed unpaid, 1 refunded twice, ") {
+		t.Errorf("it ends with %q", s)
+	}
+}
+
+// TestSettling: nobody pays at ECPay in a run that could be under way while it settles, from 12:15 to 12:30 UTC.
+func TestSettling(t *testing.T) {
+	t.Parallel()
+	for minute, want := range map[int]int{0: 3, 8: 3, 9: 2, 29: 2, 30: 3} {
+		now := time.Date(2026, 1, 1, 12, minute, 0, 0, time.UTC)
+		if got := paidProducts(100, now)[0].providers; len(got) != want {
+			t.Errorf("at %s there are %v", now, got)
+		}
+	}
+}
+
 // TestRows: names are what --only and the report go by.
 func TestRows(t *testing.T) {
 	t.Parallel()

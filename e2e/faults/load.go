@@ -66,14 +66,27 @@ func products(orders int) []product {
 
 // paidProducts are sold in the runs with payments: one for each currency that the providers take, of which one lasts,
 // one has a limit, and one sells out, so that what comes back is bought again.
-func paidProducts(orders int) []product {
+//
+// While ECPay settles it gives nothing back, for longer than a run lasts: it is not among them then.
+func paidProducts(orders int, now time.Time) []product {
 	n := int64(orders)
+	byCard := []string{"ecpay", "paypal", "stripe"}
+	if ecpaySettles(now) {
+		byCard = byCard[1:]
+	}
 	return []product{
 		{id: 1, stock: 2 * n, price: 10_000, weight: 45, currency: "TWD",
-			providers: []string{"ecpay", "paypal", "stripe"}},
+			providers: byCard},
 		{id: 2, stock: n, limit: 3, price: 990, weight: 30, currency: "CNY", providers: []string{"alipay", "stripe"}},
 		{id: 3, stock: n / 5, price: 250, weight: 25, currency: "USD", providers: []string{"paypal", "stripe"}},
 	}
+}
+
+// ecpaySettles reports whether ECPay settles, from 20:15 to 20:30 in Taipei, or will within a run.
+func ecpaySettles(now time.Time) bool {
+	minute := now.UTC().Hour()*60 + now.UTC().Minute()
+	const from, to = 12*60 + 15, 12*60 + 30 // eight hours before Taipei's
+	return minute >= from-int(runLimit.Minutes()) && minute < to
 }
 
 // intent is an order that a buyer wants to place once, with all answers that the buyer got.

@@ -62,7 +62,9 @@ func paidSale() ([]*purchase, *books, time.Time) {
 		{order: first, attempts: []attempt{{number: "A1", provider: "stripe"}, {number: "A2", provider: "paypal"}}},
 		{order: second, attempts: []attempt{{number: "B1", provider: "ecpay"}}, ended: over.Add(-time.Second)},
 		{order: third, refunds: []staffRefund{{number: "staff1", amount: 990, units: true, status: 200}}},
-		{order: fourth, refunds: []staffRefund{{number: "staff2", amount: 100, status: 200}, {number: "lost", amount: 1}}},
+		{order: fourth, refunds: []staffRefund{
+			{number: "staff2", amount: 100, status: 200}, {number: "lost", amount: 1},
+		}},
 	}
 	return purchases, b, over
 }
@@ -95,10 +97,12 @@ func TestJudgeMoney(t *testing.T) {
 		{"money at another provider", keptForNothing, "nothing is known", func(_ []*purchase, _ *books, m *moneyBooks) {
 			m.Payments[1].Provider = "ecpay"
 		}},
-		{"one attempt taken twice", keptForNothing, "took payment A2 twice", func(_ []*purchase, _ *books, m *moneyBooks) {
+		{"one attempt taken twice", keptForNothing, "took payment A2 twice", func(_ []*purchase, _ *books,
+			m *moneyBooks) {
 			m.pay("paypal", "A2", "USD", 500, time.Time{})
 		}},
-		{"a second payment is kept", keptForNothing, "A1 of order " + first, func(_ []*purchase, _ *books, m *moneyBooks) {
+		{"a second payment is kept", keptForNothing, "A1 of order " + first, func(_ []*purchase, _ *books,
+			m *moneyBooks) {
 			m.Refunds = m.Refunds[1:]
 		}},
 		{"late money goes back in part", keptForNothing, "4000 of 10000", func(_ []*purchase, _ *books, m *moneyBooks) {
@@ -136,10 +140,11 @@ func TestJudgeMoney(t *testing.T) {
 			m.Payments = m.Payments[:4]
 			m.Refunds = m.Refunds[:4]
 		}},
-		{"an order is completed by another's money", completedUnpaid, "has taken its money", func(_ []*purchase, _ *books,
-			m *moneyBooks) {
-			hold(m, first, func(h *holdRow) { h.paidBy = "D1" })
-		}},
+		{"an order is completed by another's money", completedUnpaid, "has taken its money",
+			func(_ []*purchase, _ *books,
+				m *moneyBooks) {
+				hold(m, first, func(h *holdRow) { h.paidBy = "D1" })
+			}},
 		{"an order is completed by too little", completedUnpaid, "costs 501 USD", func(_ []*purchase, _ *books,
 			m *moneyBooks) {
 			hold(m, first, func(h *holdRow) { h.price = 501 })
@@ -172,7 +177,8 @@ func TestJudgeMoney(t *testing.T) {
 			m *moneyBooks) {
 			m.Payments[2].PaidAt, p[1].ended = m.Payments[2].PaidAt.Add(-2*time.Minute), time.Time{}
 		}},
-		{"an order is cancelled that was paid before its cancel", cancelledPaid, "1s before", func(p []*purchase, _ *books,
+		{"an order is cancelled that was paid before its cancel", cancelledPaid, "1s before", func(p []*purchase,
+			_ *books,
 			m *moneyBooks) {
 			p[1].ended, p[1].cancelled = time.Time{}, m.Payments[0].PaidAt
 			m.Payments[2].PaidAt = m.Payments[0].PaidAt.Add(-time.Second)
@@ -197,10 +203,12 @@ func TestJudgeMoney(t *testing.T) {
 			m *moneyBooks) {
 			hold(m, third, func(h *holdRow) { h.state = "completed" })
 		}},
-		{"a buyer's attempt is gone", moneyOpen, "was told of payment A1", func(_ []*purchase, _ *books, m *moneyBooks) {
+		{"a buyer's attempt is gone", moneyOpen, "was told of payment A1", func(_ []*purchase, _ *books,
+			m *moneyBooks) {
 			m.attempts["A1"] = attemptRow{"stripe", second, "paid"}
 		}},
-		{"staff's refund is gone", moneyOpen, "was told of refund staff2", func(_ []*purchase, _ *books, m *moneyBooks) {
+		{"staff's refund is gone", moneyOpen, "was told of refund staff2", func(_ []*purchase, _ *books,
+			m *moneyBooks) {
 			delete(m.refunds, "staff2")
 		}},
 	} {

@@ -80,7 +80,7 @@ func do(ctx context.Context, r row, bin programs, root, id string, orders int, s
 	}
 	run := &run{row: r, seed: seed, bin: bin, dir: res.dir, products: products(orders)}
 	if r.pays {
-		run.products = paidProducts(orders)
+		run.products = paidProducts(orders, time.Now())
 	}
 	if r.split {
 		for i := range run.products[1:] { // the first stays whole

@@ -116,7 +116,9 @@ var allowedImports = map[string][]string{
 	"localstack/sqs":       {"internal/framing"},
 	"localstack/stacktest": {"internal/queue", "localstack", "localstack/sqs"},
 
-	"e2e/faults":                    {"internal/lab", "localstack", "localstack/sqs"},
+	"e2e/faults": {
+		"internal/lab", "internal/mysql", "internal/till", "localstack", "localstack/pay", "localstack/sqs",
+	},
 	"scripts/bench/local-sqs":       {"localstack/sqs"},
 	"scripts/bench/textbook-edge":   {"internal/order"},
 	"scripts/bench/textbook-worker": {"internal/order"},
