@@ -14,6 +14,20 @@ import (
 	"stampede/localstack/stacktest"
 )
 
+// damages are what somebody may change by hand of payments, and what an audit says then.
+var damages = []struct{ what, do, undo, want string }{
+	{"money from nowhere", `UPDATE payments SET amount = amount + 1`, `UPDATE payments SET amount = amount - 1`,
+		"without a payment of its price"},
+	{"a payment that nobody told of", `UPDATE payment_events SET event_key = 'x'`,
+		`UPDATE payment_events SET event_key = ''`, "no event says so"},
+	{"points from nowhere", `INSERT INTO wallets VALUES (9, 5, 5, 0, 1)`, `DELETE FROM wallets`, "wallet of user 9"},
+	{"a hold that is forgotten", `UPDATE holds SET state = 'awaiting_payment'`,
+		`UPDATE holds SET state = 'completed'`, "orders whose state is unknown, or does not fit"},
+	{"units that Redis does not have", `INSERT INTO returned_units
+		SELECT product_id, order_id, user_id, quantity, version, returned_version FROM holds`,
+		`DELETE FROM returned_units`, "the units of 1 orders are being put on sale again"},
+}
+
 // TestAuditOfPayments: an audit follows an order that must be paid from its units to its refund, says what it has
 // compared of each promise, and finds what somebody has changed by hand. It is not parallel, as it changes the
 // environment.
@@ -76,18 +90,7 @@ func TestAuditOfPayments(t *testing.T) {
 	audited("refunded", "audit: ok", " EUR 2.00 2.00 0.50 0.00 0.00 0.50\n", " 1 10 0 2 1 2 10 10 ",
 		"the ledger has taken back 2 units")
 
-	for _, damage := range []struct{ what, do, undo, want string }{
-		{"money from nowhere", `UPDATE payments SET amount = amount + 1`, `UPDATE payments SET amount = amount - 1`,
-			"without a payment of its price"},
-		{"a payment that nobody told of", `UPDATE payment_events SET event_key = 'x'`,
-			`UPDATE payment_events SET event_key = ''`, "no event says so"},
-		{"points from nowhere", `INSERT INTO wallets VALUES (9, 5, 5, 0, 1)`, `DELETE FROM wallets`, "wallet of user 9"},
-		{"a hold that is forgotten", `UPDATE holds SET state = 'awaiting_payment'`,
-			`UPDATE holds SET state = 'completed'`, "orders whose state is unknown, or does not fit"},
-		{"units that Redis does not have", `INSERT INTO returned_units
-			SELECT product_id, order_id, user_id, quantity, version, returned_version FROM holds`,
-			`DELETE FROM returned_units`, "the units of 1 orders are being put on sale again"},
-	} {
+	for _, damage := range damages {
 		if _, err := p.db.ExecContext(t.Context(), damage.do); err != nil {
 			t.Fatal(err)
 		}

@@ -146,7 +146,8 @@ func TestPaymentShow(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, id := range []string{attempt.Number, attempt.OrderID.String()} {
-		text := said(t, show(id, false, false), attempt.Number+": paid", "2.00 EUR", "fee 0.05 EUR", "refunded  notice  k")
+		text := said(t, show(id, false, false), attempt.Number+": paid", "2.00 EUR", "fee 0.05 EUR",
+			"refunded  notice  k")
 		if strings.Contains(text, "buyer@example.org") {
 			t.Errorf("it shows a body that nobody asked for:\n%s", text)
 		}
@@ -189,7 +190,8 @@ func TestRefundCommands(t *testing.T) {
 	said(t, refund(till.RefundRequest{Number: "R2", Amount: 30}), "to be made by hand", "ctl refund done R2")
 	desk.refuse, desk.down = false, true
 	said(t, refund(till.RefundRequest{Number: "R3", Amount: 20}), "has not said yet")
-	if err := refund(till.RefundRequest{Number: "R4", Amount: 500})(&bytes.Buffer{}); !errors.Is(err, till.ErrTooMuch) {
+	tooMuch := refund(till.RefundRequest{Number: "R4", Amount: 500})
+	if err := tooMuch(&bytes.Buffer{}); !errors.Is(err, till.ErrTooMuch) {
 		t.Errorf("more than was paid: %v", err)
 	}
 	none := func(out *bytes.Buffer) error {
@@ -241,8 +243,8 @@ func TestPaymentExport(t *testing.T) {
 	today := time.Now().UTC().Truncate(24 * time.Hour)
 	export := func(totals bool) [][]string {
 		text := said(t, func(out *bytes.Buffer) error {
-			return exportPayments(t.Context(), out, &till.Till{DB: p.db}, today.AddDate(0, 0, -1), today.AddDate(0, 0, 2),
-				totals)
+			return exportPayments(t.Context(), out, &till.Till{DB: p.db}, today.AddDate(0, 0, -1),
+				today.AddDate(0, 0, 2), totals)
 		})
 		rows, err := csv.NewReader(strings.NewReader(text)).ReadAll()
 		if err != nil {
@@ -267,7 +269,8 @@ func TestPaymentExport(t *testing.T) {
 	}
 
 	for cell, want := range map[string]string{
-		"": "", "a=b": "a=b", "=1": "'=1", "+1": "'+1", "-1": "'-1", "@x": "'@x", "\tx": "'\tx", "\rx": "'\rx", "1-": "1-",
+		"": "", "a=b": "a=b", "=1": "'=1", "+1": "'+1", "-1": "'-1", "@x": "'@x", "\tx": "'\tx",
+		"\rx": "'\rx", "1-": "1-",
 	} {
 		if got := disarmed(cell); got != want {
 			t.Errorf("%q becomes %q, want %q", cell, got, want)

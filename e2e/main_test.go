@@ -103,6 +103,12 @@ func newSystemFrom(t *testing.T, o localstack.Options, bin string) *system {
 	return s
 }
 
+// with gives the programs more variables.
+func (s *system) with(env ...string) *system {
+	s.env = append(s.env, env...)
+	return s
+}
+
 // program is an edge, a shop or a worker of a system.
 type program struct {
 	*localstack.Process

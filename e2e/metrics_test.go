@@ -43,14 +43,17 @@ func exposedBy(t *testing.T, processes map[string]*program) map[string]string {
 	return exposed
 }
 
+// someProvider sets up a provider of payments, so that what is counted of it is there. Nobody asks it.
+var someProvider = []string{
+	"FRONT=http://127.0.0.1", "PAYMENT_TEST_MODE=true", "STRIPE_HOST=http://127.0.0.1:1",
+	"STRIPE_SECRET_KEY=rk_test_x", "STRIPE_WEBHOOK_SECRET=whsec_x",
+}
+
 // What the programs expose keeps to Prometheus's conventions, is what the documentation says, and does not grow with
 // what clients ask for.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
-	s := newSystem(t)
-	// A provider of payments, so that what is counted of it is there. Nobody asks it.
-	s.env = append(s.env, "FRONT=http://127.0.0.1", "PAYMENT_TEST_MODE=true", "STRIPE_HOST=http://127.0.0.1:1",
-		"STRIPE_SECRET_KEY=rk_test_x", "STRIPE_WEBHOOK_SECRET=whsec_x")
+	s := newSystem(t).with(someProvider...)
 	edge, shop, worker := s.startEdge(), s.startShop(), s.startWorker()
 	s.mustCtl("product", "add", "--name", "p", "--price", "1", "--currency", "EUR", "--stock", "1")
 	status, order := request(t, "POST", s.url+"/api/orders", s.token(1), `{"product_id":1,"quantity":1}`)

@@ -186,8 +186,8 @@ func TestArchiveRefuses(t *testing.T) {
 	}
 }
 
-// TestArchiveOfHeld: an order of which it is open whether it is paid is not archived, whatever its time to pay; one that
-// is over is, and its units may come back afterwards.
+// TestArchiveOfHeld: an order of which it is open whether it is paid is not archived, whatever its time to pay; one
+// that is over is, and its units may come back afterwards.
 func TestArchiveOfHeld(t *testing.T) {
 	t.Parallel()
 	l, _, _, _ := soldForMonths(t)

@@ -579,8 +579,8 @@ func TestCancelLocked(t *testing.T) {
 	}
 }
 
-// TestOverdue: an order that nobody cancels is late after an hour, and one that is closing, whose provider may take days
-// to say that it is not paid, after four days.
+// TestOverdue: an order that nobody cancels is late after an hour, and one that is closing, whose provider may take
+// days to say that it is not paid, after four days.
 func TestOverdue(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
