@@ -48,7 +48,7 @@ type cli struct {
 		Show orderShowCmd `cmd:"" help:"Show an order's whole story, from Redis, the queue and MySQL."`
 	} `cmd:"" help:"Show orders."`
 	Payment struct {
-		Show   paymentShowCmd   `cmd:"" help:"Show an attempt to pay, or all of an order: what providers have told, and refunds."`
+		Show   paymentShowCmd   `cmd:"" help:"Show an attempt to pay, or all of an order."`
 		Sync   paymentSyncCmd   `cmd:"" help:"Ask the provider now how an attempt stands."`
 		Refund paymentRefundCmd `cmd:"" help:"Give back what an order has cost, or a part of it."`
 		Export paymentExportCmd `cmd:"" help:"Write payments and refunds as CSV, for accounting."`

@@ -366,7 +366,8 @@ func (s *orderStory) tellPayments(tell func(at time.Time, where, format string, 
 		if r.Actor != "" {
 			who = ", by " + plaintext.Escape(r.Actor)
 		}
-		tell(r.CreatedAt, "mysql", "noted refund %s of %s%s: %s", r.Number, sumText(r.Amount, r.Currency), who, r.Reason)
+		tell(r.CreatedAt, "mysql", "noted refund %s of %s%s: %s", r.Number, sumText(r.Amount, r.Currency), who,
+			r.Reason)
 		tell(r.DoneAt, "mysql", "refund %s is done", r.Number)
 	}
 	if h := s.Hold; h != nil && h.State == order.Cancelled {

@@ -260,10 +260,10 @@ func syncPayment(ctx context.Context, w io.Writer, asks *till.Till, number strin
 
 type paymentRefundCmd struct {
 	ID          order.OrderID `arg:"" help:"Id of the order."`
-	Amount      int64         `placeholder:"N" help:"What to give back, in minor units or points; all that is left if not given."`
+	Amount      int64         `placeholder:"N" help:"Minor units or points to give back; all that is left if not given."`
 	ReturnUnits bool          `help:"Put all units of the order on sale again."`
 	Note        string        `required:"" placeholder:"TEXT" help:"Why, for the log and the books."`
-	Refund      string        `name:"id" placeholder:"ID" help:"Number of the refund, 1 to 32 letters and digits: the same one is made once. A new one if not given."`
+	Refund      string        `name:"id" placeholder:"ID" help:"Number of the refund: the same one is made once."`
 
 	needsStores
 	needsProviders
@@ -313,8 +313,8 @@ func (p parts) refund(ctx context.Context, w io.Writer, asks *till.Till, r till.
 	}
 	if refund.State == till.RefundDue {
 		if _, ok := asks.Provider(refund.Provider); !ok {
-			return fmt.Errorf("refund %s is noted, and a worker makes it: here there is no provider %q: set its variables",
-				refund.Number, refund.Provider)
+			return fmt.Errorf("refund %s is noted, and a worker makes it: here there is no provider %q: set its "+
+				"variables", refund.Number, refund.Provider)
 		}
 		if err := asks.MakeRefund(ctx, refund.Number); err != nil {
 			return fmt.Errorf("refund %s is noted, and a worker makes it; or %s: %w", refund.Number, again, err)

@@ -84,7 +84,7 @@ func (a *auditor) readHolds(ctx context.Context) error {
 	return nil
 }
 
-// CountOverdue counts the orders that should have been cancelled or completed long ago: those that the audit finds late.
+// CountOverdue counts the orders that should have been cancelled or completed long ago, which the audit finds late.
 func (l *Ledger) CountOverdue(ctx context.Context) (orders int64, err error) {
 	now := mysql.Now()
 	err = l.db.GetContext(ctx, &orders, `SELECT
