@@ -260,7 +260,7 @@ func syncPayment(ctx context.Context, w io.Writer, asks *till.Till, number strin
 
 type paymentRefundCmd struct {
 	ID          order.OrderID `arg:"" help:"Id of the order."`
-	Amount      int64         `placeholder:"N" help:"Minor units or points to give back; all that is left if not given."`
+	Amount      int64         `placeholder:"N" help:"Minor units or points; all that is left if not given."`
 	ReturnUnits bool          `help:"Put all units of the order on sale again."`
 	Note        string        `required:"" placeholder:"TEXT" help:"Why, for the log and the books."`
 	Refund      string        `name:"id" placeholder:"ID" help:"Number of the refund: the same one is made once."`

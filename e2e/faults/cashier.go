@@ -13,6 +13,7 @@ import (
 
 	"stampede/internal/lab"
 	"stampede/internal/mysql"
+	"stampede/internal/payment/providers"
 	"stampede/internal/till"
 	"stampede/localstack"
 	"stampede/localstack/pay"
@@ -78,7 +79,7 @@ func (s *system) openShop(bin programs) error {
 	if c.db, err = mysql.Open(s.stack.MariaDB.DSN(localstack.DatabaseName)); err != nil {
 		return err
 	}
-	c.till, err = till.FromEnv(c.db, func(name string) string {
+	set, err := providers.FromEnv(func(name string) string {
 		for _, variable := range c.env {
 			if value, ok := strings.CutPrefix(variable, name+"="); ok {
 				return value
@@ -86,6 +87,7 @@ func (s *system) openShop(bin programs) error {
 		}
 		return ""
 	})
+	c.till = &till.Till{DB: c.db, Providers: set.All, Front: c.door.URL, TestMode: set.TestMode}
 	return err
 }
 

@@ -230,7 +230,11 @@ func TestArchiveOfHeld(t *testing.T) {
 
 	// A refund of an archived order.
 	err = l.db.InTx(t.Context(), func(tx *sqlx.Tx) error {
-		_, returned, err := LockToRefund(t.Context(), tx, paid.ID, true)
+		locked, err := LockToRefund(t.Context(), tx, product.ID, paid.ID, true)
+		if err != nil {
+			return err
+		}
+		returned, err := locked.TakeBack(t.Context(), tx)
 		if len(returned) != 1 || returned[0].Quantity != 3 {
 			t.Errorf("returned %+v", returned)
 		}

@@ -117,7 +117,8 @@ var allowedImports = map[string][]string{
 	"localstack/stacktest": {"internal/queue", "localstack", "localstack/sqs"},
 
 	"e2e/faults": {
-		"internal/lab", "internal/mysql", "internal/till", "localstack", "localstack/pay", "localstack/sqs",
+		"internal/lab", "internal/mysql", "internal/payment/providers", "internal/till", "localstack", "localstack/pay",
+		"localstack/sqs",
 	},
 	"scripts/bench/local-sqs":       {"localstack/sqs"},
 	"scripts/bench/textbook-edge":   {"internal/order"},
