@@ -65,13 +65,13 @@ func TestPayWithPoints(t *testing.T) {
 // its buckets, and each is reserved at its own price.
 func TestPointsAndMoneyInACrowd(t *testing.T) {
 	t.Parallel()
-	const units = 60
+	const units, buyers = 60, 80 // so that those of one kind cannot have them all
 	w := newWorld(t)
 	for _, p := range []order.Product{w.AddProduct(units, costs(300)), w.AddSplit(units, 4, costs(300))} {
 		var crowd sync.WaitGroup
 		var mu sync.Mutex
 		var replies []apitest.Reply
-		for user := range 2 * units {
+		for user := range buyers {
 			crowd.Go(func() {
 				post := w.Post
 				if user%2 == 1 {
