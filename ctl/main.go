@@ -54,8 +54,9 @@ type cli struct {
 		Export paymentExportCmd `cmd:"" help:"Write payments and refunds as CSV, for accounting."`
 	} `cmd:"" help:"Show, refund and export payments."`
 	Refund struct {
-		List refundListCmd `cmd:"" help:"List the refunds that are to be made by hand."`
-		Done refundDoneCmd `cmd:"" help:"Note that a refund was made by hand, unless the provider had made it."`
+		List  refundListCmd  `cmd:"" help:"List the refunds that are to be made by hand."`
+		Check refundCheckCmd `cmd:"" help:"Ask the provider whether it has made a refund, before it is made by hand."`
+		Done  refundDoneCmd  `cmd:"" help:"Note that a refund was made by hand, unless the provider had made it."`
 	} `cmd:"" help:"Refunds that are to be made by hand."`
 	User struct {
 		Show    userShowCmd    `cmd:"" help:"Show an account, its bans, its sessions and its latest orders."`

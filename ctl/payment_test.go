@@ -211,6 +211,13 @@ func TestRefundCommands(t *testing.T) {
 		t.Errorf("the provider is away, and a refund by hand is noted: %v", err)
 	}
 	desk.down = false
+	check := func(number string) func(*bytes.Buffer) error {
+		return func(out *bytes.Buffer) error { return checkRefund(ctx, out, asks, number) }
+	}
+	said(t, check("R2"), "the provider has not made refund R2")
+	if err := check("R9")(&bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), "there is no refund") {
+		t.Errorf("a refund that there is not: %v", err)
+	}
 	said(t, done("R2"), "is noted as made by hand")
 	if err := done("R2")(&bytes.Buffer{}); err == nil {
 		t.Error("it is made by hand twice")
@@ -221,6 +228,7 @@ func TestRefundCommands(t *testing.T) {
 	desk.refuse = true
 	said(t, refund(till.RefundRequest{Number: "R6", Amount: 10}), "to be made by hand")
 	desk.made["R6"] = 10
+	said(t, check("R6"), "DO NOT PAY")
 	said(t, done("R6"), "DO NOT PAY: desk had made refund R6 of 0.10 EUR already")
 	log, err := p.db.StaffLog(t.Context(), "refund R2", time.Time{}, 10)
 	if err != nil || len(log) != 1 || log[0].Actor != "ctl:op" {

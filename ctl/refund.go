@@ -93,6 +93,49 @@ func listRefunds(ctx context.Context, w io.Writer, from *till.Till, asJSON bool)
 	return tab.Flush()
 }
 
+// refundCheckCmd asks a provider, before somebody pays by hand.
+type refundCheckCmd struct {
+	Number string `arg:"" help:"Number of the refund."`
+
+	needsMySQL
+	needsProviders
+}
+
+func (c *refundCheckCmd) declare(vars *config.Set) {
+	c.needsMySQL.declare(vars)
+	c.needsProviders.declare(vars)
+}
+
+func (c *refundCheckCmd) Run(ctx context.Context) error {
+	db, err := c.open()
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	asks, err := c.settings.Till(db)
+	if err != nil {
+		return err
+	}
+	return checkRefund(ctx, os.Stdout, asks, c.Number)
+}
+
+// checkRefund says whether a provider has made a refund.
+func checkRefund(ctx context.Context, w io.Writer, asks *till.Till, number string) error {
+	made, err := asks.MadeByProvider(ctx, number)
+	switch {
+	case errors.Is(err, mysql.ErrNotFound):
+		return fmt.Errorf("there is no refund %q", number)
+	case err != nil:
+		return err
+	case made:
+		fmt.Fprintf(w, "DO NOT PAY: the provider has made refund %s; then: ctl refund done %s --note TEXT\n", number,
+			number)
+	default:
+		fmt.Fprintf(w, "the provider has not made refund %s\n", number)
+	}
+	return nil
+}
+
 type refundDoneCmd struct {
 	Number string `arg:"" help:"Number of the refund."`
 	Note   string `required:"" placeholder:"TEXT" help:"How it was made, such as the number of the transfer."`

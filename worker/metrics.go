@@ -68,7 +68,7 @@ func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 		givenBack: counter("stampede_units_given_back_total", "Units of failed orders that are for sale again."),
 		takenOut: counter("stampede_units_taken_out_total",
 			"Units of completed orders whose reservation Redis had lost."),
-		cancelled: counter("stampede_orders_cancelled_total", "Orders that were cancelled, as they were not paid."),
+		cancelled: counter("stampede_orders_unpaid_total", "Orders that were cancelled, as they were not paid in time."),
 		returned: counter("stampede_units_returned_total",
 			"Units of cancelled or refunded orders that are for sale again."),
 		paymentEvents: telemetry.PaymentEvents(),

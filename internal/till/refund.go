@@ -512,11 +512,14 @@ func (t *Till) DoneByHand(ctx context.Context, number, note string) (byHand bool
 	return !made, t.finishRefund(ctx, number, RefundDone, note, doneBy)
 }
 
-// MadeByProvider asks a provider whether it has made a refund: before one is made by hand. The error is ErrProvider if
-// that cannot be found out now.
+// MadeByProvider asks a provider whether it has made a refund: before one is made by hand. ErrNotFound: there is none of
+// this number. ErrProvider: that cannot be found out now.
 func (t *Till) MadeByProvider(ctx context.Context, number string) (bool, error) {
 	var row refundRow
 	err := t.DB.GetContext(ctx, &row, `SELECT `+refundColumns+` FROM refunds WHERE number = ?`, []byte(number))
+	if errors.Is(err, sql.ErrNoRows) {
+		err = mysql.ErrNotFound
+	}
 	if err != nil {
 		return false, fmt.Errorf("read refund %.32q: %w", number, err)
 	}
