@@ -512,8 +512,8 @@ func (t *Till) DoneByHand(ctx context.Context, number, note string) (byHand bool
 	return !made, t.finishRefund(ctx, number, RefundDone, note, doneBy)
 }
 
-// MadeByProvider asks a provider whether it has made a refund: before one is made by hand. ErrNotFound: there is none of
-// this number. ErrProvider: that cannot be found out now.
+// MadeByProvider asks a provider whether it has made a refund: before one is made by hand. ErrNotFound: there is none
+// of this number. ErrProvider: that cannot be found out now.
 func (t *Till) MadeByProvider(ctx context.Context, number string) (bool, error) {
 	var row refundRow
 	err := t.DB.GetContext(ctx, &row, `SELECT `+refundColumns+` FROM refunds WHERE number = ?`, []byte(number))
