@@ -106,7 +106,7 @@ var own = map[string]struct {
 	"shop":    {program: "shop"},
 	"worker":  {program: "worker"},
 	"migrate": {"ctl", [][]string{{"migrate"}}},
-	"ctl":     {"ctl", [][]string{
+	"ctl": {"ctl", [][]string{
 		{"audit"}, {"token"}, {"queues"}, {"product", "add"}, {"payment", "refund"},
 	}},
 }
