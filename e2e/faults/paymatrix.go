@@ -171,12 +171,26 @@ func payPointRows() (rows []row) {
 				if step.role == "worker" { // not while orders are decided
 					r.pointsFrom = midLoad
 				}
+				if step.role == "worker" && step.name == "record-commit" {
+					r.fault = untold(r.fault)
+				}
 				r.short = point == "after-record-commit" && what == "lost" && step.role == "shop"
 				rows = append(rows, r)
 			}
 		}
 	}
 	return rows
+}
+
+// untold keeps the providers from telling the shop of payments meanwhile, so that workers have to find them.
+func untold(fault func(context.Context, *run) error) func(context.Context, *run) error {
+	return func(ctx context.Context, r *run) error {
+		p := r.system.cashier.pay
+		if err := p.SetFaults(pay.Faults{Faults: []pay.Fault{{Kind: pay.NoticeNever}}}); err != nil {
+			return err
+		}
+		return errors.Join(fault(ctx, r), p.SetFaults(pay.Faults{}))
+	}
 }
 
 // payMomentRows have something happen at the very moment at which a program is in the middle of a step.
