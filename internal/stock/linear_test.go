@@ -23,7 +23,7 @@ const (
 
 // unitsCall is a call to a product's stock, and unitsAnswer what came of it.
 type unitsCall struct {
-	kind  string // reserve, cancel, fail, restock or level
+	kind  string // reserve, cancel, fail, hold, return, restock or level
 	units int64
 }
 
@@ -52,6 +52,14 @@ var unitsModel = porcupine.Model{
 			s.available += in.units
 			s.reserved -= in.units
 			return out.done, s
+		case "hold": // decided in the buyer's favour, and to be paid
+			s.reserved -= in.units
+			return out.done, s
+		case "return": // not paid; a second time it is no change
+			if out.done {
+				s.available += in.units
+			}
+			return true, s
 		case "restock":
 			s.available += in.units
 			return out.done, s
@@ -85,8 +93,30 @@ func history(t *testing.T, s *shop, seed uint64, reserve func(Request) (bool, in
 		rng := rand.New(rand.NewPCG(seed, uint64(client)))
 		clients.Go(func() {
 			var mine []order.Order
+			var held []order.Returned
 			for range linearCalls {
-				switch pick := rng.IntN(10); {
+				switch pick := rng.IntN(12); {
+				case pick >= 11 && len(held) > 0:
+					r := held[0]
+					held = held[1:]
+					for again := range 2 { // the second time its units are back already
+						record(client, unitsCall{"return", r.Quantity}, func() (unitsAnswer, error) {
+							units, err := s.Return(t.Context(), s.product.ID, []order.Returned{r})
+							if err == nil && units != r.Quantity*int64(1-again) {
+								err = fmt.Errorf("try %d: %d units came back of %d", again, units, r.Quantity)
+							}
+							return unitsAnswer{done: units > 0}, err
+						})
+					}
+				case pick >= 10 && len(mine) > 0:
+					o := mine[0]
+					mine = mine[1:]
+					held = append(held, returnOf(o.ID, o.UserID, o.Quantity, s.product.Version+1, s.product.Version+2))
+					record(client, unitsCall{"hold", o.Quantity}, func() (unitsAnswer, error) {
+						settled, err := s.Settle(t.Context(), s.product.ID,
+							[]order.Decision{fresh(o, order.Held, s.product.Version+1)})
+						return unitsAnswer{done: err == nil && settled == Settled{}}, err
+					})
 				case pick < 5:
 					r := ask(order.UserID(client+1), 1+rng.Int64N(3), "")
 					out := record(client, unitsCall{"reserve", r.Quantity}, func() (out unitsAnswer, err error) {
