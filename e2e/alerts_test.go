@@ -21,12 +21,20 @@ import (
 	"stampede/localstack/stacktest"
 )
 
+// stagePayments set up a provider of payments, which is asked nothing as long as nobody pays: by ECPay's public keys.
+var stagePayments = []string{
+	"FRONT=http://127.0.0.1:1", "PAYMENT_TEST_MODE=true", "ECPAY_MERCHANT_ID=3002607",
+	"ECPAY_HASH_KEY=pwFHCqoQZGmho4w6", "ECPAY_HASH_IV=EkRm7iFT261dpevs",
+	"ECPAY_HOST=https://payment-stage.ecpay.com.tw",
+}
+
 // TestMonitoring has a real Prometheus with the shipped rules watch a real system. The worker is killed: the alerts
 // about it fire, and are over when a worker runs again. Likewise for a queue that refuses, and for a dead letter, which
 // is dealt with by the commands in the runbook. And every query of every dashboard and rule finds what it is about.
 func TestMonitoring(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
+	s.env = append(s.env, stagePayments...)
 	s.mustCtl("product", "add", "--name", "ticket", "--price", "100", "--stock", "500")
 	s.mustCtl("product", "add", "--name", "split ticket", "--price", "100", "--stock", "8", "--buckets", "2")
 	p := startPrometheus(t)
@@ -200,7 +208,11 @@ func selectors(expr string) (found []string) {
 	return found
 }
 
-// runRunbook runs every ctl command that stands in the runbook, once, in the order in which they stand there.
+// aboutPayment are commands of the runbook about a payment that nobody has made here. The tests of ctl run them.
+var aboutPayment = regexp.MustCompile(` (NUMBER|ORDER)\b`)
+
+// runRunbook runs every ctl command that stands in the runbook, but for those about a payment, once, in the order in
+// which they stand there.
 func (s *system) runRunbook(variables ...string) {
 	s.t.Helper()
 	runbook, err := os.ReadFile("../docs/runbook.md")
@@ -213,7 +225,7 @@ func (s *system) runRunbook(variables ...string) {
 	}
 	known := make(map[string]bool)
 	for _, command := range commands {
-		if known[command] {
+		if known[command] || aboutPayment.MatchString(command) {
 			continue
 		}
 		known[command] = true

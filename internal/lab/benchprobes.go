@@ -325,7 +325,7 @@ func probePipelinedReserve(ctx context.Context, b *bench) (figures, error) {
 			_, err := b.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 				for _, r := range calls {
 					p.EvalSha(ctx, script.Hash(), keys, order.IdempotencyLifetime.Milliseconds(), 0,
-						r.OrderID.String(), r.OrderID.String(), r.UserID, r.Quantity, r.IdempotencyKey)
+						r.OrderID.String(), 0, r.OrderID.String(), r.UserID, r.Quantity, r.IdempotencyKey)
 				}
 				return nil
 			})
