@@ -100,29 +100,17 @@ func history(t *testing.T, s *shop, seed uint64, reserve func(Request) (bool, in
 					r := held[0]
 					held = held[1:]
 					for again := range 2 { // the second time its units are back already
-						record(client, unitsCall{"return", r.Quantity}, func() (unitsAnswer, error) {
-							units, err := s.Return(t.Context(), s.product.ID, []order.Returned{r})
-							if err == nil && units != r.Quantity*int64(1-again) {
-								err = fmt.Errorf("try %d: %d units came back of %d", again, units, r.Quantity)
-							}
-							return unitsAnswer{done: units > 0}, err
-						})
+						record(client, unitsCall{"return", r.Quantity}, s.tryReturn(t, r, again))
 					}
 				case pick >= 10 && len(mine) > 0:
 					o := mine[0]
 					mine = mine[1:]
 					held = append(held, returnOf(o.ID, o.UserID, o.Quantity, s.product.Version+1, s.product.Version+2))
-					record(client, unitsCall{"hold", o.Quantity}, func() (unitsAnswer, error) {
-						settled, err := s.Settle(t.Context(), s.product.ID,
-							[]order.Decision{fresh(o, order.Held, s.product.Version+1)})
-						return unitsAnswer{done: err == nil && settled == Settled{}}, err
-					})
+					record(client, unitsCall{"hold", o.Quantity}, s.tryHold(t, o))
 				case pick < 5:
 					r := ask(order.UserID(client+1), 1+rng.Int64N(3), "")
-					out := record(client, unitsCall{"reserve", r.Quantity}, func() (out unitsAnswer, err error) {
-						out.done, out.available, err = reserve(r)
-						return out, err
-					})
+					call := func() (out unitsAnswer, err error) { out.done, out.available, err = reserve(r); return }
+					out := record(client, unitsCall{"reserve", r.Quantity}, call)
 					if out.done {
 						mine = append(mine, order.Order{ID: r.OrderID, UserID: r.UserID, StockID: s.product.ID,
 							Quantity: r.Quantity})
@@ -130,18 +118,11 @@ func history(t *testing.T, s *shop, seed uint64, reserve func(Request) (bool, in
 				case pick < 7 && len(mine) > 0:
 					o := mine[0]
 					mine = mine[1:]
-					record(client, unitsCall{"cancel", o.Quantity}, func() (unitsAnswer, error) {
-						done, err := s.Cancel(t.Context(), s.product.ID, []order.Order{o})
-						return unitsAnswer{done: err == nil && done[0]}, err
-					})
+					record(client, unitsCall{"cancel", o.Quantity}, s.tryCancel(t, o))
 				case pick < 8 && len(mine) > 0:
 					o := mine[0]
 					mine = mine[1:]
-					record(client, unitsCall{"fail", o.Quantity}, func() (unitsAnswer, error) {
-						settled, err := s.Settle(t.Context(), s.product.ID,
-							[]order.Decision{fresh(o, order.Failed, s.product.Version)})
-						return unitsAnswer{done: settled.GivenBack == o.Quantity}, err
-					})
+					record(client, unitsCall{"fail", o.Quantity}, s.tryFail(t, o))
 				case pick < 9:
 					mu.Lock()
 					restocks++
@@ -152,16 +133,53 @@ func history(t *testing.T, s *shop, seed uint64, reserve func(Request) (bool, in
 						return out, err
 					})
 				default:
-					record(client, unitsCall{kind: "level"}, func() (unitsAnswer, error) {
-						level, err := s.Level(t.Context(), s.product.ID)
-						return unitsAnswer{true, level.Available, level.Reserved}, err
-					})
+					record(client, unitsCall{kind: "level"}, s.tryLevel(t))
 				}
 			}
 		})
 	}
 	clients.Wait()
 	return all
+}
+
+func (s *shop) tryCancel(t *testing.T, o order.Order) func() (unitsAnswer, error) {
+	return func() (unitsAnswer, error) {
+		done, err := s.Cancel(t.Context(), s.product.ID, []order.Order{o})
+		return unitsAnswer{done: err == nil && done[0]}, err
+	}
+}
+
+func (s *shop) tryFail(t *testing.T, o order.Order) func() (unitsAnswer, error) {
+	return func() (unitsAnswer, error) {
+		settled, err := s.Settle(t.Context(), s.product.ID, []order.Decision{fresh(o, order.Failed, s.product.Version)})
+		return unitsAnswer{done: settled.GivenBack == o.Quantity}, err
+	}
+}
+
+func (s *shop) tryLevel(t *testing.T) func() (unitsAnswer, error) {
+	return func() (unitsAnswer, error) {
+		level, err := s.Level(t.Context(), s.product.ID)
+		return unitsAnswer{true, level.Available, level.Reserved}, err
+	}
+}
+
+// tryReturn puts the units of an order on sale again that was held, or finds that they are.
+func (s *shop) tryReturn(t *testing.T, r order.Returned, again int) func() (unitsAnswer, error) {
+	return func() (unitsAnswer, error) {
+		units, err := s.Return(t.Context(), s.product.ID, []order.Returned{r})
+		if err == nil && units != r.Quantity*int64(1-again) {
+			err = fmt.Errorf("try %d: %d units came back of %d", again, units, r.Quantity)
+		}
+		return unitsAnswer{done: units > 0}, err
+	}
+}
+
+// tryHold settles an order that was decided in its buyer's favour, and is to be paid.
+func (s *shop) tryHold(t *testing.T, o order.Order) func() (unitsAnswer, error) {
+	return func() (unitsAnswer, error) {
+		settled, err := s.Settle(t.Context(), s.product.ID, []order.Decision{fresh(o, order.Held, s.product.Version+1)})
+		return unitsAnswer{done: err == nil && settled == Settled{}}, err
+	}
 }
 
 // TestLinearizable shows that calls which overlap see the stock as if each was carried out at one moment between its
