@@ -306,16 +306,24 @@ func (t *Till) Refund(ctx context.Context, number string) (RefundRecord, error) 
 }
 
 func readRefund(ctx context.Context, from sqlx.QueryerContext, number, suffix string) (RefundRecord, error) {
+	row, err := readRefundRow(ctx, from, number, suffix)
+	if err != nil {
+		return RefundRecord{}, err
+	}
+	return row.record(), nil
+}
+
+func readRefundRow(ctx context.Context, from sqlx.QueryerContext, number, suffix string) (*refundRow, error) {
 	var row refundRow
 	err := sqlx.GetContext(ctx, from, &row, `SELECT `+refundColumns+` FROM refunds WHERE number = ?`+suffix,
 		[]byte(number))
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		return RefundRecord{}, fmt.Errorf("refund %.32q %w", number, mysql.ErrNotFound)
+		return nil, fmt.Errorf("refund %.32q %w", number, mysql.ErrNotFound)
 	case err != nil:
-		return RefundRecord{}, fmt.Errorf("read refund %.32q: %w", number, err)
+		return nil, fmt.Errorf("read refund %.32q: %w", number, err)
 	}
-	return row.record(), nil
+	return &row, nil
 }
 
 // RefundsOf reads the refunds of an order, oldest first.
@@ -362,10 +370,9 @@ func (t *Till) DueRefunds(ctx context.Context, provider string, limit int) ([]st
 // One that the provider refuses goes to the operator's list. It does nothing if the refund is not due,
 // which it is not while somebody else has it.
 func (t *Till) MakeRefund(ctx context.Context, number string) error {
-	var row refundRow
-	err := t.DB.GetContext(ctx, &row, `SELECT `+refundColumns+` FROM refunds WHERE number = ?`, []byte(number))
+	row, err := readRefundRow(ctx, t.DB, number, "")
 	if err != nil {
-		return fmt.Errorf("read refund %s: %w", number, err)
+		return err
 	}
 	now := mysql.Now()
 	if row.State != RefundDue || !row.NextAt.Valid || row.NextAt.Time.After(now) {
@@ -380,7 +387,7 @@ func (t *Till) MakeRefund(ctx context.Context, number string) error {
 		return err
 	}
 
-	asked, by, err := t.refundOf(ctx, &row)
+	asked, by, err := t.refundOf(ctx, row)
 	if err != nil {
 		return err
 	}
@@ -411,10 +418,9 @@ func (t *Till) refundOf(ctx context.Context, row *refundRow) (payment.Refund, pa
 	if err != nil {
 		return payment.Refund{}, nil, err
 	}
-	by, ok := t.Provider(p.Provider)
-	if !ok {
-		return payment.Refund{}, nil, fmt.Errorf("refund %s: there is no provider %q: set its variables", row.Number,
-			p.Provider)
+	by, err := t.mustProvider(p.Provider)
+	if err != nil {
+		return payment.Refund{}, nil, fmt.Errorf("refund %s: %w", row.Number, err)
 	}
 	return payment.Refund{Number: row.Number, Of: t.attempt(&p), Amount: row.Amount}, by, nil
 }
@@ -488,20 +494,16 @@ func shorten(text string) string {
 // it has made the refund after all, byHand is false, and the operator must not pay. ErrNotFound: there is none of this
 // number. ErrInvalid: it is not one to be made by hand. ErrProvider: that could not be found out now.
 func (t *Till) DoneByHand(ctx context.Context, number, note string) (byHand bool, err error) {
-	var row refundRow
-	err = t.DB.GetContext(ctx, &row, `SELECT `+refundColumns+` FROM refunds WHERE number = ?`, []byte(number))
-	if errors.Is(err, sql.ErrNoRows) {
-		return false, fmt.Errorf("refund %.32q %w", number, mysql.ErrNotFound)
-	}
+	row, err := readRefundRow(ctx, t.DB, number, "")
 	if err != nil {
-		return false, fmt.Errorf("read refund %.32q: %w", number, err)
+		return false, err
 	}
 	if row.State != RefundManual {
 		return false, fmt.Errorf("refund %s: %w", number, mysql.Invalidf("it is %s, and not one to be made by hand",
 			row.State))
 	}
 
-	made, err := t.MadeByProvider(ctx, number)
+	made, err := t.madeByProvider(ctx, row)
 	if err != nil {
 		return false, err
 	}
@@ -515,18 +517,18 @@ func (t *Till) DoneByHand(ctx context.Context, number, note string) (byHand bool
 // MadeByProvider asks a provider whether it has made a refund: before one is made by hand. ErrNotFound: there is none
 // of this number. ErrProvider: that cannot be found out now.
 func (t *Till) MadeByProvider(ctx context.Context, number string) (bool, error) {
-	var row refundRow
-	err := t.DB.GetContext(ctx, &row, `SELECT `+refundColumns+` FROM refunds WHERE number = ?`, []byte(number))
-	if errors.Is(err, sql.ErrNoRows) {
-		err = mysql.ErrNotFound
-	}
+	row, err := readRefundRow(ctx, t.DB, number, "")
 	if err != nil {
-		return false, fmt.Errorf("read refund %.32q: %w", number, err)
+		return false, err
 	}
+	return t.madeByProvider(ctx, row)
+}
+
+func (t *Till) madeByProvider(ctx context.Context, row *refundRow) (bool, error) {
 	if len(row.Attempt) == 0 {
 		return false, nil
 	}
-	asked, by, err := t.refundOf(ctx, &row)
+	asked, by, err := t.refundOf(ctx, row)
 	if err != nil {
 		return false, err
 	}
@@ -535,7 +537,7 @@ func (t *Till) MadeByProvider(ctx context.Context, number string) (bool, error) 
 	}
 	made, err := by.Refunded(ctx, asked)
 	if err != nil {
-		return false, fmt.Errorf("%w: whether refund %s was made: %w", ErrProvider, number, err)
+		return false, fmt.Errorf("%w: whether refund %s was made: %w", ErrProvider, row.Number, err)
 	}
 	return made, nil
 }

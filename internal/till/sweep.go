@@ -166,9 +166,9 @@ func call(f func() (payment.State, payment.Notice, error)) (payment.State, payme
 
 // ask asks how an attempt stands, and takes its money if the buyer has approved. What is paid is recorded.
 func (t *Till) ask(ctx context.Context, p *Payment) error {
-	by, ok := t.Provider(p.Provider)
-	if !ok {
-		return fmt.Errorf("there is no provider %q: set its variables", p.Provider)
+	by, err := t.mustProvider(p.Provider)
+	if err != nil {
+		return err
 	}
 	if offer, ok := by.Offers(p.Method, p.Currency); ok && offer.Captures && p.Reference != "" {
 		return t.Capture(ctx, p.Number)
@@ -218,9 +218,9 @@ func (t *Till) beginCapture(ctx context.Context, number string) (p Payment, begu
 
 // capture takes money, and records it. If it certainly was not taken, it is no more about to be.
 func (t *Till) capture(ctx context.Context, p *Payment) error {
-	by, ok := t.Provider(p.Provider)
-	if !ok {
-		return fmt.Errorf("there is no provider %q: set its variables", p.Provider)
+	by, err := t.mustProvider(p.Provider)
+	if err != nil {
+		return err
 	}
 	state, n, err := call(func() (payment.State, payment.Notice, error) { return by.Capture(ctx, t.attempt(p)) })
 	switch {
@@ -242,9 +242,9 @@ func (t *Till) capture(ctx context.Context, p *Payment) error {
 // close sees to it that an attempt cannot be paid any more, or finds that it was. A provider that does not know it is
 // told of it once more, under the same number: what was on its way to it would be paid otherwise.
 func (t *Till) close(ctx context.Context, p *Payment) error {
-	by, ok := t.Provider(p.Provider)
-	if !ok {
-		return fmt.Errorf("there is no provider %q: set its variables", p.Provider)
+	by, err := t.mustProvider(p.Provider)
+	if err != nil {
+		return err
 	}
 	if !p.CapturedAt.IsZero() { // somebody was about to take the money, and nobody knows whether he did
 		if err := t.capture(ctx, p); err != nil || !p.CapturedAt.IsZero() {

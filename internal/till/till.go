@@ -12,6 +12,7 @@ import (
 	"encoding/base32"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -56,6 +57,15 @@ func (t *Till) Provider(name string) (payment.Provider, bool) {
 		return nil, false
 	}
 	return t.Providers[i], true
+}
+
+// mustProvider is Provider for money that is on its way, whose provider an operator has to keep.
+func (t *Till) mustProvider(name string) (payment.Provider, error) {
+	by, ok := t.Provider(name)
+	if !ok {
+		return nil, fmt.Errorf("there is no provider %q: set its variables", name)
+	}
+	return by, nil
 }
 
 func (t *Till) count(provider, what string) {

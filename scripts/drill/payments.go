@@ -78,7 +78,7 @@ var paymentChanges = []change{
 		pkg: "internal/till", test: "TestRefusedRefund", says: "want [manual]",
 	}, {
 		promise: "P9", what: "a refund is made by hand without asking the provider",
-		file: "internal/till/refund.go", old: "made, err := t.MadeByProvider(ctx, number)",
+		file: "internal/till/refund.go", old: "made, err := t.madeByProvider(ctx, row)",
 		new: "made, err := false, error(nil)",
 		pkg: "internal/till", test: "TestRefusedRefund", says: "though the provider had made it",
 	}, {
