@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"stampede/internal/ledger"
@@ -14,8 +15,8 @@ import (
 const (
 	// expireInterval is how often workers look for orders whose time to pay is over.
 	expireInterval = 250 * time.Millisecond
-	// expireRounds bounds how many batches one look goes through, so that a stop need not wait for long.
-	expireRounds = 20
+	// expireRounds bounds how often more is due right after a look, so that a stop need not wait for long.
+	expireRounds = 4
 )
 
 // expire cancels orders that were not paid in time, and puts their units on sale again: first those of which another
@@ -25,6 +26,8 @@ func (w *Worker) expire(ctx context.Context) {
 		return
 	}
 	err := w.bringReturned(ctx)
+	onSale := make(chan error, 1) // while a batch goes on sale, the next one is cancelled
+	onSale <- nil
 	for range expireRounds {
 		due, dueErr := w.ledger.Due(ctx)
 		if err = errors.Join(err, dueErr); dueErr != nil || len(due) == 0 || ctx.Err() != nil {
@@ -33,22 +36,25 @@ func (w *Worker) expire(ctx context.Context) {
 		n := 0
 		for stockID, ids := range due {
 			n += len(ids)
-			err = errors.Join(err, w.expireOrders(ctx, stockID, ids))
+			for batch := range slices.Chunk(ids, ledger.MaxBatch) {
+				returned, expireErr := w.ledger.Expire(ctx, stockID, batch)
+				err = errors.Join(err, expireErr, <-onSale)
+				go func() { onSale <- w.expired(ctx, stockID, returned) }()
+			}
 		}
-		if n < ledger.MaxBatch || err != nil {
+		if n < ledger.MaxDue || err != nil {
 			break
 		}
 	}
-	if err != nil && ctx.Err() == nil {
+	if err = errors.Join(err, <-onSale); err != nil && ctx.Err() == nil {
 		slog.Warn("expire: orders that were not paid in time could not all be cancelled now", "error", err)
 	}
 }
 
-// expireOrders cancels those of the orders of a product that are due.
-func (w *Worker) expireOrders(ctx context.Context, stockID order.StockID, ids []order.OrderID) error {
-	returned, err := w.ledger.Expire(ctx, stockID, ids)
-	if err != nil || len(returned) == 0 {
-		return err
+// expired puts the units of orders of a product on sale again that have been cancelled.
+func (w *Worker) expired(ctx context.Context, stockID order.StockID, returned []order.Returned) error {
+	if len(returned) == 0 {
+		return nil
 	}
 	w.metrics.cancelled.Add(float64(len(returned)))
 	slog.Info("expire: orders were not paid in time and are cancelled", "product", stockID, "orders", len(returned))

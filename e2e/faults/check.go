@@ -431,7 +431,7 @@ func (p places) read(ctx context.Context, sold []product, intents []*intent) (*b
 func (p places) readMySQL(ctx context.Context, b *books) error {
 	rows, err := p.db.QueryContext(ctx, `SELECT o.id, o.user_id, o.product_id, o.quantity, o.unit_price,
 		COALESCE(h.state, o.status), COALESCE(o.failed_reason, ''), COALESCE(k.idempotency_key, ''),
-		h.returned_version IS NOT NULL FROM orders o LEFT JOIN holds h ON h.order_id = o.id
+		COALESCE(h.returned_version, 0) > 0 FROM orders o LEFT JOIN holds h ON h.order_id = o.id
 		LEFT JOIN order_keys k ON k.product_id = o.product_id AND k.user_id = o.user_id AND k.order_id = o.id`)
 	if err != nil {
 		return err

@@ -26,9 +26,9 @@ const (
 	unpaidOrders = 100_000
 	expireLimit  = time.Minute
 	// payConns are the connections that record payments, or write two rows, at the same time.
-	payConns = 8
+	payConns = 64
 	// paidPerS is how many payments are made ready to be recorded for each second: more than there can be.
-	paidPerS = 6_000
+	paidPerS = 12_000
 	// returnTries is how often a unit comes back, and returnLimit how long an edge may take to sell it.
 	returnTries = 20
 	returnLimit = 5 * time.Second

@@ -172,7 +172,7 @@ func snapshots(ctx context.Context, pool *sqlx.DB, two bool) (tx, ledgerTx *sqlx
 // and none is ever lowered, so that those who see equal sums see equal ledgers.
 func snapshot(ctx context.Context, pool *sqlx.DB) (tx *sqlx.Tx, seen [2]int64, err error) {
 	// Under REPEATABLE READ the first read takes the snapshot that all the others see.
-	tx, err = pool.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+	tx, err = pool.BeginTxx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return nil, seen, err
 	}

@@ -61,7 +61,7 @@ var detailQueries = []string{
 	`SELECT product_id, COUNT(*) AS over_limit FROM (
 		SELECT o.product_id, o.user_id FROM orders o
 		JOIN products p ON p.id = o.product_id
-		LEFT JOIN holds h ON h.order_id = o.id AND h.returned_version IS NOT NULL
+		LEFT JOIN holds h ON h.order_id = o.id AND h.returned_version <> 0
 		WHERE o.product_id IN (?) AND p.limit_ceiling > 0 AND o.status IN ('completed', 'held') AND h.order_id IS NULL
 		GROUP BY o.product_id, o.user_id, p.limit_ceiling
 		HAVING SUM(o.quantity) > p.limit_ceiling

@@ -62,13 +62,13 @@ func (a *auditor) readHolds(ctx context.Context) error {
 	}
 	err := a.tx.SelectContext(ctx, &rows, `SELECT product_id, COUNT(*) AS holds, SUM(`+sumOfHeld+`) AS held_sum,
 			SUM(state = 'cancelled') AS cancelled,
-			SUM(CASE WHEN returned_version IS NULL THEN 0 ELSE quantity END) AS returned_units,
-			SUM(CASE WHEN returned_version IS NULL THEN 0 ELSE `+sumOfHeld+` END) AS returned_sum,
-			SUM(CASE WHEN returned_version IS NULL THEN 0 ELSE quantity * `+sumOfBuyer+` END) AS returned_buyers,
+			SUM(CASE WHEN returned_version = 0 THEN 0 ELSE quantity END) AS returned_units,
+			SUM(CASE WHEN returned_version = 0 THEN 0 ELSE `+sumOfHeld+` END) AS returned_sum,
+			SUM(CASE WHEN returned_version = 0 THEN 0 ELSE quantity * `+sumOfBuyer+` END) AS returned_buyers,
 			SUM(CASE WHEN state IN ('awaiting_payment', 'closing')
-					THEN returned_version IS NOT NULL OR paid_by IS NOT NULL
+					THEN returned_version <> 0 OR paid_by IS NOT NULL
 				WHEN state = 'completed' THEN paid_by IS NULL
-				WHEN state = 'cancelled' THEN returned_version IS NULL OR paid_by IS NOT NULL
+				WHEN state = 'cancelled' THEN returned_version = 0 OR paid_by IS NOT NULL
 				WHEN state = 'refunded' THEN paid_by IS NULL ELSE 1 END) AS odd,
 			SUM(state = 'awaiting_payment' AND pay_by < ? OR state = 'closing' AND pay_by < ?) AS late
 		FROM holds GROUP BY product_id`, mysql.Now().Add(-overdueAge), mysql.Now().Add(-closingAge))
@@ -88,8 +88,8 @@ func (a *auditor) readHolds(ctx context.Context) error {
 func (l *Ledger) CountOverdue(ctx context.Context) (orders int64, err error) {
 	now := mysql.Now()
 	err = l.db.GetContext(ctx, &orders, `SELECT
-		(SELECT COUNT(*) FROM holds FORCE INDEX (holds_state) WHERE state = 'awaiting_payment' AND pay_by < ?) +
-		(SELECT COUNT(*) FROM holds FORCE INDEX (holds_state) WHERE state = 'closing' AND pay_by < ?)`,
+		(SELECT COUNT(*) FROM holds FORCE INDEX (holds_due) WHERE state = 'awaiting_payment' AND due_at < ?) +
+		(SELECT COUNT(*) FROM holds FORCE INDEX (holds_due) WHERE state = 'closing' AND pay_by < ?)`,
 		now.Add(-overdueAge), now.Add(-closingAge))
 	if err != nil {
 		return 0, fmt.Errorf("count orders that are overdue: %w", err)

@@ -410,11 +410,12 @@ func (d *decider) hold(row *orderRow, points bool) {
 		ChangedAt: d.time,
 	}
 	if points {
-		h.State, h.PaidBy, h.PayBy = order.Completed, []byte(PaidByPoints), d.time.Truncate(time.Millisecond)
+		h.State, h.PaidBy = order.Completed, []byte(PaidByPoints)
+		h.PayBy, h.DueAt = d.time.Truncate(time.Millisecond), never
 	} else {
 		h.State = order.AwaitingPayment
 		h.PayBy = d.time.Add(time.Duration(d.product.PayWithin) * time.Second).Truncate(time.Millisecond)
-		h.DueAt = mysql.NullMillis(h.PayBy)
+		h.DueAt = h.PayBy
 	}
 	d.holds = append(d.holds, h)
 }

@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -31,6 +30,12 @@ const (
 	ByBuyer CancelReason = "by_buyer" // its buyer did not want it any more
 	ByStaff CancelReason = "by_staff"
 )
+
+// MaxDue is the most orders of one call of Due.
+const MaxDue = 5 * MaxBatch
+
+// never is when a hold is due with which there is nothing to be done.
+var never = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
 
 // PaidByPoints is what pays an order that no attempt at a provider pays.
 const PaidByPoints = "points"
@@ -66,19 +71,19 @@ type Hold struct {
 
 // holdRow is a row of the table holds.
 type holdRow struct {
-	OrderID         mysql.UUID     `db:"order_id"`
-	StockID         order.StockID  `db:"product_id"`
-	Version         int64          `db:"version"`
-	UserID          order.UserID   `db:"user_id"`
-	Quantity        int64          `db:"quantity"`
-	State           order.Status   `db:"state"`
-	PayBy           time.Time      `db:"pay_by"`
-	DueAt           sql.NullTime   `db:"due_at"`
-	Attempts        int64          `db:"attempts"`
-	PaidBy          []byte         `db:"paid_by"`
-	Reason          sql.NullString `db:"reason"`
-	ReturnedVersion sql.NullInt64  `db:"returned_version"`
-	ChangedAt       time.Time      `db:"changed_at"`
+	OrderID         mysql.UUID    `db:"order_id"`
+	StockID         order.StockID `db:"product_id"`
+	Version         int64         `db:"version"`
+	UserID          order.UserID  `db:"user_id"`
+	Quantity        int64         `db:"quantity"`
+	State           order.Status  `db:"state"`
+	PayBy           time.Time     `db:"pay_by"`
+	DueAt           time.Time     `db:"due_at"`
+	Attempts        int64         `db:"attempts"`
+	PaidBy          []byte        `db:"paid_by"`
+	Reason          CancelReason  `db:"reason"`
+	ReturnedVersion int64         `db:"returned_version"`
+	ChangedAt       time.Time     `db:"changed_at"`
 }
 
 const holdColumns = `order_id, product_id, version, user_id, quantity, state, pay_by, due_at, attempts, paid_by,
@@ -88,8 +93,8 @@ func (r *holdRow) hold() Hold {
 	return Hold{
 		OrderID: order.OrderID(r.OrderID), StockID: r.StockID, Version: r.Version, UserID: r.UserID,
 		Quantity: r.Quantity, State: r.State, PayBy: r.PayBy, Attempts: r.Attempts,
-		PaidBy: string(r.PaidBy), Reason: CancelReason(r.Reason.String),
-		ReturnedVersion: r.ReturnedVersion.Int64, ChangedAt: r.ChangedAt,
+		PaidBy: string(r.PaidBy), Reason: r.Reason,
+		ReturnedVersion: r.ReturnedVersion, ChangedAt: r.ChangedAt,
 	}
 }
 
@@ -107,7 +112,7 @@ func insertHolds(ctx context.Context, tx *sqlx.Tx, rows []holdRow) error {
 		insert.ints(int64(r.StockID), r.Version, int64(r.UserID), r.Quantity)
 		insert.bytes([]byte(r.State))
 		insert.time(r.PayBy)
-		insert.nullTime(r.DueAt)
+		insert.time(r.DueAt)
 		insert.ints(0)
 		insert.bytes(r.PaidBy)
 		insert.time(r.ChangedAt)
@@ -208,16 +213,38 @@ func lockHold(ctx context.Context, tx *sqlx.Tx, which string, arg any) (Hold, er
 	return row.hold(), nil
 }
 
+// LockFreeHolds is LockHold for many orders. It leaves out those whose holds others have locked.
+func LockFreeHolds(ctx context.Context, tx *sqlx.Tx, ids []order.OrderID) (map[order.OrderID]Hold, error) {
+	rows, err := lockHolds(ctx, tx, ids, true)
+	holds := make(map[order.OrderID]Hold, len(rows))
+	for i := range rows {
+		holds[order.OrderID(rows[i].OrderID)] = rows[i].hold()
+	}
+	return holds, err
+}
+
+// CompleteHolds writes that orders are completed by attempts to pay, the only ones of theirs that could be paid. Their
+// holds are locked.
+func CompleteHolds(ctx context.Context, tx *sqlx.Tx, attempts [][]byte) error {
+	err := execIn(ctx, tx, `UPDATE holds AS h JOIN payments AS p ON p.order_id = h.order_id
+		SET h.state = ?, h.attempts = 0, h.paid_by = p.number, h.due_at = ?, h.changed_at = ?
+		WHERE p.number IN (?)`, order.Completed, never, mysql.Now(), attempts)
+	if err != nil {
+		return fmt.Errorf("complete holds: %w", err)
+	}
+	return nil
+}
+
 // Write writes what an attempt to pay has changed of a hold that is locked: its state, its attempts, and what has paid
 // it. A hold that is closing is due when its last attempt cannot be paid any more.
 func (h Hold) Write(ctx context.Context, tx *sqlx.Tx) error {
 	now := mysql.Now()
-	var due sql.NullTime
+	due := never
 	switch {
 	case h.State == order.AwaitingPayment:
-		due = mysql.NullMillis(h.PayBy)
+		due = h.PayBy
 	case h.State == order.Closing && h.Attempts == 0:
-		due = mysql.NullMillis(now)
+		due = now.Truncate(time.Millisecond)
 	}
 	var paidBy []byte
 	if h.PaidBy != "" {
@@ -231,15 +258,18 @@ func (h Hold) Write(ctx context.Context, tx *sqlx.Tx) error {
 	return nil
 }
 
-// Due finds up to MaxBatch orders whose time to pay is over, or that can be cancelled since no attempt of theirs can be
-// paid any more. They are by product, and the oldest of all.
+// Due finds up to MaxDue orders that can be cancelled since no attempt of theirs can be paid any more, or whose time
+// to pay is over, the oldest of each kind. They are by product.
 func (l *Ledger) Due(ctx context.Context) (map[order.StockID][]order.OrderID, error) {
 	var rows []struct {
 		StockID order.StockID `db:"product_id"`
 		OrderID mysql.UUID    `db:"order_id"`
 	}
-	err := l.db.SelectContext(ctx, &rows, `SELECT product_id, order_id FROM holds FORCE INDEX (holds_due)
-		WHERE due_at <= ? ORDER BY due_at LIMIT ?`, mysql.Now(), MaxBatch)
+	const inState = `(SELECT product_id, order_id FROM holds FORCE INDEX (holds_due)
+		WHERE state = ? AND due_at <= ? ORDER BY due_at LIMIT ?)`
+	now := mysql.Now()
+	err := l.db.SelectContext(ctx, &rows, inState+` UNION ALL `+inState+` LIMIT ?`,
+		order.Closing, now, MaxDue, order.AwaitingPayment, now, MaxDue, MaxDue)
 	if err != nil {
 		return nil, fmt.Errorf("find orders that are due: %w", err)
 	}
@@ -305,30 +335,24 @@ func (l *Ledger) cancel(ctx context.Context, stockID order.StockID, ids []order.
 			return err
 		}
 
-		now := mysql.Now()
-		var cancelled, changed []holdRow
+		var cancelled []holdRow
+		var closing []mysql.UUID
 		for _, row := range rows {
-			asked := row.State == order.AwaitingPayment && (reason != Unpaid || !row.PayBy.After(now))
+			asked := row.State == order.AwaitingPayment && (reason != Unpaid || !row.PayBy.After(mysql.Now()))
 			switch {
 			case !asked && row.State != order.Closing:
 				continue
 			case row.Attempts == 0:
 				cancelled = append(cancelled, row)
 			case asked:
-				row.State, row.DueAt = order.Closing, sql.NullTime{}
-				row.Reason = sql.NullString{String: string(reason), Valid: true}
-				row.ChangedAt = now
-				changed = append(changed, row)
+				closing = append(closing, row.OrderID)
 			}
 		}
 
-		if err := wakeAttempts(ctx, tx, changed, now); err != nil {
+		if err := closeHolds(ctx, tx, closing, reason); err != nil {
 			return err
 		}
-		if returned, err = takeBack(ctx, tx, product, cancelled, reason, &changed); err != nil {
-			return err
-		}
-		if err := writeHolds(ctx, tx, changed); err != nil {
+		if returned, err = takeBack(ctx, tx, product, cancelled, reason); err != nil {
 			return err
 		}
 		return failpoint.Before(failpoint.ExpireCommit)
@@ -374,32 +398,24 @@ func LockToRefund(ctx context.Context, tx *sqlx.Tx, stockID order.StockID, id or
 // TakeBack takes the units of the order back, if it was locked for that and is completed or refunded, once. They are
 // returned, and left as reminders.
 func (t *ToRefund) TakeBack(ctx context.Context, tx *sqlx.Tx) ([]order.Returned, error) {
-	if t.product == nil || t.State != order.Completed && t.State != order.Refunded || t.row.ReturnedVersion.Valid {
+	if t.product == nil || t.State != order.Completed && t.State != order.Refunded || t.ReturnedVersion != 0 {
 		return nil, nil
 	}
-	var changed []holdRow
-	returned, err := takeBack(ctx, tx, t.product, []holdRow{t.row}, "", &changed)
-	if err != nil {
-		return nil, err
-	}
-	t.row, t.Hold = changed[0], changed[0].hold()
-	return returned, writeHolds(ctx, tx, changed)
+	return takeBack(ctx, tx, t.product, []holdRow{t.row}, "")
 }
 
-// wakeAttempts has the attempts to pay orders that are closing looked at now, to be closed.
-func wakeAttempts(ctx context.Context, tx *sqlx.Tx, closing []holdRow, now time.Time) error {
-	ids := make([]mysql.UUID, len(closing))
-	for i := range closing {
-		ids[i] = closing[i].OrderID
-	}
+// closeHolds notes that orders are closing, and has their attempts to pay looked at now, to be closed.
+func closeHolds(ctx context.Context, tx *sqlx.Tx, ids []mysql.UUID, reason CancelReason) error {
+	now := mysql.Now()
 	for chunk := range slices.Chunk(ids, mysql.MaxInList) {
-		query, args, err := sqlx.In(`UPDATE payments SET next_at = ? WHERE order_id IN (?)
-			AND state IN ('created', 'open')`, mysql.NullMillis(now), chunk)
+		err := execIn(ctx, tx, `UPDATE holds SET state = ?, due_at = ?, reason = ?, changed_at = ?
+			WHERE order_id IN (?)`, order.Closing, never, reason, now, chunk)
 		if err == nil {
-			_, err = tx.ExecContext(ctx, query, args...)
+			err = execIn(ctx, tx, `UPDATE payments SET next_at = ? WHERE order_id IN (?)
+				AND state IN ('created', 'open')`, mysql.NullMillis(now), chunk)
 		}
 		if err != nil {
-			return fmt.Errorf("wake attempts to pay: %w", err)
+			return fmt.Errorf("close the attempts to pay orders: %w", err)
 		}
 	}
 	return nil
@@ -426,38 +442,32 @@ func lockHolds(ctx context.Context, tx *sqlx.Tx, ids []order.OrderID, skip bool)
 	return rows, nil
 }
 
-// takeBack takes the units of orders back into the stock of their product, which is locked as their holds are. It
-// leaves reminders, and adds the holds, as they are to be written, to changed.
-func takeBack(ctx context.Context, tx *sqlx.Tx, product *productRow, holds []holdRow, reason CancelReason,
-	changed *[]holdRow) ([]order.Returned, error) {
+// takeBack takes the units of orders back into the stock of their product, which is locked as their holds are, and
+// leaves reminders. For a reason the orders are cancelled, unless they have one from the time when they were closing;
+// without any they stay what they are.
+func takeBack(ctx context.Context, tx *sqlx.Tx, product *productRow, holds []holdRow,
+	reason CancelReason) ([]order.Returned, error) {
 	if len(holds) == 0 {
 		return nil, nil
 	}
 	now, stock, version := mysql.Now(), product.Stock, product.Version
-	returned := make([]order.Returned, 0, len(holds))
-	changes := make([]ledgerRow, 0, len(holds))
+	returned := make([]order.Returned, len(holds))
+	changes := make([]ledgerRow, len(holds))
 	counts := map[order.UserID]int64{}
 	for i := range holds {
 		h := &holds[i]
 		stock += h.Quantity
 		version++
-		h.ReturnedVersion = sql.NullInt64{Int64: version, Valid: true}
-		if h.State != order.Completed && h.State != order.Refunded {
-			h.State, h.DueAt = order.Cancelled, sql.NullTime{}
-			h.Reason = sql.NullString{String: cmp.Or(h.Reason.String, string(reason)), Valid: true}
-		}
-		h.ChangedAt = now
 		counts[h.UserID] -= h.Quantity
-		returned = append(returned, order.Returned{
+		returned[i] = order.Returned{
 			OrderID: order.OrderID(h.OrderID), UserID: h.UserID, StockID: h.StockID, Quantity: h.Quantity,
 			TakenAt: h.Version, ReturnedAt: version,
-		})
-		changes = append(changes, ledgerRow{
+		}
+		changes[i] = ledgerRow{
 			StockID: h.StockID, Version: version, Delta: h.Quantity, Balance: stock,
 			Reason: ledgerReturn, Ref: h.OrderID[:], CreatedAt: now,
-		})
+		}
 	}
-	*changed = append(*changed, holds...)
 
 	// What is not counted up to here is counted from the ledger, with these rows.
 	if product.Counted == product.Version {
@@ -468,33 +478,33 @@ func takeBack(ctx context.Context, tx *sqlx.Tx, product *productRow, holds []hol
 	if err := insertReturned(ctx, tx, returned); err != nil {
 		return nil, err
 	}
+	if err := writeReturned(ctx, tx, product.ID, holds, reason); err != nil {
+		return nil, err
+	}
 	return returned, changeStock(ctx, tx, product, changes)
 }
 
-// writeHolds writes what was changed of holds that are locked.
-func writeHolds(ctx context.Context, tx *sqlx.Tx, rows []holdRow) error {
-	if len(rows) == 0 {
-		return nil
-	}
-	insert := newInsert("holds", holdColumns)
-	for i := range rows {
-		r := &rows[i]
-		insert.row()
-		insert.bytes(r.OrderID[:])
-		insert.ints(int64(r.StockID), r.Version, int64(r.UserID), r.Quantity)
-		insert.bytes([]byte(r.State))
-		insert.time(r.PayBy)
-		insert.nullTime(r.DueAt)
-		insert.ints(r.Attempts)
-		insert.bytes(r.PaidBy)
-		insert.bytes(nullable(r.Reason))
-		insert.nullInt(r.ReturnedVersion)
-		insert.time(r.ChangedAt)
-	}
-	err := insert.end(ctx, tx, ` ON DUPLICATE KEY UPDATE state = VALUES(state), due_at = VALUES(due_at),
-		reason = VALUES(reason), returned_version = VALUES(returned_version), changed_at = VALUES(changed_at)`)
-	if err != nil {
-		return fmt.Errorf("write holds: %w", err)
+// writeReturned writes into holds which version has returned their units, as their reminders say, and that they are
+// cancelled if there is a reason.
+func writeReturned(ctx context.Context, tx *sqlx.Tx, stockID order.StockID, holds []holdRow,
+	reason CancelReason) error {
+	for chunk := range slices.Chunk(holds, mysql.MaxInList) {
+		ids := make([]mysql.UUID, len(chunk))
+		for i := range chunk {
+			ids[i] = chunk[i].OrderID
+		}
+
+		set, args := `changed_at = ?`, []any{mysql.Now()}
+		if reason != "" {
+			set += `, state = ?, due_at = ?, reason = IF(reason = '', ?, reason)`
+			args = append(args, order.Cancelled, never, reason)
+		}
+		err := execIn(ctx, tx, `UPDATE holds SET `+set+`, returned_version = (SELECT r.returned_at
+				FROM returned_units AS r WHERE r.product_id = holds.product_id AND r.order_id = holds.order_id)
+			WHERE order_id IN (?)`, append(args, ids)...)
+		if err != nil {
+			return fmt.Errorf("write returned units into holds: %w", err)
+		}
 	}
 	return nil
 }

@@ -370,7 +370,7 @@ func TestAuditOfHolds(t *testing.T) {
 		"of another quantity": {`UPDATE holds SET quantity = quantity + 1 WHERE state = 'completed'`},
 		"of no order":         {`UPDATE holds SET order_id = x'01997d3f3f3f7f3fbf3f3f3f3f3f3f3f' LIMIT 1`},
 		"not paid":            {`UPDATE holds SET paid_by = NULL WHERE state = 'completed'`},
-		"revived": {`UPDATE holds SET state = 'completed', paid_by = 'x', returned_version = NULL
+		"revived": {`UPDATE holds SET state = 'completed', paid_by = 'x', returned_version = 0
 			WHERE state = 'cancelled'`},
 		"cancelled, not back":    {`UPDATE holds SET state = 'cancelled', paid_by = NULL WHERE state = 'completed'`},
 		"an unknown state":       {`UPDATE holds SET state = 'odd' WHERE state = 'completed'`},
@@ -596,7 +596,8 @@ func TestOverdue(t *testing.T) {
 		age  time.Duration
 		want int64
 	}{{59 * time.Minute, 0}, {61 * time.Minute, 1}, {95 * time.Hour, 1}, {97 * time.Hour, 2}} {
-		exec(t, l, `UPDATE holds SET pay_by = ?`, mysql.Now().Add(-test.age))
+		exec(t, l, `UPDATE holds SET pay_by = ?, due_at = IF(state = 'awaiting_payment', pay_by, due_at)`,
+			mysql.Now().Add(-test.age))
 		if got, err := l.CountOverdue(t.Context()); err != nil || got != test.want {
 			t.Errorf("after %s: %d overdue, error %v, want %d", test.age, got, err, test.want)
 		}

@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"database/sql"
 	"encoding/hex"
 	"strconv"
 	"sync"
@@ -55,22 +54,6 @@ func (i *insert) bytes(value []byte) {
 func (i *insert) time(t time.Time) {
 	text := t.UTC().AppendFormat(append(i.text, '\''), time.RFC3339Nano)
 	i.text = append(text[:len(text)-len("Z")], "',"...)
-}
-
-func (i *insert) nullTime(t sql.NullTime) {
-	if t.Valid {
-		i.time(t.Time)
-	} else {
-		i.bytes(nil)
-	}
-}
-
-func (i *insert) nullInt(n sql.NullInt64) {
-	if n.Valid {
-		i.ints(n.Int64)
-	} else {
-		i.bytes(nil)
-	}
 }
 
 func (i *insert) exec(ctx context.Context, tx *sqlx.Tx) error { return i.end(ctx, tx, "") }

@@ -4,7 +4,13 @@
 // Each exported method owns its transaction. Times go in and come out in UTC.
 package ledger
 
-import "stampede/internal/mysql"
+import (
+	"context"
+
+	"github.com/jmoiron/sqlx"
+
+	"stampede/internal/mysql"
+)
 
 // CallLock is a call that mysql.DB.Observe tells of: the wait for the lock of a product's row, with the reading of the
 // row, to decide its orders.
@@ -23,3 +29,12 @@ type Ledger struct{ db *mysql.DB }
 
 // New is the ledger in a database, whose schema is current.
 func New(db *mysql.DB) *Ledger { return &Ledger{db} }
+
+// execIn runs a statement with a list in it.
+func execIn(ctx context.Context, to sqlx.ExecerContext, query string, args ...any) error {
+	query, args, err := sqlx.In(query, args...)
+	if err == nil {
+		_, err = to.ExecContext(ctx, query, args...)
+	}
+	return err
+}

@@ -80,11 +80,8 @@ func readReturned(ctx context.Context, from sqlx.QueryerContext, suffix string, 
 // ForgetReturned notes that Redis has the units of orders of one product.
 func (l *Ledger) ForgetReturned(ctx context.Context, stockID order.StockID, ids []order.OrderID) error {
 	for chunk := range slices.Chunk(ids, mysql.MaxInList) {
-		query, args, err := sqlx.In(`DELETE FROM returned_units WHERE product_id = ? AND order_id IN (?)`, stockID,
+		err := execIn(ctx, l.db, `DELETE FROM returned_units WHERE product_id = ? AND order_id IN (?)`, stockID,
 			orderIDs(chunk))
-		if err == nil {
-			_, err = l.db.ExecContext(ctx, query, args...)
-		}
 		if err != nil {
 			return fmt.Errorf("forget returned units of product %d: %w", stockID, err)
 		}

@@ -8,6 +8,7 @@ package mysql
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -118,7 +119,7 @@ func (db *DB) Snapshot(ctx context.Context, f func(tx *sqlx.Tx) error) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, pool.Close()) }()
-	tx, err := pool.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+	tx, err := pool.BeginTxx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return fmt.Errorf("begin a snapshot: %w", err)
 	}
@@ -131,7 +132,24 @@ func openPool(config *mysql.Config) (*sqlx.DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mysql DSN: %s", dsnFault("", err))
 	}
-	return sqlx.NewDb(sql.OpenDB(connector), "mysql"), nil
+	return sqlx.NewDb(sql.OpenDB(repeatable{connector}), "mysql"), nil
+}
+
+// repeatable makes connections whose transactions are repeatable reads, however the server is configured. To ask for it
+// with each transaction would be a round trip more, and no variable has one name on all servers.
+type repeatable struct{ driver.Connector }
+
+// Connect makes a connection.
+func (c repeatable) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := c.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	const set = `SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ`
+	if _, err := conn.(driver.ExecerContext).ExecContext(ctx, set, nil); err != nil {
+		return nil, errors.Join(fmt.Errorf("set the isolation of transactions: %w", err), conn.Close())
+	}
+	return conn, nil
 }
 
 func parseDSN(dsn string) (*mysql.Config, error) {
@@ -253,7 +271,7 @@ func (db *DB) InTx(ctx context.Context, fn func(tx *sqlx.Tx) error) error {
 func (db *DB) tryTx(ctx context.Context, fn func(tx *sqlx.Tx) error) (err error) {
 	start := time.Now()
 	defer func() { db.Ended(CallTransaction, start, err) }()
-	tx, err := db.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead})
+	tx, err := db.BeginTxx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}

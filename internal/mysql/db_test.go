@@ -223,6 +223,33 @@ func TestInTx(t *testing.T) {
 	}
 }
 
+// A server, or a DSN, that is set up otherwise does not change what transactions see.
+func TestTransactionsAreRepeatableReads(t *testing.T) {
+	t.Parallel()
+	dsn := newDB(t).config.Clone()
+	dsn.Params["tx_isolation"] = "'READ-COMMITTED'"
+	db, err := Open(dsn.FormatDSN())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+
+	var first, second int
+	err = db.InTx(t.Context(), func(tx *sqlx.Tx) error {
+		const count = `SELECT COUNT(*) FROM bought`
+		if err := tx.GetContext(t.Context(), &first, count); err != nil {
+			return err
+		}
+		if _, err := db.ExecContext(t.Context(), `INSERT INTO bought VALUES (1, 1, 1)`); err != nil {
+			return err
+		}
+		return tx.GetContext(t.Context(), &second, count)
+	})
+	if err != nil || first != second {
+		t.Errorf("a transaction saw %d rows, and then %d (error %v)", first, second, err)
+	}
+}
+
 func TestClassify(t *testing.T) {
 	t.Parallel()
 	number := func(n uint16, state string) error {

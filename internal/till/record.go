@@ -67,14 +67,12 @@ func (t *Till) Record(ctx context.Context, provider string, n payment.Notice, so
 	if err := failpoint.Before(failpoint.Record); err != nil {
 		return "", err
 	}
-	err = t.DB.InTx(ctx, func(tx *sqlx.Tx) (err error) {
-		if outcome, err = t.record(ctx, tx, provider, n, source, body); err != nil {
-			return err
-		}
-		return failpoint.Before(failpoint.RecordCommit)
-	})
-	if err == nil {
-		err = failpoint.After(failpoint.RecordCommit)
+	completed := false
+	if n.Kind == payment.Paid {
+		completed, err = t.recordTogether(ctx, &told{provider: provider, Notice: n, source: source, body: body})
+	}
+	if outcome = OutcomeCompleted; err == nil && !completed {
+		outcome, err = t.recordAlone(ctx, provider, n, source, body)
 	}
 	if err != nil {
 		return "", fmt.Errorf("record what %s says of payment %.20q: %w", provider, n.Attempt, err)
@@ -95,7 +93,22 @@ func (t *Till) Record(ctx context.Context, provider string, n payment.Notice, so
 	return outcome, nil
 }
 
-// record is Record in a transaction: locks go from the order's hold to the attempt and then to the wallet.
+// recordAlone is Record in a transaction that nothing else shares.
+func (t *Till) recordAlone(ctx context.Context, provider string, n payment.Notice, source Source,
+	body []byte) (outcome Outcome, err error) {
+	err = t.DB.InTx(ctx, func(tx *sqlx.Tx) (err error) {
+		if outcome, err = t.record(ctx, tx, provider, n, source, body); err != nil {
+			return err
+		}
+		return failpoint.Before(failpoint.RecordCommit)
+	})
+	if err == nil {
+		err = failpoint.After(failpoint.RecordCommit)
+	}
+	return outcome, err
+}
+
+// record is recordAlone in its transaction: locks go from the order's hold to the attempt and then to the wallet.
 func (t *Till) record(ctx context.Context, tx *sqlx.Tx, provider string, n payment.Notice, source Source,
 	body []byte) (Outcome, error) {
 	p, hold, err := lock(ctx, tx, n.Attempt)

@@ -48,6 +48,8 @@ type Till struct {
 	TestMode bool
 	// Counted is told of each event that was recorded, and of what was refused; nil if nobody counts.
 	Counted func(provider, what string)
+
+	gathering gathering
 }
 
 // Provider is the provider of a name.

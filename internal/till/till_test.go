@@ -243,16 +243,20 @@ func TestPaidInTime(t *testing.T) {
 	}
 }
 
-// TestForgottenNotice: a provider never tells. The order is completed when it is asked, in time or when it is closed.
+// TestForgottenNotice: a provider never tells. The order is completed when it is asked, in time or when it is closed,
+// whether it may yet be paid by another attempt or not.
 func TestForgottenNotice(t *testing.T) {
 	t.Parallel()
-	for _, late := range []bool{false, true} {
-		by := newBank("bank", payment.Offer{Refunds: true})
-		r := newRig(t, by)
+	for _, test := range []struct{ late, second bool }{{}, {late: true}, {late: true, second: true}} {
+		by, other := newBank("bank", payment.Offer{Refunds: true}), newBank("other", payment.Offer{Refunds: true})
+		r := newRig(t, by, other)
 		id := r.order(t, 1, 1)
 		p := r.mustPay(t, 1, id, by)
+		if test.second {
+			r.mustPay(t, 1, id, other)
+		}
 		by.pay(r.attempt(&p))
-		if late {
+		if test.late {
 			r.overdue(t, id)
 			r.expire(t)
 			r.mustBe(t, id, order.Closing)

@@ -18,7 +18,7 @@ var paymentChanges = []change{
 	}, {
 		promise: "P9", what: "a payment is known by the key of its notice, and not by its attempt",
 		file: "internal/till/record.go", old: "if n.Kind == payment.Paid && prefix == \"\" {", new: "if false {",
-		pkg: "internal/till", test: "TestPaidInTime", says: "and no event says so",
+		pkg: "internal/till", test: "TestPaidInTime", says: "recorded as refund, <nil>, want repeated",
 	}, {
 		promise: "P9", what: "a notice that is known is recorded again",
 		file: "internal/till/record.go", old: "\t\treturn true, nil\n", new: "\t\treturn false, nil\n",
@@ -42,6 +42,19 @@ var paymentChanges = []change{
 		promise: "P9", what: "another amount completes an order",
 		file: "internal/till/record.go", old: "case !p.fits(n):", new: "case false:",
 		pkg: "internal/till", test: "TestMismatch", says: "completed, <nil>, want mismatch",
+	}, {
+		promise: "P9", what: "another amount completes an order, of payments that are recorded together",
+		file: "internal/till/together.go", old: "!p.fits(n.Notice)", new: "false",
+		pkg: "internal/till", test: "TestMismatch", says: "completed, <nil>, want mismatch",
+	}, {
+		promise: "P9", what: "of an order that is paid by payments recorded together, the other attempts stay open",
+		file: "internal/till/together.go", old: "hold.Attempts != 1", new: "false",
+		pkg: "internal/till", test: "TestOpenSecondAttempt", says: "due are []",
+	}, {
+		promise: "P9", what: "payments that are recorded together revive an order that another one has paid",
+		file: "internal/till/together.go", old: "hold.State == order.AwaitingPayment || hold.State == order.Closing",
+		new: "true",
+		pkg: "internal/till", test: "TestSecondPayment", says: "refunds of order",
 	}, {
 		promise: "P9", what: "a simulated payment counts outside of the test mode",
 		file: "internal/till/record.go", old: "case n.Simulated && !t.TestMode:", new: "case false:",

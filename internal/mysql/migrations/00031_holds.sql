@@ -1,4 +1,5 @@
--- The orders that must be paid, from the moment when they have their units: what has become of them since.
+-- The orders that must be paid, from the moment when they have their units: what has become of them since. What changes
+-- when many expire together has a fixed length, since InnoDB then overwrites it where it stands.
 
 -- +goose NO TRANSACTION
 -- +goose Up
@@ -11,23 +12,22 @@ CREATE TABLE IF NOT EXISTS holds (
     user_id    BIGINT      NOT NULL,
     quantity   BIGINT      NOT NULL,
     -- 'awaiting_payment', 'closing', 'completed', 'cancelled' or 'refunded'.
-    state      VARCHAR(16) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    state      CHAR(16) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     pay_by     DATETIME(3) NOT NULL,
-    -- When a worker is to cancel it, or to close its attempts to pay. NULL if there is nothing to be done, or if it
-    -- waits for attempts to be closed.
-    due_at     DATETIME(3) NULL,
+    -- When a worker is to cancel it, or to close its attempts to pay. It is in the year 9999 if there is nothing to be
+    -- done, or if it waits for attempts to be closed.
+    due_at     DATETIME(3) NOT NULL,
     -- Attempts to pay that may yet be paid.
     attempts   INT         NOT NULL,
     -- The number of the attempt that has paid it, 'points', or NULL.
     paid_by    VARBINARY(32) NULL,
-    -- Why it was cancelled: 'unpaid', 'by_buyer' or 'by_staff'; or NULL.
-    reason     VARCHAR(16) CHARACTER SET ascii COLLATE ascii_bin NULL,
-    -- The version that returned the units, or NULL.
-    returned_version BIGINT NULL,
+    -- Why it was cancelled: 'unpaid', 'by_buyer' or 'by_staff'; or empty.
+    reason     CHAR(8) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT '',
+    -- The version that returned the units, or 0.
+    returned_version BIGINT NOT NULL DEFAULT 0,
     changed_at DATETIME(6) NOT NULL,
     PRIMARY KEY (order_id),
-    KEY holds_due (due_at, product_id),
-    KEY holds_state (state, pay_by)
+    KEY holds_due (state, due_at)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
 
 -- Units that MySQL has taken back, and that are to be put on sale in Redis. A row goes when Redis has them.
