@@ -112,7 +112,7 @@ func measures() []measure {
 		{name: drained, figure: "drain", baseline: "insert", over: "inserts alone", bar: .45,
 			explained: "deciding-orders"},
 		{name: drained + ", awaiting payment", figure: "payment drain", baseline: "drain", over: "without payment",
-			bar: .9},
+			bar: .9, explained: "orders-that-must-be-paid"},
 		{name: drained + ", paid with points", figure: "points drain", baseline: "drain", over: "without payment",
 			bar: .4},
 		{name: drained + ", each commit synced", figure: "durable", baseline: "drain", over: "synced once a second",

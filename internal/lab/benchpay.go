@@ -25,7 +25,7 @@ const (
 	// unpaidOrders expire together, and expireLimit bounds how long that may take.
 	unpaidOrders = 100_000
 	expireLimit  = time.Minute
-	// payConns are the connections that record payments, or write two rows, at the same time.
+	// payConns are the notices that come at the same time, as in a rush, or the transactions of two rows.
 	payConns = 64
 	// paidPerS is how many payments are made ready to be recorded for each second: more than there can be.
 	paidPerS = 12_000
@@ -40,7 +40,7 @@ const (
 func paymentMeasures() []measure {
 	return []measure{
 		{name: "unpaid orders/s that expire together, cancelled and on sale again", figure: "expire",
-			baseline: "drain", over: "orders/s drained", bar: .5},
+			baseline: "drain", over: "orders/s drained", bar: .5, explained: "orders-that-must-be-paid"},
 		{name: "signed notices/s recorded", figure: "record", baseline: "two rows", over: "transactions of two rows",
 			bar: .5},
 		{name: "ms from a unit that came back to 202 on another edge, at most", figure: "returned", bar: 250,

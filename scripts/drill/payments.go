@@ -53,7 +53,7 @@ var paymentChanges = []change{
 	}, {
 		promise: "P9", what: "payments that are recorded together revive an order that another one has paid",
 		file: "internal/till/together.go", old: "hold.State == order.AwaitingPayment || hold.State == order.Closing",
-		new: "true",
+		new: `hold.State != ""`,
 		pkg: "internal/till", test: "TestSecondPayment", says: "refunds of order",
 	}, {
 		promise: "P9", what: "a simulated payment counts outside of the test mode",
