@@ -24,6 +24,30 @@ type needsProviders struct{ settings *till.Settings }
 
 func (n *needsProviders) declare(vars *config.Set) { n.settings = till.Declare(vars) }
 
+// needsTill is part of the commands that change payments in MySQL and ask their providers.
+type needsTill struct {
+	needsMySQL
+	needsProviders
+}
+
+func (n *needsTill) declare(vars *config.Set) {
+	n.needsMySQL.declare(vars)
+	n.needsProviders.declare(vars)
+}
+
+// open returns the till, whose database the caller closes.
+func (n *needsTill) open() (*till.Till, error) {
+	db, err := n.needsMySQL.open()
+	if err != nil {
+		return nil, err
+	}
+	asks, err := n.settings.Till(db)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return asks, nil
+}
+
 // paymentReport is an attempt to pay, with what its provider has told of it.
 type paymentReport struct {
 	Number           string         `json:"number"`
@@ -197,7 +221,7 @@ func (r *paymentReport) print(w io.Writer) error {
 
 // sumText writes an amount of money or points for people.
 func sumText(amount int64, currency string) string {
-	if currency == till.PointsCurrency {
+	if currency == order.PointsCurrency {
 		return fmt.Sprintf("%d points", amount)
 	}
 	return order.Money(amount, currency)
@@ -205,25 +229,15 @@ func sumText(amount int64, currency string) string {
 
 type paymentSyncCmd struct {
 	Number string `arg:"" help:"Number of the attempt to pay."`
-	needsMySQL
-	needsProviders
-}
-
-func (c *paymentSyncCmd) declare(vars *config.Set) {
-	c.needsMySQL.declare(vars)
-	c.needsProviders.declare(vars)
+	needsTill
 }
 
 func (c *paymentSyncCmd) Run(ctx context.Context) error {
-	db, err := c.open()
+	asks, err := c.open()
 	if err != nil {
 		return err
 	}
-	defer db.Close()
-	asks, err := c.settings.Till(db)
-	if err != nil {
-		return err
-	}
+	defer asks.DB.Close()
 	return syncPayment(ctx, os.Stdout, asks, c.Number)
 }
 

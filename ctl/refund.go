@@ -10,7 +10,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"stampede/internal/config"
 	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/plaintext"
@@ -62,13 +61,13 @@ func (c *refundListCmd) Run(ctx context.Context) error {
 }
 
 func listRefunds(ctx context.Context, w io.Writer, from *till.Till, asJSON bool) error {
-	refunds := []refundReport{}
-	err := from.EachByHand(ctx, func(r till.RefundRecord) error {
-		refunds = append(refunds, newRefundReport(&r))
-		return nil
-	})
+	byHand, err := from.RefundsByHand(ctx)
 	if err != nil {
 		return err
+	}
+	refunds := make([]refundReport, len(byHand))
+	for i := range byHand {
+		refunds[i] = newRefundReport(&byHand[i])
 	}
 	if asJSON {
 		return writeJSON(w, refunds)
@@ -97,25 +96,15 @@ func listRefunds(ctx context.Context, w io.Writer, from *till.Till, asJSON bool)
 type refundCheckCmd struct {
 	Number string `arg:"" help:"Number of the refund."`
 
-	needsMySQL
-	needsProviders
-}
-
-func (c *refundCheckCmd) declare(vars *config.Set) {
-	c.needsMySQL.declare(vars)
-	c.needsProviders.declare(vars)
+	needsTill
 }
 
 func (c *refundCheckCmd) Run(ctx context.Context) error {
-	db, err := c.open()
+	asks, err := c.open()
 	if err != nil {
 		return err
 	}
-	defer db.Close()
-	asks, err := c.settings.Till(db)
-	if err != nil {
-		return err
-	}
+	defer asks.DB.Close()
 	return checkRefund(ctx, os.Stdout, asks, c.Number)
 }
 
@@ -140,28 +129,18 @@ type refundDoneCmd struct {
 	Number string `arg:"" help:"Number of the refund."`
 	Note   string `required:"" placeholder:"TEXT" help:"How it was made, such as the number of the transfer."`
 
-	needsMySQL
-	needsProviders
-}
-
-func (c *refundDoneCmd) declare(vars *config.Set) {
-	c.needsMySQL.declare(vars)
-	c.needsProviders.declare(vars)
+	needsTill
 }
 
 func (c *refundDoneCmd) Run(ctx context.Context) error {
 	if n := utf8.RuneCountInString(c.Note); n == 0 || n > till.MaxNoteChars || plaintext.Fault(c.Note) != "" {
 		return usagef("refund done: --note must be 1 to %d characters, without control characters", till.MaxNoteChars)
 	}
-	db, err := c.open()
+	asks, err := c.open()
 	if err != nil {
 		return err
 	}
-	defer db.Close()
-	asks, err := c.settings.Till(db)
-	if err != nil {
-		return err
-	}
+	defer asks.DB.Close()
 	return doneByHand(ctx, os.Stdout, asks, c.Number, c.Note)
 }
 

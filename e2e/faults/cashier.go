@@ -30,8 +30,6 @@ const (
 	leased = 4 * time.Second
 	// orderSpan is in what time the orders come that must be paid.
 	orderSpan = 1500 * time.Millisecond
-	// byHandLimit bounds the refunds that the operator makes at each look.
-	byHandLimit = 100
 )
 
 // cashier is what a run with payments has beside edges and workers: a shop, the front door to both, the providers,
@@ -231,7 +229,7 @@ const openQuery = `SELECT MIN(what) FROM (
 func (r *run) refundByHand(ctx context.Context) error {
 	c := r.system.cashier
 	ctx = mysql.WithActor(ctx, "faults:operator")
-	refunds, err := c.till.RefundsByHand(ctx, byHandLimit)
+	refunds, err := c.till.RefundsByHand(ctx)
 	if err != nil {
 		return err
 	}

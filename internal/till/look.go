@@ -57,8 +57,8 @@ func (t *Till) CountByHand(ctx context.Context) (refunds int64, err error) {
 	return refunds, nil
 }
 
-// EachByHand calls f with each refund that an operator must make by hand, oldest first. It reads them in pages.
-func (t *Till) EachByHand(ctx context.Context, f func(RefundRecord) error) error {
+// RefundsByHand reads the refunds that an operator must make by hand, oldest first. It reads them in pages.
+func (t *Till) RefundsByHand(ctx context.Context) (refunds []RefundRecord, err error) {
 	last := RefundRecord{CreatedAt: time.Unix(0, 0).UTC()}
 	for {
 		page, err := selectRefunds(ctx, t.DB, `FORCE INDEX (refunds_state)
@@ -66,15 +66,11 @@ func (t *Till) EachByHand(ctx context.Context, f func(RefundRecord) error) error
 			ORDER BY created_at, number LIMIT ?`, RefundManual, last.CreatedAt, last.CreatedAt, []byte(last.Number),
 			mysql.MaxPage)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		for _, r := range page {
-			if err := f(r); err != nil {
-				return err
-			}
-		}
+		refunds = append(refunds, page...)
 		if len(page) < mysql.MaxPage {
-			return nil
+			return refunds, nil
 		}
 		last = page[len(page)-1]
 	}

@@ -153,7 +153,7 @@ func (w *world) settleDown(rt *rapid.T) {
 		w.expire(w.t)
 		w.sweepAll(w.t)
 	}
-	byHand, err := w.RefundsByHand(w.t.Context(), 1000)
+	byHand, err := w.RefundsByHand(w.t.Context())
 	if err != nil {
 		rt.Fatal(err)
 	}

@@ -189,7 +189,7 @@ func (t *Till) open(ctx context.Context, p *Payment, by payment.Provider) (Payme
 	switch {
 	case errors.Is(err, payment.ErrRefused):
 		// It has done nothing, and will not.
-		if _, closeErr := t.markClosed(ctx, p.Number); closeErr != nil {
+		if closeErr := t.markClosed(ctx, p.Number); closeErr != nil {
 			return *p, page, closeErr
 		}
 		return *p, page, fmt.Errorf("%w: %w", ErrNotOffered, err)

@@ -109,7 +109,7 @@ func TestRefundOfPoints(t *testing.T) {
 	refund, returned, err := r.RefundOrder(ctx, RefundRequest{
 		OrderID: o.ID, Number: "R1", ReturnUnits: true, Note: "broken",
 	})
-	if err != nil || refund.Amount != 60 || refund.Currency != PointsCurrency || len(returned) != 1 {
+	if err != nil || refund.Amount != 60 || refund.Currency != order.PointsCurrency || len(returned) != 1 {
 		t.Errorf("refund %+v, %v, %v", refund, returned, err)
 	}
 	r.mustBe(t, o.ID, order.Refunded)

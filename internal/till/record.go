@@ -250,28 +250,26 @@ func addEvent(ctx context.Context, tx *sqlx.Tx, provider, prefix string, n payme
 
 func cut(text string, most int) []byte { return []byte(text[:min(len(text), most)]) }
 
-// markClosed notes that an attempt cannot be paid any more, and reports whether it could. An order that is closing is
-// cancelled when none of its attempts can.
-func (t *Till) markClosed(ctx context.Context, number string) (closed bool, err error) {
+// markClosed notes that an attempt cannot be paid any more. An order that is closing is cancelled when none of its
+// attempts can.
+func (t *Till) markClosed(ctx context.Context, number string) error {
 	if err := failpoint.Before(failpoint.CloseCommit); err != nil {
-		return false, err
+		return err
 	}
-	err = t.DB.InTx(ctx, func(tx *sqlx.Tx) error {
-		closed = false
+	err := t.DB.InTx(ctx, func(tx *sqlx.Tx) error {
 		p, hold, err := lock(ctx, tx, number)
 		if err != nil {
 			return err
 		}
-		closed = p.live()
 		return closeIn(ctx, tx, &p, &hold)
 	})
 	if err == nil {
 		err = failpoint.After(failpoint.CloseCommit)
 	}
 	if err != nil {
-		return false, fmt.Errorf("close payment %s: %w", number, err)
+		return fmt.Errorf("close payment %s: %w", number, err)
 	}
-	return closed, nil
+	return nil
 }
 
 // closeIn is markClosed in a transaction that has locked the hold and the attempt.

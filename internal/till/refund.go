@@ -53,8 +53,6 @@ const (
 	MaxNoteChars = 200
 	// maxNoteChars is what the column takes.
 	maxNoteChars = 255
-	// PointsCurrency is the currency of points in refunds.
-	PointsCurrency = order.PointsCurrency
 
 	actRefund     = "order.refund"
 	actRefundDone = "refund.done"
@@ -275,7 +273,7 @@ func (t *Till) paidBy(ctx context.Context, tx *sqlx.Tx, hold *ledger.Hold) (Paym
 		return p, err
 	}
 	points, err := wallet.SpentOn(ctx, tx, hold.UserID, hold.OrderID)
-	return Payment{OrderID: hold.OrderID, Amount: points, Currency: PointsCurrency}, err
+	return Payment{OrderID: hold.OrderID, Amount: points, Currency: order.PointsCurrency}, err
 }
 
 // afterRefund notes that an order is refunded, once all that it has cost is back.
@@ -335,11 +333,6 @@ func (t *Till) RefundsOf(ctx context.Context, id order.OrderID) ([]RefundRecord,
 func refundsOf(ctx context.Context, from sqlx.QueryerContext, id order.OrderID, reason Reason) ([]RefundRecord, error) {
 	return selectRefunds(ctx, from, `WHERE order_id = ? AND (reason = ? OR ? = '') ORDER BY created_at, number`,
 		mysql.UUID(id), reason, reason)
-}
-
-// RefundsByHand reads up to limit refunds that an operator must make by hand, oldest first.
-func (t *Till) RefundsByHand(ctx context.Context, limit int) ([]RefundRecord, error) {
-	return selectRefunds(ctx, t.DB, `WHERE state = ? ORDER BY created_at LIMIT ?`, RefundManual, mysql.PageSize(limit))
 }
 
 func selectRefunds(ctx context.Context, from sqlx.QueryerContext, suffix string, args ...any) ([]RefundRecord, error) {

@@ -274,8 +274,7 @@ func (t *Till) close(ctx context.Context, p *Payment) error {
 		_, err := t.Record(ctx, p.Provider, n, FromClose, nil)
 		return err
 	case state == payment.Lapsed:
-		_, err := t.markClosed(ctx, p.Number)
-		return err
+		return t.markClosed(ctx, p.Number)
 	}
 	return nil
 }

@@ -124,7 +124,7 @@ var paymentChanges = []change{
 	}, {
 		promise: "P10", what: "a payment that is found when its attempt is closed is not recorded",
 		file: "internal/till/sweep.go", old: "\t\t_, err := t.Record(ctx, p.Provider, n, FromClose, nil)\n",
-		new: "\t\t_, err := t.markClosed(ctx, n.Attempt)\n",
+		new: "\t\terr := t.markClosed(ctx, n.Attempt)\n",
 		pkg: "internal/till", test: "TestForgottenNotice", says: "want completed",
 	}, {
 		promise: "P10", what: "a provider that does not answer counts as closed",
