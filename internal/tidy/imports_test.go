@@ -99,12 +99,13 @@ var allowedImports = map[string][]string{
 		"internal/buckets", "internal/ledger", "internal/mysql", "internal/order", "internal/redis", "internal/stock",
 	},
 	"internal/redis":     {"internal/failpoint", "lua"},
+	"internal/room":      {},
 	"internal/stock":     {"internal/failpoint", "internal/order", "internal/redis"},
 	"internal/telemetry": {"internal/loop", "internal/mysql", "internal/queue", "internal/redis"},
 	"internal/token":     {"internal/order"},
 	"internal/till": {
-		"internal/config", "internal/failpoint", "internal/ledger", "internal/mysql", "internal/order",
-		"internal/payment", "internal/payment/providers", "internal/plaintext", "internal/wallet",
+		"internal/batch", "internal/config", "internal/failpoint", "internal/ledger", "internal/mysql",
+		"internal/order", "internal/payment", "internal/payment/providers", "internal/plaintext", "internal/wallet",
 	},
 	"internal/wallet": {"internal/mysql", "internal/order", "internal/plaintext"},
 

@@ -14,8 +14,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
+	"stampede/internal/batch"
 	"stampede/internal/mysql"
 	"stampede/internal/order"
 	"stampede/internal/payment"
@@ -49,7 +51,8 @@ type Till struct {
 	// Counted is told of each event that was recorded, and of what was refused; nil if nobody counts.
 	Counted func(provider, what string)
 
-	gathering gathering
+	once     sync.Once // sets together up
+	together batch.Batcher[struct{}, *told]
 }
 
 // Provider is the provider of a name.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -39,29 +38,14 @@ type told struct {
 	done      chan struct{} // closed when completed is known
 }
 
-// gathering is those who wait for the next transaction.
-type gathering struct {
-	mu      sync.Mutex
-	waiting []*told
-	running int // transactions
-}
-
 // recordTogether records what a provider has told with what others have at the same time, and reports whether it has
 // completed an order. Otherwise nothing is recorded, and it is to be recorded alone.
 func (t *Till) recordTogether(ctx context.Context, n *told) (completed bool, err error) {
+	t.once.Do(func() {
+		t.together.Do, t.together.Size, t.together.Parallel = t.recordBatch, maxTogether, maxTransactions
+	})
 	n.done = make(chan struct{})
-	g := &t.gathering
-	g.mu.Lock()
-	g.waiting = append(g.waiting, n)
-	lead := g.running < maxTransactions
-	if lead {
-		g.running++
-	}
-	g.mu.Unlock()
-	if lead {
-		go t.recordWaiting(context.WithoutCancel(ctx))
-	}
-
+	t.together.Add(struct{}{}, n)
 	select {
 	case <-n.done:
 		return n.completed, nil
@@ -70,34 +54,19 @@ func (t *Till) recordTogether(ctx context.Context, n *told) (completed bool, err
 	}
 }
 
-// recordWaiting records what waits until nothing does.
-func (t *Till) recordWaiting(ctx context.Context) {
-	g := &t.gathering
-	for {
-		g.mu.Lock()
-		together := slices.Clone(g.waiting[:min(len(g.waiting), maxTogether)])
-		g.waiting = slices.Delete(g.waiting, 0, len(together))
-		if len(together) == 0 {
-			g.running--
-		}
-		g.mu.Unlock()
-		if len(together) == 0 {
-			return
-		}
-
-		plain, err := t.recordPlain(ctx, together)
-		for _, n := range together {
-			n.completed = err == nil && slices.Contains(plain, n)
-			close(n.done)
-		}
+func (t *Till) recordBatch(_ struct{}, together []*told) {
+	ctx, cancel := context.WithTimeout(context.Background(), togetherLimit)
+	defer cancel()
+	plain, err := t.recordPlain(ctx, together)
+	for _, n := range together {
+		n.completed = err == nil && slices.Contains(plain, n)
+		close(n.done)
 	}
 }
 
 // recordPlain records those which are plain in one transaction, and returns them. After an error nobody knows whether
 // they are recorded.
 func (t *Till) recordPlain(ctx context.Context, together []*told) (plain []*told, err error) {
-	ctx, cancel := context.WithTimeout(ctx, togetherLimit)
-	defer cancel()
 	orders, err := t.ordersOf(ctx, together)
 	if err != nil || len(orders) == 0 {
 		return nil, err

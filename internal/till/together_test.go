@@ -84,18 +84,12 @@ func TestTogether(t *testing.T) {
 // untilGathered waits until so many transactions run that record payments, and so many payments wait for the next one.
 func (r *rig) untilGathered(t *testing.T, running, waiting int) {
 	t.Helper()
-	for r.transactions(t) != running || r.waiting() != waiting {
+	for r.transactions(t) != running || r.together.Waits() != waiting {
 		time.Sleep(time.Millisecond)
 		if t.Context().Err() != nil {
 			t.Fatal(t.Context().Err())
 		}
 	}
-}
-
-func (r *rig) waiting() int {
-	r.gathering.mu.Lock()
-	defer r.gathering.mu.Unlock()
-	return len(r.gathering.waiting)
 }
 
 // transactions counts those that wait for a lock.
