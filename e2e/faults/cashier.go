@@ -144,7 +144,23 @@ func (r *run) passTimeOf(ctx context.Context, orderID string) error {
 	if err != nil {
 		return err
 	}
+	if r.row.silent {
+		if err := r.lapse(ctx, id); err != nil {
+			return err
+		}
+	}
 	return r.older(ctx, ` WHERE order_id = ?`, ` WHERE order_id = ?`, id[:])
+}
+
+// lapse lets time pass at the provider that cannot close an attempt. One of which it does not know stays unknown.
+func (r *run) lapse(ctx context.Context, id uuid.UUID) error {
+	var numbers []string
+	err := r.system.cashier.db.SelectContext(ctx, &numbers,
+		`SELECT number FROM payments WHERE order_id = ? AND provider = ?`, id[:], pay.ECPay)
+	for _, number := range numbers {
+		_, _ = r.system.cashier.pay.Act("lapse", pay.ECPay, number, "") // it may be paid, or unknown
+	}
+	return err
 }
 
 // older makes orders and attempts older.

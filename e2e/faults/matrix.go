@@ -63,6 +63,9 @@ type row struct {
 	pays   bool    // the products must be paid
 	wishes wishes  // of the buyers who must pay; nil are the usual ones
 	part   float64 // of the orders of other runs; 0 is all
+	// silent says that providers tell nothing of some payments. Who pays late where an attempt cannot be closed is then
+	// found by nobody, so that the provider's own time passes as well, after which it takes no money.
+	silent bool
 	// decidedFirst says that no time passes before all orders are decided.
 	decidedFirst bool
 }

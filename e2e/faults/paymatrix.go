@@ -109,7 +109,7 @@ func providerRows() []row {
 		fault("notices late", late),
 		fault("notices out of order", behind),
 		fault("notices before the answer", one(pay.NoticeFirst, "", 0)),
-		fault("no notices", one(pay.NoticeNever, "", 0)),
+		asSilent(fault("no notices", one(pay.NoticeNever, "", 0))),
 		fault("notices forged", one(pay.NoticeForged, "", .5)),
 		{name: "payments forged", fault: forge},
 		fault("create: answers lost", one(pay.AnswerLost, "create", .5)),
@@ -127,10 +127,16 @@ func providerRows() []row {
 		fault("query: trouble", one(pay.Trouble, "query", .5)),
 		fault("notices cannot be verified", pay.Fault{Provider: pay.PayPal, Kind: pay.Trouble, Call: "verify"}),
 		fault("number issued before paid", pay.Fault{Provider: pay.ECPay, Kind: pay.IssuedFirst}),
-		fault("everything at once", one(pay.NoticeTwice, "", .2), one(pay.NoticeForged, "", .2), late, behind,
+		asSilent(fault("everything at once", one(pay.NoticeTwice, "", .2), one(pay.NoticeForged, "", .2), late, behind,
 			one(pay.AnswerLost, "", .1), one(pay.RequestLost, "", .1), one(pay.Trouble, "", .1),
-			one(pay.PaidWhileClosing, "", .3), one(pay.NoticeNever, "", .1), one(pay.Refused, "refund", .2)),
+			one(pay.PaidWhileClosing, "", .3), one(pay.NoticeNever, "", .1), one(pay.Refused, "refund", .2))),
 	}
+}
+
+// asSilent is a row whose providers tell nothing of some payments.
+func asSilent(r row) row {
+	r.silent = true
+	return r
 }
 
 // payPointRows make programs die at each step of a payment, and let the step fail or lose its answer.
@@ -172,7 +178,7 @@ func payPointRows() (rows []row) {
 					r.pointsFrom = midLoad
 				}
 				if step.role == "worker" && step.name == "record-commit" {
-					r.fault = untold(r.fault)
+					r.fault, r.silent = untold(r.fault), true
 				}
 				r.short = point == "after-record-commit" && what == "lost" && step.role == "shop"
 				rows = append(rows, r)
