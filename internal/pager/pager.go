@@ -2,7 +2,6 @@
 package pager
 
 import (
-	"encoding/base64"
 	"encoding/binary"
 
 	"github.com/google/uuid"
@@ -22,14 +21,14 @@ const (
 )
 
 // Order names the place that is behind an order.
-func (c Cursors) Order(id order.OrderID) string { return c.write(orderList, id[:]) }
+func (c Cursors) Order(id order.OrderID) string { return c.Keeper.Seal(orderList, id[:]) }
 
 // ReadOrder reads what Order wrote, or nothing, which is the start of the list.
 func (c Cursors) ReadOrder(text []byte) (before order.OrderID, ok bool) {
 	if len(text) == 0 {
 		return order.OrderID{}, true
 	}
-	place, ok := c.read(orderList, text)
+	place, ok := c.Keeper.Open(orderList, text)
 	if !ok {
 		return order.OrderID{}, false
 	}
@@ -55,7 +54,7 @@ func (c Cursors) ReadEntry(text []byte) (before int64, ok bool) {
 }
 
 func (c Cursors) writeNumber(list string, n int64) string {
-	return c.write(list, binary.BigEndian.AppendUint64(nil, uint64(n)))
+	return c.Keeper.Seal(list, binary.BigEndian.AppendUint64(nil, uint64(n)))
 }
 
 // readNumber reads a number from 1 on, or nothing as 0.
@@ -63,29 +62,10 @@ func (c Cursors) readNumber(list string, text []byte) (n int64, ok bool) {
 	if len(text) == 0 {
 		return 0, true
 	}
-	place, ok := c.read(list, text)
+	place, ok := c.Keeper.Open(list, text)
 	if !ok || len(place) != 8 {
 		return 0, false
 	}
 	n = int64(binary.BigEndian.Uint64(place))
 	return n, n > 0
-}
-
-func (c Cursors) write(list string, place []byte) string {
-	return base64.RawURLEncoding.EncodeToString(c.Keeper.SignCursor(list, place))
-}
-
-// maxCursorBytes bounds what is looked at; a cursor of ours has 32 to 43 characters.
-const maxCursorBytes = 64
-
-// read returns the place in a cursor, which may be written in one way only.
-func (c Cursors) read(list string, text []byte) (place []byte, ok bool) {
-	if len(text) > maxCursorBytes {
-		return nil, false
-	}
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(string(text))
-	if err != nil || base64.RawURLEncoding.EncodeToString(raw) != string(text) {
-		return nil, false
-	}
-	return c.Keeper.OpenCursor(list, raw)
 }
