@@ -71,6 +71,33 @@ local function count_bought(bought_key, user, units)
   end
 end
 
+-- The fields of room:{p}, and words in it. Internal/room has the same names of those that it uses.
+local JOINED, EARLY, FRONT, ROOM_CLOSED = 'joined', 'early', 'front', 'closed'
+local RATE, OVERBOOK, GRACE, PASS_TTL = 'rate', 'overbook', 'grace', 'pass_ttl'
+local COMMITMENT, SEED, MARKS, LEADER, LEADS_UNTIL = 'commitment', 'seed', 'marks', 'leader', 'leads_until'
+local ADMITTED, ENTERED, NO_SHOWS, UNUSED = 'admitted', 'entered', 'no_shows', 'unused'
+
+-- What is before a place that was called, and before a user who has entered, in turns:{p}; and how many turns end in a call.
+local CALLED, HOLDER, TURNS_AT_ONCE = 'c', 'u', 1000
+
+-- How a room stands now, or nothing if there is none. Who looks first after the start fixes how many have come before it.
+local function room_now(room_key, sale_key)
+  local room = redis.call('HMGET', room_key, STATE, JOINED, EARLY, FRONT)
+  if not room[1] then
+    return nil
+  end
+  local now, joined = milliseconds(), tonumber(room[2] or 0)
+  local early = room[3]
+  if not early then
+    early = -1
+    if now >= tonumber(redis.call('HGET', sale_key, STARTS_AT) or 0) then
+      early = joined
+      redis.call('HSET', room_key, EARLY, text_of(early))
+    end
+  end
+  return {now = now, state = room[1], joined = joined, early = tonumber(early), front = tonumber(room[4] or 0)}
+end
+
 -- Tells all edges that more may be had of a product than before. The key is one of the product's.
 local function reopened(key)
   redis.call('PUBLISH', NOTICES, '{"reopened":[' .. string.match(key, '{(.-)}') .. ']}')

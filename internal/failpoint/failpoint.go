@@ -51,6 +51,9 @@ const (
 	Move         Step = "move"          // MySQL: the transaction that moves them, as a whole; only before it
 	MoveCommit   Step = "move-commit"   // MySQL: the commit of that transaction
 	Lent         Step = "lent"          // Redis: clear what was lent, after the receiver has got it
+	Join         Step = "join"          // Redis: give users their places in a waiting room
+	Call         Step = "call"          // Redis: call the next places
+	Enter        Step = "enter"         // Redis: let users in whose places were called
 )
 
 // Steps lists all steps.
@@ -59,5 +62,6 @@ func Steps() []Step {
 		Load, Reserve, Cancel, Acknowledge, Claim, Settle, Restock, Return, Send, Receive, Delete,
 		Decide, Commit, Expire, ExpireCommit,
 		Provider, Record, RecordCommit, CloseCommit, RefundCommit, Lend, Move, MoveCommit, Lent,
+		Join, Call, Enter,
 	}
 }

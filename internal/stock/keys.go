@@ -67,6 +67,9 @@ func keysOf(stockID order.StockID) productKeys {
 	}
 }
 
+// SaleKey is the key of a hash with the settings of a sale, for scripts of others that look at them.
+func SaleKey(stockID order.StockID) string { return keysOf(stockID).sale }
+
 // oldKeys are the keys of the idempotency records that programs before message version 2 write and read, as long as
 // they are to be thought of.
 func (s *Stock) oldKeys(k productKeys, userID order.UserID, key string) []string {

@@ -98,8 +98,10 @@ var allowedImports = map[string][]string{
 	"internal/reconcile": {
 		"internal/buckets", "internal/ledger", "internal/mysql", "internal/order", "internal/redis", "internal/stock",
 	},
-	"internal/redis":     {"internal/failpoint", "lua"},
-	"internal/room":      {},
+	"internal/redis": {"internal/failpoint", "lua"},
+	"internal/room": {
+		"internal/failpoint", "internal/order", "internal/redis", "internal/stock", "internal/token",
+	},
 	"internal/stock":     {"internal/failpoint", "internal/order", "internal/redis"},
 	"internal/telemetry": {"internal/loop", "internal/mysql", "internal/queue", "internal/redis"},
 	"internal/token":     {"internal/order"},

@@ -15,8 +15,8 @@ const (
 	maxSealedBytes = 64
 )
 
-// Seal writes a value of a kind, such as a place in a list, for clients to keep and to bring again. They can read it, and
-// only who has the secret can make one. It is of letters, digits, - and _.
+// Seal writes a value of a kind, such as a place in a list, for clients to keep and to bring again. They can read it,
+// and only who has the secret can make one. It is of letters, digits, - and _.
 func (k *Keeper) Seal(kind string, value []byte) string {
 	sealed := append(value[:len(value):len(value)], seal(k.keys[0].secret, kind, value)...)
 	return base64.RawURLEncoding.EncodeToString(sealed)
