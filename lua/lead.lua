@@ -3,7 +3,7 @@
 --
 -- KEYS  1 room:{p}   2 turns:{p}   3 seen:{p}   4 sale:{p}
 -- ARGV  1 name of the caller   2 for how many ms
--- Returns  {} if there is no room or another one leads, else {now in ms, state, how many joined before the start or -1, how
+-- Returns  {} if there is no room, {the leader} if it is another one, else {now in ms, state, how many joined before the start or -1, how
 --       many have joined, the place up to which all were called, turns that are out, 1 if the room has its seed, rate per
 --       second, overbook in thousandths, grace in ms, marks of the leader, then each place that was seen and when, in ms}
 local room_key, turns_key, seen_key, sale_key = unpack(KEYS)
@@ -15,7 +15,7 @@ if not room then
 end
 local leader = redis.call('HMGET', room_key, LEADER, LEADS_UNTIL)
 if leader[1] and leader[1] ~= caller and tonumber(leader[2]) > room.now then
-  return {}
+  return {leader[1]}
 end
 redis.call('HSET', room_key, LEADER, caller, LEADS_UNTIL, text_of(room.now + length))
 
@@ -32,9 +32,13 @@ if #over > 0 then
   redis.call('HINCRBY', room_key, UNUSED, #over - no_shows)
 end
 
-local more = redis.call('HMGET', room_key, SEED, RATE, OVERBOOK, GRACE, MARKS)
+local more = redis.call('HMGET', room_key, SEED, RATE, OVERBOOK, GRACE, MARKS, LOST_TURNS, LOST_UNTIL)
+local turns = redis.call('ZCARD', turns_key)
+if more[6] and tonumber(more[7]) > room.now then
+  turns = turns + tonumber(more[6])
+end
 local reply = {
-  now_text, room.state, room.early, room.joined, room.front, redis.call('ZCARD', turns_key), more[1] and 1 or 0,
+  now_text, room.state, room.early, room.joined, room.front, turns, more[1] and 1 or 0,
   more[2] or '0', more[3] or '0', more[4] or '0', more[5] or '',
 }
 local seen = redis.call('HGETALL', seen_key)

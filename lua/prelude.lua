@@ -75,6 +75,7 @@ end
 local JOINED, EARLY, FRONT, ROOM_CLOSED = 'joined', 'early', 'front', 'closed'
 local RATE, OVERBOOK, GRACE, PASS_TTL = 'rate', 'overbook', 'grace', 'pass_ttl'
 local COMMITMENT, SEED, MARKS, LEADER, LEADS_UNTIL = 'commitment', 'seed', 'marks', 'leader', 'leads_until'
+local LOST_TURNS, LOST_UNTIL = 'lost_turns', 'lost_until'
 local ADMITTED, ENTERED, NO_SHOWS, UNUSED = 'admitted', 'entered', 'no_shows', 'unused'
 
 -- What is before a place that was called, and before a user who has entered, in turns:{p}; and how many turns end in a call.

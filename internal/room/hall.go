@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	goredis "github.com/redis/go-redis/v9"
+
 	"stampede/internal/failpoint"
 	"stampede/internal/order"
 	"stampede/internal/redis"
@@ -80,13 +82,26 @@ type Settings struct {
 	PassTTL time.Duration
 }
 
-// Put makes the room of a product, or changes its settings. The commitment is that of the room's seed.
-func (h *Hall) Put(ctx context.Context, id order.ProductID, s Settings, c Commitment) error {
-	text, _ := c.MarshalText()
-	err := h.rdb.HSet(ctx, keysOf(id).room, "state", string(s.State), "rate", s.Rate, "overbook", s.Overbook,
-		"grace", s.Grace.Milliseconds(), "pass_ttl", s.PassTTL.Milliseconds(), "commitment", text).Err()
+// Put makes the room of a product, or changes its settings. What is not there yet is made as MySQL has it. So many
+// turns that Redis has lost count for as long as passes that are out may be good.
+func (h *Hall) Put(ctx context.Context, r *Room, lost int64) error {
+	key := keysOf(r.Product).room
+	text, _ := r.Seed.Commitment().MarshalText()
+	_, err := h.rdb.TxPipelined(ctx, func(p goredis.Pipeliner) error {
+		p.HSetNX(ctx, key, "joined", r.Joined)
+		p.HSetNX(ctx, key, "front", r.Front)
+		if lost > 0 {
+			p.HSet(ctx, key, "lost_turns", lost)
+			p.HSet(ctx, key, "lost_until", time.Now().Add(r.Grace+r.PassTTL).UnixMilli())
+		}
+		if r.Early >= 0 {
+			p.HSetNX(ctx, key, "early", r.Early)
+		}
+		return p.HSet(ctx, key, "state", string(r.State), "rate", r.Rate, "overbook", r.Overbook,
+			"grace", r.Grace.Milliseconds(), "pass_ttl", r.PassTTL.Milliseconds(), "commitment", text).Err()
+	})
 	if err != nil {
-		return fmt.Errorf("put the room of product %d: %w", id, err)
+		return fmt.Errorf("put the room of product %d: %w", r.Product, err)
 	}
 	return nil
 }
@@ -248,13 +263,14 @@ type Lead struct {
 	marks []mark
 }
 
-// Lead makes a caller the leader of a room for a time, unless another one is: then leads is false.
+// Lead makes a caller the leader of a room for a time, unless another one is: then leads is false. The error is
+// ErrNoRoom if there is no room.
 func (h *Hall) Lead(ctx context.Context, id order.ProductID, caller string, length time.Duration) (lead Lead,
 	leads bool, err error) {
 	k := keysOf(id)
 	reply, err := leadScript.Run(ctx, h.rdb, []string{k.room, k.turns, k.seen, k.sale}, caller,
 		length.Milliseconds()).Slice()
-	if err == nil && len(reply) == 0 {
+	if err == nil && len(reply) == 1 {
 		return Lead{}, false, nil
 	}
 	const fields = standingFields + 6
@@ -282,26 +298,38 @@ func (h *Hall) Lead(ctx context.Context, id order.ProductID, caller string, leng
 	return lead, true, nil
 }
 
-// Call calls as many of the next places as the budget allows, and returns how many. It calls none if the room is not
-// open, or nothing is drawn yet, or somebody else leads by now.
-func (h *Hall) Call(ctx context.Context, id order.ProductID, caller string, lead *Lead, budget int64) (int, error) {
+// Plan is the places that are called next.
+type Plan struct {
+	places []int64
+	front  int64 // up to which all have had their turn then
+	marks  []mark
+}
+
+// Plan decides which places are called, as many as the budget allows. It is none if the room is not open, or nothing is
+// drawn yet.
+func (l *Lead) Plan(budget int64) Plan {
 	v := view{
-		now: lead.Now, front: lead.Front, joined: lead.Joined, seen: lead.seen, grace: lead.Grace, marks: lead.marks,
-		budget: budget,
+		now: l.Now, front: l.Front, joined: l.Joined, seen: l.seen, grace: l.Grace, marks: l.marks, budget: budget,
 	}
-	if lead.Standing.State != Open || lead.Early < 0 || lead.Early > 0 && !lead.Drawn {
+	if l.Standing.State != Open || l.Early < 0 || l.Early > 0 && !l.Drawn {
 		v.budget = 0
 	}
-	places, front := v.call()
+	p := Plan{}
+	p.places, p.front = v.call()
+	p.marks = v.marked(p.front)
+	return p
+}
 
+// Call calls the places of a plan, and returns how many. It calls none if somebody else leads by now.
+func (h *Hall) Call(ctx context.Context, id order.ProductID, caller string, lead *Lead, p Plan) (int, error) {
 	k := keysOf(id)
-	args := append(make([]any, 0, 4+len(places)), caller, lead.Front, front, marksText(v.marked(front)))
+	args := append(make([]any, 0, 4+len(p.places)), caller, lead.Front, p.front, marksText(p.marks))
 	called, err := h.rdb.Run(ctx, failpoint.Call, callScript, []string{k.room, k.turns, k.seen},
-		append(args, anys(places)...)...).Int()
+		append(args, anys(p.places)...)...).Int()
 	if err != nil {
 		return 0, fmt.Errorf("call places of product %d: %w", id, err)
 	}
-	return called * len(places), nil
+	return called * len(p.places), nil
 }
 
 func anys(numbers []int64) []any {

@@ -14,7 +14,9 @@ import (
 	"stampede/localstack/stacktest"
 )
 
-func TestMain(m *testing.M) { stacktest.Main(m, stacktest.Redis|stacktest.RedisCluster) }
+func TestMain(m *testing.M) {
+	stacktest.Main(m, stacktest.MariaDB|stacktest.Redis|stacktest.RedisCluster)
+}
 
 // rig is the room of a product that is the test's own, in a Redis that may hold others.
 type rig struct {
@@ -49,7 +51,7 @@ func (r *rig) startAt(t *testing.T, at time.Time) {
 
 func (r *rig) put(t *testing.T, s Settings) {
 	t.Helper()
-	if err := r.Put(t.Context(), r.id, s, r.c); err != nil {
+	if err := r.Put(t.Context(), &Room{Product: r.id, Settings: s, Seed: seedOf(1), Early: -1}, 0); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -80,7 +82,7 @@ func (r *rig) lead(t *testing.T, caller string) Lead {
 
 func (r *rig) call(t *testing.T, caller string, lead *Lead, budget int64, want int) {
 	t.Helper()
-	if n, err := r.Call(t.Context(), r.id, caller, lead, budget); err != nil || n != want {
+	if n, err := r.Call(t.Context(), r.id, caller, lead, lead.Plan(budget)); err != nil || n != want {
 		t.Fatalf("%d are called, want %d (error %v)", n, want, err)
 	}
 }
@@ -168,7 +170,7 @@ func testNoRoom(t *testing.T, url string) {
 	if _, err := r.Attend(t.Context(), r.id, []int64{1}); !errors.Is(err, ErrNoRoom) {
 		t.Errorf("attend: %v", err)
 	}
-	if _, leads, err := r.Lead(t.Context(), r.id, "a", time.Minute); leads || err != nil {
+	if _, leads, err := r.Lead(t.Context(), r.id, "a", time.Minute); leads || !errors.Is(err, ErrNoRoom) {
 		t.Errorf("lead: %v, %v", leads, err)
 	}
 	if until := r.enter(t, Arrival{1, 0}); !until[0].IsZero() {

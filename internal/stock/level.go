@@ -128,3 +128,26 @@ func (s *Stock) sumPages(ctx context.Context, key string, first *goredis.ScanCmd
 	total.fields = int64(len(seen))
 	return total, cursor != 0, err
 }
+
+// Available adds up the units of products or buckets that are available. One below zero counts as none, as does one
+// that Redis does not have.
+func (s *Stock) Available(ctx context.Context, ids []order.StockID) (units int64, err error) {
+	available := make([]*goredis.StringCmd, len(ids))
+	_, err = s.rdb.Pipelined(ctx, func(p goredis.Pipeliner) error {
+		for i, id := range ids {
+			available[i] = p.Get(ctx, keysOf(id).stock)
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, goredis.Nil) {
+		return 0, fmt.Errorf("read the units of %d products: %w", len(ids), err)
+	}
+	for _, cmd := range available {
+		n, err := cmd.Int64()
+		if err != nil && !errors.Is(err, goredis.Nil) {
+			return 0, fmt.Errorf("read the units of a product: %w", err)
+		}
+		units += max(n, 0)
+	}
+	return units, nil
+}

@@ -100,7 +100,8 @@ var allowedImports = map[string][]string{
 	},
 	"internal/redis": {"internal/failpoint", "lua"},
 	"internal/room": {
-		"internal/failpoint", "internal/order", "internal/redis", "internal/stock", "internal/token",
+		"internal/failpoint", "internal/mysql", "internal/order", "internal/redis", "internal/stock",
+		"internal/token",
 	},
 	"internal/stock":     {"internal/failpoint", "internal/order", "internal/redis"},
 	"internal/telemetry": {"internal/loop", "internal/mysql", "internal/queue", "internal/redis"},
@@ -181,6 +182,7 @@ func TestTestsImports(t *testing.T) {
 		"internal/access": {"internal/account"},
 		"internal/apidoc": {"internal/front", "internal/problem"},
 		"internal/board":  {"internal/mysql"},
+		"internal/room":   {"internal/ledger"},
 		"internal/stock":  {"internal/notice", "lua"},
 		"internal/mysql":  {"internal/account", "internal/ledger", "internal/order"},
 

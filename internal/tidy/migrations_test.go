@@ -115,6 +115,7 @@ func TestColumnComments(t *testing.T) {
 		{"payment_events", "source", "internal/till", "Source", ""},
 		{"refunds", "state", "internal/till", "RefundState", ""},
 		{"refunds", "reason", "internal/till", "Reason", ""},
+		{"rooms", "state", "internal/room", "State", ""},
 		{"users", "role", "internal/account", "Role", ""},
 		{"bans", "kind", "internal/account", "ban", ""},
 		{"books", "kind", "internal/ledger", "books", ""},
