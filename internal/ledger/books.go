@@ -190,12 +190,12 @@ func writeBooks(ctx context.Context, tx *sqlx.Tx, kind string, rows []bookRow, a
 }
 
 func replaceBooks(ctx context.Context, tx *sqlx.Tx, kind string, rows []bookRow) error {
-	insert := newInsert("books", "kind, "+bookColumns)
+	insert := mysql.NewInsert("books", "kind, "+bookColumns)
 	for i := range rows {
 		r := &rows[i]
-		insert.row()
-		insert.bytes([]byte(kind))
-		insert.ints(int64(r.StockID), r.Version, r.Balance, r.Initials, r.Initial, r.Restocked, r.Moved, r.Booked,
+		insert.Row()
+		insert.Bytes([]byte(kind))
+		insert.Ints(int64(r.StockID), r.Version, r.Balance, r.Initials, r.Initial, r.Restocked, r.Moved, r.Booked,
 			r.BookedSum, r.Completed, r.Units, r.CompletedSum, r.BuyersSum, r.Failed,
 			r.Held, r.HeldSum, r.ReturnedUnits, r.ReturnedSum)
 	}
@@ -204,5 +204,5 @@ func replaceBooks(ctx context.Context, tx *sqlx.Tx, kind string, rows []bookRow)
 		column = strings.TrimSpace(column)
 		columns[i] = column + " = VALUES(" + column + ")"
 	}
-	return insert.end(ctx, tx, " ON DUPLICATE KEY UPDATE "+strings.Join(columns, ", "))
+	return insert.End(ctx, tx, " ON DUPLICATE KEY UPDATE "+strings.Join(columns, ", "))
 }

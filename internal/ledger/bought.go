@@ -50,12 +50,12 @@ type boughtRow struct {
 // addBought adds units to what users have bought of a product whose row is locked.
 func addBought(ctx context.Context, tx *sqlx.Tx, stockID order.StockID, units map[order.UserID]int64) error {
 	for chunk := range slices.Chunk(slices.Sorted(maps.Keys(units)), mysql.MaxPage) {
-		insert := newInsert("bought", "product_id, user_id, units")
+		insert := mysql.NewInsert("bought", "product_id, user_id, units")
 		for _, user := range chunk {
-			insert.row()
-			insert.ints(int64(stockID), int64(user), units[user])
+			insert.Row()
+			insert.Ints(int64(stockID), int64(user), units[user])
 		}
-		if err := insert.add(ctx, tx, "units"); err != nil {
+		if err := insert.Add(ctx, tx, "units"); err != nil {
 			return fmt.Errorf("add units bought: %w", err)
 		}
 	}

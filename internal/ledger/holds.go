@@ -103,21 +103,21 @@ func insertHolds(ctx context.Context, tx *sqlx.Tx, rows []holdRow) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	insert := newInsert("holds", `order_id, product_id, version, user_id, quantity, state, pay_by, due_at, attempts,
-		paid_by, changed_at`)
+	insert := mysql.NewInsert("holds", `order_id, product_id, version, user_id, quantity, state, pay_by, due_at,
+		attempts, paid_by, changed_at`)
 	for i := range rows {
 		r := &rows[i]
-		insert.row()
-		insert.bytes(r.OrderID[:])
-		insert.ints(int64(r.StockID), r.Version, int64(r.UserID), r.Quantity)
-		insert.bytes([]byte(r.State))
-		insert.time(r.PayBy)
-		insert.time(r.DueAt)
-		insert.ints(0)
-		insert.bytes(r.PaidBy)
-		insert.time(r.ChangedAt)
+		insert.Row()
+		insert.Bytes(r.OrderID[:])
+		insert.Ints(int64(r.StockID), r.Version, int64(r.UserID), r.Quantity)
+		insert.Bytes([]byte(r.State))
+		insert.Time(r.PayBy)
+		insert.Time(r.DueAt)
+		insert.Ints(0)
+		insert.Bytes(r.PaidBy)
+		insert.Time(r.ChangedAt)
 	}
-	if err := insert.exec(ctx, tx); err != nil {
+	if err := insert.Exec(ctx, tx); err != nil {
 		return fmt.Errorf("insert holds: %w", err)
 	}
 	return nil

@@ -120,15 +120,15 @@ func insertKeys(ctx context.Context, tx *sqlx.Tx, orders []*orderRow) error {
 		return cmp.Or(cmp.Compare(a.UserID, b.UserID), bytes.Compare(a.IdempotencyKey, b.IdempotencyKey))
 	})
 
-	insert := newInsert("order_keys", "product_id, user_id, idempotency_key, order_id, used_at")
+	insert := mysql.NewInsert("order_keys", "product_id, user_id, idempotency_key, order_id, used_at")
 	for _, r := range holding {
-		insert.row()
-		insert.ints(int64(r.StockID), int64(r.UserID))
-		insert.bytes(r.IdempotencyKey)
-		insert.bytes(r.ID[:])
-		insert.time(r.usedKeyAt())
+		insert.Row()
+		insert.Ints(int64(r.StockID), int64(r.UserID))
+		insert.Bytes(r.IdempotencyKey)
+		insert.Bytes(r.ID[:])
+		insert.Time(r.usedKeyAt())
 	}
-	switch err := insert.exec(ctx, tx); {
+	switch err := insert.Exec(ctx, tx); {
 	case mysql.ErrorNumber(err) == mysql.DuplicateEntry:
 		return fmt.Errorf("insert idempotency keys: %w: %w", mysql.ErrLostRace, err)
 	case err != nil:

@@ -152,21 +152,21 @@ func orderIDs(ids []order.OrderID) []mysql.UUID {
 func insertOrders(ctx context.Context, tx *sqlx.Tx, rows []*orderRow) error {
 	rows = slices.SortedFunc(slices.Values(rows), func(a, b *orderRow) int { return slices.Compare(a.ID[:], b.ID[:]) })
 
-	insert := newInsert("orders", `id, user_id, product_id, quantity, unit_price, currency, status, failed_reason,
+	insert := mysql.NewInsert("orders", `id, user_id, product_id, quantity, unit_price, currency, status, failed_reason,
 		reserved_at, decided_at, version`)
 	for _, r := range rows {
-		insert.row()
-		insert.bytes(r.ID[:])
-		insert.ints(int64(r.UserID), int64(r.StockID), r.Quantity, r.UnitPrice)
-		insert.bytes([]byte(r.Currency))
-		insert.bytes([]byte(r.Status))
-		insert.bytes(nullable(r.FailedReason))
-		insert.time(r.ReservedAt)
-		insert.time(r.DecidedAt)
-		insert.ints(r.Version)
+		insert.Row()
+		insert.Bytes(r.ID[:])
+		insert.Ints(int64(r.UserID), int64(r.StockID), r.Quantity, r.UnitPrice)
+		insert.Bytes([]byte(r.Currency))
+		insert.Bytes([]byte(r.Status))
+		insert.Bytes(nullable(r.FailedReason))
+		insert.Time(r.ReservedAt)
+		insert.Time(r.DecidedAt)
+		insert.Ints(r.Version)
 	}
 
-	switch err := insert.exec(ctx, tx); {
+	switch err := insert.Exec(ctx, tx); {
 	case mysql.ErrorNumber(err) == mysql.DuplicateEntry:
 		return fmt.Errorf("insert orders: %w: %w", mysql.ErrLostRace, err)
 	case err != nil:

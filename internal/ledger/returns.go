@@ -13,15 +13,15 @@ import (
 
 // insertReturned leaves reminders of units that Redis does not have yet.
 func insertReturned(ctx context.Context, tx *sqlx.Tx, returned []order.Returned) error {
-	insert := newInsert("returned_units", returnedColumns)
+	insert := mysql.NewInsert("returned_units", returnedColumns)
 	for i := range returned {
 		r := &returned[i]
-		insert.row()
-		insert.ints(int64(r.StockID))
-		insert.bytes(r.OrderID[:])
-		insert.ints(int64(r.UserID), r.Quantity, r.TakenAt, r.ReturnedAt)
+		insert.Row()
+		insert.Ints(int64(r.StockID))
+		insert.Bytes(r.OrderID[:])
+		insert.Ints(int64(r.UserID), r.Quantity, r.TakenAt, r.ReturnedAt)
 	}
-	if err := insert.exec(ctx, tx); err != nil {
+	if err := insert.Exec(ctx, tx); err != nil {
 		return fmt.Errorf("leave reminders of returned units: %w", err)
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
+	"stampede/internal/mysql"
 	"stampede/internal/order"
 )
 
@@ -36,16 +37,16 @@ type ledgerRow struct {
 
 // insertLedger writes rows, of which there must be at least one.
 func insertLedger(ctx context.Context, tx *sqlx.Tx, rows []ledgerRow) error {
-	insert := newInsert("stock_ledger", "product_id, version, delta, balance, reason, ref, created_at")
+	insert := mysql.NewInsert("stock_ledger", "product_id, version, delta, balance, reason, ref, created_at")
 	for i := range rows {
 		r := &rows[i]
-		insert.row()
-		insert.ints(int64(r.StockID), r.Version, r.Delta, r.Balance)
-		insert.bytes([]byte(r.Reason))
-		insert.bytes(r.Ref)
-		insert.time(r.CreatedAt)
+		insert.Row()
+		insert.Ints(int64(r.StockID), r.Version, r.Delta, r.Balance)
+		insert.Bytes([]byte(r.Reason))
+		insert.Bytes(r.Ref)
+		insert.Time(r.CreatedAt)
 	}
-	if err := insert.exec(ctx, tx); err != nil {
+	if err := insert.Exec(ctx, tx); err != nil {
 		return fmt.Errorf("insert ledger: %w", err)
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 	"unicode/utf8"
@@ -281,27 +282,34 @@ func (l *Locked) Write(ctx context.Context, tx *sqlx.Tx) error {
 	slices.SortFunc(l.entries, func(a, b Entry) int {
 		return cmp.Or(cmp.Compare(a.UserID, b.UserID), cmp.Compare(a.Version, b.Version))
 	})
-	for chunk := range slices.Chunk(l.entries, mysql.MaxInList) {
-		_, err := tx.NamedExecContext(ctx, `INSERT INTO wallet_ledger (`+entryColumns+`)
-			VALUES (:user_id, :version, :type, :delta, :balance, :ref, :note, :created_at)`, chunk)
-		if err != nil {
-			return fmt.Errorf("write the ledger of wallets: %w", err)
-		}
+	if len(l.entries) == 0 {
+		return nil
+	}
+	insert := mysql.NewInsert("wallet_ledger", entryColumns)
+	for i := range l.entries {
+		e := &l.entries[i]
+		insert.Row()
+		insert.Ints(int64(e.UserID), e.Version)
+		insert.Bytes([]byte(e.Type))
+		insert.Ints(e.Delta, e.Balance)
+		insert.Bytes(e.Ref)
+		insert.Bytes([]byte(e.Note))
+		insert.Time(e.CreatedAt)
+	}
+	if err := insert.Exec(ctx, tx); err != nil {
+		return fmt.Errorf("write the ledger of wallets: %w", err)
 	}
 
-	changed := make([]Wallet, 0, len(l.changed))
-	for _, w := range l.changed {
-		changed = append(changed, *w)
+	insert = mysql.NewInsert("wallets", walletColumns)
+	for _, user := range slices.Sorted(maps.Keys(l.changed)) {
+		w := l.changed[user]
+		insert.Row()
+		insert.Ints(int64(w.UserID), w.Balance, w.Earned, w.Spent, w.Version)
 	}
-	slices.SortFunc(changed, func(a, b Wallet) int { return cmp.Compare(a.UserID, b.UserID) })
-	for chunk := range slices.Chunk(changed, mysql.MaxInList) {
-		_, err := tx.NamedExecContext(ctx, `INSERT INTO wallets (`+walletColumns+`)
-			VALUES (:user_id, :balance, :earned, :spent, :version)
-			ON DUPLICATE KEY UPDATE balance = VALUES(balance), earned = VALUES(earned), spent = VALUES(spent),
-				version = VALUES(version)`, chunk)
-		if err != nil {
-			return fmt.Errorf("write wallets: %w", err)
-		}
+	err := insert.End(ctx, tx, ` ON DUPLICATE KEY UPDATE balance = VALUES(balance), earned = VALUES(earned),
+		spent = VALUES(spent), version = VALUES(version)`)
+	if err != nil {
+		return fmt.Errorf("write wallets: %w", err)
 	}
 	return nil
 }
