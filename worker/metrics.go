@@ -22,6 +22,7 @@ type metrics struct {
 	givenBack     prometheus.Counter
 	takenOut      prometheus.Counter
 	cancelled     prometheus.Counter
+	called        prometheus.Counter
 	returned      prometheus.Counter
 	paymentEvents *prometheus.CounterVec
 	batchOrders   prometheus.Histogram
@@ -72,6 +73,8 @@ func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 			"Orders that were cancelled, as they were not paid in time."),
 		returned: counter("stampede_units_returned_total",
 			"Units of cancelled or refunded orders that are for sale again."),
+		called: counter("stampede_room_called_total",
+			"Places of waiting rooms that were called, whose holders may enter."),
 		paymentEvents: telemetry.PaymentEvents(),
 		batchOrders: histogram("stampede_decide_batch_orders", "Orders per deciding transaction.",
 			prometheus.ExponentialBuckets(1, 2, 10)),
@@ -97,7 +100,7 @@ func newMetrics(reg prometheus.Registerer, w *Worker) *metrics {
 
 	m.declare()
 	reg.MustRegister(m.decisions, m.repeated, m.retries, m.deadLetters, m.relayed, m.givenBack, m.takenOut,
-		m.cancelled, m.returned, m.paymentEvents,
+		m.cancelled, m.returned, m.called, m.paymentEvents,
 		m.batchOrders, m.decideSeconds, m.lagSeconds, m.queueSeconds, m.receives, m.driftFound, m.driftRepaired,
 		m.lostCommits, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "stampede_messages_held", Help: "Messages received and not yet deleted.",

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"stampede/internal/account"
@@ -19,6 +20,7 @@ import (
 	"stampede/internal/queue"
 	"stampede/internal/reconcile"
 	"stampede/internal/redis"
+	"stampede/internal/room"
 	"stampede/internal/stock"
 	"stampede/internal/till"
 )
@@ -64,6 +66,7 @@ type Worker struct {
 	accounts *account.Accounts
 	queue    *queue.Queue
 	till     *till.Till
+	leader   room.Leader // of waiting rooms
 	metrics  *metrics
 	breaker  breaker
 	held     deliveries
@@ -87,6 +90,12 @@ type Worker struct {
 		products []order.StockID
 	}
 
+	// rooms are the waiting rooms as they were read the last time.
+	rooms struct {
+		live   []room.Room
+		readAt time.Time
+	}
+
 	// emptySince is since when reconcile has seen no message, or zero.
 	emptySince time.Time
 
@@ -103,7 +112,10 @@ type Worker struct {
 func New(rdb *redis.Client, db *mysql.DB, q *queue.Queue, reg prometheus.Registerer) *Worker {
 	w := &Worker{
 		redis: rdb, stock: stock.New(rdb), db: db, ledger: ledger.New(db), accounts: account.New(db), queue: q,
-		till:       &till.Till{DB: db},
+		till: &till.Till{DB: db},
+		leader: room.Leader{
+			Name: uuid.NewString(), Hall: room.NewHall(rdb), Books: room.NewBooks(db), Stock: stock.New(rdb),
+		},
 		visibility: queue.VisibilityTimeout, heartbeatInterval: heartbeatInterval,
 		attemptPause: attemptPause, productPause: productPause, relayInterval: relayInterval, relayAge: relayAge,
 		reconcileInterval: reconcileInterval, staleAge: reconcile.StaleAge, lostAge: reconcile.LostAge,
@@ -147,6 +159,7 @@ func (w *Worker) Start() {
 	w.loops.Go(func() { loop.Every(w.receiving, w.stuckAge, w.share) })
 	w.loops.Go(func() { loop.Every(w.receiving, w.relayInterval, w.relay) })
 	w.loops.Go(func() { loop.Every(w.receiving, expireInterval, w.expire) })
+	w.loops.Go(func() { loop.Every(w.receiving, roomsInterval, w.callPlaces) })
 	for _, by := range w.till.Providers {
 		w.loops.Go(func() {
 			loop.Every(w.receiving, paymentsInterval, func(ctx context.Context) { w.settlePayments(ctx, by) })

@@ -16,6 +16,8 @@ import (
 // Room is the waiting room of a product, as MySQL has it.
 type Room struct {
 	Product order.ProductID
+	// Buckets is the number of buckets of the product, 0 if it is not split. Only Live reads it.
+	Buckets int64
 	Settings
 	Seed Seed
 	// Loaded reports whether Redis has been given the room.
@@ -38,6 +40,8 @@ const (
 	MaxWait     = time.Hour
 	// maxLive bounds the rooms that are not closed.
 	maxLive = 1_000
+	// closing is for how long workers go on with a room that was closed, so that Redis, and all who ask, learn of it.
+	closing = time.Hour
 )
 
 // The actions of the staff log that concern rooms. Who reads it may search for these words, so they stay as they are.
@@ -55,6 +59,7 @@ var ErrClosed = mysql.OwnError("the waiting room is closed")
 // roomRow is a row of the table rooms.
 type roomRow struct {
 	Product  order.ProductID `db:"product_id"`
+	Buckets  int64           `db:"buckets"`
 	State    State           `db:"state"`
 	Seed     []byte          `db:"seed"`
 	Rate     int64           `db:"rate"`
@@ -75,8 +80,8 @@ const roomColumns = `product_id, state, seed, rate, overbook, grace_ms, pass_ttl
 
 func (r *roomRow) room() Room {
 	room := Room{
-		Product: r.Product, Loaded: r.Loaded, Early: -1, Joined: r.Joined, Front: r.Front, Turns: r.Turns,
-		OpenedAt: r.OpenedAt, ClosedAt: r.ClosedAt.Time,
+		Product: r.Product, Buckets: r.Buckets, Loaded: r.Loaded, Early: -1, Joined: r.Joined, Front: r.Front,
+		Turns: r.Turns, OpenedAt: r.OpenedAt, ClosedAt: r.ClosedAt.Time,
 		Settings: Settings{
 			State: r.State, Rate: r.Rate, Overbook: r.Overbook, Grace: time.Duration(r.Grace) * time.Millisecond,
 			PassTTL: time.Duration(r.PassTTL) * time.Millisecond,
@@ -211,11 +216,13 @@ func (b *Books) Room(ctx context.Context, id order.ProductID) (Room, error) {
 	return row.room(), nil
 }
 
-// Live reads all rooms that are not closed.
+// Live reads all rooms that are not closed, or were not an hour ago.
 func (b *Books) Live(ctx context.Context) ([]Room, error) {
 	var rows []roomRow
-	err := b.db.SelectContext(ctx, &rows, `SELECT `+roomColumns+` FROM rooms WHERE state IN (?, ?)
-		ORDER BY product_id`, Open, Paused)
+	err := b.db.SelectContext(ctx, &rows, `SELECT p.buckets, r.*
+		FROM rooms AS r JOIN products AS p ON p.id = r.product_id
+		WHERE r.state IN (?, ?) OR r.state = ? AND r.closed_at > ? ORDER BY r.product_id LIMIT ?`,
+		Open, Paused, Closed, mysql.Now().Add(-closing), 2*maxLive)
 	if err != nil {
 		return nil, fmt.Errorf("read waiting rooms: %w", err)
 	}

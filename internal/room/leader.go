@@ -38,11 +38,11 @@ type led struct {
 }
 
 // Step does what there is to do now in a room, if nobody else leads it, and returns how many places it has called. It
-// is called some times a second. The number of buckets of the product is 0 if it is not split.
+// is called some times a second.
 //
 // Who may be called is decided by how many turns are out, read first, and then by the units that are available: an
 // order that is placed in between counts twice, and never not at all.
-func (l *Leader) Step(ctx context.Context, room *Room, buckets int64) (called int, err error) {
+func (l *Leader) Step(ctx context.Context, room *Room) (called int, err error) {
 	if l.rooms == nil {
 		l.rooms = map[order.ProductID]*led{}
 	}
@@ -76,8 +76,8 @@ func (l *Leader) Step(ctx context.Context, room *Room, buckets int64) (called in
 	}
 
 	ids := []order.StockID{room.Product.Stock()}
-	if buckets > 0 {
-		ids = room.Product.Buckets(buckets)
+	if room.Buckets > 0 {
+		ids = room.Product.Buckets(room.Buckets)
 	}
 	available, err := l.Stock.Available(ctx, ids)
 	if err != nil {

@@ -74,7 +74,7 @@ func (s *sale) step(t *testing.T, l *Leader, want int) {
 	if err != nil || len(rooms) != 1 {
 		t.Fatalf("rooms %+v, %v", rooms, err)
 	}
-	if called, err := l.Step(t.Context(), &rooms[0], 0); err != nil || called != want {
+	if called, err := l.Step(t.Context(), &rooms[0]); err != nil || called != want {
 		t.Fatalf("%d are called, want %d (error %v)", called, want, err)
 	}
 }
@@ -87,7 +87,7 @@ func (s *sale) until(t *testing.T, l *Leader, want int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		called, err := l.Step(t.Context(), &rooms[0], 0)
+		called, err := l.Step(t.Context(), &rooms[0])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -261,6 +261,12 @@ func TestSettings(t *testing.T) {
 	}
 	if _, err := s.Books.Set(t.Context(), s.id, func(set *Settings) { set.State = Open }); !errors.Is(err, ErrClosed) {
 		t.Errorf("it is opened again: %v", err)
+	}
+	if live, err := s.Books.Live(t.Context()); err != nil || len(live) != 1 || live[0].State != Closed {
+		t.Errorf("a room that was just closed: %+v, %v", live, err)
+	}
+	if _, err := s.db.ExecContext(t.Context(), `UPDATE rooms SET closed_at = closed_at - INTERVAL 2 HOUR`); err != nil {
+		t.Fatal(err)
 	}
 	if live, err := s.Books.Live(t.Context()); err != nil || len(live) > 0 {
 		t.Errorf("live rooms %+v, %v", live, err)

@@ -34,7 +34,7 @@ var allowedImports = map[string][]string{
 	"worker": {
 		"internal/account", "internal/batch", "internal/config", "internal/daemon", "internal/ledger", "internal/loop",
 		"internal/mysql", "internal/order", "internal/payment", "internal/queue", "internal/reconcile",
-		"internal/redis", "internal/stock", "internal/telemetry", "internal/till",
+		"internal/redis", "internal/room", "internal/stock", "internal/telemetry", "internal/till",
 	},
 	"ctl": {
 		"internal/account", "internal/audit", "internal/buckets", "internal/config", "internal/lab", "internal/ledger",
