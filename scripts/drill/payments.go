@@ -144,7 +144,7 @@ var paymentChanges = []change{
 		promise: "P10", what: "units that came back leave no reminder",
 		file: "internal/ledger/holds.go", old: "if err := insertReturned(ctx, tx, returned); err != nil {",
 		new: "if err := error(nil); err != nil {",
-		pkg: "internal/ledger", test: "TestHeldOrder", says: "reminders map[]",
+		pkg: "internal/ledger", test: "TestHeldOrder", says: "'returned_version' cannot be null",
 	}, {
 		promise: "P10", what: "no worker looks for reminders",
 		file: "worker/expire.go", old: "err := w.bringReturned(ctx)", new: "err := error(nil)",
