@@ -20,7 +20,7 @@ import (
 const MaxBatch = 500
 
 // ErrNoRoom: Redis has no room of the product. There is none, or Redis has lost it.
-var ErrNoRoom = errors.New("Redis has no waiting room of the product")
+var ErrNoRoom = errors.New("the product has no waiting room in Redis")
 
 // State is how a room stands.
 type State string
