@@ -22,14 +22,7 @@ func aboutProduct(id order.ProductID) string { return fmt.Sprintf("product %d", 
 
 // changedSettings are the settings in which two rows of a product differ, as they were and as they are.
 func changedSettings(was, is productRow) (before, after mysql.Values) {
-	before, after = mysql.Values{}, mysql.Values{}
-	a, b := was.settings(), is.settings()
-	for name := range a {
-		if a[name] != b[name] {
-			before[name], after[name] = a[name], b[name]
-		}
-	}
-	return before, after
+	return mysql.Changed(was.settings(), is.settings())
 }
 
 func (r productRow) settings() mysql.Values {

@@ -47,6 +47,17 @@ func Actor(ctx context.Context) string {
 // Values are one side of a change: only what changed, and no secrets.
 type Values map[string]any
 
+// Changed are the values that differ on two sides of a change, as they were and as they are.
+func Changed(was, is Values) (before, after Values) {
+	before, after = Values{}, Values{}
+	for name := range was {
+		if was[name] != is[name] {
+			before[name], after[name] = was[name], is[name]
+		}
+	}
+	return before, after
+}
+
 // LogChange adds the row of a change to the staff log, in the transaction of the change.
 func LogChange(ctx context.Context, tx *sqlx.Tx, action, subject string, before, after Values) error {
 	was, err := logged(before)

@@ -193,13 +193,7 @@ func write(ctx context.Context, tx *sqlx.Tx, room *Room, before Settings, isNew 
 	if isNew {
 		return mysql.LogChange(ctx, tx, actOpen, subject, nil, s.values())
 	}
-	was, is := before.values(), s.values()
-	for name := range was {
-		if was[name] == is[name] {
-			delete(was, name)
-			delete(is, name)
-		}
-	}
+	was, is := mysql.Changed(before.values(), s.values())
 	return mysql.LogChange(ctx, tx, actChange, subject, was, is)
 }
 

@@ -151,11 +151,11 @@ func (h *Hall) Join(ctx context.Context, id order.ProductID, joiners []Joiner) (
 	var r reader
 	standing := r.standing(reply)
 	indexes := r.ints(reply, standingFields)
-	if r.err == nil && len(indexes) != len(joiners) {
-		r.err = fmt.Errorf("%d indexes for %d users", len(indexes), len(joiners))
+	if r.Err == nil && len(indexes) != len(joiners) {
+		r.Err = fmt.Errorf("%d indexes for %d users", len(indexes), len(joiners))
 	}
-	if r.err != nil {
-		return Standing{}, nil, fmt.Errorf("join the room of product %d: %w", id, r.err)
+	if r.Err != nil {
+		return Standing{}, nil, fmt.Errorf("join the room of product %d: %w", id, r.Err)
 	}
 	return standing, indexes, nil
 }
@@ -187,16 +187,16 @@ func (h *Hall) Attend(ctx context.Context, id order.ProductID, places []int64) (
 	}
 	var r reader
 	p := Public{Standing: r.standing(reply)}
-	if r.err == nil {
-		r.check(p.Commitment.UnmarshalText([]byte(r.text(reply, standingFields))))
+	if r.Err == nil {
+		r.Check(p.Commitment.UnmarshalText([]byte(r.text(reply, standingFields))))
 		if text := r.text(reply, standingFields+1); text != "" {
 			p.Seed = new(Seed)
-			r.check(p.Seed.UnmarshalText([]byte(text)))
+			r.Check(p.Seed.UnmarshalText([]byte(text)))
 		}
 		p.Rate = r.int(reply, standingFields+2)
 	}
-	if r.err != nil {
-		return Public{}, fmt.Errorf("attend the room of product %d: %w", id, r.err)
+	if r.Err != nil {
+		return Public{}, fmt.Errorf("attend the room of product %d: %w", id, r.Err)
 	}
 	return p, nil
 }
@@ -225,8 +225,8 @@ func (h *Hall) Enter(ctx context.Context, id order.ProductID, arrivals []Arrival
 	}
 	var r reader
 	times := r.ints(reply, 0)
-	if r.err != nil {
-		return now, nil, fmt.Errorf("enter the room of product %d: %w", id, r.err)
+	if r.Err != nil {
+		return now, nil, fmt.Errorf("enter the room of product %d: %w", id, r.Err)
 	}
 	for _, ms := range times[1:] {
 		end := time.Time{}
@@ -285,12 +285,12 @@ func (h *Hall) Lead(ctx context.Context, id order.ProductID, caller string, leng
 			Grace: time.Duration(r.int(reply, standingFields+4)) * time.Millisecond,
 		}
 		lead.marks = r.marks(r.text(reply, standingFields+5))
-		if seen := r.ints(reply, fields); r.err == nil {
+		if seen := r.ints(reply, fields); r.Err == nil {
 			for i := 0; i+1 < len(seen); i += 2 {
 				lead.seen[seen[i]] = time.UnixMilli(seen[i+1])
 			}
 		}
-		err = r.err
+		err = r.Err
 	}
 	if err != nil {
 		return Lead{}, false, fmt.Errorf("lead the room of product %d: %w", id, err)
@@ -356,18 +356,12 @@ func marksText(marks []mark) string {
 // standingFields is how many values of a reply are a Standing.
 const standingFields = 5
 
-// reader reads the values of a script's reply and keeps the first error.
-type reader struct{ err error }
-
-func (r *reader) check(err error) {
-	if r.err == nil {
-		r.err = err
-	}
-}
+// reader reads the values of a script's reply by their numbers. One that is not there is an error.
+type reader struct{ redis.Decoder }
 
 func (r *reader) standing(reply []any) Standing {
 	if len(reply) < standingFields {
-		r.check(ErrNoRoom)
+		r.Check(ErrNoRoom)
 		return Standing{}
 	}
 	return Standing{
@@ -376,30 +370,15 @@ func (r *reader) standing(reply []any) Standing {
 	}
 }
 
-func (r *reader) text(reply []any, i int) string {
-	if i >= len(reply) {
-		r.check(fmt.Errorf("a reply of %d values", len(reply)))
-		return ""
-	}
-	text, ok := reply[i].(string)
-	if !ok {
-		r.check(fmt.Errorf("unexpected %T in a reply", reply[i]))
-	}
-	return text
-}
+func (r *reader) text(reply []any, i int) string { return r.Text(at(reply, i)) }
 
-func (r *reader) int(reply []any, i int) int64 {
+func (r *reader) int(reply []any, i int) int64 { return r.Int(at(reply, i)) }
+
+func at(reply []any, i int) any {
 	if i < len(reply) {
-		if n, ok := reply[i].(int64); ok {
-			return n
-		}
+		return reply[i]
 	}
-	text := r.text(reply, i)
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		r.check(err)
-	}
-	return n
+	return nil
 }
 
 func (r *reader) ints(reply []any, from int) []int64 {
@@ -418,7 +397,7 @@ func (r *reader) marks(text string) (marks []mark) {
 		below, since, _ := strings.Cut(one, ":")
 		m, err := strconv.ParseInt(below, 10, 64)
 		ms, err2 := strconv.ParseInt(since, 10, 64)
-		r.check(errors.Join(err, err2))
+		r.Check(errors.Join(err, err2))
 		marks = append(marks, mark{m, time.UnixMilli(ms)})
 	}
 	return marks

@@ -40,10 +40,10 @@ func (s *Stock) Bought(ctx context.Context, stockID order.StockID, visit func(ma
 		bought := make(map[order.UserID]int64, len(page)/2)
 		var d decoder
 		for i := 0; i+1 < len(page); i += 2 {
-			bought[order.UserID(d.int(page[i]))] = d.int(page[i+1])
+			bought[order.UserID(d.Int(page[i]))] = d.Int(page[i+1])
 		}
-		if d.err != nil || len(bought) == 0 {
-			return d.err
+		if d.Err != nil || len(bought) == 0 {
+			return d.Err
 		}
 		return visit(bought)
 	})

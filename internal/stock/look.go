@@ -170,15 +170,15 @@ func (s *Stock) readSale(ctx context.Context, k productKeys, l *Look) error {
 		switch {
 		case field == nil:
 		case i < len(numbers):
-			*numbers[i] = d.int(field)
+			*numbers[i] = d.Int(field)
 		default:
-			l.epoch = d.text(field)
+			l.epoch = d.Text(field)
 		}
 	}
 
 	l.LostCommits = lost > 0
 	if l.Loaded = available.Err() == nil; l.Loaded {
-		l.Available = d.int(available.Val())
+		l.Available = d.Int(available.Val())
 	}
-	return d.err
+	return d.Err
 }

@@ -90,20 +90,20 @@ func readClaimed(stockID order.StockID, reply []any) (batches []Batch, looked in
 	var d decoder
 	take := func() (v any) {
 		if len(reply) == 0 {
-			d.fail(v)
+			d.Unexpected(v)
 			return v
 		}
 		v, reply = reply[0], reply[1:]
 		return v
 	}
-	if looked = int(d.int(take())); looked <= 0 {
+	if looked = int(d.Int(take())); looked <= 0 {
 		return nil, 0, fmt.Errorf("%d entries were looked at", looked)
 	}
-	for len(reply) > 0 && d.err == nil {
-		batch := Batch{Name: d.text(take())}
-		for range d.int(take()) {
-			id, text := d.text(take()), d.text(take())
-			if d.err != nil {
+	for len(reply) > 0 && d.Err == nil {
+		batch := Batch{Name: d.Text(take())}
+		for range d.Int(take()) {
+			id, text := d.Text(take()), d.Text(take())
+			if d.Err != nil {
 				break
 			}
 			o, err := readClaimedOrder(stockID, id, text)
@@ -116,7 +116,7 @@ func readClaimed(stockID order.StockID, reply []any) (batches []Batch, looked in
 		}
 		batches = append(batches, batch)
 	}
-	return batches, looked, d.err
+	return batches, looked, d.Err
 }
 
 func readClaimedOrder(stockID order.StockID, id, text string) (order.Order, error) {
@@ -161,7 +161,7 @@ func (s *Stock) countOrders(ctx context.Context, batches map[string][]string) (o
 func batchTimes(entry string) (reserved, claimed time.Time) {
 	var d decoder
 	if f := strings.SplitN(entry, " ", 3); len(f) > 1 {
-		reserved, claimed = fromMillis(d.int(f[0])), fromMillis(d.int(f[1]))
+		reserved, claimed = fromMillis(d.Int(f[0])), fromMillis(d.Int(f[1]))
 	}
 	return reserved, claimed
 }

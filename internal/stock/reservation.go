@@ -66,14 +66,14 @@ func parseReservation(stockID order.StockID, id order.OrderID, text string) (r r
 	var d decoder
 	r.batch = f[4]
 	r.order = order.Order{
-		ID: id, StockID: stockID, Quantity: r.units, UserID: order.UserID(d.int(f[1])),
-		ReservedAt: fromMillis(d.int(f[3])),
+		ID: id, StockID: stockID, Quantity: r.units, UserID: order.UserID(d.Int(f[1])),
+		ReservedAt: fromMillis(d.Int(f[3])),
 	}
 	r.order.UnitPrice, r.order.Points = d.price(f[2])
 	if len(f) == 6 {
 		r.order.IdempotencyKey = unpackKey(f[5])
 	}
-	return r, d.err
+	return r, d.Err
 }
 
 // Pending is what Redis holds of some orders of a product.
@@ -135,8 +135,8 @@ func readPending(stockID order.StockID, ids []order.OrderID, reserved, sale []an
 	currency, _ := sale[0].(string)
 	if buckets, ok := sale[1].(string); ok {
 		var d decoder
-		if pending.Buckets = d.int(buckets); d.err != nil {
-			return pending, d.err
+		if pending.Buckets = d.Int(buckets); d.Err != nil {
+			return pending, d.Err
 		}
 	}
 

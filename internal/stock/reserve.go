@@ -9,6 +9,7 @@ import (
 
 	"stampede/internal/failpoint"
 	"stampede/internal/order"
+	"stampede/internal/redis"
 )
 
 // Outcome is what became of one request to reserve.
@@ -137,11 +138,11 @@ func readReserveReply(stockID order.StockID, batch string, points bool, requests
 	}
 
 	var d decoder
-	price := d.int(reply[0])
+	price := d.Int(reply[0])
 	sale := Sale{
-		Currency: d.text(reply[1]), Now: fromMillis(d.int(reply[2])), StartsAt: fromMillis(d.int(reply[3])),
-		EndsAt: fromMillis(d.int(reply[4])), LimitPerUser: d.int(reply[5]), State: order.SaleState(d.text(reply[6])),
-		Available: d.int(reply[7]), Buckets: d.int(reply[8]),
+		Currency: d.Text(reply[1]), Now: fromMillis(d.Int(reply[2])), StartsAt: fromMillis(d.Int(reply[3])),
+		EndsAt: fromMillis(d.Int(reply[4])), LimitPerUser: d.Int(reply[5]), State: order.SaleState(d.Text(reply[6])),
+		Available: d.Int(reply[7]), Buckets: d.Int(reply[8]),
 	}
 
 	results := make([]Reservation, len(requests))
@@ -155,45 +156,30 @@ func readReserveReply(stockID order.StockID, batch string, points bool, requests
 		first, replayed := reply[head+i].([]any)
 		switch {
 		case replayed && len(first) == 6:
-			id, err := order.ParseID(d.text(first[0]))
+			id, err := order.ParseID(d.Text(first[0]))
 			if err != nil {
 				return Sale{}, nil, err
 			}
-			o.ID, o.Quantity = id, d.int(first[1])
-			o.UnitPrice, o.Points = d.price(d.text(first[2]))
-			o.ReservedAt = fromMillis(d.int(first[3]))
+			o.ID, o.Quantity = id, d.Int(first[1])
+			o.UnitPrice, o.Points = d.price(d.Text(first[2]))
+			o.ReservedAt = fromMillis(d.Int(first[3]))
 			results[i] = Reservation{
-				Outcome: Replayed, Order: o, Unsent: d.int(first[4]) == 1, Batch: d.text(first[5]),
+				Outcome: Replayed, Order: o, Unsent: d.Int(first[4]) == 1, Batch: d.Text(first[5]),
 			}
 		case replayed:
 			return Sale{}, nil, fmt.Errorf("replayed order has %d elements", len(first))
 		default:
-			results[i].Outcome = Outcome(d.int(reply[head+i]))
+			results[i].Outcome = Outcome(d.Int(reply[head+i]))
 			if results[i].Outcome == Reserved {
 				results[i].Order, results[i].Batch = o, batch
 			}
 		}
 	}
-	return sale, results, d.err
+	return sale, results, d.Err
 }
 
-// decoder reads the values of a script's reply and keeps the first error.
-type decoder struct{ err error }
-
-func (d *decoder) int(v any) int64 {
-	switch v := v.(type) {
-	case int64:
-		return v
-	case string:
-		n, err := strconv.ParseInt(v, 10, 64)
-		if err != nil && d.err == nil {
-			d.err = err
-		}
-		return n
-	}
-	d.fail(v)
-	return 0
-}
+// decoder reads the values of a script's reply, among them prices.
+type decoder struct{ redis.Decoder }
 
 // pointsMark is behind a price in points; lua/prelude.lua has the same letter.
 const pointsMark = "p"
@@ -210,21 +196,7 @@ func keptPrice(o order.Order) string {
 // price reads what keptPrice writes.
 func (d *decoder) price(text string) (unitPrice int64, points bool) {
 	digits, points := strings.CutSuffix(text, pointsMark)
-	return d.int(digits), points
-}
-
-func (d *decoder) text(v any) string {
-	if s, ok := v.(string); ok {
-		return s
-	}
-	d.fail(v)
-	return ""
-}
-
-func (d *decoder) fail(v any) {
-	if d.err == nil {
-		d.err = fmt.Errorf("unexpected %T in a reply", v)
-	}
+	return d.Int(digits), points
 }
 
 // Cancel gives back the units of orders of one product, up to MaxBatch, that the queue has certainly

@@ -80,8 +80,8 @@ func (s *Stock) settle(
 	}
 
 	var d decoder
-	settled := Settled{GivenBack: d.int(reply[0]), TakenOut: d.int(reply[1]), Spared: d.int(reply[2])}
-	return settled, d.err
+	settled := Settled{GivenBack: d.Int(reply[0]), TakenOut: d.Int(reply[1]), Spared: d.Int(reply[2])}
+	return settled, d.Err
 }
 
 // settleKeys are the keys of settle.lua, for orders or for transfers.

@@ -164,19 +164,21 @@ func (t *Till) plain(together []*told, holds map[order.OrderID]ledger.Hold, atte
 // writePlain writes payments, each of which completes its order.
 func writePlain(ctx context.Context, tx *sqlx.Tx, plain []*told) error {
 	now, numbers := mysql.Now(), numbersOf(plain)
-	var events, fees, references []any
+	events := mysql.NewInsert("payment_events", `provider, number, kind, event_key, source, received_at, body`)
+	var fees, references []any
 	for i, n := range plain {
-		events = append(events, n.provider, numbers[i], []byte(n.Kind), []byte{}, n.source, now,
-			cut(string(n.body), maxEventBytes))
+		events.Row()
+		events.Bytes([]byte(n.provider))
+		events.Bytes(numbers[i])
+		events.Bytes([]byte(n.Kind))
+		events.Bytes([]byte{})
+		events.Bytes([]byte(n.source))
+		events.Time(now)
+		events.Bytes(cut(string(n.body), maxEventBytes))
 		fees = append(fees, numbers[i], n.Fee)
 		references = append(references, numbers[i], bytesOrNil(n.Reference))
 	}
-
-	const event = `, (?, ?, ?, ?, ?, ?, ?)`
-	_, err := tx.ExecContext(ctx, `INSERT INTO payment_events
-			(provider, number, kind, event_key, source, received_at, body)
-		VALUES `+strings.Repeat(event, len(plain))[len(", "):], events...)
-	if err != nil {
+	if err := events.Exec(ctx, tx); err != nil {
 		return fmt.Errorf("keep the events: %w", err)
 	}
 
